@@ -1,0 +1,52 @@
+"""What capture methods (proxy, namespace, forward) and the SDK ask of a running client."""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from klinket.domain.resource import Resource
+
+from klinket.domain.flow import Destination
+
+
+class OpenedFlow(Protocol):
+    """A flow that the connector has opened (OPENED was received): the target has accepted."""
+
+    @property
+    def resource(self) -> Resource: ...
+
+    async def carry(self, local: socket.socket) -> None:
+        """Move bytes between `local` (non-blocking, taken over and closed) and the resource until both ends are done.
+
+        An end without FIN, a cut and a reset close `local` with RST; never as a clean end of stream.
+        """
+
+    def abort(self) -> None:
+        """Give the flow up before carry(): the target sees a reset."""
+
+
+class DatagramFlow(Protocol):
+    """A UDP association with one destination."""
+
+    @property
+    def resource(self) -> Resource: ...
+
+    async def send(self, datagram: bytes) -> None: ...
+
+    async def receive(self) -> bytes:
+        """Return the next datagram; raises FlowRefused when the association is over."""
+
+    def close(self) -> None: ...
+
+
+class FlowOpener(Protocol):
+    """The part of a client that opens flows. Every refusal is FlowRefused with a FlowFailure."""
+
+    def resource_for(self, host: str) -> Resource | None:
+        """Return the granted resource that serves this canonical name or address, or None: not klinket's business."""
+
+    async def open_stream(self, destination: Destination) -> OpenedFlow:
+        """Open a TCP flow; returns when the target has accepted, raises FlowRefused with the target's answer."""
+
+    async def open_datagrams(self, destination: Destination) -> DatagramFlow: ...

@@ -1,0 +1,158 @@
+"""Every error klinket tells people about: a stable code, a sentence, and what to do next.
+
+Codes appear in logs, in the Admin API, at the client's exit and in the docs; a code is never renamed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KlinketError(Exception):
+    """An error with a stable `code`, a `message` for people and a `hint` that says what to do next.
+
+    `retry_after` is in seconds and set only where waiting helps.
+    """
+
+    code: ClassVar[str] = "internal"
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = self.default_hint if hint is None else hint
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InvalidInput(KlinketError):
+    """A value given from outside breaks a rule; `field` names it."""
+
+    code = "invalid-input"
+
+    def __init__(self, field: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+
+class NotFound(KlinketError):
+    """`kind` and `id` name what is missing; the text contains "does not exist" (facts §7)."""
+
+    code = "not-found"
+
+    def __init__(self, kind: str, id: object) -> None:
+        super().__init__(f"{kind} with id '{id}' does not exist")
+        self.kind = kind
+        self.id = id
+
+
+class Conflict(KlinketError):
+    """The change contradicts what is stored, for example a name that is taken."""
+
+    code = "conflict"
+
+
+class LifecycleError(KlinketError):
+    """A service key cannot make this move from the state it is in."""
+
+    code = "service-key-state"
+
+
+class ProtocolError(KlinketError):
+    """A peer sent bytes that break the protocol; the connection ends."""
+
+    code = "protocol-error"
+
+
+class AuthenticationFailed(KlinketError):
+    """Base of all refusals to believe who somebody is."""
+
+    code = "authentication-failed"
+
+
+class InvalidToken(AuthenticationFailed):
+    code = "invalid-token"
+
+
+class ServiceKeyInvalid(AuthenticationFailed):
+    """The key file cannot be read, or the key does not belong to this account or network."""
+
+    code = "service-key-invalid"
+    default_hint = "generate a new service key in the console or with `klinket admin service key generate`"
+
+
+class ServiceKeyUnknown(AuthenticationFailed):
+    """No such key (deleted, never made), or the signature is not its own (told apart in the audit only)."""
+
+    code = "service-key-unknown"
+    default_hint = "the key may have been deleted: generate a new one for the same service account"
+
+
+class ServiceKeyRevoked(AuthenticationFailed):
+    code = "service-key-revoked"
+    default_hint = "ask an admin for a new key of the same service account"
+
+
+class ServiceKeyExpired(AuthenticationFailed):
+    code = "service-key-expired"
+    default_hint = "generate a new key for the same service account; an expiry cannot be changed"
+
+
+class AssertionReplayed(AuthenticationFailed):
+    code = "assertion-replayed"
+    default_hint = "each login needs a fresh assertion"
+
+
+class AssertionStale(AuthenticationFailed):
+    code = "assertion-stale"
+    default_hint = "check this machine's clock: it may differ from the controller's by 5 s at most"
+
+
+class ConnectorTokensDead(AuthenticationFailed):
+    """Tokens of a connector that were replaced, or that already enrolled another key (HTTP 410, facts §5)."""
+
+    code = "connector-tokens-dead"
+    default_hint = "generate new tokens for this connector and start it with them"
+
+
+class SessionOver(AuthenticationFailed):
+    """The session was ended, or is unknown to this controller."""
+
+    code = "session-ended"
+    default_hint = "log in again with the service key"
+
+
+class Throttled(KlinketError):
+    """A limit of the service account (all keys together) is used up; the message names the limit."""
+
+    code = "throttled"
+    default_hint = "give each high-traffic system a service account of its own"
+
+
+class ConnectorTooOld(Conflict):
+    """A connector of the remote network is below the version a feature needs (facts §5)."""
+
+    code = "connector-too-old"
+
+
+class ControllerUnreachable(KlinketError):
+    code = "controller-unreachable"
+    default_hint = "check the host in the key file's `network` field, DNS, and that outbound HTTPS is allowed"
+
+
+class CaptureImpossible(KlinketError):
+    code = "capture-impossible"
+
+
+class FlowRefused(KlinketError):
+    """A flow was not opened; `failure` is the word of `domain.flow.FlowFailure` that says why."""
+
+    code = "flow-refused"
+
+    def __init__(
+        self, failure: object, message: str, *, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.failure = failure

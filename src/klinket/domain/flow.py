@@ -1,0 +1,48 @@
+"""A flow: one TCP connection or UDP association of a session, and the ways in which it can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class TransportProtocol(Enum):
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class FlowFailure(Enum):
+    """Why a flow was refused or ended. The value is the code word told to people, logs and flow events.
+
+    The number on the wire is in `wire.pipe.FAILURE_NUMBERS`; both only grow.
+    """
+
+    NOT_GRANTED = "not-granted"
+    SERVICE_KEY_REVOKED = "service-key-revoked"
+    SERVICE_KEY_EXPIRED = "service-key-expired"
+    GRANT_EXPIRED = "grant-expired"
+    NAME_NOT_FOUND = "name-not-found"
+    REFUSED = "refused"
+    TIMED_OUT = "timed-out"
+    UNREACHABLE = "unreachable"
+    ADDRESS_FORBIDDEN = "address-forbidden"
+    THROTTLED = "throttled"
+    DRAINING = "draining"
+    RESET = "reset"
+    CUT = "cut"
+    NO_CONNECTOR = "no-connector"
+    CONTROLLER_UNREACHABLE = "controller-unreachable"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a program wants to go. `host` is canonical: a lower-case name without final dot, or an address text."""
+
+    host: str
+    port: int
+    protocol: TransportProtocol
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.protocol.value} {host}:{self.port}"

@@ -1,0 +1,1 @@
+"""What crosses a wire, without any input or output: formats, tokens, frames and their cryptography."""
