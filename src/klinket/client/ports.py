@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
-from klinket.domain.resource import Resource
-
 from klinket.domain.flow import Destination
+from klinket.domain.resource import Resource
 
 
 class OpenedFlow(Protocol):

@@ -151,8 +151,6 @@ class FlowRefused(KlinketError):
 
     code = "flow-refused"
 
-    def __init__(
-        self, failure: object, message: str, *, hint: str | None = None, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, failure: object, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, hint=hint, retry_after=retry_after)
         self.failure = failure

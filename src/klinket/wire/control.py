@@ -285,9 +285,7 @@ class FlowEventsStored(Message, frozen=True, kw_only=True, tag="flow-events-stor
 
 ToController = Attach | Heartbeat | Renew | RenewCertificate | EndSession | CutReceipt | FlowEvents
 ToClient = Challenge | Refused | HeartbeatAnswer | CertificateRenewed | ClientConfiguration | SessionEnded
-ToConnector = (
-    Challenge | Refused | HeartbeatAnswer | CertificateRenewed | ConnectorConfiguration | Cut | FlowEventsStored
-)
+ToConnector = Challenge | Refused | HeartbeatAnswer | CertificateRenewed | ConnectorConfiguration | Cut | FlowEventsStored
 
 _T = TypeVar("_T")
 

@@ -1,0 +1,101 @@
+"""Tables for people, JSON for scripts, and files for secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from klinket.domain.errors import Conflict
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, empty: str = "") -> None:
+    """Print rows: as a JSON list, or as a table of `columns` (title -> key). `empty` says the next step."""
+    if as_json:
+        click.echo(json.dumps(list(rows), indent=2))
+        return
+    if not rows:
+        click.echo(empty or "nothing there yet", err=True)
+        return
+    cells = [[_cell(row.get(key)) for key in columns.values()] for row in rows]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:  # the client alone is installed
+        for line in [list(columns), *cells]:
+            click.echo("\t".join(line))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for line in cells:
+        table.add_row(*line)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
+
+
+def show_object(row: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one object: as JSON, or as `name: value` lines."""
+    if as_json:
+        click.echo(json.dumps(row, indent=2))
+        return
+    width = max(len(key) for key in row)
+    for key, value in row.items():
+        click.echo(f"{key:<{width}}  {_cell(value)}")
+
+
+def told(text: str, row: Mapping[str, Any] | None = None, *, as_json: bool) -> None:
+    """Say what was done: a sentence on stderr for people, or `row` as JSON on stdout for scripts."""
+    if as_json:
+        click.echo(json.dumps(row if row is not None else {"ok": True}, indent=2))
+    else:
+        click.echo(text, err=True)
+
+
+def reserve_secret(path: str) -> int:
+    """Open `path` for a new secret, mode 0600, before the secret is made; raises Conflict when the file is there."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise Conflict(f"{path} is there already", hint="choose another --out: secrets are never written over") from error
+    except OSError as error:
+        raise Conflict(f"cannot write {path}: {error.strerror}", hint="choose another --out") from error
+
+
+def write_secret(descriptor: int, text: str) -> None:
+    """Write and sync a reserved file."""
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def abandon_secret(descriptor: int, path: str) -> None:
+    """Remove a reserved file when no secret was made."""
+    os.close(descriptor)
+    Path(path).unlink(missing_ok=True)
+
+
+def print_secret(text: str) -> None:
+    """Print a secret to stdout, and to stderr that it is shown this once."""
+    sys.stdout.write(text + "\n")
+    click.echo("this is the only time it is shown", err=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value) or "-"
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return str(value)

@@ -1,0 +1,70 @@
+"""Cursor connections: pages of edges as the contract wants them (facts §7: cursors, default and maximal pages)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+#: Nodes on a page when the client names no size. Clients without paging rely on 100 or more.
+DEFAULT_PAGE_NODES = 100
+#: The largest page served, whatever `first` says.
+MAX_PAGE_NODES = 100
+
+_CURSOR = re.compile(r"arrayconnection:([0-9]{1,12})", re.ASCII)
+_T = TypeVar("_T")
+
+
+def cursor(offset: int) -> str:
+    """Return the cursor of the node at `offset` in its list, counted from 0."""
+    return base64.b64encode(f"arrayconnection:{offset}".encode()).decode()
+
+
+def offset_of(text: str | None) -> int | None:
+    """Return the offset a cursor names; None for null, absent or not a cursor of ours (clients send "0")."""
+    if not text or len(text) > 100:
+        return None
+    try:
+        match = _CURSOR.fullmatch(base64.b64decode(text, validate=True).decode("ascii"))
+    except (binascii.Error, ValueError):
+        return None
+    return int(match[1]) if match else None
+
+
+def connection(
+    nodes: Sequence[_T],
+    arguments: dict[str, Any],
+    edge: Callable[[_T], dict[str, Any]] = lambda node: {"node": node},
+) -> dict[str, Any]:
+    """Return a connection over the whole list: `arguments` may hold before, after, first, last.
+
+    Negative sizes count as 0; sizes above MAX_PAGE_NODES as MAX_PAGE_NODES.
+    """
+    after, before = offset_of(arguments.get("after")), offset_of(arguments.get("before"))
+    start = 0 if after is None else after + 1
+    end = len(nodes) if before is None else min(before, len(nodes))
+    first, last = arguments.get("first"), arguments.get("last")
+    if first is None and last is None:
+        first = DEFAULT_PAGE_NODES
+    if first is not None:
+        end = min(end, start + _bounded(first))
+    if last is not None:
+        start = max(start, end - _bounded(last))
+    end = max(start, end)
+    edges = [{**edge(node), "cursor": cursor(start + index)} for index, node in enumerate(nodes[start:end])]
+    return {
+        "edges": edges,
+        "totalCount": len(nodes),
+        "pageInfo": {
+            "hasNextPage": end < len(nodes),
+            "hasPreviousPage": start > 0 and bool(nodes),
+            "startCursor": edges[0]["cursor"] if edges else None,
+            "endCursor": edges[-1]["cursor"] if edges else None,
+        },
+    }
+
+
+def _bounded(size: int) -> int:
+    return max(0, min(size, MAX_PAGE_NODES))

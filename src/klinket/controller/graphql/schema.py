@@ -1,0 +1,108 @@
+"""The contract's SDL with a resolver bound to every field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from graphql import (
+    GraphQLError,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    GraphQLScalarType,
+    GraphQLSchema,
+    GraphQLUnionType,
+    build_schema,
+)
+
+from klinket.controller.graphql import resolvers
+from klinket.controller.graphql.resolvers import (
+    access,
+    connectors,
+    later,
+    remote_networks,
+    resources,
+    service_accounts,
+    service_keys,
+)
+
+Resolver = Callable[..., Any]
+
+#: Types whose fields are plain entries of the dictionaries that resolvers return.
+PLAIN = (
+    "PageInfo", "ConnectorTokens", "ResourceAddress", "PortRange", "ResourceProtocol", "ResourceProtocols",
+    "AccessPolicy", "Tag", "AccessEdge", "WebAppDownstream", "WebAppUpstream", "KeyValue", "SerialNumber",
+    "Gateway", "KubernetesResource", "WebAppResource", "Device", "User", "Group", "SecurityPolicy",
+)  # fmt: skip
+_PLAIN_ENDINGS = ("Edge", "Connection", "Mutation")
+
+
+def resolver_table() -> dict[str, Resolver]:
+    """Return every resolver by "Type.field"; a field named twice is an error."""
+    table: dict[str, Resolver] = {}
+    for module in (remote_networks, connectors, resources, access, service_accounts, service_keys, later):
+        twice = table.keys() & module.FIELDS.keys()
+        assert not twice, f"resolved twice: {sorted(twice)}"
+        table.update(module.FIELDS)
+    return table
+
+
+@cache
+def load_schema() -> GraphQLSchema:
+    """Return the executable schema; raises AssertionError when a field has neither a resolver nor a plain value."""
+    schema = build_schema(files(__package__).joinpath("schema.graphql").read_text())
+    bind(schema, resolver_table())
+    return schema
+
+
+def bind(schema: GraphQLSchema, table: Mapping[str, Resolver]) -> None:
+    """Attach resolvers, scalars and the types of interfaces; every field must be accounted for."""
+    unused = set(table)
+    for name, type_ in schema.type_map.items():
+        if name.startswith("__"):
+            continue
+        if isinstance(type_, GraphQLObjectType):
+            for field_name, field in type_.fields.items():
+                resolver = table.get(f"{name}.{field_name}")
+                if resolver is not None:
+                    field.resolve = resolver
+                    unused.discard(f"{name}.{field_name}")
+                else:
+                    plain = name in PLAIN or (name.endswith(_PLAIN_ENDINGS) and name != "Mutation")
+                    assert plain, f"{name}.{field_name} has no resolver"
+        elif isinstance(type_, GraphQLInterfaceType | GraphQLUnionType):
+            type_.resolve_type = _type_of
+    assert not unused, f"resolvers without a field: {sorted(unused)}"
+    _bind_time(schema)
+
+
+def _type_of(value: Any, *_: Any) -> str:
+    return resolvers.TYPE_NAMES[type(value)]
+
+
+def _bind_time(schema: GraphQLSchema) -> None:
+    scalar = schema.type_map["DateTime"]
+    assert isinstance(scalar, GraphQLScalarType)
+    scalar.coerce_output_value = to_iso
+    scalar.coerce_input_value = from_iso
+    scalar.serialize = to_iso
+    scalar.parse_value = from_iso
+
+
+def to_iso(milliseconds: Any) -> str:
+    """Return ISO 8601 in UTC with offset for integer milliseconds since the epoch: 2027-01-01T00:00:00+00:00."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+
+
+def from_iso(text: Any) -> int:
+    """Return milliseconds since the epoch for RFC 3339 text; raises GraphQLError without an offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise GraphQLError(f"not a date and time: {text!r}") from error
+    if moment.tzinfo is None:
+        raise GraphQLError(f"a date and time needs an offset: {text!r}")
+    return round(moment.timestamp() * 1000)

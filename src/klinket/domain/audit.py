@@ -1,0 +1,51 @@
+"""Audit events (facts §6): who changed what, never a secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class ActorType(Enum):
+    """Who did it: a person, an API token, or the controller itself (for example at an expiry)."""
+
+    USER = "User"
+    API = "API"
+    SYSTEM = "System"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts. `name` of the token or person; `source` is the address the request came from."""
+
+    type: ActorType
+    id: str | None = None
+    name: str | None = None
+    source: str | None = None
+
+
+SYSTEM = Actor(ActorType.SYSTEM, name="controller")
+
+
+class AuditAction(Enum):
+    """What was done. The first three are the compatible ones; the rest is klinket's own."""
+
+    CREATE = "create"
+    EDIT = "edit"
+    DELETE = "delete"
+    REVOKE = "revoke"
+    LOGIN = "login"
+    REFUSE = "refuse"
+    ENROL = "enrol"
+    CUT = "cut"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One event. `targets`: objects as in facts §6, each with type, id and name; `detail`: before and after, no secrets."""
+
+    action: AuditAction
+    actor: Actor
+    targets: tuple[dict[str, Any], ...]
+    detail: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,138 @@
+"""Cuts: the end of access, and the floors they leave (security.md 13).
+
+A cut sets a floor for its scope: of a grant whose snapshot is older, the entries in that scope do not count any more. Floors are
+kept until the longest grant that could be older has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from klinket.domain.flow import FlowFailure
+from klinket.domain.grant import Principal
+from klinket.domain.identifiers import CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
+from klinket.domain.resource import Resource
+
+#: (epoch, revision) of the snapshot a grant was made from.
+Stamp = tuple[int, int]
+
+
+class ScopeKind(Enum):
+    """What a cut can be about."""
+
+    ACCOUNT = "account"
+    KEY = "key"
+    SESSION = "session"
+    RESOURCE = "resource"
+    ACCESS = "access"
+
+
+@dataclass(frozen=True, slots=True)
+class CutScope:
+    """`account` is set for ACCOUNT and ACCESS, `resource` for RESOURCE and ACCESS, `key` and `session` for their kind."""
+
+    kind: ScopeKind
+    account: ServiceAccountUuid | None = None
+    key: Kid | None = None
+    session: SessionId | None = None
+    resource: ResourceId | None = None
+
+    @classmethod
+    def of_account(cls, account: ServiceAccountUuid) -> CutScope:
+        """Everything of a service account."""
+        return cls(ScopeKind.ACCOUNT, account=account)
+
+    @classmethod
+    def of_key(cls, key: Kid) -> CutScope:
+        """Everything reached with a service key."""
+        return cls(ScopeKind.KEY, key=key)
+
+    @classmethod
+    def of_session(cls, session: SessionId) -> CutScope:
+        """Everything of one session."""
+        return cls(ScopeKind.SESSION, session=session)
+
+    @classmethod
+    def of_resource(cls, resource: ResourceId) -> CutScope:
+        """A resource, for everybody."""
+        return cls(ScopeKind.RESOURCE, resource=resource)
+
+    @classmethod
+    def of_access(cls, account: ServiceAccountUuid, resource: ResourceId) -> CutScope:
+        """A resource, for one service account."""
+        return cls(ScopeKind.ACCESS, account=account, resource=resource)
+
+    def covers(self, principal: Principal, resource: ResourceId) -> bool:
+        """Return whether a flow of this principal to this resource is in the scope."""
+        match self.kind:
+            case ScopeKind.ACCOUNT:
+                return principal.account == self.account
+            case ScopeKind.KEY:
+                return principal.key == self.key
+            case ScopeKind.SESSION:
+                return principal.session == self.session
+            case ScopeKind.RESOURCE:
+                return resource == self.resource
+            case ScopeKind.ACCESS:
+                return principal.account == self.account and resource == self.resource
+
+    def __str__(self) -> str:
+        parts = [str(part) for part in (self.account, self.key, self.session, self.resource) if part is not None]
+        return " ".join([self.kind.value, *parts])
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The end of access in `scope` for grants older than `stamp`. `narrowed`: what of the resource remains, or None.
+
+    `issued_at` in seconds since the epoch at the controller.
+    """
+
+    id: CutId
+    scope: CutScope
+    epoch: int
+    revision: int
+    reason: FlowFailure
+    issued_at: float
+    narrowed: Resource | None = None
+
+    @property
+    def stamp(self) -> Stamp:
+        """Return the floor this cut sets."""
+        return (self.epoch, self.revision)
+
+    def strikes(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> bool:
+        """Return whether an entry of a grant of that stamp is struck, or (with `narrowed`) limited, by this cut."""
+        return granted_at < self.stamp and self.scope.covers(principal, resource)
+
+
+class Floors:
+    """The cuts in force at an edge."""
+
+    def __init__(self, cuts: Iterable[Cut] = ()) -> None:
+        self._cuts: dict[CutId, Cut] = {cut.id: cut for cut in cuts}
+
+    def add(self, cut: Cut) -> bool:
+        """Keep a cut; returns whether it was new."""
+        if cut.id in self._cuts:
+            return False
+        self._cuts[cut.id] = cut
+        return True
+
+    def striking(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> list[Cut]:
+        """Return the cuts that bear on this entry, the newest first."""
+        found = [cut for cut in self._cuts.values() if cut.strikes(principal, resource, granted_at)]
+        return sorted(found, key=lambda cut: cut.stamp, reverse=True)
+
+    def forget(self, issued_before: float) -> None:
+        """Drop cuts issued before a time from which on no older grant can be alive."""
+        for id in [id for id, cut in self._cuts.items() if cut.issued_at < issued_before]:
+            del self._cuts[id]
+
+    def __len__(self) -> int:
+        return len(self._cuts)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(list(self._cuts.values()))

@@ -1,0 +1,75 @@
+"""Resources, and which of several serves a host (facts §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from klinket.domain.address import AddressKind, ResourceAddress, parse_ip
+from klinket.domain.identifiers import RemoteNetworkId, ResourceId
+from klinket.domain.ports import ALL_PROTOCOLS, Protocols
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """An address and its ports in one remote network. `alias` is canonical or None."""
+
+    id: ResourceId
+    name: str
+    address: ResourceAddress
+    remote_network: RemoteNetworkId
+    alias: str | None = None
+    protocols: Protocols = ALL_PROTOCOLS
+    is_visible: bool = True
+
+    def serves(self, host: str) -> bool:
+        """Return whether a canonical host is this resource's alias, or matches its address."""
+        return host == self.alias or self.address.matches(host)
+
+    def host_to_dial(self, host: str) -> str:
+        """Return what a connector dials for `host`: the alias stands for the address, anything else for itself."""
+        if host == self.alias and self.address.kind in (AddressKind.IP, AddressKind.NAME):
+            return self.address.canonical
+        return host
+
+
+class ResourceIndex:
+    """Finds the resource that serves a host, among up to tens of thousands.
+
+    Precedence: exact alias, plain name or single IP, then the most specific range or wildcard; equal ones by lowest id.
+    """
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self.resources = tuple(sorted(resources, key=lambda resource: resource.id))
+        self._by_id = {resource.id: resource for resource in self.resources}
+        self._aliases: dict[str, Resource] = {}
+        self._exact: dict[str, Resource] = {}
+        ranges, wildcards = [], []
+        for resource in self.resources:
+            if resource.alias is not None:
+                self._aliases.setdefault(resource.alias, resource)
+            if resource.address.kind in (AddressKind.IP, AddressKind.NAME):
+                self._exact.setdefault(resource.address.canonical, resource)
+            elif resource.address.kind is AddressKind.CIDR:
+                ranges.append(resource)
+            else:
+                wildcards.append(resource)
+        self._ranges = sorted(ranges, key=lambda resource: resource.address.specificity)
+        self._wildcards = sorted(wildcards, key=lambda resource: resource.address.specificity)
+
+    def get(self, id: ResourceId) -> Resource | None:
+        """Return the resource with this id, or None."""
+        return self._by_id.get(id)
+
+    def lookup(self, host: str) -> Resource | None:
+        """Return the resource that serves a canonical host, or None."""
+        found = self._aliases.get(host) or self._exact.get(host)
+        if found is not None:
+            return found
+        candidates = self._ranges if parse_ip(host) is not None else self._wildcards
+        return next((resource for resource in candidates if resource.address.matches(host)), None)
+
+
+def select_resource(resources: Iterable[Resource], host: str) -> Resource | None:
+    """Return the one resource that serves a canonical host, or None."""
+    return ResourceIndex(resources).lookup(host)

@@ -1,0 +1,105 @@
+"""What runs in the private network of the integration tests: a DNS server, and PostgreSQL with one table."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socketserver
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+
+#: Rows of the table `orders` that a job reads.
+ORDERS = ((1001, "gate hinge"), (1002, "door latch"))
+
+
+class PrivateNames(socketserver.BaseRequestHandler):
+    """Answer A queries for `NAME=ADDRESS` given at the start; anything else does not exist."""
+
+    def handle(self) -> None:
+        datagram, sock = self.request
+        query = dns.message.from_wire(datagram)
+        question = query.question[0]
+        answer = dns.message.make_response(query)
+        answer.flags |= dns.flags.RA | dns.flags.AA
+        address = NAMES.get(question.name.to_text(omit_final_dot=True).lower())
+        if address is None:
+            answer.set_rcode(dns.rcode.NXDOMAIN)
+        elif question.rdtype == dns.rdatatype.A:
+            answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
+        sock.sendto(answer.to_wire(), self.client_address)
+
+
+NAMES: dict[str, str] = {}
+
+
+def postgres_programs() -> Path | None:
+    """Return the folder with initdb and postgres, or None where PostgreSQL's server is not installed."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    return versions[-1].parent if versions else None
+
+
+class PostgreSQL:
+    """A PostgreSQL server on `address`:5432 for the user `reader` without a password, holding ORDERS."""
+
+    def __init__(self, directory: Path, address: str, prefix: Sequence[str]) -> None:
+        programs = postgres_programs()
+        assert programs is not None
+        self.programs = programs
+        self.directory = directory
+        self.address = address
+        self.prefix = [*prefix, "setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+
+    def command(self) -> list[str]:
+        """Return the server's command line; makes the cluster first."""
+        self.directory.mkdir()
+        owner = pwd.getpwnam("postgres")
+        os.chown(self.directory, owner.pw_uid, owner.pw_gid)
+        data = self.directory / "data"
+        self._run(str(self.programs / "initdb"), "-D", str(data), "-U", "reader", "--auth=trust", "--no-sync")
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all 0.0.0.0/0 trust\n")
+        return [
+            *self.prefix, str(self.programs / "postgres"), "-D", str(data),
+            "-h", self.address, "-p", "5432", "-k", str(self.directory), "-c", "fsync=off",
+        ]  # fmt: skip
+
+    def fill(self) -> None:
+        """Make the table `orders`; the server must be running."""
+        rows = ",".join(f"({number}, '{item}')" for number, item in ORDERS)
+        self._sql(f"create table orders (number int, item text); insert into orders values {rows}")
+
+    def ready(self) -> bool:
+        """Return whether the server answers a query."""
+        try:
+            self._sql("select 1")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def _sql(self, text: str) -> None:
+        psql = shutil.which("psql")
+        assert psql is not None
+        self._run(psql, "-h", str(self.directory), "-U", "reader", "-d", "postgres", "-qc", text)
+
+    def _run(self, *command: str) -> None:
+        subprocess.run([*self.prefix, *command], check=True, capture_output=True, cwd="/")
+
+
+def main() -> None:
+    """Serve DNS: python -m tests.integration.private_services ADDRESS NAME=ADDRESS..."""
+    NAMES.update(pair.split("=", 1) for pair in sys.argv[2:])
+    with socketserver.ThreadingUDPServer((sys.argv[1], 53), PrivateNames) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
