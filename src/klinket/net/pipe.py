@@ -1,0 +1,194 @@
+"""A sealed pipe on a raw non-blocking socket: single frames, and the hand-over to the pump for a flow's bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+
+from klinket.domain.errors import ProtocolError
+from klinket.net import sockets
+from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
+from klinket.wire import pipe as wire
+from klinket.wire.link import RANDOM_BYTES, Entropy, Link
+from klinket.wire.pipe import FrameType, PipeKeys, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame that was received."""
+
+    type: FrameType
+    content: bytes
+
+
+class PipeReceiver:
+    """Collects bytes of the socket and opens whole frames; holds a buffer only while bytes are in it."""
+
+    __slots__ = ("_buffer", "_end", "_opener", "_start", "_view")
+
+    def __init__(self, opener: wire.Opener) -> None:
+        self._opener = opener
+        self._buffer: bytearray | None = None
+        self._view: memoryview | None = None
+        self._start = 0
+        self._end = 0
+
+    def space(self) -> memoryview:
+        """Return where the next bytes are to be received; never empty."""
+        if self._buffer is None or self._view is None:
+            self._buffer = SCRATCH.borrow()
+            self._view = memoryview(self._buffer)
+            self._start = self._end = 0
+        elif self._start and RECEIVE_BYTES - self._end < wire.MAX_CONTENT_BYTES // 2:
+            left = self._end - self._start
+            self._view[:left] = self._view[self._start : self._end]
+            self._start, self._end = 0, left
+        return self._view[self._end :]
+
+    def received(self, count: int) -> None:
+        """Note that `count` bytes were written into the last space()."""
+        self._end += count
+
+    def next_frame(self) -> memoryview | None:
+        """Return the next whole sealed frame, valid until the next call, or None. Raises ProtocolError."""
+        if self._view is None:
+            return None
+        length = wire.frame_length(self._view[self._start : self._end])
+        if length is None or self._end - self._start < length:
+            if self._start == self._end:
+                self.release()
+            return None
+        frame = self._view[self._start : self._start + length]
+        self._start += length
+        return frame
+
+    def open_into(self, plain: memoryview) -> tuple[int, int] | None:
+        """Open the next whole frame into `plain`; returns (type, length), or None when there is none."""
+        frame = self.next_frame()
+        return None if frame is None else self._opener.open_into(frame, plain)
+
+    def open(self) -> Frame | None:
+        """Return the next whole frame, or None."""
+        frame = self.next_frame()
+        return None if frame is None else Frame(*self._opener.open(bytes(frame)))
+
+    def release(self) -> None:
+        """Give the buffer back; what was in it is gone."""
+        if self._buffer is not None:
+            self._view = None
+            SCRATCH.give_back(self._buffer)
+            self._buffer = None
+            self._start = self._end = 0
+
+
+class SealedPipe:
+    """One pipe of a link. After an error, or abort(), it is dead for good."""
+
+    def __init__(self, sock: socket.socket, keys: PipeKeys, purpose: Purpose, prefix: bytes = b"") -> None:
+        """`prefix`: bytes that go out in front of the first frame, in the same write (the client's hello)."""
+        self.sock = sock
+        self.sealer = keys.sealer
+        self.receiver = PipeReceiver(keys.opener)
+        self.purpose = purpose
+        self.closed = False
+        self._prefix = prefix
+        self._sending = asyncio.Lock()
+
+    async def send(self, type: FrameType, content: bytes = b"") -> None:
+        """Seal and send one frame; raises OSError, after which the pipe is dead."""
+        async with self._sending:
+            if self.closed:
+                raise ConnectionResetError("the pipe is closed")
+            data = self._prefix + self.sealer.seal(type, content)
+            self._prefix = b""
+            try:
+                sent = self._send_now(data)
+                if sent < len(data):
+                    await asyncio.get_running_loop().sock_sendall(self.sock, data[sent:])
+            except BaseException:
+                self.abort()  # part of a frame may be out: nothing may follow it
+                raise
+
+    def send_now(self, type: FrameType, content: bytes = b"") -> bool:
+        """Send one frame without waiting; False when the socket does not take it whole, and the pipe is dead then."""
+        if self.closed or self._sending.locked():
+            return False
+        data = self._prefix + self.sealer.seal(type, content)
+        self._prefix = b""
+        try:
+            if self._send_now(data) == len(data):
+                return True
+        except OSError:
+            pass
+        self.abort()
+        return False
+
+    def _send_now(self, data: bytes) -> int:
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def receive(self) -> Frame:
+        """Return the next frame; raises ConnectionError at the end of the stream and ProtocolError."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                frame = self.receiver.open()
+                if frame is not None:
+                    return frame
+                if self.closed:
+                    raise ConnectionResetError("the pipe is closed")
+                count = await loop.sock_recv_into(self.sock, self.receiver.space())
+                if not count:
+                    raise ConnectionResetError("the peer closed the pipe")
+                self.receiver.received(count)
+        except (OSError, ProtocolError):
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Close with RST: nothing that was not sent goes out any more."""
+        if not self.closed:
+            self.closed = True
+            self.receiver.release()
+            sockets.reset(self.sock)
+
+    def close(self) -> None:
+        """Close after what was sent has gone out."""
+        if not self.closed:
+            self.closed = True
+            self.receiver.release()
+            self.sock.close()
+
+
+async def open_pipe(sock: socket.socket, link: Link, purpose: Purpose, entropy: Entropy) -> SealedPipe:
+    """Return the client's end of a new pipe; its hello goes out with the first frame. Raises OSError, ProtocolError."""
+    connector_random = wire.parse_greeting(await sockets.receive_exactly(sock, wire.GREETING_BYTES))
+    client_random = entropy(RANDOM_BYTES)
+    keys = wire.client_keys(link, purpose, client_random, connector_random)
+    return SealedPipe(sock, keys, purpose, wire.hello(purpose, link.handle, client_random))
+
+
+async def greet(sock: socket.socket, entropy: Entropy) -> bytes:
+    """Send the connector's greeting on an idle connection; returns its random."""
+    connector_random = entropy(RANDOM_BYTES)
+    await asyncio.get_running_loop().sock_sendall(sock, wire.greeting(connector_random))
+    return connector_random
+
+
+async def accept_pipe(sock: socket.socket, connector_random: bytes, lookup: wire.LinkLookup) -> SealedPipe | bytes:
+    """Return the connector's end of a pipe, or the first bytes of a TLS handshake when a link is to be made instead.
+
+    Raises ProtocolError for an unknown handle: only one key is ever tried.
+    """
+    first = await sockets.receive_exactly(sock, 1)
+    if first[0] == wire.TLS_HANDSHAKE:
+        return first
+    rest = await sockets.receive_exactly(sock, wire.HELLO_BYTES - 1)
+    purpose, handle, client_random = wire.parse_hello(first + rest)
+    link = lookup(handle)
+    if link is None:
+        raise ProtocolError("a pipe of a link that is not known here")
+    return SealedPipe(sock, wire.connector_keys(link, purpose, client_random, connector_random), purpose)

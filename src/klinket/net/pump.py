@@ -1,0 +1,255 @@
+"""The hot loop: a program's or target's socket on one side, a sealed pipe on the other.
+
+Raw sockets on the loop's readers and writers, one frame per read, shared buffers; bytes are copied only under back-pressure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+
+from klinket.domain.errors import ProtocolError
+from klinket.domain.flow import FlowFailure
+from klinket.net import sockets
+from klinket.net.pipe import SealedPipe
+from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
+from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
+from klinket.wire.pipe_messages import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSummary:
+    """How a flow ended. Bytes of content into and out of the pipe; `failure` None: both ends finished cleanly."""
+
+    bytes_sent: int
+    bytes_received: int
+    failure: Failure | None = None
+
+
+async def carry(local: socket.socket, pipe: SealedPipe) -> FlowSummary:
+    """Move bytes between `local` and `pipe` until both have ended; closes `local`.
+
+    After a clean end (`failure` None) the pipe may carry another flow. Otherwise `local` and the pipe were reset. Cancelling
+    resets both.
+    """
+    pump = Pump(local, pipe)
+    try:
+        return await pump.start()
+    except asyncio.CancelledError:
+        pump.cut(Failure(FlowFailure.RESET))
+        raise
+
+
+class Pump:
+    """One flow's bytes. `cut()` ends it from outside, at once."""
+
+    def __init__(self, local: socket.socket, pipe: SealedPipe) -> None:
+        self._local = local
+        self._pipe = pipe
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[FlowSummary] = self._loop.create_future()
+        self._to_pipe: memoryview | None = None  # sealed bytes the pipe has not taken yet
+        self._to_local: memoryview | None = None  # content that local has not taken yet
+        self._local_ended = False
+        self._pipe_ended = False
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def start(self) -> asyncio.Future[FlowSummary]:
+        """Begin; the future holds the summary when the flow has ended."""
+        self._loop.add_reader(self._local, self._local_readable)
+        self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+        self._drain()  # frames that came together with OPEN or OPENED are here already
+        return self._done
+
+    def cut(self, failure: Failure) -> None:
+        """Reset both sides now; the peer is told why where that needs no waiting."""
+        if not self._done.done():
+            if self._to_pipe is None and not self._local_ended:
+                try:
+                    self._pipe.sock.send(self._pipe.sealer.seal(FrameType.FAIL, failure.encode()))
+                except OSError:
+                    pass
+            self._reset(failure)
+
+    # ---- local -> pipe
+
+    def _local_readable(self) -> None:
+        plain, sealed = SCRATCH.plain, SCRATCH.sealed
+        try:
+            count = self._local.recv_into(plain, MAX_CONTENT_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
+            return
+        if count:
+            self.bytes_sent += count
+            length = self._pipe.sealer.seal_into(FrameType.DATA, plain, count, sealed)
+        else:
+            self._local_ended = True
+            self._loop.remove_reader(self._local)
+            length = self._pipe.sealer.seal_into(FrameType.FIN, plain, 0, sealed)
+        self._send_sealed(sealed[:length])
+
+    def _send_sealed(self, data: memoryview) -> None:
+        try:
+            sent = self._pipe.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._pipe_broke()
+            return
+        if sent < len(data):
+            self._to_pipe = memoryview(bytes(data[sent:]))
+            if not self._local_ended:
+                self._loop.remove_reader(self._local)
+            self._loop.add_writer(self._pipe.sock, self._pipe_writable)
+        elif self._local_ended:
+            self._check_end()
+
+    def _pipe_writable(self) -> None:
+        assert self._to_pipe is not None
+        try:
+            sent = self._pipe.sock.send(self._to_pipe)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._pipe_broke()
+            return
+        if sent < len(self._to_pipe):
+            self._to_pipe = self._to_pipe[sent:]
+            return
+        self._to_pipe = None
+        self._loop.remove_writer(self._pipe.sock)
+        if self._local_ended:
+            self._check_end()
+        else:
+            self._loop.add_reader(self._local, self._local_readable)
+
+    # ---- pipe -> local
+
+    def _pipe_readable(self) -> None:
+        receiver = self._pipe.receiver
+        try:
+            count = self._pipe.sock.recv_into(receiver.space())
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._pipe_broke()
+            return
+        receiver.received(count)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Open every whole frame that is here, until local does not take more."""
+        opened, receiver = SCRATCH.opened, self._pipe.receiver
+        try:
+            while not self._done.done() and self._to_local is None:
+                filled, last = 0, 0
+                while RECEIVE_BYTES - filled > MAX_CONTENT_BYTES:
+                    frame = receiver.open_into(opened[filled:])
+                    if frame is None:
+                        last = 0
+                        break
+                    last, size = frame
+                    if last != FrameType.DATA:
+                        break
+                    if self._pipe_ended:
+                        raise ProtocolError("DATA after FIN")
+                    filled += size
+                if filled and not self._send_content(opened[:filled]):
+                    return
+                if last == 0:
+                    return
+                if last != FrameType.DATA:
+                    self._other_frame(last, bytes(opened[filled : filled + size]))
+                    if self._pipe_ended:
+                        return
+        except ProtocolError as error:
+            self._reset(Failure(FlowFailure.RESET, error.message))
+
+    def _other_frame(self, type: int, content: bytes) -> None:
+        if type == FrameType.FIN and not self._pipe_ended:
+            self._pipe_ended = True
+            if self._to_local is None:
+                self._finish_local()
+        elif type == FrameType.FAIL:
+            self._reset(Failure.decode(content))
+        else:
+            raise ProtocolError(f"frame {type} inside a flow")
+
+    def _send_content(self, data: memoryview) -> bool:
+        """Send to local; False when the flow is over."""
+        self.bytes_received += len(data)
+        try:
+            sent = self._local.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
+            return False
+        if sent < len(data):
+            self._to_local = memoryview(bytes(data[sent:]))
+            self._loop.remove_reader(self._pipe.sock)
+            self._loop.add_writer(self._local, self._local_writable)
+        return True
+
+    def _local_writable(self) -> None:
+        assert self._to_local is not None
+        try:
+            sent = self._local.send(self._to_local)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
+            return
+        if sent < len(self._to_local):
+            self._to_local = self._to_local[sent:]
+            return
+        self._to_local = None
+        self._loop.remove_writer(self._local)
+        if self._pipe_ended:
+            self._finish_local()
+            return
+        self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+        self._drain()
+
+    # ---- ends
+
+    def _finish_local(self) -> None:
+        """Everything of the peer is delivered: pass its end of stream on."""
+        try:
+            self._local.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the program has gone; its own end arrives as a read
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if self._local_ended and self._pipe_ended and self._to_pipe is None and self._to_local is None:
+            self._finish(None)
+
+    def _pipe_broke(self) -> None:
+        # An end without FIN is a reset, never a clean end: the peer's last bytes may be missing.
+        self._reset(Failure(FlowFailure.RESET, "the pipe ended early"))
+
+    def _reset(self, failure: Failure) -> None:
+        self._finish(failure)
+
+    def _finish(self, failure: Failure | None) -> None:
+        if self._done.done():
+            return
+        for sock in (self._local, self._pipe.sock):
+            if sock.fileno() >= 0:
+                self._loop.remove_reader(sock)
+                self._loop.remove_writer(sock)
+        if failure is None:
+            self._local.close()
+        else:
+            sockets.reset(self._local)
+            self._pipe.abort()
+        self._to_pipe = self._to_local = None
+        self._done.set_result(FlowSummary(self.bytes_sent, self.bytes_received, failure))

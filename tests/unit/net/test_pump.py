@@ -1,0 +1,210 @@
+"""A flow through a pipe is faithful: every byte once, ends as ends, resets as resets."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import socket
+
+import pytest
+import uvloop
+
+from klinket.domain.flow import FlowFailure
+from klinket.net import sockets
+from klinket.net.pump import FlowSummary, Pump, carry
+from klinket.wire.pipe import FrameType
+from klinket.wire.pipe_messages import Failure
+from tests.unit.net.conftest import Ends, pipe_ends, tcp_pair
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+
+
+class Flow:
+    """program <-> pump <-> pipe <-> pump <-> target, all on real sockets."""
+
+    def __init__(self, ends: Ends) -> None:
+        self.ends = ends
+        self.program, local = tcp_pair()
+        self.target, remote = tcp_pair()
+        self.client = Pump(local, ends.client)
+        self.connector = Pump(remote, ends.connector)
+        self.summaries = asyncio.gather(self.client.start(), self.connector.start())
+
+    async def ended(self) -> list[FlowSummary]:
+        async with asyncio.timeout(20):
+            return list(await self.summaries)
+
+    def close(self) -> None:
+        self.program.close()
+        self.target.close()
+
+
+async def send_slowly(sock: socket.socket, total: int, seed: int) -> str:
+    """Send `total` bytes in random pieces with random pauses, then end the stream; returns their digest."""
+    loop, rng, digest = asyncio.get_running_loop(), random.Random(seed), hashlib.sha256()
+    left = total
+    while left:
+        piece = rng.randbytes(min(left, rng.choice((1, 100, 65_536, MEBIBYTE))))
+        digest.update(piece)
+        await loop.sock_sendall(sock, piece)
+        left -= len(piece)
+        if rng.random() < 0.05:
+            await asyncio.sleep(rng.random() / 100)
+    sock.shutdown(socket.SHUT_WR)
+    return digest.hexdigest()
+
+
+async def read_slowly(sock: socket.socket, seed: int) -> str:
+    loop, rng, digest = asyncio.get_running_loop(), random.Random(seed), hashlib.sha256()
+    while data := await loop.sock_recv(sock, rng.choice((1, 4096, MEBIBYTE))):
+        digest.update(data)
+        if rng.random() < 0.02:
+            await asyncio.sleep(rng.random() / 50)
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_bytes_arrive_unaltered_both_ways_under_back_pressure(ends: Ends, seed: int) -> None:
+    flow = Flow(ends)
+    async with asyncio.timeout(100):
+        sent_up, sent_down, read_up, read_down = await asyncio.gather(
+            send_slowly(flow.program, 24 * MEBIBYTE + 13, seed),
+            send_slowly(flow.target, 24 * MEBIBYTE + 7, seed + 100),
+            read_slowly(flow.target, seed + 200),
+            read_slowly(flow.program, seed + 300),
+        )
+    assert (sent_up, sent_down) == (read_up, read_down)
+    client, connector = await flow.ended()
+    assert client.failure is None
+    assert connector.failure is None
+    assert client.bytes_sent == connector.bytes_received == 24 * MEBIBYTE + 13
+    assert not ends.client.closed
+    flow.close()
+
+
+async def test_a_pipe_carries_one_flow_after_another(ends: Ends) -> None:
+    loop = asyncio.get_running_loop()
+    for number in range(5):
+        await ends.client.send(FrameType.OPEN, b"open %d" % number)
+        assert (await ends.connector.receive()).content == b"open %d" % number
+        await ends.connector.send(FrameType.OPENED)
+        assert (await ends.client.receive()).type is FrameType.OPENED
+        flow = Flow(ends)
+        await loop.sock_sendall(flow.program, b"question")
+        assert await loop.sock_recv(flow.target, 100) == b"question"
+        flow.program.shutdown(socket.SHUT_WR)
+        assert await loop.sock_recv(flow.target, 100) == b""
+        await loop.sock_sendall(flow.target, b"answer after the question ended")
+        assert await loop.sock_recv(flow.program, 100) == b"answer after the question ended"
+        flow.target.close()
+        assert await loop.sock_recv(flow.program, 100) == b""
+        assert [summary.failure for summary in await flow.ended()] == [None, None]
+        flow.close()
+
+
+async def test_data_that_comes_with_the_opened_frame_is_not_lost(ends: Ends) -> None:
+    loop = asyncio.get_running_loop()
+    await ends.connector.send(FrameType.OPENED)
+    target, remote = tcp_pair()
+    pump = Pump(remote, ends.connector)
+    pump.start()
+    await loop.sock_sendall(target, b"the target speaks first")
+    await asyncio.sleep(0.05)
+    assert (await ends.client.receive()).type is FrameType.OPENED
+    program, local = tcp_pair()
+    Pump(local, ends.client).start()
+    assert await loop.sock_recv(program, 100) == b"the target speaks first"
+    program.close()
+    target.close()
+
+
+async def reset_is_seen(sock: socket.socket) -> bool:
+    try:
+        while await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 65_536), 5):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("which", ["program", "target"])
+async def test_a_reset_on_one_side_is_a_reset_on_the_other(ends: Ends, which: str) -> None:
+    flow = Flow(ends)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(flow.program, b"x")
+    assert await loop.sock_recv(flow.target, 1) == b"x"
+    here, there = (flow.program, flow.target) if which == "program" else (flow.target, flow.program)
+    sockets.reset(here)
+    assert await reset_is_seen(there)
+    assert all(summary.failure is not None for summary in await flow.ended())
+    assert ends.client.closed
+    assert ends.connector.closed
+    flow.close()
+
+
+async def test_a_stream_cut_off_without_fin_is_a_reset_never_a_clean_end(ends: Ends) -> None:
+    flow = Flow(ends)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(flow.target, b"half of the ans")
+    assert await loop.sock_recv(flow.program, 100) == b"half of the ans"
+    ends.connector.sock.shutdown(socket.SHUT_WR)  # an attacker, or a dying relay, ends the TCP stream cleanly
+    assert await reset_is_seen(flow.program)
+    flow.close()
+
+
+async def test_a_cut_resets_both_sides_and_says_why(ends: Ends) -> None:
+    flow = Flow(ends)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(flow.program, b"x")
+    assert await loop.sock_recv(flow.target, 1) == b"x"
+    flow.connector.cut(Failure(FlowFailure.CUT, "the key was revoked"))
+    assert await reset_is_seen(flow.target)
+    assert await reset_is_seen(flow.program)
+    client, connector = await flow.ended()
+    assert connector.failure == Failure(FlowFailure.CUT, "the key was revoked")
+    assert client.failure == Failure(FlowFailure.CUT, "the key was revoked")
+    flow.close()
+
+
+async def test_a_cut_under_back_pressure_resets_at_once(ends: Ends) -> None:
+    flow = Flow(ends)
+    loop = asyncio.get_running_loop()
+    sender = asyncio.ensure_future(loop.sock_sendall(flow.program, bytes(64 * MEBIBYTE)))
+    await asyncio.sleep(0.3)  # the target reads nothing: every buffer on the way is full
+    assert not sender.done()
+    flow.connector.cut(Failure(FlowFailure.CUT))
+    flow.client.cut(Failure(FlowFailure.CUT))
+    with pytest.raises(OSError):
+        await asyncio.wait_for(sender, 5)
+    await flow.ended()
+    flow.close()
+
+
+async def test_an_altered_frame_ends_the_flow_as_a_reset() -> None:
+    ends = pipe_ends()
+    frame = bytearray(ends.connector.sealer.seal(FrameType.DATA, b"content"))
+    frame[-1] ^= 1
+    program, local = tcp_pair()
+    task = asyncio.ensure_future(carry(local, ends.client))
+    await asyncio.sleep(0)
+    ends.connector.sock.send(frame)
+    assert await reset_is_seen(program)
+    assert (await task).failure is not None
+    ends.connector.abort()
+    program.close()
+
+
+async def test_an_oversized_length_ends_the_pipe_before_anything_is_buffered() -> None:
+    ends = pipe_ends()
+    ends.connector.sock.send((1 << 30).to_bytes(4, "big") + os.urandom(64))
+    with pytest.raises(Exception, match="limit"):
+        await ends.client.receive()
+    assert ends.client.closed
+    ends.connector.abort()
