@@ -1,0 +1,83 @@
+"""A live channel: a WebSocket to the controller that is made again whenever it breaks, with backed-off, jittered tries."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from klinket.domain.errors import ControllerUnreachable, InvalidInput
+
+logger = logging.getLogger(__name__)
+
+#: Seconds to connect, TLS and WebSocket handshake included.
+CONNECT_SECONDS = 10.0
+
+
+def controller_context(authority_pem: str | None) -> ssl.SSLContext:
+    """Return a context that trusts the given authorities only, or the system's when None; raises InvalidInput."""
+    try:
+        context = ssl.create_default_context(cadata=authority_pem) if authority_pem else ssl.create_default_context()
+    except ssl.SSLError as error:
+        raise InvalidInput("controller_ca", f"not certificates in PEM: {error}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+@asynccontextmanager
+async def open_channel(
+    url: str, path: str, context: ssl.SSLContext, *, max_bytes: int, headers: dict[str, str] | None = None
+) -> AsyncIterator[ClientConnection]:
+    """Connect to `path` of the controller's https `url`; raises ControllerUnreachable. No redirects, no proxies."""
+    address = urlsplit(url)
+    try:
+        connection = await connect(
+            f"wss://{address.netloc}{path}",
+            ssl=context,
+            compression=None,
+            max_size=max_bytes,
+            open_timeout=CONNECT_SECONDS,
+            close_timeout=2,
+            ping_interval=None,
+            additional_headers=headers,
+            user_agent_header=None,
+            proxy=None,
+        )
+    except (OSError, WebSocketException, TimeoutError) as error:
+        raise ControllerUnreachable(f"no live channel to {address.netloc}: {_why(error)}") from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def receive(connection: ClientConnection, silence: float) -> str:
+    """Return the next message; raises ControllerUnreachable when the channel ends or is silent for `silence` seconds."""
+    try:
+        async with asyncio.timeout(silence):
+            message = await connection.recv()
+    except TimeoutError as error:
+        raise ControllerUnreachable(f"the controller was silent for {silence:.0f} s") from error
+    except WebSocketException as error:
+        raise ControllerUnreachable(f"the live channel ended: {_why(error)}") from error
+    return message if isinstance(message, str) else message.decode("utf-8", "replace")
+
+
+async def send(connection: ClientConnection, text: str) -> None:
+    """Send one message; raises ControllerUnreachable."""
+    try:
+        await connection.send(text)
+    except WebSocketException as error:
+        raise ControllerUnreachable(f"the live channel ended: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    return str(error) or type(error).__name__

@@ -1,0 +1,167 @@
+"""The path through a relay, as clients and connectors use it: admitted once inside TLS, then hellos with a counter."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from klinket.domain.errors import ProtocolError
+from klinket.net import clock, sockets
+from klinket.net.sockets import HostPort
+from klinket.net.tls import TlsStream, certificate_digest
+from klinket.wire.control import RelayEntry
+from klinket.wire.relay import (
+    ADMISSION_PROTOCOL,
+    ADMITTED_BYTES,
+    Admission,
+    RelayAnswer,
+    RelayError,
+    RelayHello,
+    RelayRole,
+    encode_ticket,
+    parse_admission,
+)
+
+#: Seconds to connect to a relay, and for an admission or pairing on top.
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 8.0
+_STALE = (RelayAnswer.UNKNOWN_ADMISSION, RelayAnswer.EXPIRED)
+
+
+class RelayUnavailable(RelayError):
+    """A relay cannot be reached, or is not the one whose certificate is pinned."""
+
+    code = "relay-unavailable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(RelayAnswer.DRAINING, message)
+
+
+@dataclass(slots=True)
+class _Held:
+    """An admission and the counter of its hellos: they are replaced together."""
+
+    admission: Admission
+    counter: int = 0
+
+
+class RelayPath:
+    """One peer's way through one relay. `ticket`: gives the newest ticket for it."""
+
+    def __init__(self, relay: RelayEntry, role: RelayRole, ticket: Callable[[], str]) -> None:
+        self.relay = relay
+        self._role = role
+        self._ticket = ticket
+        self._address = HostPort.parse(relay.address)
+        self._held: _Held | None = None
+        self._admitting = asyncio.Lock()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE  # the digest is pinned: compared below, before anything is sent
+        self._context.set_alpn_protocols([ADMISSION_PROTOCOL])
+
+    async def connect(self, connector: int) -> socket.socket:
+        """Return a connection that the relay has joined with one of the connector's; raises RelayError."""
+        for attempt in (1, 2):
+            sock = await self._hello(connector)
+            try:
+                await self._paired(sock, ANSWER_SECONDS)
+            except RelayError as error:
+                sock.close()
+                if error.answer in _STALE and attempt == 1:
+                    self._held = None  # the relay was restarted, or the admission is over: a fresh one
+                    continue
+                raise
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        raise AssertionError("unreachable")
+
+    async def register(self, connector: int) -> IdleConnection:
+        """Return a connection that waits at the relay for a client; raises RelayError."""
+        return IdleConnection(await self._hello(connector), self)
+
+    async def _hello(self, connector: int) -> socket.socket:
+        held = await self._admitted()
+        sock = await self._dial()
+        held.counter += 1
+        hello = RelayHello(self._role, held.admission.id, held.counter, connector)
+        try:
+            await asyncio.get_running_loop().sock_sendall(sock, hello.sign(held.admission.key))
+        except OSError as error:
+            sock.close()
+            raise RelayUnavailable(f"relay {self.relay.address}: {error}") from error
+        return sock
+
+    async def _paired(self, sock: socket.socket, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                answer = (await sockets.receive_exactly(sock, 1))[0]
+        except OSError as error:
+            raise RelayUnavailable(f"relay {self.relay.address}: {error!s:.120}") from error
+        if answer != RelayAnswer.PAIRED:
+            raise RelayError(RelayAnswer(answer) if answer in set(RelayAnswer) else RelayAnswer.NOT_ALLOWED)
+
+    async def _dial(self) -> socket.socket:
+        try:
+            return await sockets.connect(self._address, CONNECT_SECONDS)
+        except OSError as error:
+            raise RelayUnavailable(f"cannot reach relay {self.relay.address}: {error!s:.120}") from error
+
+    async def _admitted(self) -> _Held:
+        async with self._admitting:
+            if self._held is None or self._held.admission.expires_at - 30 < clock.wall():
+                self._held = _Held(await self._admit())
+            return self._held
+
+    async def _admit(self) -> Admission:
+        sock = await self._dial()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                stream = TlsStream(sock, self._context, server_side=False)
+                await stream.handshake()
+                digest = certificate_digest(stream.peer_certificate)
+                if not hmac.compare_digest(digest, self.relay.certificate_sha256):
+                    raise RelayUnavailable(f"relay {self.relay.address} is not the one the controller named")
+                await stream.write(encode_ticket(self._ticket()))
+                first = await stream.read_exactly(1)
+                if first[0] != RelayAnswer.PAIRED:
+                    known = first[0] in set(RelayAnswer)
+                    raise RelayError(RelayAnswer(first[0]) if known else RelayAnswer.NOT_ALLOWED)
+                return parse_admission(first + await stream.read_exactly(ADMITTED_BYTES - 1))
+        except (OSError, ssl.SSLError, ProtocolError) as error:
+            raise RelayUnavailable(f"relay {self.relay.address}, admission: {error!s:.120}") from error
+        finally:
+            sock.close()
+
+    def forget_admission(self) -> None:
+        """Ask for a fresh admission at the next use."""
+        self._held = None
+
+
+class IdleConnection:
+    """A connector's connection that waits at a relay."""
+
+    def __init__(self, sock: socket.socket, path: RelayPath) -> None:
+        self.sock = sock
+        self._path = path
+
+    async def paired(self) -> socket.socket:
+        """Wait, however long, until a client was joined; raises RelayError."""
+        try:
+            await self._path._paired(self.sock, None)
+        except RelayError as error:
+            if error.answer in _STALE:
+                self._path.forget_admission()
+            self.sock.close()
+            raise
+        except BaseException:
+            self.sock.close()
+            raise
+        return self.sock

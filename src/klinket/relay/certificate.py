@@ -1,0 +1,63 @@
+"""The relay's own certificate: self-signed, kept in its state folder, pinned by its digest."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from klinket.net.tls import certificate_digest
+from klinket.wire.relay import ADMISSION_PROTOCOL
+
+#: Days a certificate is made for; it is pinned, so its end matters only to strict TLS stacks.
+CERTIFICATE_DAYS = 3650
+_FILE = "relay-certificate.pem"
+
+
+def load_or_make(state: Path) -> tuple[ssl.SSLContext, str]:
+    """Return a server context with the relay's certificate, and the certificate's SHA-256 in hexadecimal."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = state / _FILE
+    if not path.exists():
+        _write(path, _make())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.set_alpn_protocols([ADMISSION_PROTOCOL])
+    context.load_cert_chain(path)
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    return context, certificate_digest(certificate.public_bytes(Encoding.DER))
+
+
+def _make() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "klinket relay")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=CERTIFICATE_DAYS))
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

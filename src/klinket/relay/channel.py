@@ -1,0 +1,66 @@
+"""The relay's live channel: it reports itself and learns the keys that sign tickets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from klinket.net import channel
+from klinket.net.backoff import Backoff
+from klinket.net.clock import PeerClock
+from klinket.relay.config import RelayConfig
+from klinket.wire import relay as wire
+from klinket.wire.relay import RelayConfiguration, RelayReport
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of one message from the controller.
+MAX_MESSAGE_BYTES = 262_144
+#: Seconds without a message after which the channel counts as dead; the controller answers every report.
+SILENCE_SECONDS = 35.0
+
+
+async def keep_channel(
+    config: RelayConfig,
+    clock: PeerClock,
+    report: Callable[[], RelayReport],
+    configure: Callable[[RelayConfiguration], None],
+) -> None:
+    """Keep the channel up for ever; pairs live on while it is down."""
+    backoff = Backoff()
+    context = channel.controller_context(config.controller_ca)
+    while True:
+        try:
+            async with channel.open_channel(
+                config.controller,
+                wire.RELAY_CHANNEL_PATH,
+                context,
+                max_bytes=MAX_MESSAGE_BYTES,
+                headers={"Authorization": f"Bearer {config.token}"},
+            ) as connection:
+                await channel.send(connection, wire.encode(report()))
+                first = True
+
+                async def report_on() -> None:
+                    while True:
+                        await asyncio.sleep(wire.RELAY_REPORT_SECONDS)
+                        await channel.send(connection, wire.encode(report()))
+
+                reporting = asyncio.create_task(report_on())
+                try:
+                    while True:
+                        text = await channel.receive(connection, SILENCE_SECONDS)
+                        message = wire.decode_configuration(text)
+                        clock.set(message.time_ms)
+                        configure(message)
+                        backoff.reset()
+                        if first:
+                            logger.info("relay %d is attached to %s", message.relay, config.controller)
+                            first = False
+                finally:
+                    reporting.cancel()
+        except Exception as error:
+            delay = backoff.next()
+            logger.warning("relay: %s; trying again in %.1f s", error, delay)
+            await asyncio.sleep(delay)

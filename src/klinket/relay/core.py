@@ -1,0 +1,209 @@
+"""What a relay decides, without sockets: admissions, hellos, who is paired with whom, and every limit."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from klinket.relay.limits import RelayLimits
+from klinket.wire.relay import (
+    ADMISSION_ID_BYTES,
+    COUNTER_WINDOW,
+    KEY_BYTES,
+    Admission,
+    RelayAnswer,
+    RelayError,
+    RelayHello,
+    RelayRole,
+)
+from klinket.wire.ticket import KeySet, TicketClaims, TicketRole, verify_ticket
+
+#: A connection as the shell knows it; the core only hands it back.
+PeerId = int
+_ROLES = {TicketRole.CLIENT: RelayRole.CLIENT, TicketRole.CONNECTOR: RelayRole.CONNECTOR}
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The shell joins these two."""
+
+    client: PeerId
+    connector: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The shell answers this one and closes it."""
+
+    peer: PeerId
+    answer: RelayAnswer
+
+
+Output = Paired | Refused
+
+
+@dataclass(slots=True)
+class _Admitted:
+    claims: TicketClaims
+    key: bytes = field(repr=False)
+    highest: int = 0
+    seen: set[int] = field(default_factory=set)
+    unfinished: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    peer: PeerId
+    admission: bytes
+    until: float
+
+
+class RelayCore:
+    """Holds admissions and waiting connections. `now` in seconds since the epoch at the controller."""
+
+    def __init__(self, limits: RelayLimits, entropy: Callable[[int], bytes]) -> None:
+        self._limits = limits
+        self._entropy = entropy
+        self._keys = KeySet()
+        self._network = ""
+        self._relay = 0
+        self._admitted: OrderedDict[bytes, _Admitted] = OrderedDict()
+        self._idle: dict[int, list[_Waiting]] = {}
+        self._clients: dict[int, deque[_Waiting]] = {}
+        self._where: dict[PeerId, tuple[RelayRole, int, _Waiting]] = {}
+        self.draining = False
+
+    def configure(self, relay: int, network: str, ticket_keys: dict[str, object]) -> None:
+        """Take over who this relay is and which keys sign tickets; raises InvalidToken."""
+        self._relay, self._network, self._keys = relay, network, KeySet.from_jwks(ticket_keys)
+
+    @property
+    def configured(self) -> bool:
+        """Return whether the controller has said who this relay is."""
+        return self._relay != 0
+
+    @property
+    def waiting(self) -> int:
+        """Return how many connections wait for a partner."""
+        return len(self._where)
+
+    # ---- admission
+
+    def admit(self, ticket: str, now: float) -> Admission:
+        """Return the admission of a valid ticket; raises RelayError or InvalidToken."""
+        if self.draining:
+            raise RelayError(RelayAnswer.DRAINING)
+        claims = verify_ticket(ticket, self._keys, network=self._network, relay=self._relay, now=now)
+        self._forget_expired(now)
+        if len(self._admitted) >= self._limits.max_admissions:
+            raise RelayError(RelayAnswer.LIMIT, f"{self._limits.max_admissions} admissions, the limit")
+        held = sum(one.claims.holder == claims.holder for one in self._admitted.values())
+        if held >= self._limits.max_admissions_per_holder:
+            # The holder's own oldest gives way: a peer that restarts must not lock itself out.
+            oldest = next(id for id, one in self._admitted.items() if one.claims.holder == claims.holder)
+            del self._admitted[oldest]
+        id, key = self._entropy(ADMISSION_ID_BYTES), self._entropy(KEY_BYTES)
+        self._admitted[id] = _Admitted(claims, key)
+        return Admission(id, key, claims.expires_at)
+
+    def _forget_expired(self, now: float) -> None:
+        for id in [id for id, one in self._admitted.items() if one.claims.expires_at <= now]:
+            del self._admitted[id]
+
+    # ---- hellos
+
+    def hello(self, peer: PeerId, data: bytes, now: float) -> list[Output]:
+        """Take a connection's hello (HELLO_BYTES); returns what the shell has to do. Raises ProtocolError.
+
+        No output: the connection waits for a partner.
+        """
+        hello = RelayHello.unverified(data)
+        admitted = self._admitted.get(hello.admission)
+        if admitted is None:
+            return [Refused(peer, RelayAnswer.UNKNOWN_ADMISSION)]
+        hello.verify(data, admitted.key)
+        refusal = self._refusal(hello, admitted, now)
+        if refusal is not None:
+            return [Refused(peer, refusal)]
+        if hello.role is RelayRole.CONNECTOR:
+            return self._connector_waits(peer, hello, admitted, now)
+        return self._client_arrives(peer, hello, admitted, now)
+
+    def _refusal(self, hello: RelayHello, admitted: _Admitted, now: float) -> RelayAnswer | None:
+        if self.draining:
+            return RelayAnswer.DRAINING
+        if admitted.claims.expires_at <= now:
+            return RelayAnswer.EXPIRED
+        if hello.role is not _ROLES[admitted.claims.role] or hello.connector not in admitted.claims.connectors:
+            return RelayAnswer.NOT_ALLOWED
+        if hello.counter in admitted.seen or hello.counter + COUNTER_WINDOW <= admitted.highest:
+            return RelayAnswer.REPLAYED
+        admitted.seen.add(hello.counter)
+        if hello.counter > admitted.highest:
+            admitted.highest = hello.counter
+            if len(admitted.seen) > 2 * COUNTER_WINDOW:
+                admitted.seen = {one for one in admitted.seen if one + COUNTER_WINDOW > admitted.highest}
+        return None
+
+    def _connector_waits(self, peer: PeerId, hello: RelayHello, admitted: _Admitted, now: float) -> list[Output]:
+        clients = self._clients.get(hello.connector)
+        if clients:
+            return [self._pair(clients[0].peer, peer)]
+        idle = self._idle.setdefault(hello.connector, [])
+        if len(idle) >= self._limits.max_idle_per_connector:
+            return [Refused(peer, RelayAnswer.LIMIT)]
+        waiting = _Waiting(peer, hello.admission, now + self._limits.max_idle_seconds)
+        idle.append(waiting)
+        self._where[peer] = RelayRole.CONNECTOR, hello.connector, waiting
+        return []
+
+    def _client_arrives(self, peer: PeerId, hello: RelayHello, admitted: _Admitted, now: float) -> list[Output]:
+        idle = self._idle.get(hello.connector)
+        if idle:
+            return [self._pair(peer, idle[-1].peer)]
+        if admitted.unfinished >= self._limits.max_unfinished_per_ticket:
+            return [Refused(peer, RelayAnswer.LIMIT)]
+        admitted.unfinished += 1
+        waiting = _Waiting(peer, hello.admission, now + self._limits.pairing_seconds)
+        self._clients.setdefault(hello.connector, deque()).append(waiting)
+        self._where[peer] = RelayRole.CLIENT, hello.connector, waiting
+        return []
+
+    def _pair(self, client: PeerId, connector: PeerId) -> Paired:
+        self.gone(client)
+        self.gone(connector)
+        return Paired(client, connector)
+
+    def gone(self, peer: PeerId) -> None:
+        """Forget a waiting connection: it closed, or was paired."""
+        found = self._where.pop(peer, None)
+        if found is None:
+            return
+        role, connector, waiting = found
+        if role is RelayRole.CONNECTOR:
+            self._idle[connector].remove(waiting)
+            if not self._idle[connector]:
+                del self._idle[connector]
+        else:
+            self._clients[connector].remove(waiting)
+            if not self._clients[connector]:
+                del self._clients[connector]
+            if (admitted := self._admitted.get(waiting.admission)) is not None:
+                admitted.unfinished -= 1
+
+    # ---- time
+
+    def next_deadline(self) -> float | None:
+        """Return when the next waiting connection has waited long enough; None when nothing waits."""
+        return min((waiting.until for _, _, waiting in self._where.values()), default=None)
+
+    def deadline_reached(self, now: float) -> list[Output]:
+        """Return the refusals of connections that waited too long."""
+        late = [(peer, role) for peer, (role, _, waiting) in self._where.items() if waiting.until <= now]
+        for peer, _ in late:
+            self.gone(peer)
+        self._forget_expired(now)
+        return [
+            Refused(peer, RelayAnswer.NO_CONNECTOR if role is RelayRole.CLIENT else RelayAnswer.EXPIRED) for peer, role in late
+        ]

@@ -1,0 +1,28 @@
+"""The relay's limits, by name and unit: nothing an outsider can grow is without one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayLimits:
+    """Sizes, counts and times of one relay."""
+
+    #: Seconds from accepting a connection to its complete hello or admission.
+    hello_seconds: float = 5.0
+    #: Seconds a client waits for an idle connection of its connector.
+    pairing_seconds: float = 5.0
+    #: Seconds a connector's connection may wait idle; it then opens a new one.
+    max_idle_seconds: float = 3600.0
+    #: Connections whose hello is not complete, in all and per source address.
+    max_hellos: int = 1_024
+    max_hellos_per_address: int = 256
+    max_idle_per_connector: int = 512
+    max_unfinished_per_ticket: int = 64
+    max_admissions: int = 50_000
+    max_admissions_per_holder: int = 4
+    #: File descriptors kept free for listening, the channel and files.
+    spare_descriptors: int = 64
+    #: Seconds without a byte in either direction after which a pair is closed.
+    pair_idle_seconds: float = 24 * 3600.0

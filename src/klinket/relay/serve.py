@@ -1,0 +1,48 @@
+"""A relay put together: certificate, server, live channel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from klinket.net.clock import PeerClock, entropy
+from klinket.relay import certificate
+from klinket.relay.channel import keep_channel
+from klinket.relay.config import RelayConfig
+from klinket.relay.core import RelayCore
+from klinket.relay.server import RelayServer
+from klinket.wire.relay import RelayConfiguration, RelayReport
+
+logger = logging.getLogger(__name__)
+
+#: Reported to the controller.
+RELAY_VERSION = "0.1.0"
+
+
+async def run(config: RelayConfig, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set. Raises OSError when the address cannot be listened on."""
+    context, digest = certificate.load_or_make(config.state)
+    clock = PeerClock()
+    core = RelayCore(config.limits, entropy)
+    server = RelayServer(core, context, config.limits, clock.now)
+    port = server.listen(config.listen)
+    logger.info("relay listens on %s port %d, peers dial %s", config.listen.host, port, config.advertise)
+
+    def report() -> RelayReport:
+        return RelayReport(
+            address=str(config.advertise),
+            certificate_sha256=digest,
+            version=RELAY_VERSION,
+            pairs=server.pairs,
+            waiting=core.waiting,
+        )
+
+    def configure(message: RelayConfiguration) -> None:
+        core.configure(message.relay, message.network, message.ticket_keys)
+
+    channel = asyncio.create_task(keep_channel(config, clock, report, configure))
+    try:
+        await stop.wait()
+    finally:
+        channel.cancel()
+        await server.aclose()

@@ -1,0 +1,201 @@
+"""Accepts connections, reads tickets and hellos, and performs what the core decides."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import select
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from klinket.net import sockets
+from klinket.net.sockets import HostPort
+from klinket.net.tasks import TaskSet
+from klinket.net.tls import TlsStream
+from klinket.relay.core import Output, Paired, RelayCore
+from klinket.relay.limits import RelayLimits
+from klinket.relay.splice import KernelPipes, Pair
+from klinket.wire.relay import (
+    HELLO_BYTES,
+    MAX_TICKET_BYTES,
+    TLS_HANDSHAKE,
+    VERSION,
+    RelayAnswer,
+    RelayError,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Connections accepted in one go.
+ACCEPT_ROUNDS = 64
+#: Seconds between looks for waiting connections that have gone, and for idle pairs.
+SWEEP_SECONDS = 2.0
+
+
+class RelayServer:
+    """The sockets of one relay. `clock`: seconds since the epoch at the controller."""
+
+    def __init__(self, core: RelayCore, context: ssl.SSLContext, limits: RelayLimits, clock: Callable[[], float]) -> None:
+        self._core = core
+        self._context = context
+        self._limits = limits
+        self._clock = clock
+        self._tasks = TaskSet("relay")
+        self._pipes = KernelPipes()
+        self._waiting: dict[int, socket.socket] = {}
+        self._pairs: set[Pair] = set()
+        self._hellos: Counter[str] = Counter()
+        self._listener: socket.socket | None = None
+        # A pair takes two sockets, and up to two kernel pipes while bytes are in flight.
+        self._max_connections = max(16, (_descriptor_limit() - limits.spare_descriptors) * 2 // 3)
+
+    @property
+    def pairs(self) -> int:
+        """Return how many pairs are joined."""
+        return len(self._pairs)
+
+    def listen(self, address: HostPort) -> int:
+        """Begin to accept connections; returns the port."""
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._listener = socket.create_server((address.host, address.port), family=family, backlog=4096)
+        self._listener.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+        self._tasks.start(self._sweep(), "sweep")
+        return int(self._listener.getsockname()[1])
+
+    async def aclose(self) -> None:
+        """Stop accepting and close everything."""
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+        await self._tasks.aclose()
+        for sock in self._waiting.values():
+            sockets.reset(sock)
+        for pair in list(self._pairs):
+            pair.reset()
+
+    # ---- accepting
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        for _ in range(ACCEPT_ROUNDS):
+            try:
+                sock, where = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                logger.error("relay cannot accept: %s; raise the limit of open files", error.strerror)
+                return
+            source = str(where[0])
+            in_use = len(self._waiting) + 2 * len(self._pairs) + self._hellos.total()
+            if (
+                in_use >= self._max_connections
+                or self._hellos.total() >= self._limits.max_hellos
+                or self._hellos[source] >= self._limits.max_hellos_per_address
+            ):
+                _answer_and_close(sock, RelayAnswer.LIMIT)
+                continue
+            self._hellos[source] += 1
+            self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
+
+    async def _begin(self, sock: socket.socket, source: str) -> None:
+        """Read a connection's first message within its time; hand it on, or close it."""
+        kept = False
+        try:
+            async with asyncio.timeout(self._limits.hello_seconds):
+                first = await sockets.receive_exactly(sock, 1)
+                if first[0] == TLS_HANDSHAKE:
+                    await self._admit(sock, first)
+                elif first[0] == VERSION:
+                    hello = first + await sockets.receive_exactly(sock, HELLO_BYTES - 1)
+                    outputs = self._core.hello(sock.fileno(), hello, self._clock())
+                    self._waiting[sock.fileno()] = sock
+                    kept = True
+                    self._perform(outputs)
+        except (OSError, ssl.SSLError, RelayError) as error:
+            logger.debug("relay: a connection from %s ended: %s", source, type(error).__name__)
+        except Exception as error:
+            # Includes ProtocolError and InvalidToken: that connection ends, nothing else.
+            logger.info("relay: a connection from %s was refused: %s", source, error)
+        finally:
+            self._hellos[source] -= 1
+            if not self._hellos[source]:
+                del self._hellos[source]
+            if not kept:
+                sock.close()
+
+    async def _admit(self, sock: socket.socket, received: bytes) -> None:
+        stream = TlsStream(sock, self._context, server_side=True, received=received)
+        await stream.handshake()
+        length = int.from_bytes(await stream.read_exactly(2), "big")
+        if not 0 < length <= MAX_TICKET_BYTES:
+            return
+        ticket = (await stream.read_exactly(length)).decode("ascii", "replace")
+        try:
+            answer = self._core.admit(ticket, self._clock()).encode()
+        except RelayError as error:
+            answer = bytes((error.answer,)) + error.message.encode()
+            logger.info("relay: no admission: %s", error.message)
+        except Exception as error:
+            answer = bytes((RelayAnswer.TICKET_REFUSED,)) + str(error).encode()[:200]
+            logger.info("relay: a ticket was refused: %s", error)
+        await stream.write(answer)
+        await stream.close()
+
+    # ---- pairing
+
+    def _perform(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, Paired):
+                self._join(self._waiting.pop(output.client), self._waiting.pop(output.connector))
+            else:
+                sock = self._waiting.pop(output.peer, None)
+                if sock is not None:
+                    _answer_and_close(sock, output.answer)
+
+    def _join(self, client: socket.socket, connector: socket.socket) -> None:
+        try:
+            connector.send(bytes((RelayAnswer.PAIRED,)))
+            client.send(bytes((RelayAnswer.PAIRED,)))
+        except OSError:
+            sockets.reset(client)
+            sockets.reset(connector)
+            return
+        pair = Pair(client, connector, self._pipes, self._pairs.discard)
+        self._pairs.add(pair)
+        pair.start()
+
+    async def _sweep(self) -> None:
+        """Drop waiting connections that have gone or waited too long, and pairs that moved nothing for very long."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            poll = select.poll()
+            for descriptor in self._waiting:
+                poll.register(descriptor, select.POLLRDHUP)
+            for descriptor, _ in poll.poll(0):
+                self._core.gone(descriptor)
+                self._waiting.pop(descriptor).close()
+            self._perform(self._core.deadline_reached(self._clock()))
+            oldest = asyncio.get_running_loop().time() - self._limits.pair_idle_seconds
+            for pair in [pair for pair in self._pairs if pair.moved_at < oldest]:
+                pair.reset()
+
+
+def _answer_and_close(sock: socket.socket, answer: RelayAnswer) -> None:
+    try:
+        sock.setblocking(False)
+        sock.send(bytes((answer,)))
+    except OSError:
+        pass
+    sock.close()
+
+
+def _descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard > 0 else 1 << 20
