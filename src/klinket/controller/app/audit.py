@@ -1,0 +1,63 @@
+"""Targets of audit events in the shape of facts §6."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from klinket.controller.app.ports import Actor
+from klinket.controller.app.rows import (
+    ConnectorRow,
+    RemoteNetworkRow,
+    ResourceRow,
+    ServiceAccountRow,
+    ServiceKeyRow,
+)
+from klinket.domain.service_key import state_of
+
+TARGET_VERSION = "1"
+
+
+def actor_detail(actor: Actor) -> dict[str, Any]:
+    """Return who acts as JSON-ready values."""
+    return {"type": actor.type.value, "id": actor.id, "info": {"name": actor.name} if actor.name else None}
+
+
+def _target(type: str, id: int, name: str, **more: Any) -> dict[str, Any]:
+    return {"version": TARGET_VERSION, "type": type, "id": str(id), "name": name, **more}
+
+
+def network_target(row: RemoteNetworkRow) -> dict[str, Any]:
+    """Return a remote network as target."""
+    return _target("remoteNetwork", row.id, row.name, location=row.location, isActive=row.is_active)
+
+
+def connector_target(row: ConnectorRow, network: RemoteNetworkRow) -> dict[str, Any]:
+    """Return a connector as target."""
+    return _target("connector", row.id, row.name, remoteNetwork={"id": str(network.id), "name": network.name})
+
+
+def resource_target(row: ResourceRow) -> dict[str, Any]:
+    """Return a resource as target."""
+    return _target("resource", row.id, row.name, address={"value": row.address}, protocols=row.protocols, isActive=row.is_active)
+
+
+def account_target(row: ServiceAccountRow) -> dict[str, Any]:
+    """Return a service account as target."""
+    return _target("serviceAccount", row.id, row.name)
+
+
+def key_target(row: ServiceKeyRow, account: ServiceAccountRow, now_ms: int, *, deleted: bool = False) -> dict[str, Any]:
+    """Return a service key as target, with its state and its whole account; never the key text."""
+    state = state_of(
+        revoked_at=None if row.revoked_at_ms is None else row.revoked_at_ms / 1000,
+        expires_at=None if row.expires_at_ms is None else row.expires_at_ms / 1000,
+        now=now_ms / 1000,
+    )
+    word = "deleted" if deleted else state.value.lower()
+    return _target("serviceAccountKey", row.id, row.name, state=word, serviceAccount=account_target(account))
+
+
+def iso(milliseconds: int) -> str:
+    """Return ISO 8601 in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()

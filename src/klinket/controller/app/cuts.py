@@ -1,0 +1,122 @@
+"""Ordering cuts, and keeping the receipts that answer them (DESIGN §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from klinket.controller.app.audit import actor_detail
+from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.app.rows import CutRow
+from klinket.domain.audit import AuditAction, AuditEvent
+from klinket.domain.cut import Cut, CutScope
+from klinket.domain.errors import NotFound
+from klinket.domain.flow import FlowFailure
+from klinket.domain.identifiers import CutId
+from klinket.domain.resource import Resource
+from klinket.wire.grant_token import MAX_LIFETIME_SECONDS
+from klinket.wire.signing import LEEWAY_SECONDS
+
+PENDING, ANSWERED = "pending", "answered"
+#: Cuts shown in a list.
+LISTED_CUTS = 100
+
+
+def order(
+    tx: Transaction,
+    scope: CutScope,
+    reason: FlowFailure,
+    actor: Actor,
+    *,
+    remote_networks: Iterable[int] | None = None,
+    narrowed: Resource | None = None,
+) -> CutRow:
+    """End access in `scope` for every grant made so far; concerns the connectors of the networks (None: of all).
+
+    The cut is signed and stored with one pending receipt per connector; it goes out when the transaction has committed.
+    """
+    epoch, revision = tx.bump()
+    # The row comes first: its id is part of what is signed.
+    row = tx.cuts.add(epoch=epoch, revision=revision, scope=str(scope), reason=reason.value, token="", actor=actor_detail(actor))
+    cut = Cut(CutId(row.id), scope, epoch, revision, reason, tx.now_ms / 1000, narrowed)
+    row = tx.cuts.change(row.id, token=tx.sign_cut(cut))
+    concerned = tx.connectors.find(**({} if remote_networks is None else {"remote_network_id": set(remote_networks)}))
+    for connector in concerned:
+        # Without a grant handed out for its network, nothing can be live at a connector.
+        last_grant_end = connector.last_grant_ms or tx.now_ms
+        tx.cut_receipts.add(
+            cut_id=row.id,
+            connector_id=connector.id,
+            connector_name=connector.name,
+            state=PENDING,
+            grants_end_at_ms=last_grant_end + round(LEEWAY_SECONDS * 1000),
+            flows=[],
+        )
+    tx.record(
+        AuditEvent(
+            AuditAction.CUT,
+            actor,
+            ({"type": "cut", "id": str(row.id), "name": str(scope)},),
+            {"reason": reason.value, "revision": revision},
+        )
+    )
+    tx.announce_cut(row, [connector.id for connector in concerned])
+    return row
+
+
+def answer(
+    tx: Transaction, cut_id: int, connector_id: int, *, stopped_at_ms: int, took_ms: float, flows: list[dict[str, Any]]
+) -> None:
+    """Store a connector's receipt; the first answer counts, answers to unknown cuts are dropped."""
+    for receipt in tx.cut_receipts.find(cut_id=cut_id, connector_id=connector_id, state=PENDING):
+        tx.cut_receipts.change(receipt.id, state=ANSWERED, stopped_at_ms=stopped_at_ms, took_ms=round(took_ms, 3), flows=flows)
+
+
+def unanswered(tx: Transaction, connector_id: int) -> list[CutRow]:
+    """Return the cuts this connector has not answered and could still have to apply, the oldest first."""
+    pending = tx.cut_receipts.find(connector_id=connector_id, state=PENDING)
+    oldest = tx.now_ms - 1000 * (MAX_LIFETIME_SECONDS + round(LEEWAY_SECONDS))
+    found = tx.cuts.find(id=[receipt.cut_id for receipt in pending])
+    return [cut for cut in found if cut.created_at_ms >= oldest]
+
+
+def in_force(tx: Transaction) -> list[CutRow]:
+    """Return the cuts that a grant still alive could be older than."""
+    oldest = tx.now_ms - 1000 * (MAX_LIFETIME_SECONDS + round(LEEWAY_SECONDS))
+    return [cut for cut in tx.cuts.newest(10_000) if cut.created_at_ms >= oldest]
+
+
+def receipt(tx: Transaction, cut_id: int) -> dict[str, Any]:
+    """Return one cut with its receipts as JSON-ready values; raises NotFound."""
+    row = tx.cuts.get(cut_id)
+    if row is None:
+        raise NotFound("Cut", cut_id)
+    return _shown(tx, row)
+
+
+def receipts(tx: Transaction) -> list[dict[str, Any]]:
+    """Return the newest LISTED_CUTS cuts with their receipts."""
+    return [_shown(tx, row) for row in tx.cuts.newest(LISTED_CUTS)]
+
+
+def _shown(tx: Transaction, row: CutRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "created_at_ms": row.created_at_ms,
+        "scope": row.scope,
+        "reason": row.reason,
+        "revision": row.revision,
+        "actor": row.actor,
+        "receipts": [
+            {
+                "connector": receipt.connector_name,
+                "state": receipt.state,
+                "took_ms": receipt.took_ms,
+                "stopped_at_ms": receipt.stopped_at_ms,
+                # Until it answers, this is the latest moment at which something could still flow there.
+                "grants_end_at_ms": receipt.grants_end_at_ms if receipt.state == PENDING else None,
+                "flows": receipt.flows,
+            }
+            for receipt in tx.cut_receipts.find(cut_id=row.id)
+        ],
+    }

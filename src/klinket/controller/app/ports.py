@@ -1,0 +1,113 @@
+"""What use cases need from outside: transactions over rows, and a store that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from klinket.controller.app import rows
+from klinket.domain.audit import Actor as Actor
+from klinket.domain.audit import AuditEvent
+from klinket.domain.cut import Cut, Stamp
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Repository(Protocol[R]):
+    """The rows of one table. Conditions are equalities; a list or set means "one of"; None means null."""
+
+    def get(self, id: Any) -> R | None:
+        """Return the row with this primary key, or None."""
+
+    def find(self, **equal: Any) -> list[R]:
+        """Return the rows that meet all conditions, by primary key."""
+
+    def newest(self, limit: int, **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions, the newest first."""
+
+    def add(self, **values: Any) -> R:
+        """Insert a row (times of creation and change are filled in) and return it; raises Conflict for a broken rule."""
+
+    def change(self, id: Any, **values: Any) -> R:
+        """Change a row and return it; raises Conflict for a broken rule."""
+
+    def remove(self, **equal: Any) -> int:
+        """Delete the rows that meet all conditions; returns how many."""
+
+    def remove_below(self, column: str, bound: int) -> int:
+        """Delete the rows whose `column` is below `bound`; returns how many."""
+
+
+class Transaction(Protocol):
+    """One consistent view; changes become durable together."""
+
+    remote_networks: Repository[rows.RemoteNetworkRow]
+    connectors: Repository[rows.ConnectorRow]
+    resources: Repository[rows.ResourceRow]
+    service_accounts: Repository[rows.ServiceAccountRow]
+    service_keys: Repository[rows.ServiceKeyRow]
+    access: Repository[rows.AccessRow]
+    sessions: Repository[rows.SessionRow]
+    used_assertions: Repository[rows.UsedAssertionRow]
+    signing_keys: Repository[rows.SigningKeyRow]
+    authorities: Repository[rows.AuthorityRow]
+    relays: Repository[rows.RelayRow]
+    api_tokens: Repository[rows.ApiTokenRow]
+    cuts: Repository[rows.CutRow]
+    cut_receipts: Repository[rows.CutReceiptRow]
+    flow_events: Repository[rows.FlowEventRow]
+    audit: Repository[rows.AuditRow]
+
+    @property
+    def now_ms(self) -> int:
+        """Return the time of this transaction in milliseconds since the epoch; the same throughout."""
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Undo what happens inside when it raises, and only that."""
+
+    def head(self) -> Stamp:
+        """Return (epoch, revision) of the last change."""
+
+    def bump(self) -> Stamp:
+        """Count one more change; returns the new (epoch, revision). Everything others must hear of calls it."""
+
+    def record(self, event: AuditEvent) -> None:
+        """Write an audit event."""
+
+    def announce_cut(self, cut: rows.CutRow, connectors: Sequence[int]) -> None:
+        """Tell listeners of the commit about a cut, and which connectors it concerns."""
+
+    def sign_cut(self, cut: Cut) -> str:
+        """Return the signed form of a cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncedCut:
+    """A cut that was committed, and the connectors it has to reach."""
+
+    cut: rows.CutRow
+    connectors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What listeners hear after a commit that others must know of."""
+
+    stamp: Stamp
+    cuts: tuple[AnnouncedCut, ...]
+
+
+class Store(Protocol):
+    """Runs transactions. A write is durable when it returns."""
+
+    async def write(self, change: Callable[[Transaction], T]) -> T:
+        """Run `change` in a write transaction; when it raises, nothing of it stays."""
+
+    async def read(self, query: Callable[[Transaction], T]) -> T:
+        """Run `query` on a snapshot; it cannot change anything."""
+
+    def on_commit(self, listener: Callable[[Committed], None]) -> None:
+        """Call `listener` on the event loop after each commit that bumped the revision."""

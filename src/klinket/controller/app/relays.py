@@ -1,0 +1,50 @@
+"""Relays: their tokens, and what they report of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from klinket.controller.app.connectors import token_hash
+from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.app.rows import RelayRow
+from klinket.domain import token_text
+from klinket.domain.audit import AuditAction, AuditEvent
+from klinket.domain.errors import AuthenticationFailed, InvalidToken
+from klinket.domain.names import parse_name
+
+
+def create_or_replace(tx: Transaction, actor: Actor, *, name: str, entropy: Callable[[int], bytes]) -> tuple[RelayRow, str]:
+    """Return the relay with this name, made where it is missing, and a new token; an earlier one is dead."""
+    text = token_text.compose(token_text.RELAY_TOKEN, entropy(token_text.RANDOM_BYTES))
+    found = tx.relays.find(name=name)
+    if found:
+        row = tx.relays.change(found[0].id, token_hash=token_hash(text))
+    else:
+        row = tx.relays.add(name=parse_name(name), token_hash=token_hash(text))
+    tx.bump()
+    action = AuditAction.EDIT if found else AuditAction.CREATE
+    target = {"version": "1", "type": "relay", "id": str(row.id), "name": row.name}
+    tx.record(AuditEvent(action, actor, (target,), {"token": "issued"}))
+    return row, text
+
+
+def by_token(tx: Transaction, text: str) -> RelayRow:
+    """Return the relay this token belongs to; raises AuthenticationFailed."""
+    try:
+        token_text.check(text, token_text.RELAY_TOKEN)
+    except InvalidToken:
+        raise AuthenticationFailed("not a valid relay token") from None
+    found = tx.relays.find(token_hash=token_hash(text))
+    if not found:
+        raise AuthenticationFailed("not a valid relay token")
+    return found[0]
+
+
+def report(tx: Transaction, id: int, *, address: str, certificate_sha256: str) -> bool:
+    """Take over a relay's address and certificate; returns whether they changed."""
+    row = tx.relays.get(id)
+    if row is None or (row.address, row.certificate_sha256) == (address, certificate_sha256):
+        return False
+    tx.relays.change(id, address=address, certificate_sha256=certificate_sha256)
+    tx.bump()
+    return True

@@ -1,0 +1,205 @@
+"""Rows of the store as use cases see them. Times end in `_ms`: milliseconds since the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteNetworkRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    location: str
+    network_type: str
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    remote_network_id: int
+    has_status_notifications: bool
+    access_token_hash: str | None = field(repr=False)
+    refresh_token_hash: str | None = field(repr=False)
+    enrolled_jkt: str | None
+    version: str | None
+    hostname: str | None
+    public_ip: str | None
+    private_ips: list[str]
+    last_heartbeat_ms: int | None
+    last_grant_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    address: str
+    alias: str | None
+    remote_network_id: int
+    protocols: dict[str, Any]
+    is_active: bool
+    is_visible: bool
+    is_browser_shortcut_enabled: bool
+    routing_mode: str
+    tags: list[dict[str, str]]
+    approval_mode: str
+    access_mode: str
+    access_duration_seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccountRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceKeyRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    service_account_id: int
+    kid: str
+    public_key: str
+    expires_at_ms: int | None
+    revoked_at_ms: int | None
+    expiry_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    resource_id: int
+    service_account_id: int
+    expires_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    id: str
+    created_at_ms: int
+    service_account_id: int
+    service_key_id: int
+    jkt: str
+    hostname: str
+    client_version: str
+    address: str
+    ended_at_ms: int | None
+    end_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsedAssertionRow:
+    id: int
+    kid: str
+    jti: str
+    expires_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeyRow:
+    kid: str
+    purpose: str
+    sealed: bytes = field(repr=False)
+    public_jwk: dict[str, Any]
+    created_at_ms: int
+    retired_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityRow:
+    purpose: str
+    certificate: str
+    sealed: bytes = field(repr=False)
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    token_hash: str = field(repr=False)
+    address: str | None
+    certificate_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiTokenRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    token_hash: str = field(repr=False)
+    scopes: list[str]
+    is_enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CutRow:
+    id: int
+    created_at_ms: int
+    epoch: int
+    revision: int
+    scope: str
+    reason: str
+    token: str = field(repr=False)
+    actor: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CutReceiptRow:
+    id: int
+    cut_id: int
+    connector_id: int
+    connector_name: str
+    state: str
+    grants_end_at_ms: int
+    stopped_at_ms: int | None
+    took_ms: float | None
+    flows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEventRow:
+    id: int
+    connector_id: int
+    batch: int
+    number: int
+    time_ms: int
+    event: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    id: int
+    time_ms: int
+    action: str
+    actor: dict[str, Any]
+    targets: list[dict[str, Any]]
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRow:
+    """The one row that says which life of the database this is (epoch) and the number of its last change (revision)."""
+
+    id: int
+    epoch: int
+    revision: int

@@ -1,0 +1,112 @@
+"""Service keys: made, renamed, revoked, deleted as the lifecycle of domain.service_key allows."""
+
+from __future__ import annotations
+
+from klinket.controller.app import cuts, sessions
+from klinket.controller.app.audit import iso, key_target
+from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
+from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
+from klinket.domain.cut import CutScope
+from klinket.domain.errors import NotFound, ServiceKeyExpired, ServiceKeyRevoked
+from klinket.domain.flow import FlowFailure
+from klinket.domain.identifiers import Kid
+from klinket.domain.names import parse_name
+from klinket.domain.service_key import KeyEvent, KeyState, apply, expiry_from_days, state_of
+
+KIND = "Service account key"
+
+
+def get(tx: Transaction, id: int | None, shown_id: object) -> ServiceKeyRow:
+    """Return the key; raises NotFound with the id as the caller wrote it."""
+    row = tx.service_keys.get(id) if id is not None else None
+    if row is None:
+        raise NotFound(KIND, shown_id)
+    return row
+
+
+def state(row: ServiceKeyRow, now_ms: int) -> KeyState:
+    """Return the state of a key at a moment."""
+    return state_of(
+        revoked_at=None if row.revoked_at_ms is None else row.revoked_at_ms / 1000,
+        expires_at=None if row.expires_at_ms is None else row.expires_at_ms / 1000,
+        now=now_ms / 1000,
+    )
+
+
+def account_of(tx: Transaction, row: ServiceKeyRow) -> ServiceAccountRow:
+    """Return the account the key belongs to."""
+    account = tx.service_accounts.get(row.service_account_id)
+    assert account is not None  # a foreign key says so
+    return account
+
+
+def create(
+    tx: Transaction, actor: Actor, account: ServiceAccountRow, *, days: int, name: str | None, kid: Kid, public_key: str
+) -> ServiceKeyRow:
+    """Store the public half (PEM) of a new key that expires in `days`, 0: never. Raises InvalidInput."""
+    expires_at = expiry_from_days(days, tx.now_ms / 1000)
+    made_up = f"key {len(tx.service_keys.find(service_account_id=account.id)) + 1} of {iso(tx.now_ms)[:10]}"
+    row = tx.service_keys.add(
+        name=made_up if name is None else parse_name(name),
+        service_account_id=account.id,
+        kid=kid,
+        public_key=public_key,
+        expires_at_ms=None if expires_at is None else round(expires_at * 1000),
+        expiry_cut=False,
+    )
+    tx.bump()
+    tx.record(AuditEvent(AuditAction.CREATE, actor, (key_target(row, account, tx.now_ms),)))
+    return row
+
+
+def rename(tx: Transaction, actor: Actor, row: ServiceKeyRow, name: str) -> ServiceKeyRow:
+    """Rename an active key; raises LifecycleError, InvalidInput."""
+    apply(state(row, tx.now_ms), KeyEvent.RENAME)
+    changed = tx.service_keys.change(row.id, name=parse_name(name))
+    tx.bump()
+    account = account_of(tx, row)
+    before = {"before": key_target(row, account, tx.now_ms)}
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (key_target(changed, account, tx.now_ms),), before))
+    return changed
+
+
+def revoke(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> ServiceKeyRow:
+    """Revoke an active key for good: its sessions and flows end at once. Raises LifecycleError."""
+    apply(state(row, tx.now_ms), KeyEvent.REVOKE)
+    changed = tx.service_keys.change(row.id, revoked_at_ms=tx.now_ms)
+    account = account_of(tx, row)
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (key_target(changed, account, tx.now_ms),)))
+    _end(tx, actor, changed, FlowFailure.SERVICE_KEY_REVOKED, ServiceKeyRevoked.code)
+    return changed
+
+
+def delete(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> None:
+    """Delete a revoked or expired key; raises LifecycleError."""
+    apply(state(row, tx.now_ms), KeyEvent.DELETE)
+    account = account_of(tx, row)
+    if row.revoked_at_ms is None and not row.expiry_cut:
+        _end(tx, actor, row, FlowFailure.SERVICE_KEY_EXPIRED, ServiceKeyExpired.code)
+    tx.service_keys.remove(id=row.id)
+    tx.bump()
+    tx.record(AuditEvent(AuditAction.DELETE, actor, (key_target(row, account, tx.now_ms, deleted=True),)))
+
+
+def end_expired(tx: Transaction) -> int:
+    """Order the cut of every key whose expiry has come since the last look; returns how many."""
+    over = [
+        row
+        for row in tx.service_keys.find(expiry_cut=False, revoked_at_ms=None)
+        if row.expires_at_ms is not None and row.expires_at_ms <= tx.now_ms
+    ]
+    for row in over:
+        tx.service_keys.change(row.id, expiry_cut=True)
+        _end(tx, SYSTEM, row, FlowFailure.SERVICE_KEY_EXPIRED, ServiceKeyExpired.code)
+    return len(over)
+
+
+def _end(tx: Transaction, actor: Actor, row: ServiceKeyRow, failure: FlowFailure, reason: str) -> None:
+    sessions.end_all(tx, reason, service_key_id=row.id)
+    granted = tx.access.find(service_account_id=row.service_account_id)
+    networks = {one.remote_network_id for one in tx.resources.find(id=[access.resource_id for access in granted])}
+    cuts.order(tx, CutScope.of_key(Kid(row.kid)), failure, actor, remote_networks=networks)

@@ -1,0 +1,131 @@
+"""Sessions: one logged-in client process each. A login is believed, and its session made, in one transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klinket.controller.app.audit import key_target
+from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow, SessionRow
+from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
+from klinket.domain.errors import (
+    AssertionReplayed,
+    Conflict,
+    ServiceKeyExpired,
+    ServiceKeyRevoked,
+    ServiceKeyUnknown,
+    SessionOver,
+    Throttled,
+)
+from klinket.domain.identifiers import Kid, SessionId
+from klinket.domain.service_key import KeyState, state_of
+from klinket.wire.assertion import Assertion
+
+#: Live sessions of one service account, all keys together.
+MAX_SESSIONS_PER_ACCOUNT = 1_000
+#: Milliseconds after its end, or after its last possible certificate, at which a session is forgotten.
+FORGET_SESSION_MS = 7 * 24 * 3_600_000
+
+
+def key_for_login(tx: Transaction, kid: Kid) -> tuple[ServiceKeyRow, ServiceAccountRow]:
+    """Return key and account a login names; raises ServiceKeyUnknown, ServiceKeyRevoked or ServiceKeyExpired."""
+    found = tx.service_keys.find(kid=kid)
+    if not found:
+        raise ServiceKeyUnknown("no such service key")
+    row = found[0]
+    account = tx.service_accounts.get(row.service_account_id)
+    if account is None:
+        raise ServiceKeyUnknown("no such service key")
+    check_usable(row, tx.now_ms)
+    return row, account
+
+
+def check_usable(row: ServiceKeyRow, now_ms: int) -> None:
+    """Raise ServiceKeyRevoked or ServiceKeyExpired unless the key is active."""
+    revoked_at = None if row.revoked_at_ms is None else row.revoked_at_ms / 1000
+    expires_at = None if row.expires_at_ms is None else row.expires_at_ms / 1000
+    state = state_of(revoked_at=revoked_at, expires_at=expires_at, now=now_ms / 1000)
+    if state is KeyState.REVOKED:
+        raise ServiceKeyRevoked(f"service key {row.name!r} was revoked")
+    if state is KeyState.EXPIRED:
+        raise ServiceKeyExpired(f"service key {row.name!r} has expired")
+
+
+def begin(
+    tx: Transaction, assertion: Assertion, session: SessionId, *, hostname: str, client_version: str, address: str
+) -> tuple[SessionRow, ServiceKeyRow, ServiceAccountRow]:
+    """Make the session of a verified assertion; rechecks the key, and refuses a replay by the database's own rule.
+
+    Raises ServiceKeyUnknown, ServiceKeyRevoked, ServiceKeyExpired, AssertionReplayed, Throttled.
+    """
+    key, account = key_for_login(tx, assertion.kid)
+    tx.used_assertions.remove_below("expires_at_ms", tx.now_ms - 60_000)
+    try:
+        tx.used_assertions.add(kid=assertion.kid, jti=assertion.jti, expires_at_ms=round(assertion.expires_at * 1000))
+    except Conflict as error:
+        raise AssertionReplayed("this login assertion was used already") from error
+    live = tx.sessions.find(service_account_id=account.id, ended_at_ms=None)
+    if len(live) >= MAX_SESSIONS_PER_ACCOUNT:
+        raise Throttled(
+            f"service account {account.name!r} has {len(live)} sessions, the limit is {MAX_SESSIONS_PER_ACCOUNT}",
+            retry_after=60,
+        )
+    row = tx.sessions.add(
+        id=session,
+        service_account_id=account.id,
+        service_key_id=key.id,
+        jkt=assertion.jkt,
+        hostname=hostname[:255],
+        client_version=client_version[:100],
+        address=address[:45],
+    )
+    actor = Actor(SYSTEM.type, id=account.uuid, name=account.name, source=address)
+    target = key_target(key, account, tx.now_ms)
+    tx.record(AuditEvent(AuditAction.LOGIN, actor, (target,), {"session": session, "hostname": hostname[:255]}))
+    return row, key, account
+
+
+def record_refusal(tx: Transaction, kid: Kid, code: str, address: str) -> None:
+    """Write the audit event of a login that was refused, when it names a key that exists."""
+    for key in tx.service_keys.find(kid=kid):
+        account = tx.service_accounts.get(key.service_account_id)
+        if account is not None:
+            actor = Actor(SYSTEM.type, id=account.uuid, name=account.name, source=address)
+            tx.record(AuditEvent(AuditAction.REFUSE, actor, (key_target(key, account, tx.now_ms),), {"code": code}))
+
+
+def live(tx: Transaction, session: SessionId) -> tuple[SessionRow, ServiceKeyRow, ServiceAccountRow]:
+    """Return a session that may go on; raises SessionOver, or what is wrong with its key."""
+    row = tx.sessions.get(session)
+    if row is None:
+        raise SessionOver("this session is not known here")
+    key = tx.service_keys.get(row.service_key_id)
+    account = tx.service_accounts.get(row.service_account_id)
+    if key is None or account is None:
+        raise ServiceKeyUnknown("the service key was deleted")
+    check_usable(key, tx.now_ms)
+    if row.ended_at_ms is not None:
+        raise SessionOver(f"the session has ended: {row.end_reason}")
+    return row, key, account
+
+
+def end(tx: Transaction, session: SessionId, reason: str) -> None:
+    """End one session, if it is live."""
+    row = tx.sessions.get(session)
+    if row is not None and row.ended_at_ms is None:
+        tx.sessions.change(session, ended_at_ms=tx.now_ms, end_reason=reason)
+
+
+def end_all(tx: Transaction, reason: str, **equal: Any) -> None:
+    """End every live session that meets the conditions."""
+    for row in tx.sessions.find(ended_at_ms=None, **equal):
+        tx.sessions.change(row.id, ended_at_ms=tx.now_ms, end_reason=reason)
+
+
+def end_lost(tx: Transaction, last_seen_before_ms: int, alive: set[str]) -> int:
+    """End sessions that were made before a time and are not attached now; returns how many."""
+    lost = [row for row in tx.sessions.find(ended_at_ms=None) if row.created_at_ms < last_seen_before_ms and row.id not in alive]
+    for row in lost:
+        tx.sessions.change(row.id, ended_at_ms=tx.now_ms, end_reason="lost")
+    tx.sessions.remove_below("ended_at_ms", tx.now_ms - FORGET_SESSION_MS)
+    return len(lost)

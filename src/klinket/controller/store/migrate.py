@@ -1,0 +1,35 @@
+"""Brings a database to the newest schema."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, insert, select
+
+from klinket.controller.store import schema
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def configuration(connection: Connection | None = None) -> Config:
+    """Return Alembic's configuration for our migrations; `connection`: the one they run on."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(connection: Connection) -> None:
+    """Run what is missing, in one transaction, and make the head row of a new database."""
+    with connection.begin():
+        command.upgrade(configuration(connection), "head")
+        _make_head(connection)
+
+
+def _make_head(connection: Connection) -> None:
+    if connection.execute(select(schema.head.c.id)).first() is None:
+        epoch = secrets.randbits(52) + 1  # another database, or a restored one, is another life
+        connection.execute(insert(schema.head).values(id=1, epoch=epoch, revision=1))

@@ -1,0 +1,112 @@
+"""Rows of one table as dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from klinket.domain.errors import Conflict
+
+R = TypeVar("R")
+
+#: What people are told when a rule of the schema is broken, by words in the database's text.
+_RULES = {
+    "remote_networks.name": "a remote network with this name exists already",
+    "uq_remote_networks_name": "a remote network with this name exists already",
+    "connectors.name": "a connector with this name exists already",
+    "uq_connectors_name": "a connector with this name exists already",
+    "service_accounts.name": "a service account with this name exists already",
+    "uq_service_accounts_name": "a service account with this name exists already",
+    "resources.alias": "another resource has this alias",
+    "uq_resources_alias": "another resource has this alias",
+    "FOREIGN KEY": "something that others depend on cannot be deleted, and nothing can depend on what does not exist",
+    "foreign key": "something that others depend on cannot be deleted, and nothing can depend on what does not exist",
+}
+
+
+class SqlRepository(Generic[R]):
+    """Implements controller.app.ports.Repository for one table and its row class."""
+
+    def __init__(self, connection: Connection, table: Table, row: Callable[..., R], now_ms: Callable[[], int]) -> None:
+        self._connection = connection
+        self._table = table
+        self._row = row
+        self._names = [field.name for field in fields(row)]  # type: ignore[arg-type]
+        self._columns = [table.c[name] for name in self._names]
+        self._key = next(iter(table.primary_key.columns))
+        self._now_ms = now_ms
+
+    def get(self, id: Any) -> R | None:
+        """Return the row with this primary key, or None."""
+        found = self._connection.execute(select(*self._columns).where(self._key == id)).first()
+        return None if found is None else self._made(found)
+
+    def find(self, **equal: Any) -> list[R]:
+        """Return the rows that meet all conditions, by primary key."""
+        query = select(*self._columns).where(*self._conditions(equal)).order_by(self._key)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def newest(self, limit: int, **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions, the newest first."""
+        query = select(*self._columns).where(*self._conditions(equal)).order_by(self._key.desc()).limit(limit)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def add(self, **values: Any) -> R:
+        """Insert a row and return it; raises Conflict."""
+        for name in ("created_at_ms", "updated_at_ms"):
+            if name in self._table.c and name not in values:
+                values[name] = self._now_ms()
+        try:
+            result = self._connection.execute(insert(self._table).values(**values))
+        except IntegrityError as error:
+            raise _conflict(error) from error
+        key = result.inserted_primary_key
+        assert key is not None
+        added = self.get(key[0])
+        assert added is not None
+        return added
+
+    def change(self, id: Any, **values: Any) -> R:
+        """Change a row and return it; raises Conflict."""
+        if "updated_at_ms" in self._table.c:
+            values.setdefault("updated_at_ms", self._now_ms())
+        try:
+            self._connection.execute(update(self._table).where(self._key == id).values(**values))
+        except IntegrityError as error:
+            raise _conflict(error) from error
+        changed = self.get(id)
+        assert changed is not None
+        return changed
+
+    def remove(self, **equal: Any) -> int:
+        """Delete the rows that meet all conditions; returns how many. Raises Conflict."""
+        try:
+            return self._connection.execute(delete(self._table).where(*self._conditions(equal))).rowcount
+        except IntegrityError as error:
+            raise _conflict(error) from error
+
+    def remove_below(self, column: str, bound: int) -> int:
+        """Delete the rows whose `column` is below `bound`; returns how many."""
+        return self._connection.execute(delete(self._table).where(self._table.c[column] < bound)).rowcount
+
+    def _made(self, found: Row[Any]) -> R:
+        return self._row(*found)
+
+    def _conditions(self, equal: dict[str, Any]) -> list[ColumnElement[bool]]:
+        conditions: list[ColumnElement[bool]] = []
+        for name, value in equal.items():
+            column = self._table.c[name]
+            if isinstance(value, Collection) and not isinstance(value, str | bytes):
+                conditions.append(column.in_(list(value)))
+            else:
+                conditions.append(column.is_(None) if value is None else column == value)
+        return conditions
+
+
+def _conflict(error: IntegrityError) -> Conflict:
+    text = str(error.orig)
+    return Conflict(next((told for words, told in _RULES.items() if words in text), "the change breaks a rule of the store"))

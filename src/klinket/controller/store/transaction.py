@@ -1,0 +1,97 @@
+"""One transaction: repositories over one connection, the head revision, the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Table, select, update
+
+from klinket.controller.app import rows
+from klinket.controller.app.ports import AnnouncedCut, Repository
+from klinket.controller.store import schema
+from klinket.controller.store.repository import R, SqlRepository
+from klinket.domain.audit import AuditEvent
+from klinket.domain.cut import Cut, Stamp
+
+CutSigner = Callable[[Cut], str]
+
+
+class SqlTransaction:
+    """Implements controller.app.ports.Transaction."""
+
+    def __init__(self, connection: Connection, now_ms: int, sign_cut: CutSigner) -> None:
+        self._connection = connection
+        self._now_ms = now_ms
+        self.sign_cut = sign_cut
+        self.announced: list[AnnouncedCut] = []
+        self.bumped = False
+
+        def of(table: Table, row: type[R]) -> Repository[R]:
+            return SqlRepository(connection, table, row, lambda: now_ms)
+
+        self.remote_networks = of(schema.remote_networks, rows.RemoteNetworkRow)
+        self.connectors = of(schema.connectors, rows.ConnectorRow)
+        self.resources = of(schema.resources, rows.ResourceRow)
+        self.service_accounts = of(schema.service_accounts, rows.ServiceAccountRow)
+        self.service_keys = of(schema.service_keys, rows.ServiceKeyRow)
+        self.access = of(schema.access, rows.AccessRow)
+        self.sessions = of(schema.sessions, rows.SessionRow)
+        self.used_assertions = of(schema.used_assertions, rows.UsedAssertionRow)
+        self.signing_keys = of(schema.signing_keys, rows.SigningKeyRow)
+        self.authorities = of(schema.authorities, rows.AuthorityRow)
+        self.relays = of(schema.relays, rows.RelayRow)
+        self.api_tokens = of(schema.api_tokens, rows.ApiTokenRow)
+        self.cuts = of(schema.cuts, rows.CutRow)
+        self.cut_receipts = of(schema.cut_receipts, rows.CutReceiptRow)
+        self.flow_events = of(schema.flow_events, rows.FlowEventRow)
+        self.audit = of(schema.audit_events, rows.AuditRow)
+
+    @property
+    def now_ms(self) -> int:
+        """Return the time of this transaction."""
+        return self._now_ms
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what happens inside when it raises, announcements included."""
+        announced, bumped = len(self.announced), self.bumped
+        try:
+            with self._connection.begin_nested():
+                yield
+        except BaseException:
+            del self.announced[announced:]
+            self.bumped = bumped
+            raise
+
+    def head(self) -> Stamp:
+        """Return (epoch, revision) of the last change."""
+        found = self._connection.execute(select(schema.head.c.epoch, schema.head.c.revision)).one()
+        return found.epoch, found.revision
+
+    def bump(self) -> Stamp:
+        """Count one more change."""
+        self._connection.execute(update(schema.head).values(revision=schema.head.c.revision + 1))
+        self.bumped = True
+        return self.head()
+
+    def record(self, event: AuditEvent) -> None:
+        """Write an audit event."""
+        self.audit.add(
+            time_ms=self._now_ms,
+            action=event.action.value,
+            actor=_actor(event),
+            targets=list(event.targets),
+            detail=event.detail,
+        )
+
+    def announce_cut(self, cut: rows.CutRow, connectors: Sequence[int]) -> None:
+        """Tell listeners of the commit about a cut."""
+        self.announced.append(AnnouncedCut(cut, tuple(connectors)))
+
+
+def _actor(event: AuditEvent) -> dict[str, Any]:
+    actor = event.actor
+    info = {"name": actor.name} if actor.name else None
+    return {"type": actor.type.value, "id": actor.id, "info": info, "source": actor.source}
