@@ -1,0 +1,1 @@
+"""The controller: the only authority; never sees traffic."""

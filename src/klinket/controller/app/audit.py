@@ -13,6 +13,7 @@ from klinket.controller.app.rows import (
     ServiceAccountRow,
     ServiceKeyRow,
 )
+from klinket.domain.address import ResourceAddress
 from klinket.domain.service_key import state_of
 
 TARGET_VERSION = "1"
@@ -39,7 +40,8 @@ def connector_target(row: ConnectorRow, network: RemoteNetworkRow) -> dict[str, 
 
 def resource_target(row: ResourceRow) -> dict[str, Any]:
     """Return a resource as target."""
-    return _target("resource", row.id, row.name, address={"value": row.address}, protocols=row.protocols, isActive=row.is_active)
+    address = {"type": ResourceAddress.parse(row.address).api_type, "value": row.address}
+    return _target("resource", row.id, row.name, address=address, protocols=row.protocols, isActive=row.is_active)
 
 
 def account_target(row: ServiceAccountRow) -> dict[str, Any]:

@@ -17,8 +17,14 @@ from klinket.domain.names import parse_name
 KIND = "Connector"
 #: Milliseconds after the last heartbeat at which a connector counts as dead.
 HEARTBEAT_TOO_OLD_MS = 35_000
-_FIRST = "amber brave calm deep early fine gentle keen lucid mellow noble quiet swift true vivid wise".split()
-_SECOND = "arch bridge castle door ferry gate harbor hinge lantern latch moat portal quay tower wall wharf".split()
+_FIRST = (
+    "amber", "brave", "calm", "deep", "early", "fine", "gentle", "keen",
+    "lucid", "mellow", "noble", "quiet", "swift", "true", "vivid", "wise",
+)  # fmt: skip
+_SECOND = (
+    "arch", "bridge", "castle", "door", "ferry", "gate", "harbor", "hinge",
+    "lantern", "latch", "moat", "portal", "quay", "tower", "wall", "wharf",
+)  # fmt: skip
 
 
 class EnrolledElsewhere(Conflict):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from klinket.controller.app import cuts
 from klinket.controller.app.audit import network_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import RemoteNetworkRow
 from klinket.domain.audit import AuditAction, AuditEvent
+from klinket.domain.cut import CutScope
 from klinket.domain.errors import Conflict, NotFound
+from klinket.domain.flow import FlowFailure
+from klinket.domain.identifiers import ResourceId
 from klinket.domain.names import parse_name
 
 KIND = "Remote network"
@@ -31,7 +35,7 @@ def create(tx: Transaction, actor: Actor, *, name: str, location: str, network_t
 def update(
     tx: Transaction, actor: Actor, row: RemoteNetworkRow, *, name: str | None, location: str | None, is_active: bool | None
 ) -> RemoteNetworkRow:
-    """Change what is given; raises InvalidInput, Conflict."""
+    """Change what is given; raises InvalidInput, Conflict. Flows to the resources of a disabled network end at once."""
     changed = tx.remote_networks.change(
         row.id,
         name=row.name if name is None else parse_name(name),
@@ -40,6 +44,9 @@ def update(
     )
     tx.bump()
     tx.record(AuditEvent(AuditAction.EDIT, actor, (network_target(changed),), {"before": network_target(row)}))
+    if row.is_active and not changed.is_active:
+        for resource in tx.resources.find(remote_network_id=row.id, is_active=True):
+            cuts.order(tx, CutScope.of_resource(ResourceId(resource.id)), FlowFailure.CUT, actor, remote_networks=[row.id])
     return changed
 
 

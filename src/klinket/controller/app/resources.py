@@ -17,7 +17,7 @@ from klinket.domain.errors import InvalidInput, NotFound
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
 from klinket.domain.names import parse_name
-from klinket.domain.ports import PortPolicy, PortRange, PortRule, Protocols, narrows
+from klinket.domain.ports import ALL_PROTOCOLS, PortPolicy, PortRange, PortRule, Protocols, narrows
 from klinket.domain.resource import Resource
 
 KIND = "Resource"
@@ -95,8 +95,11 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
         )
     if values["alias"] is not None and wide:
         raise InvalidInput("alias", "an alias needs a single address: not a CIDR range or wildcard")
-    if values["routing_mode"] == BYPASS and wide:
-        raise InvalidInput("routingMode", "a bypassed resource needs a plain name or IP")
+    if values["routing_mode"] == BYPASS:
+        if wide:
+            raise InvalidInput("routingMode", "a bypassed resource needs a plain name or IP")
+        if protocols_of(values["protocols"]) != ALL_PROTOCOLS:
+            raise InvalidInput("routingMode", "a bypassed resource cannot restrict ports: its traffic does not pass a connector")
     return values
 
 
@@ -173,11 +176,18 @@ def _cut_what_was_lost(tx: Transaction, actor: Actor, before: ResourceRow, after
         return
     old, new = to_domain(before), to_domain(after)
     scope = CutScope.of_resource(old.id)
-    moved = before.remote_network_id != after.remote_network_id or old.address.canonical != new.address.canonical
+    moved = before.remote_network_id != after.remote_network_id or not _covers(new.address, old.address)
     if not after.is_active or moved:
         cuts.order(tx, scope, FlowFailure.CUT, actor, remote_networks=[before.remote_network_id])
     elif narrows(old.protocols, new.protocols) or (old.alias is not None and old.alias != new.alias):
         cuts.order(tx, scope, FlowFailure.CUT, actor, remote_networks=[before.remote_network_id], narrowed=new)
+
+
+def _covers(new: ResourceAddress, old: ResourceAddress) -> bool:
+    """Return whether every host of the old address is surely one of the new: widening an address disturbs no flow."""
+    if old.network is not None:
+        return new.network is not None and new.matches(str(old.network[0])) and new.matches(str(old.network[-1]))
+    return new.canonical == old.canonical or (old.kind is AddressKind.NAME and new.matches(old.canonical))
 
 
 def delete(tx: Transaction, actor: Actor, row: ResourceRow) -> None:

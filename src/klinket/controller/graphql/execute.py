@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from graphql import (
@@ -23,8 +22,9 @@ from graphql import (
     validate,
 )
 
-from klinket.controller.app.ports import Actor, Store, Transaction
+from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.graphql import limits
+from klinket.controller.graphql.context import ApiCaller, KeyFileFacts, RequestContext
 from klinket.controller.graphql.schema import load_schema
 from klinket.domain.errors import KlinketError
 
@@ -34,33 +34,6 @@ logger = logging.getLogger(__name__)
 CACHED_DOCUMENTS = 1_024
 #: Errors reported of one document.
 MAX_ERRORS = 20
-
-
-@dataclass(frozen=True)
-class KeyFileFacts:
-    """What a new key file says besides the key: the controller's host (and port), and its private authority (PEM)."""
-
-    network: str
-    controller_ca: str | None
-
-
-@dataclass(frozen=True)
-class ApiCaller:
-    """Who asks: `actor` for the audit, and the scopes of the token: read, write, provision."""
-
-    actor: Actor
-    scopes: frozenset[str]
-
-
-@dataclass
-class RequestContext:
-    """What resolvers work with: `info.context`."""
-
-    tx: Transaction
-    caller: ApiCaller
-    facts: KeyFileFacts
-    entropy: Callable[[int], bytes]
-    loaded: dict[Any, Any] = field(default_factory=dict)
 
 
 class AdminApi:

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from klinket.controller.graphql.execute import AdminApi, ApiCaller
+from klinket.controller.graphql.context import ApiCaller
+from klinket.controller.graphql.execute import AdminApi
 from klinket.domain.errors import AuthenticationFailed, KlinketError, Throttled
 
 logger = logging.getLogger(__name__)

@@ -88,8 +88,6 @@ def _bind_time(schema: GraphQLSchema) -> None:
     assert isinstance(scalar, GraphQLScalarType)
     scalar.coerce_output_value = to_iso
     scalar.coerce_input_value = from_iso
-    scalar.serialize = to_iso
-    scalar.parse_value = from_iso
 
 
 def to_iso(milliseconds: Any) -> str:

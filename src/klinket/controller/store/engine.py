@@ -143,6 +143,8 @@ class SqliteStore:
         """Run each change in a savepoint of its own, commit once, then tell everybody."""
         # From here on a caller that gives up no longer cancels its job: the answer of a running change must have a place to go.
         group = [job for job in group if job.future.set_running_or_notify_cancel()]
+        if not group:
+            return
         results: dict[_Job, Any] = {}
         errors: dict[_Job, BaseException] = {}
         cuts: list[AnnouncedCut] = []

@@ -1,0 +1,53 @@
+"""Mutations: a scope, a savepoint, and the payload that clients know (ok, error, entity)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from klinket.controller.app import api_tokens
+from klinket.controller.graphql.context import RequestContext
+from klinket.domain.errors import AuthenticationFailed, KlinketError
+
+#: A use case behind a mutation: context and arguments in, the fields of the payload out.
+Change = Callable[..., dict[str, Any]]
+
+
+class Forbidden(AuthenticationFailed):
+    """The token's scopes do not cover this."""
+
+    code = "forbidden"
+
+
+def require(context: RequestContext, scope: str) -> None:
+    """Raise Forbidden unless the caller's token has the scope."""
+    if scope not in context.caller.scopes:
+        raise Forbidden(f"this API token lacks the scope {scope!r}", hint="use a token that has it")
+
+
+def mutation(scope: str) -> Callable[[Change], Callable[..., dict[str, Any]]]:
+    """Make a resolver of a change: its errors become ok=false with their text, and undo what it did."""
+
+    def decorate(change: Change) -> Callable[..., dict[str, Any]]:
+        def resolve(_source: Any, info: Any, **arguments: Any) -> dict[str, Any]:
+            context: RequestContext = info.context
+            require(context, scope)
+            try:
+                with context.tx.savepoint():
+                    return {"ok": True, "error": None, **change(context, **arguments)}
+            except KlinketError as error:
+                return {"ok": False, "error": str(error)}
+
+        return resolve
+
+    return decorate
+
+
+def query(resolver: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a resolver of a query: it needs the scope to read, and gets the context first."""
+
+    def resolve(_source: Any, info: Any, **arguments: Any) -> Any:
+        require(info.context, api_tokens.READ)
+        return resolver(info.context, **arguments)
+
+    return resolve

@@ -1,0 +1,177 @@
+"""Resource: queries, fields, mutations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klinket.controller.app import remote_networks, resources
+from klinket.controller.app.api_tokens import WRITE
+from klinket.controller.app.rows import ResourceRow
+from klinket.controller.graphql.context import RequestContext
+from klinket.controller.graphql.filters import by_name
+from klinket.controller.graphql.global_id import number_of, to_global_id
+from klinket.controller.graphql.mutation import mutation, query
+from klinket.controller.graphql.paging import connection
+from klinket.domain.address import ResourceAddress
+from klinket.domain.errors import Conflict, InvalidInput
+
+TYPE = "Resource"
+SECONDS_PER_DAY = 86_400
+#: Arguments that belong to parts of the contract which are not served yet; a value in them is refused, never dropped.
+_LATER = ("groupIds", "addedGroupIds", "removedGroupIds", "securityPolicyId")
+
+
+@query
+def _one(context: RequestContext, id: str) -> ResourceRow | None:
+    number = number_of(id, TYPE)
+    return context.tx.resources.get(number) if number is not None else None
+
+
+@query
+def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
+    rows = by_name(context.tx.resources.find(), filter)
+    given = filter or {}
+    if (networks := given.get("remoteNetworkId")) is not None:
+        rows = [row for row in rows if _in_networks(row, networks)]
+    for wanted in (given.get("tags") or {}).get("and") or ():
+        rows = [row for row in rows if _has_tag(row, wanted)]
+    return connection(rows, page)
+
+
+def _in_networks(row: ResourceRow, condition: dict[str, Any]) -> bool:
+    id = to_global_id("RemoteNetwork", row.remote_network_id)
+    if condition.get("eq") is not None and id != condition["eq"]:
+        return False
+    return condition.get("in") is None or id in condition["in"]
+
+
+def _has_tag(row: ResourceRow, wanted: dict[str, Any]) -> bool:
+    values = [tag["value"] for tag in row.tags if tag["key"] == wanted["key"]]
+    condition = wanted.get("value") or {}
+    if not values:
+        return False
+    if condition.get("eq") is not None and values[0] != condition["eq"]:
+        return False
+    return condition.get("in") is None or values[0] in condition["in"]
+
+
+def _refuse_later(arguments: dict[str, Any]) -> None:
+    for name in _LATER:
+        if arguments.get(name):
+            raise Conflict(f"{name} is not supported yet by this controller", hint="leave it out")
+
+
+def _access_policy(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of accessPolicy, or of its older spelling in days."""
+    policy, days = arguments.get("accessPolicy"), arguments.get("usageBasedAutolockDurationDays")
+    if policy is not None:
+        manual = policy["mode"] == "MANUAL"
+        return {
+            "access_mode": policy["mode"],
+            "access_duration_seconds": None if manual else policy.get("durationSeconds"),
+        }
+    if days is not None:
+        return {"access_mode": "AUTO_LOCK", "access_duration_seconds": days * SECONDS_PER_DAY}
+    if "usageBasedAutolockDurationDays" in arguments:
+        return {"access_mode": "MANUAL", "access_duration_seconds": None}
+    return {}
+
+
+@mutation(WRITE)
+def _create(context: RequestContext, name: str, address: str, remoteNetworkId: str, **given: Any) -> dict[str, Any]:
+    _refuse_later(given)
+    network = remote_networks.get(context.tx, number_of(remoteNetworkId, "RemoteNetwork"), remoteNetworkId)
+    visible = given.get("isVisible")
+    row = resources.create(
+        context.tx,
+        context.caller.actor,
+        name=name,
+        address=address,
+        remote_network_id=network.id,
+        protocols=given.get("protocols"),
+        alias=given.get("alias"),
+        is_visible=True if visible is None else visible,
+        is_browser_shortcut_enabled=bool(given.get("isBrowserShortcutEnabled")),
+        routing_mode=given.get("routingMode") or "THROUGH_TWINGATE",
+        tags=given.get("tags"),
+        approval_mode=given.get("approvalMode") or "MANUAL",
+        **_access_policy(given),
+    )
+    return {"entity": row}
+
+
+_UNCHANGED_WHEN_NULL = {
+    "name": "name",
+    "address": "address",
+    "protocols": "protocols",
+    "isActive": "is_active",
+    "isVisible": "is_visible",
+    "isBrowserShortcutEnabled": "is_browser_shortcut_enabled",
+    "routingMode": "routing_mode",
+    "approvalMode": "approval_mode",
+}
+
+
+@mutation(WRITE)
+def _update(context: RequestContext, id: str, **given: Any) -> dict[str, Any]:
+    _refuse_later(given)
+    row = resources.get(context.tx, number_of(id, TYPE), id)
+    changes = {column: given[name] for name, column in _UNCHANGED_WHEN_NULL.items() if given.get(name) is not None}
+    if "alias" in given:
+        changes["alias"] = given["alias"]
+    if "tags" in given:
+        changes["tags"] = given["tags"]
+    if (network_id := given.get("remoteNetworkId")) is not None:
+        network = remote_networks.get(context.tx, number_of(network_id, "RemoteNetwork"), network_id)
+        changes["remote_network_id"] = network.id
+    changes.update(_access_policy(given))
+    return {"entity": resources.update(context.tx, context.caller.actor, row, changes)}
+
+
+@mutation(WRITE)
+def _delete(context: RequestContext, id: str) -> dict[str, Any]:
+    resources.delete(context.tx, context.caller.actor, resources.get(context.tx, number_of(id, TYPE), id))
+    return {}
+
+
+def _address(row: ResourceRow, _: Any) -> dict[str, Any]:
+    try:
+        type = ResourceAddress.parse(row.address).api_type
+    except InvalidInput:
+        type = "DNS"
+    return {"type": type, "value": row.address}
+
+
+def _days(row: ResourceRow, _: Any) -> int | None:
+    if row.access_mode != "AUTO_LOCK" or row.access_duration_seconds is None:
+        return None
+    return row.access_duration_seconds // SECONDS_PER_DAY
+
+
+FIELDS = {
+    "Query.resource": _one,
+    "Query.resources": _many,
+    "Mutation.resourceCreate": _create,
+    "Mutation.resourceUpdate": _update,
+    "Mutation.resourceDelete": _delete,
+    "NetworkResource.id": lambda row, _: to_global_id(TYPE, row.id),
+    "NetworkResource.createdAt": lambda row, _: row.created_at_ms,
+    "NetworkResource.updatedAt": lambda row, _: row.updated_at_ms,
+    "NetworkResource.name": lambda row, _: row.name,
+    "NetworkResource.address": _address,
+    "NetworkResource.alias": lambda row, _: row.alias,
+    "NetworkResource.protocols": lambda row, _: row.protocols,
+    "NetworkResource.isActive": lambda row, _: row.is_active,
+    "NetworkResource.isVisible": lambda row, _: row.is_visible,
+    "NetworkResource.isBrowserShortcutEnabled": lambda row, _: row.is_browser_shortcut_enabled,
+    "NetworkResource.remoteNetwork": lambda row, info: info.context.tx.remote_networks.get(row.remote_network_id),
+    "NetworkResource.securityPolicy": lambda _row, _: None,
+    "NetworkResource.tags": lambda row, _: row.tags,
+    "NetworkResource.approvalMode": lambda row, _: row.approval_mode,
+    "NetworkResource.accessPolicy": lambda row, _: {
+        "mode": row.access_mode,
+        "durationSeconds": row.access_duration_seconds,
+    },
+    "NetworkResource.usageBasedAutolockDurationDays": _days,
+    "NetworkResource.routingMode": lambda row, _: row.routing_mode,
+}
