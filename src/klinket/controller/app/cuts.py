@@ -42,14 +42,12 @@ def order(
     row = tx.cuts.change(row.id, token=tx.sign_cut(cut))
     concerned = tx.connectors.find(**({} if remote_networks is None else {"remote_network_id": set(remote_networks)}))
     for connector in concerned:
-        # Without a grant handed out for its network, nothing can be live at a connector.
-        last_grant_end = connector.last_grant_ms or tx.now_ms
         tx.cut_receipts.add(
             cut_id=row.id,
             connector_id=connector.id,
             connector_name=connector.name,
             state=PENDING,
-            grants_end_at_ms=last_grant_end + round(LEEWAY_SECONDS * 1000),
+            grants_end_at_ms=tx.now_ms + round((tx.grant_seconds + LEEWAY_SECONDS) * 1000),
             flows=[],
         )
     tx.record(

@@ -65,6 +65,10 @@ class Transaction(Protocol):
     def now_ms(self) -> int:
         """Return the time of this transaction in milliseconds since the epoch; the same throughout."""
 
+    @property
+    def grant_seconds(self) -> int:
+        """Return how long a grant lives, in seconds."""
+
     def savepoint(self) -> AbstractContextManager[None]:
         """Undo what happens inside when it raises, and only that."""
 

@@ -172,12 +172,12 @@ def update(tx: Transaction, actor: Actor, row: ResourceRow, changes: Mapping[str
 
 
 def _cut_what_was_lost(tx: Transaction, actor: Actor, before: ResourceRow, after: ResourceRow) -> None:
-    if not before.is_active:
-        return
+    if not before.is_active or before.routing_mode == BYPASS:
+        return  # nobody reached it through a connector
     old, new = to_domain(before), to_domain(after)
     scope = CutScope.of_resource(old.id)
     moved = before.remote_network_id != after.remote_network_id or not _covers(new.address, old.address)
-    if not after.is_active or moved:
+    if not after.is_active or after.routing_mode == BYPASS or moved:
         cuts.order(tx, scope, FlowFailure.CUT, actor, remote_networks=[before.remote_network_id])
     elif narrows(old.protocols, new.protocols) or (old.alias is not None and old.alias != new.alias):
         cuts.order(tx, scope, FlowFailure.CUT, actor, remote_networks=[before.remote_network_id], narrowed=new)

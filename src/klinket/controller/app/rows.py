@@ -33,7 +33,6 @@ class ConnectorRow:
     public_ip: str | None
     private_ips: list[str]
     last_heartbeat_ms: int | None
-    last_grant_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)

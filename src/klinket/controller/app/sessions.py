@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from klinket.controller.app.audit import key_target
@@ -23,6 +24,8 @@ from klinket.wire.assertion import Assertion
 
 #: Live sessions of one service account, all keys together.
 MAX_SESSIONS_PER_ACCOUNT = 1_000
+#: Milliseconds after which the seat of a session that is not attached is free again.
+SEAT_MS = 60_000
 #: Milliseconds after its end, or after its last possible certificate, at which a session is forgotten.
 FORGET_SESSION_MS = 7 * 24 * 3_600_000
 
@@ -52,9 +55,18 @@ def check_usable(row: ServiceKeyRow, now_ms: int) -> None:
 
 
 def begin(
-    tx: Transaction, assertion: Assertion, session: SessionId, *, hostname: str, client_version: str, address: str
+    tx: Transaction,
+    assertion: Assertion,
+    session: SessionId,
+    *,
+    hostname: str,
+    client_version: str,
+    address: str,
+    attached: Collection[str],
 ) -> tuple[SessionRow, ServiceKeyRow, ServiceAccountRow]:
     """Make the session of a verified assertion; rechecks the key, and refuses a replay by the database's own rule.
+
+    A seat counts while its session is attached, or younger than SEAT_MS.
 
     Raises ServiceKeyUnknown, ServiceKeyRevoked, ServiceKeyExpired, AssertionReplayed, Throttled.
     """
@@ -64,7 +76,8 @@ def begin(
         tx.used_assertions.add(kid=assertion.kid, jti=assertion.jti, expires_at_ms=round(assertion.expires_at * 1000))
     except Conflict as error:
         raise AssertionReplayed("this login assertion was used already") from error
-    live = tx.sessions.find(service_account_id=account.id, ended_at_ms=None)
+    open_sessions = tx.sessions.find(service_account_id=account.id, ended_at_ms=None)
+    live = [row for row in open_sessions if row.id in attached or row.created_at_ms > tx.now_ms - SEAT_MS]
     if len(live) >= MAX_SESSIONS_PER_ACCOUNT:
         raise Throttled(
             f"service account {account.name!r} has {len(live)} sessions, the limit is {MAX_SESSIONS_PER_ACCOUNT}",

@@ -19,6 +19,7 @@ from klinket.controller.app.ports import AnnouncedCut, Committed, Transaction
 from klinket.controller.store.migrate import upgrade
 from klinket.controller.store.transaction import CutSigner, SqlTransaction
 from klinket.domain.errors import KlinketError
+from klinket.wire.grant_token import DEFAULT_LIFETIME_SECONDS
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,6 +71,7 @@ class SqliteStore:
         self._reader = _engine(path, "BEGIN", READERS, read_only=True)
         self._listeners: list[tuple[asyncio.AbstractEventLoop, Callable[[Committed], None]]] = []
         self._sign_cut: CutSigner = _no_signer
+        self._grant_seconds = DEFAULT_LIFETIME_SECONDS
         self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._closing = threading.Lock()
         self._closed = False
@@ -77,8 +79,9 @@ class SqliteStore:
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
-    def use_cut_signer(self, sign: CutSigner) -> None:
-        """Give transactions their way to sign cuts: the keys come from the store itself."""
+    def use_cut_signer(self, sign: CutSigner, grant_seconds: int = DEFAULT_LIFETIME_SECONDS) -> None:
+        """Give transactions their way to sign cuts (the keys come from the store itself), and how long grants live."""
+        self._grant_seconds = grant_seconds
         self._sign_cut = sign
 
     async def write(self, change: Callable[[Transaction], T]) -> T:
@@ -120,7 +123,7 @@ class SqliteStore:
     # ---- the writer thread
 
     def _transaction(self, connection: Connection) -> SqlTransaction:
-        return SqlTransaction(connection, int(self._clock() * 1000), self._sign_cut)
+        return SqlTransaction(connection, int(self._clock() * 1000), self._sign_cut, self._grant_seconds)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

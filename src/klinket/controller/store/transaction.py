@@ -21,10 +21,11 @@ CutSigner = Callable[[Cut], str]
 class SqlTransaction:
     """Implements controller.app.ports.Transaction."""
 
-    def __init__(self, connection: Connection, now_ms: int, sign_cut: CutSigner) -> None:
+    def __init__(self, connection: Connection, now_ms: int, sign_cut: CutSigner, grant_seconds: int) -> None:
         self._connection = connection
         self._now_ms = now_ms
         self.sign_cut = sign_cut
+        self.grant_seconds = grant_seconds
         self.announced: list[AnnouncedCut] = []
         self.bumped = False
 

@@ -183,7 +183,6 @@ def upgrade() -> None:
         sa.Column("public_ip", sa.String(length=45), nullable=True),
         sa.Column("private_ips", sa.JSON(), nullable=False),
         sa.Column("last_heartbeat_ms", sa.BigInteger(), nullable=True),
-        sa.Column("last_grant_ms", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
             ["remote_network_id"], ["remote_networks.id"], name=op.f("fk_connectors_remote_network_id"), ondelete="RESTRICT"
         ),

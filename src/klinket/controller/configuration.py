@@ -1,0 +1,151 @@
+"""The full configuration of a client and of a connector, signed for now (docs/reference/control.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from klinket.controller.app.rows import ConnectorRow, RelayRow
+from klinket.controller.app.snapshot import Snapshot
+from klinket.controller.authority import AuthorityPurpose
+from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.grant import Principal
+from klinket.domain.identifiers import RemoteNetworkId, Thumbprint
+from klinket.domain.resource import Resource
+from klinket.wire import ticket
+from klinket.wire.control import (
+    AccountLimits,
+    ClientConfiguration,
+    ConnectorConfiguration,
+    ConnectorEntry,
+    Grant,
+    RelayEntry,
+    RelayTicket,
+)
+from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, sign_grant
+from klinket.wire.inventory import entry_of
+from klinket.wire.ticket import TicketRole
+
+#: Seconds a relay ticket lives; renewed with every configuration.
+TICKET_SECONDS = 3600.0
+#: Per service account, all keys together, at each connector.
+ACCOUNT_LIMITS = AccountLimits(new_flows_per_second=500.0, new_flows_burst=2_000, max_flows=10_000)
+
+
+def for_client(
+    snapshot: Snapshot,
+    trust: Trust,
+    principal: Principal,
+    jkt: Thumbprint,
+    attached: Mapping[int, Sequence[int]],
+    *,
+    now: float,
+    grant_seconds: int,
+) -> ClientConfiguration:
+    """Return what a session may do now. `attached`: connectors online, and the relays each is at.
+
+    Grants end with the service key at the latest.
+    """
+    expires_at = now + grant_seconds
+    key = snapshot.keys.get(principal.key)
+    if key is not None and key.expires_at is not None:
+        expires_at = min(expires_at, max(now + 1, key.expires_at))
+    grouped = snapshot.resources_by_network(principal.account)
+    connectors = [
+        ConnectorEntry(
+            id=row.id,
+            name=row.name,
+            remote_network=row.remote_network_id,
+            relays=list(attached.get(row.id, ())),
+            online=row.id in attached,
+        )
+        for network in grouped
+        for row in snapshot.connectors.get(network, ())
+    ]
+    return ClientConfiguration(
+        epoch=snapshot.stamp[0],
+        revision=snapshot.stamp[1],
+        network=trust.network,
+        session=principal.session,
+        time_ms=round(now * 1000),
+        connector_authority=trust.authorities[AuthorityPurpose.CONNECTOR].certificate_pem,
+        resources=[entry_of(resource) for listed in grouped.values() for resource in listed],
+        connectors=connectors,
+        relays=[_relay(row) for row in snapshot.relays],
+        tickets=_tickets(snapshot.relays, trust, TicketRole.CLIENT, principal.session, [one.id for one in connectors], now),
+        grants=[_grant(snapshot, trust, principal, jkt, network, listed, now, expires_at) for network, listed in grouped.items()],
+        renew_at_ms=round((now + (expires_at - now) / 2) * 1000),
+        valid_until_ms=round(expires_at * 1000),
+    )
+
+
+def _grant(
+    snapshot: Snapshot,
+    trust: Trust,
+    principal: Principal,
+    jkt: Thumbprint,
+    network: RemoteNetworkId,
+    resources: Sequence[Resource],
+    now: float,
+    expires_at: float,
+) -> Grant:
+    token = sign_grant(
+        trust.signers[KeyPurpose.GRANT],
+        network=trust.network,
+        remote_network=network,
+        principal=principal,
+        jkt=jkt,
+        stamp=snapshot.stamp,
+        resources=resources,
+        now=now,
+        lifetime=expires_at - now,
+    )
+    return Grant(remote_network=network, token=token, expires_at_ms=int(expires_at) * 1000)
+
+
+def for_connector(
+    snapshot: Snapshot, trust: Trust, connector: ConnectorRow, cuts: Sequence[str], *, now: float, grant_seconds: int
+) -> ConnectorConfiguration:
+    """Return what a connector works with. `cuts`: signed cuts that may still have to be applied."""
+    return ConnectorConfiguration(
+        epoch=snapshot.stamp[0],
+        revision=snapshot.stamp[1],
+        network=trust.network,
+        connector=connector.id,
+        remote_network=connector.remote_network_id,
+        time_ms=round(now * 1000),
+        client_authority=trust.authorities[AuthorityPurpose.CLIENT].certificate_pem,
+        grant_keys=trust.keys[KeyPurpose.GRANT].to_jwks(),
+        cut_keys=trust.keys[KeyPurpose.CUT].to_jwks(),
+        relays=[_relay(row) for row in snapshot.relays],
+        tickets=_tickets(snapshot.relays, trust, TicketRole.CONNECTOR, f"connector:{connector.id}", [connector.id], now),
+        cuts=list(cuts),
+        limits=ACCOUNT_LIMITS,
+        max_grant_seconds=MAX_LIFETIME_SECONDS,
+        renew_at_ms=round((now + min(TICKET_SECONDS, 4 * grant_seconds) / 2) * 1000),
+    )
+
+
+def _relay(row: RelayRow) -> RelayEntry:
+    return RelayEntry(id=row.id, address=row.address or "", certificate_sha256=row.certificate_sha256 or "")
+
+
+def _tickets(
+    relays: Sequence[RelayRow], trust: Trust, role: TicketRole, holder: str, connectors: Sequence[int], now: float
+) -> list[RelayTicket]:
+    return [
+        RelayTicket(
+            relay=row.id,
+            token=ticket.sign_ticket(
+                trust.signers[KeyPurpose.TICKET],
+                network=trust.network,
+                role=role,
+                holder=holder,
+                relay=row.id,
+                connectors=connectors[: ticket.MAX_CONNECTORS],
+                now=now,
+                lifetime=TICKET_SECONDS,
+            ),
+            expires_at_ms=round((now + TICKET_SECONDS) * 1000),
+        )
+        for row in relays
+    ]

@@ -1,0 +1,199 @@
+"""Logins with a service key (RFC 7523), and what a session is given: certificate and access token."""
+
+from __future__ import annotations
+
+import logging
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import msgspec
+
+from klinket.controller.app import sessions
+from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.authority import AuthorityPurpose, parse_request
+from klinket.controller.throttle import LoginThrottle
+from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.errors import AuthenticationFailed, InvalidInput, InvalidToken, KlinketError, ServiceKeyUnknown
+from klinket.domain.grant import Principal
+from klinket.domain.identifiers import Kid, ServiceAccountUuid, SessionId
+from klinket.wire import access_token, assertion, signing
+from klinket.wire.assertion import GRANT_TYPE, Assertion
+from klinket.wire.identity import ClientIdentity
+
+logger = logging.getLogger(__name__)
+
+#: Seconds a client's certificate lives; renewed at half of that with the same key.
+CLIENT_CERTIFICATE_SECONDS = 3600.0
+
+
+class ClientFacts(msgspec.Struct, frozen=True):
+    """What a client says of itself."""
+
+    version: str = ""
+    hostname: str = ""
+    os: str = ""
+
+
+class LoginRequest(msgspec.Struct, frozen=True):
+    """Body of a login. `certificate_request`: PKCS#10, PEM, for the session key."""
+
+    assertion: str
+    certificate_request: str
+    grant_type: str = GRANT_TYPE
+    client: ClientFacts = ClientFacts()
+
+
+class LoginAnswer(msgspec.Struct, frozen=True):
+    """Body of the answer."""
+
+    session: str
+    network: str
+    certificate: str
+    access_token: str
+    expires_at_ms: int
+    time_ms: int
+
+
+class EndRequest(msgspec.Struct, frozen=True):
+    """Body of a logout: an assertion of its own kind."""
+
+    assertion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a session holds for a while."""
+
+    certificate: str
+    access_token: str
+    expires_at: float
+
+
+def issue(trust: Trust, principal: Principal, key: signing.PublicKey, key_expires_at: float | None, now: float) -> Credentials:
+    """Return a certificate and access token for a session key; they end with the service key at the latest."""
+    lifetime = CLIENT_CERTIFICATE_SECONDS
+    if key_expires_at is not None:
+        lifetime = max(1.0, min(lifetime, key_expires_at - now))
+    identity = ClientIdentity(trust.network, principal)
+    certificate = trust.authorities[AuthorityPurpose.CLIENT].certify(key, identity.uri, now=now, lifetime=lifetime)
+    token = access_token.issue(trust.signers[KeyPurpose.ACCESS], identity, signing.thumbprint(key), now=now, lifetime=lifetime)
+    return Credentials(certificate, token, now + lifetime)
+
+
+class Logins:
+    """Answers logins; `login_url` is the audience, from the configuration only."""
+
+    def __init__(
+        self,
+        store: Store,
+        trust: Trust,
+        login_url: str,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        attached: Callable[[], Collection[str]],
+    ) -> None:
+        """`attached`: gives the sessions that are attached now; others free their seats (security.md 20)."""
+        self._attached = attached
+        self._store = store
+        self._trust = trust
+        self._login_url = login_url
+        self._clock = clock
+        self._entropy = entropy
+        self._throttle = LoginThrottle()
+        # Unknown keys are checked against this one, so that they take as long as known ones.
+        self._decoy = signing.generate_private_key().public_key()
+
+    async def login(self, request: LoginRequest, address: str) -> LoginAnswer:
+        """Return a new session; raises AuthenticationFailed or Throttled, with an audit event where the key is known."""
+        self._throttle.check_address(address, time.monotonic())
+        kid = Kid("")
+        try:
+            if request.grant_type != GRANT_TYPE:
+                raise InvalidInput("grant_type", f"grant_type must be {GRANT_TYPE}")
+            kid = assertion.unverified_kid(request.assertion)
+            verified, account_name = await self._verify(request.assertion, kid, assertion.LOGIN_TYP)
+            session_key = parse_request(request.certificate_request)
+            if signing.thumbprint(session_key) != verified.jkt:
+                raise InvalidToken("the certificate request is for another key than the assertion names")
+            self._throttle.count_account(verified.account, account_name, time.monotonic())
+            return await self._begin(verified, session_key, request.client, address)
+        except KlinketError as error:
+            if isinstance(error, AuthenticationFailed):
+                self._throttle.failed(address, time.monotonic())
+            code = error.code
+            logger.warning("login refused: %s, key %s, from %s", code, kid[:64] or "-", address)
+            if kid:
+                await self._store.write(lambda tx: sessions.record_refusal(tx, kid, code, address))
+            raise
+
+    async def end(self, request: EndRequest, address: str) -> None:
+        """End the session whose key an end assertion names; the answer is the same whatever happens."""
+        self._throttle.check_address(address, time.monotonic())
+        try:
+            kid = assertion.unverified_kid(request.assertion)
+            verified, _ = await self._verify(request.assertion, kid, assertion.END_TYP)
+        except AuthenticationFailed as error:
+            self._throttle.failed(address, time.monotonic())
+            logger.warning("logout refused: %s, from %s", error.code, address)
+            return
+
+        def end(tx: Transaction) -> None:
+            for row in tx.sessions.find(jkt=verified.jkt, ended_at_ms=None):
+                key = tx.service_keys.get(row.service_key_id)
+                if key is not None and key.kid == verified.kid:
+                    sessions.end(tx, SessionId(row.id), "logout")
+                    tx.bump()
+
+        await self._store.write(end)
+
+    async def _verify(self, token: str, kid: Kid, typ: str) -> tuple[Assertion, str]:
+        try:
+            key, account = await self._store.read(lambda tx: sessions.key_for_login(tx, kid))
+        except ServiceKeyUnknown:
+            try:
+                assertion.verify_assertion(
+                    token, self._decoy, kid=kid, account=ServiceAccountUuid(""), audience="", now=0.0, typ=typ
+                )
+            except AuthenticationFailed:
+                pass
+            raise
+        verified = assertion.verify_assertion(
+            token,
+            signing.public_key_from_pem(key.public_key),
+            kid=kid,
+            account=ServiceAccountUuid(account.uuid),
+            audience=self._login_url,
+            now=self._clock(),
+            typ=typ,
+        )
+        return verified, account.name
+
+    async def _begin(self, verified: Assertion, session_key: signing.PublicKey, facts: ClientFacts, address: str) -> LoginAnswer:
+        session = SessionId(urlsafe_b64encode(self._entropy(16)).rstrip(b"=").decode())
+        attached = set(self._attached())
+        _, key, account = await self._store.write(
+            lambda tx: sessions.begin(
+                tx,
+                verified,
+                session,
+                hostname=facts.hostname,
+                client_version=facts.version,
+                address=address,
+                attached=attached,
+            )
+        )
+        now = self._clock()
+        principal = Principal(ServiceAccountUuid(account.uuid), Kid(key.kid), session)
+        expires_at = None if key.expires_at_ms is None else key.expires_at_ms / 1000
+        issued = issue(self._trust, principal, session_key, expires_at, now)
+        logger.info("session %s began: account %s, key %s, from %s", session, account.uuid, key.kid, address)
+        return LoginAnswer(
+            session=session,
+            network=self._trust.network,
+            certificate=issued.certificate,
+            access_token=issued.access_token,
+            expires_at_ms=round(issued.expires_at * 1000),
+            time_ms=round(now * 1000),
+        )

@@ -1,0 +1,102 @@
+"""Who is attached by a live channel right now, and sending to them without waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from klinket.domain.grant import Principal
+from klinket.domain.identifiers import ConnectorId, Thumbprint
+from klinket.wire import control
+
+#: Messages that wait for one peer; one more closes its channel, and it attaches again for the full state.
+MAX_QUEUED = 256
+#: WebSocket close code for a peer that has to attach again (RFC 6455 §7.4.1, 1013: try again later).
+TRY_AGAIN = 1013
+#: Close code for a peer that was refused.
+POLICY_VIOLATION = 1008
+
+
+class PeerTooSlow(Exception):
+    """The queue of a peer is full."""
+
+
+class Outbox:
+    """Messages to one peer, in order. `put` never waits; `run` sends until the channel ends."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue(MAX_QUEUED)
+        self.overflowed = False
+
+    def put(self, message: control.Message) -> None:
+        """Queue a message; a full queue ends the channel."""
+        self.put_text(control.encode(message))
+
+    def put_text(self, text: str) -> None:
+        """Queue an encoded message."""
+        if self.overflowed:
+            return
+        try:
+            self._queue.put_nowait(text)
+        except asyncio.QueueFull:
+            self.overflowed = True
+
+    def finish(self) -> None:
+        """Close the channel after what is queued."""
+        if not self._queue.full():
+            self._queue.put_nowait(None)
+        else:
+            self.overflowed = True
+
+    async def run(self) -> None:
+        """Send until finish(), overflow or the end of the connection; closes it."""
+        try:
+            while not self.overflowed and (text := await self._queue.get()) is not None:
+                await self._socket.send_text(text)
+            await self._socket.close(TRY_AGAIN if self.overflowed else POLICY_VIOLATION)
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # it has gone; the receiving side notices as well
+
+
+@dataclass(eq=False)
+class ClientPeer:
+    """An attached session."""
+
+    principal: Principal
+    jkt: Thumbprint
+    outbox: Outbox
+    sent: object = None
+
+
+@dataclass(eq=False)
+class ConnectorPeer:
+    """An attached connector, and the relays it says it is at."""
+
+    connector: ConnectorId
+    jkt: Thumbprint
+    outbox: Outbox
+    relays: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
+class RelayPeer:
+    """An attached relay."""
+
+    relay: int
+    outbox: Outbox
+
+
+@dataclass
+class Peers:
+    """All attached peers. A newer channel of the same peer replaces the older."""
+
+    clients: dict[str, ClientPeer] = field(default_factory=dict)
+    connectors: dict[int, ConnectorPeer] = field(default_factory=dict)
+    relays: dict[int, RelayPeer] = field(default_factory=dict)
+
+    def online(self) -> dict[int, tuple[int, ...]]:
+        """Return the attached connectors with the relays each is at."""
+        return {id: peer.relays for id, peer in self.connectors.items()}
