@@ -1,0 +1,84 @@
+"""The `klinket` command. Roles are imported when they are asked for: `klinket --version` stays fast."""
+
+from __future__ import annotations
+
+import sys
+from typing import ClassVar
+
+import click
+
+from klinket.wire.version import PRODUCT_VERSION
+
+
+class LazyCommands(click.Group):
+    """A group that imports a command's module when the command is looked up."""
+
+    MODULES: ClassVar[dict[str, str]] = {
+        "run": "run a command with access to what its service account was granted",
+        "client": "serve granted resources to programs through local proxies",
+        "connector": "connect a private network",
+        "relay": "join clients with connectors",
+        "controller": "decide who may reach what",
+        "admin": "manage networks, connectors, resources, services, keys",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names without importing anything."""
+        return [*self.MODULES, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return one command."""
+        if name not in self.MODULES:
+            return super().get_command(ctx, name)
+        from importlib import import_module
+
+        command: click.Command = getattr(import_module(f"klinket.cli.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with what each is for, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([*self.MODULES.items(), ("completion", "print shell completion")])
+
+
+@click.group(cls=LazyCommands)
+@click.version_option(PRODUCT_VERSION, message="klinket %(version)s")
+def klinket() -> None:
+    """Zero-trust access to private networks for machines.
+
+    \b
+    example: klinket run --key-file ci-runner.json -- psql -h db.internal
+    """
+
+
+@klinket.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print tab completion for a shell.
+
+    \b
+    example: klinket completion bash > /etc/bash_completion.d/klinket
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(klinket, {}, "klinket", "_KLINKET_COMPLETE").source())
+
+
+def main() -> None:
+    """Run the command; klinket's own errors end with one line, a hint and a stable exit code."""
+    from klinket.cli.exit_codes import INTERNAL, exit_code
+    from klinket.domain.errors import KlinketError
+
+    try:
+        klinket(prog_name="klinket")
+    except KlinketError as error:
+        word = getattr(getattr(error, "failure", None), "value", None) or error.code
+        print(f"klinket: {word}: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except OSError as error:
+        print(f"klinket: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        sys.exit(INTERNAL)

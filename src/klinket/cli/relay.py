@@ -1,0 +1,54 @@
+"""`klinket relay`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from klinket.cli import roles
+from klinket.domain.errors import InvalidInput
+
+
+@click.command()
+@click.option("--controller", required=True, envvar="KLINKET_URL", metavar="URL", help="The controller, https://HOST:PORT.")
+@click.option("--listen", default="0.0.0.0:8444", show_default=True, metavar="HOST:PORT")
+@click.option("--advertise", metavar="HOST:PORT", help="What clients and connectors dial; default: as --listen.")
+@click.option("--state", required=True, type=click.Path(path_type=Path), help="Folder of the relay's certificate.")
+@click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="Its token; or KLINKET_RELAY_TOKEN.")
+@click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
+def relay(
+    controller: str,
+    listen: str,
+    advertise: str | None,
+    state: Path,
+    token_file: Path | None,
+    ca: Path | None,
+    log_level: str,
+) -> None:
+    """Run a relay: it joins a client with a connector and moves bytes it cannot read.
+
+    \b
+    example: klinket relay --controller https://klinket.example.com --advertise relay1.example.com:8444 \\
+                 --state /var/lib/klinket-relay --token-file token
+    """
+    from klinket.net.sockets import HostPort
+    from klinket.relay.config import RelayConfig
+    from klinket.relay.serve import run
+
+    roles.set_up_logging(log_level)
+    roles.forbid_core_dumps()
+    token = token_file.read_text().strip() if token_file else os.environ.pop("KLINKET_RELAY_TOKEN", "")
+    if not token:
+        raise InvalidInput("token", "no relay token", hint="give --token-file or set KLINKET_RELAY_TOKEN")
+    config = RelayConfig(
+        listen=HostPort.parse(listen),
+        advertise=HostPort.parse(advertise or listen),
+        controller=controller.rstrip("/"),
+        token=token,
+        state=state,
+        controller_ca=ca.read_text() if ca else None,
+    )
+    roles.run_until_stopped(lambda stop: run(config, stop))

@@ -1,0 +1,58 @@
+"""What the commands of all roles share: logging to stderr, and running until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+LEVELS = ("error", "warning", "info", "debug")
+
+
+def set_up_logging(level: str) -> None:
+    """Log lines of this level and above to stderr, with time and logger."""
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    for noisy in ("websockets", "asyncio", "alembic", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
+    """Run `main(stop)` on a fast event loop; SIGTERM and SIGINT set `stop`, a second one ends at once."""
+
+    async def run() -> Any:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def ask() -> None:
+            if stop.is_set():
+                raise SystemExit(130)
+            stop.set()
+
+        if sys.platform != "win32":
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, ask)
+        return await main(stop)
+
+    return run_async(run())
+
+
+def run_async(main: Any) -> Any:
+    """Run a coroutine on uvloop where there is one."""
+    if sys.platform == "win32":
+        return asyncio.run(main)
+    import uvloop
+
+    return uvloop.run(main)
+
+
+def forbid_core_dumps() -> None:
+    """Keep secrets out of core files, and other processes of the user out of this one's memory."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,0 +1,29 @@
+"""Prometheus metrics of the controller. Labels have few, known values: nothing of a peer's choosing becomes a label."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from klinket.controller.peers import Peers
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """Counters and gauges, and their text."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._registry = CollectorRegistry()
+        attached = Gauge("klinket_attached_peers", "Attached live channels", ["role"], registry=self._registry)
+        attached.labels("client").set_function(lambda: len(peers.clients))
+        attached.labels("connector").set_function(lambda: len(peers.connectors))
+        attached.labels("relay").set_function(lambda: len(peers.relays))
+        self.logins = Counter("klinket_logins_total", "Logins by outcome", ["outcome"], registry=self._registry)
+        self.enrolments = Counter(
+            "klinket_enrolments_total", "Enrolments of connectors by outcome", ["outcome"], registry=self._registry
+        )
+
+    def text(self) -> bytes:
+        """Return the exposition text."""
+        return generate_latest(self._registry)

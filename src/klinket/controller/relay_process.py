@@ -1,0 +1,115 @@
+"""The relay beside the controller (`--with-relay`): a process of its own, so that pairs outlive the controller."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from klinket.controller.app import relays
+from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.config import ControllerConfig
+from klinket.domain.audit import SYSTEM
+from klinket.net.backoff import Backoff
+from klinket.net.sockets import HostPort
+
+logger = logging.getLogger(__name__)
+
+NAME = "beside-the-controller"
+#: Seconds between looks whether a relay left by an earlier controller is still there.
+LOOK_SECONDS = 1.0
+
+
+class RelayProcess:
+    """Keeps `klinket relay` running. One that an earlier controller left behind is kept: it holds live pairs."""
+
+    def __init__(self, config: ControllerConfig, address: HostPort, entropy: Callable[[int], bytes]) -> None:
+        self._config = config
+        self._address = address
+        self._entropy = entropy
+        self._folder = config.state / "relay"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def prepare(self, store: Store) -> None:
+        """Make the relay's token, once; it rests in a 0600 file of the state folder."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+        def known(tx: Transaction) -> bool:
+            return bool(tx.relays.find(name=NAME))
+
+        if self._token_file.exists() and await store.read(known):
+            return
+        _, token = await store.write(lambda tx: relays.create_or_replace(tx, SYSTEM, name=NAME, entropy=self._entropy))
+        _write_private(self._token_file, token)
+
+    @property
+    def _token_file(self) -> Path:
+        return self._folder / "token"
+
+    async def run(self) -> None:
+        """Keep the relay running until cancelled; then it is ended as well."""
+        backoff = Backoff(0.2, 10.0)
+        try:
+            while True:
+                while await self._answers():
+                    await asyncio.sleep(LOOK_SECONDS)  # left by an earlier controller, and alive
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command(), stdin=asyncio.subprocess.DEVNULL, start_new_session=False
+                )
+                (self._folder / "relay.pid").write_text(str(self._process.pid))
+                began = asyncio.get_running_loop().time()
+                code = await self._process.wait()
+                if asyncio.get_running_loop().time() - began > 30:
+                    backoff.reset()
+                delay = backoff.next()
+                logger.error("the relay ended with %d; starting it again in %.1f s", code, delay)
+                await asyncio.sleep(delay)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """End the relay, also one that was left behind, when the controller is stopped on purpose."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            return
+        try:
+            pid = int((self._folder / "relay.pid").read_text())
+            if "relay" in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+                os.kill(pid, signal.SIGTERM)
+        except (OSError, ValueError):
+            pass
+
+    async def _answers(self) -> bool:
+        host = "127.0.0.1" if self._address.host in ("0.0.0.0", "::") else self._address.host  # noqa: S104 - compared only
+        try:
+            async with asyncio.timeout(2):
+                _, writer = await asyncio.open_connection(host, self._address.port)
+            writer.close()
+        except OSError:
+            return False
+        return True
+
+    def _command(self) -> list[str]:
+        command = [
+            sys.executable, "-m", "klinket", "relay",
+            "--controller", self._config.public_url,
+            "--listen", str(self._address),
+            "--advertise", str(self._address),
+            "--token-file", str(self._token_file),
+            "--state", str(self._folder),
+        ]  # fmt: skip
+        if self._config.certificate is None:
+            command += ["--ca", str(self._config.authority_file)]
+        return command
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
