@@ -1,0 +1,89 @@
+"""The connector's settings: from options, a tokens file, or the environment (also under the names of facts §5)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from klinket.domain.errors import InvalidInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectorConfig:
+    """`controller`: https URL; `state`: folder of the identity key, kept cuts and flow events; `labels`: shown to admins."""
+
+    controller: str
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    state: Path
+    controller_ca: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path) -> ConnectorConfig:
+    """Return the settings; the file comes first, then the environment. Raises InvalidInput naming what is missing.
+
+    Tokens are taken out of the environment, so that nothing started from here inherits them.
+    """
+    document: dict[str, object] = {}
+    if tokens_file is not None:
+        document = _read(tokens_file)
+    access = _text(document, "access_token") or _taken("KLINKET_ACCESS_TOKEN", "TWINGATE_ACCESS_TOKEN")
+    refresh = _text(document, "refresh_token") or _taken("KLINKET_REFRESH_TOKEN", "TWINGATE_REFRESH_TOKEN")
+    where = url or _text(document, "url") or os.environ.get("KLINKET_URL") or os.environ.get("TWINGATE_NETWORK", "")
+    if not access or not refresh:
+        raise InvalidInput(
+            "tokens",
+            "no connector tokens",
+            hint="give --tokens-file, or set KLINKET_ACCESS_TOKEN and KLINKET_REFRESH_TOKEN",
+        )
+    return ConnectorConfig(
+        controller=_https(where),
+        access_token=access,
+        refresh_token=refresh,
+        state=state,
+        controller_ca=ca.read_text() if ca is not None else _text(document, "controller_ca") or None,
+        labels={
+            name.removeprefix("TWINGATE_LABEL_").title(): value
+            for name, value in os.environ.items()
+            if name.startswith("TWINGATE_LABEL_")
+        },
+    )
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise InvalidInput("tokens-file", f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidInput(
+            "tokens-file", f"{path} is not JSON", hint="write it with klinket admin connector tokens NAME --out FILE"
+        ) from error
+    if not isinstance(document, dict):
+        raise InvalidInput("tokens-file", f"{path} is not a JSON object")
+    return document
+
+
+def _text(document: Mapping[str, object], name: str) -> str:
+    value = document.get(name)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _taken(*names: str) -> str:
+    values = [os.environ.pop(name, "") for name in names]
+    return next((value.strip() for value in values if value), "")
+
+
+def _https(text: str) -> str:
+    url = text.strip().rstrip("/")
+    if url and "://" not in url:
+        url = f"https://{url}"
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        raise InvalidInput("url", f"not the controller's https URL: {text!r}", hint="set KLINKET_URL to https://HOST:PORT")
+    return f"https://{parts.netloc}"

@@ -1,0 +1,222 @@
+"""What a connector decides, without sockets: links, grants, floors, flows (security.md 12, 13).
+
+Every OPEN is checked against the grant current at that moment and entered in the flow table before anything is dialled;
+`recheck` looks again before OPENED. `now` is the controller's time in seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from klinket.connector import limits
+from klinket.connector.buckets import TokenBuckets
+from klinket.domain.cut import Cut, Floors
+from klinket.domain.errors import FlowRefused, InvalidToken, ProtocolError
+from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.grant import Denied, Principal, decide
+from klinket.domain.identifiers import FlowId, RemoteNetworkId, SessionId, Thumbprint
+from klinket.domain.resource import Resource, ResourceIndex
+from klinket.wire.control import AccountLimits
+from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, GrantClaims, verify_grant
+from klinket.wire.link import Link
+from klinket.wire.pipe_messages import OpenRequest
+from klinket.wire.signing import LEEWAY_SECONDS, KeySet
+
+
+@dataclass(slots=True)
+class _Grant:
+    claims: GrantClaims
+    index: ResourceIndex
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRecord:
+    """A link with the identity its client has proved."""
+
+    link: Link
+    principal: Principal
+    jkt: Thumbprint
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A live flow, or one that is being dialled."""
+
+    id: FlowId
+    principal: Principal
+    resource: Resource
+    destination: Destination
+    opened_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndedFlow:
+    """A flow that must end now, and why."""
+
+    flow: Flow
+    failure: FlowFailure
+    text: str
+
+
+class ConnectorCore:
+    """All state that decides about flows."""
+
+    def __init__(self) -> None:
+        self._network = ""
+        self._remote_network = RemoteNetworkId(0)
+        self._grant_keys = KeySet()
+        self._limits = AccountLimits(new_flows_per_second=1.0, new_flows_burst=1, max_flows=1)
+        self._links: dict[bytes, LinkRecord] = {}
+        self._grants: dict[SessionId, _Grant] = {}
+        self._flows: dict[FlowId, Flow] = {}
+        self._per_account: Counter[str] = Counter()
+        self._buckets = TokenBuckets()
+        self.floors = Floors()
+        self.draining = False
+
+    def configure(self, network: str, remote_network: RemoteNetworkId, grant_keys: KeySet, account_limits: AccountLimits) -> None:
+        """Take over what the controller says of this connector."""
+        self._network, self._remote_network = network, remote_network
+        self._grant_keys, self._limits = grant_keys, account_limits
+
+    @property
+    def flows(self) -> int:
+        """Return how many flows are live."""
+        return len(self._flows)
+
+    # ---- links and grants
+
+    def add_link(self, record: LinkRecord, now: float) -> None:
+        """Keep a new link; raises FlowRefused at the limit."""
+        self._forget(now)
+        if len(self._links) >= limits.MAX_LINKS:
+            raise FlowRefused(FlowFailure.THROTTLED, f"{limits.MAX_LINKS} links, the limit")
+        self._links[record.link.handle] = record
+
+    def link(self, handle: bytes, now: float) -> LinkRecord | None:
+        """Return a link that is still alive."""
+        record = self._links.get(handle)
+        return record if record is not None and record.link.expires_at > now else None
+
+    def drop_link(self, handle: bytes) -> None:
+        """Forget a link."""
+        self._links.pop(handle, None)
+
+    def present_grant(self, record: LinkRecord, token: str, now: float) -> tuple[GrantClaims, list[EndedFlow]]:
+        """Take a grant that a link's client presents; returns it, and flows it does not allow any more.
+
+        Raises InvalidToken for a grant of another session, key, network, or one older than the present one.
+        """
+        claims = verify_grant(token, self._grant_keys, network=self._network, remote_network=self._remote_network, now=now)
+        if claims.principal != record.principal or claims.jkt != record.jkt:
+            raise InvalidToken("the grant is of another session")
+        present = self._grants.get(record.principal.session)
+        if present is not None and claims.stamp < present.claims.stamp and claims.stamp[0] == present.claims.stamp[0]:
+            raise InvalidToken("the grant is older than the one in force")
+        self._grants[record.principal.session] = _Grant(claims, ResourceIndex(claims.resources))
+        return claims, self._no_longer_allowed((flow for flow in self._flows.values() if flow.principal == record.principal), now)
+
+    # ---- flows
+
+    def open(self, record: LinkRecord, request: OpenRequest, now: float) -> Flow:
+        """Enter a flow in the table; raises FlowRefused with the reason, ProtocolError for a flow id in use."""
+        if request.flow in self._flows:
+            raise ProtocolError("a flow with this id is open already")
+        if self.draining:
+            raise FlowRefused(FlowFailure.DRAINING, "this connector is being stopped")
+        resource = self._decide(record.principal, request.destination, now)
+        self._throttle(record.principal.account, now)
+        flow = Flow(request.flow, record.principal, resource, request.destination, now)
+        self._flows[flow.id] = flow
+        self._per_account[flow.principal.account] += 1
+        return flow
+
+    def recheck(self, flow: Flow, now: float) -> None:
+        """Raise FlowRefused when the flow was cut, or is not allowed any more."""
+        if flow.id not in self._flows:
+            raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened")
+        self._decide(flow.principal, flow.destination, now)
+
+    def close(self, flow: Flow) -> None:
+        """Take a flow out of the table."""
+        if self._flows.pop(flow.id, None) is not None:
+            self._per_account[flow.principal.account] -= 1
+            if not self._per_account[flow.principal.account]:
+                del self._per_account[flow.principal.account]
+
+    def _decide(self, principal: Principal, destination: Destination, now: float) -> Resource:
+        grant = self._grants.get(principal.session)
+        if grant is None:
+            raise FlowRefused(FlowFailure.NOT_GRANTED, "the session has presented no grant")
+        decision = decide(grant.index, destination, now=now, expires_at=grant.claims.expires_at + LEEWAY_SECONDS)
+        if isinstance(decision, Denied):
+            raise FlowRefused(decision.failure, decision.text)
+        resource = decision.resource
+        for cut in self.floors.striking(principal, resource.id, grant.claims.stamp):
+            remaining = cut.narrowed
+            if remaining is None:
+                raise FlowRefused(cut.reason, f"access was ended by cut {cut.id}")
+            if not remaining.serves(destination.host) or not remaining.protocols.allows(destination.protocol, destination.port):
+                raise FlowRefused(FlowFailure.NOT_GRANTED, f"resource {remaining.name!r} was narrowed by cut {cut.id}")
+        return resource
+
+    def _throttle(self, account: str, now: float) -> None:
+        if len(self._flows) >= limits.MAX_FLOWS:
+            raise FlowRefused(FlowFailure.THROTTLED, f"this connector has {limits.MAX_FLOWS} flows, the limit", retry_after=1)
+        if self._per_account[account] >= self._limits.max_flows:
+            raise FlowRefused(
+                FlowFailure.THROTTLED,
+                f"the service account has {self._limits.max_flows} flows, the limit for all its keys together",
+                retry_after=1,
+            )
+        wait = self._buckets.take(account, now, rate=self._limits.new_flows_per_second, burst=self._limits.new_flows_burst)
+        if wait:
+            raise FlowRefused(
+                FlowFailure.THROTTLED,
+                f"the service account opens more than {self._limits.new_flows_per_second:g} flows a second, "
+                "the limit for all its keys together",
+                retry_after=wait,
+            )
+
+    # ---- the end of access
+
+    def apply_cut(self, cut: Cut, now: float) -> list[EndedFlow]:
+        """Keep a cut's floor and return the flows it ends, out of the table already."""
+        self.floors.add(cut)
+        self.floors.forget(now - MAX_LIFETIME_SECONDS - 2 * LEEWAY_SECONDS)
+        return self._no_longer_allowed(
+            (flow for flow in self._flows.values() if cut.scope.covers(flow.principal, flow.resource.id)), now
+        )
+
+    def deadline_reached(self, now: float) -> list[EndedFlow]:
+        """Return the flows whose grant has ended, out of the table already; forgets what is over."""
+        over = {session for session, grant in self._grants.items() if grant.claims.expires_at + LEEWAY_SECONDS <= now}
+        ended = self._no_longer_allowed((flow for flow in self._flows.values() if flow.principal.session in over), now)
+        for session in over:
+            del self._grants[session]
+        self._forget(now)
+        return ended
+
+    def next_deadline(self) -> float | None:
+        """Return when the next grant ends."""
+        return min((grant.claims.expires_at + LEEWAY_SECONDS for grant in self._grants.values()), default=None)
+
+    def _no_longer_allowed(self, flows: Iterable[Flow], now: float) -> list[EndedFlow]:
+        ended = []
+        for flow in list(flows):
+            try:
+                self._decide(flow.principal, flow.destination, now)
+            except FlowRefused as error:
+                failure = error.failure
+                assert isinstance(failure, FlowFailure)
+                # A live flow is cut; that a new one would be "not granted" is for new ones.
+                told = FlowFailure.CUT if failure is FlowFailure.NOT_GRANTED else failure
+                ended.append(EndedFlow(flow, told, error.message))
+                self.close(flow)
+        return ended
+
+    def _forget(self, now: float) -> None:
+        for handle in [handle for handle, record in self._links.items() if record.link.expires_at <= now]:
+            del self._links[handle]

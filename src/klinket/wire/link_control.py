@@ -1,0 +1,108 @@
+"""Messages on a link's sealed control pipe, JSON in CONTROL frames (security.md 12; docs/reference/control.md)."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from klinket.domain.errors import ProtocolError
+
+
+class LinkMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of the messages."""
+
+
+class PresentGrant(LinkMessage, frozen=True, kw_only=True, tag="present-grant"):
+    """Client: part `part` of `parts` of a grant token; a large token takes several frames."""
+
+    token: str
+    part: int = 0
+    parts: int = 1
+
+
+class CloseLink(LinkMessage, frozen=True, kw_only=True, tag="close-link"):
+    """Client: the session is over, forget this link."""
+
+
+class GrantAccepted(LinkMessage, frozen=True, kw_only=True, tag="grant-accepted"):
+    """Connector: flows are checked against this grant from now on."""
+
+    revision: int
+    expires_at_ms: int
+
+
+class GrantRefused(LinkMessage, frozen=True, kw_only=True, tag="grant-refused"):
+    """Connector: the grant does not count; `code` is a code of domain.errors or a FlowFailure word."""
+
+    code: str
+    message: str
+
+
+class FlowsEnded(LinkMessage, frozen=True, kw_only=True, tag="flows-ended"):
+    """Connector: these flows were ended, and why (a FlowFailure word)."""
+
+    flows: list[str]
+    code: str
+
+
+class Drain(LinkMessage, frozen=True, kw_only=True, tag="drain"):
+    """Connector: open new flows elsewhere; this one is going away."""
+
+
+#: Characters of a token in one frame, and parts of one token.
+PART_CHARS = 128 * 1024
+MAX_PARTS = 32
+
+FromClient = PresentGrant | CloseLink
+FromConnector = GrantAccepted | GrantRefused | FlowsEnded | Drain
+_T = TypeVar("_T")
+_encoder = msgspec.json.Encoder()
+_from_client: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)
+_from_connector: msgspec.json.Decoder[FromConnector] = msgspec.json.Decoder(FromConnector)
+
+
+def encode(message: LinkMessage) -> bytes:
+    """Return the JSON of a message."""
+    return _encoder.encode(message)
+
+
+def decode_from_client(data: bytes) -> FromClient:
+    """Parse what a client sent; raises ProtocolError."""
+    return _decode(_from_client, data)
+
+
+def decode_from_connector(data: bytes) -> FromConnector:
+    """Parse what a connector sent; raises ProtocolError."""
+    return _decode(_from_connector, data)
+
+
+def present(token: str) -> list[PresentGrant]:
+    """Return the messages that carry a grant token."""
+    chunks = [token[at : at + PART_CHARS] for at in range(0, len(token), PART_CHARS)]
+    return [PresentGrant(token=chunk, part=number, parts=len(chunks)) for number, chunk in enumerate(chunks)]
+
+
+class GrantParts:
+    """Puts the parts of a grant token together again."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    def add(self, message: PresentGrant) -> str | None:
+        """Return the whole token with its last part; raises ProtocolError for parts out of order."""
+        if not 0 < message.parts <= MAX_PARTS or message.part != len(self._parts) or message.part >= message.parts:
+            raise ProtocolError("the parts of a grant are out of order")
+        self._parts.append(message.token)
+        if len(self._parts) < message.parts:
+            return None
+        token = "".join(self._parts)
+        self._parts.clear()
+        return token
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"link message: {error}") from error
