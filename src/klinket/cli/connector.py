@@ -1,0 +1,35 @@
+"""`klinket connector`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from klinket.cli import roles
+
+_TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
+
+
+@click.command()
+@click.option("--tokens-file", type=click.Path(path_type=Path), help="As written by `klinket admin connector tokens --out`.")
+@click.option("--url", metavar="URL", help="The controller; default: the tokens file, KLINKET_URL or TWINGATE_NETWORK.")
+@click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
+@click.option("--state", required=True, type=click.Path(path_type=Path), help="Folder of its key, cuts and flow events.")
+@click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
+def connector(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path, log_level: str | None) -> None:
+    """Run a connector in a private network. It only dials out.
+
+    Tokens: --tokens-file, or KLINKET_ACCESS_TOKEN and KLINKET_REFRESH_TOKEN (TWINGATE_... works as well).
+
+    \b
+    example: klinket connector --tokens-file office-1.json --state /var/lib/klinket-connector
+    """
+    from klinket.connector import config
+    from klinket.connector.serve import run
+
+    roles.set_up_logging(log_level or _TWINGATE_LEVELS.get(os.environ.get("TWINGATE_LOG_LEVEL", ""), "info"))
+    roles.forbid_core_dumps()
+    settings = config.load(tokens_file, url, ca, state)
+    roles.run_until_stopped(lambda stop: run(settings, stop))

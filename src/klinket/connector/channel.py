@@ -1,0 +1,159 @@
+"""The connector's live channel: attach, heartbeats, configuration, cuts and receipts, flow events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+
+from websockets.asyncio.client import ClientConnection
+
+from klinket.connector.config import ConnectorConfig
+from klinket.connector.core import ConnectorCore
+from klinket.connector.enrol import Credentials
+from klinket.connector.events import FlowEventLog
+from klinket.connector.limits import BATCH_SECONDS
+from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, ProtocolError
+from klinket.net import channel
+from klinket.net.certificate_request import certificate_request
+from klinket.net.clock import PeerClock
+from klinket.net.tasks import TaskSet
+from klinket.wire import access_token, control
+from klinket.wire.signing import PrivateKey
+from klinket.wire.version import CONNECTOR_VERSION
+
+logger = logging.getLogger(__name__)
+
+
+class ConnectorChannel:
+    """One attachment after another. `handle_cut` applies a cut and returns its receipt."""
+
+    def __init__(
+        self,
+        config: ConnectorConfig,
+        key: PrivateKey,
+        core: ConnectorCore,
+        clock: PeerClock,
+        events: FlowEventLog,
+        relays: Callable[[], list[int]],
+        private_ips: Callable[[], list[str]],
+        configure: Callable[[control.ConnectorConfiguration], Awaitable[list[control.CutReceipt]]],
+        handle_cut: Callable[[control.Cut], control.CutReceipt],
+        renewed: Callable[[control.CertificateRenewed], None],
+    ) -> None:
+        self._config = config
+        self._key = key
+        self._core = core
+        self._clock = clock
+        self._events = events
+        self._relays = relays
+        self._private_ips = private_ips
+        self._configure = configure
+        self._handle_cut = handle_cut
+        self._renewed = renewed
+        self._sequence = 0
+        self._revision = 0
+        self._relays_changed = asyncio.Event()
+
+    def relays_changed(self) -> None:
+        """Tell the controller at once at which relays this connector waits."""
+        self._relays_changed.set()
+
+    async def attach(self, credentials: Credentials, context: ssl.SSLContext) -> None:
+        """Attach and stay until the channel ends; raises ControllerUnreachable or ConnectorTokensDead."""
+        async with channel.open_channel(
+            self._config.controller, control.CHANNEL_PATH, context, max_bytes=control.MAX_CONTROL_BYTES
+        ) as connection:
+            await self._prove(connection, credentials)
+            tasks = TaskSet("connector channel")
+            sent: set[int] = set()
+            tasks.start(self._beat(connection), "heartbeat")
+            tasks.start(self._send_events(connection), "flow events")
+            tasks.start(self._renew(connection, credentials), "renewal")
+            try:
+                while True:
+                    text = await channel.receive(connection, control.CHANNEL_SILENCE_SECONDS)
+                    await self._message(connection, control.decode_to_connector(text), tasks, sent)
+            finally:
+                await tasks.aclose()
+                self._events.channel_lost()
+
+    async def _prove(self, connection: ClientConnection, credentials: Credentials) -> None:
+        challenge = control.decode_to_connector(await channel.receive(connection, 10))
+        if not isinstance(challenge, control.Challenge):
+            raise ProtocolError("the controller did not begin with a challenge")
+        self._clock.set(challenge.time_ms)
+        if abs(self._clock.difference) > 5:
+            logger.warning("this machine's clock is %.0f s off the controller's", self._clock.difference)
+        proof = access_token.sign_proof(self._key, challenge.nonce, now=self._clock.now())
+        attach = control.Attach(access_token=credentials.access_token, proof=proof, version=CONNECTOR_VERSION)
+        await channel.send(connection, control.encode(attach))
+
+    async def _message(self, connection: ClientConnection, message: control.ToConnector, tasks: TaskSet, sent: set[int]) -> None:
+        match message:
+            case control.Cut():
+                receipt = self._handle_cut(message)  # before anything else, without waiting
+                sent.add(message.id)
+                await channel.send(connection, control.encode(receipt))
+            case control.ConnectorConfiguration():
+                self._clock.set(message.time_ms)
+                self._revision = message.revision
+                for receipt in await self._configure(message):
+                    if receipt.id not in sent:
+                        sent.add(receipt.id)
+                        await channel.send(connection, control.encode(receipt))
+                tasks.start(self._ask_again(connection, message.renew_at_ms), "renew configuration")
+            case control.HeartbeatAnswer():
+                self._clock.set(message.time_ms)
+            case control.FlowEventsStored():
+                self._events.stored(message.batch)
+            case control.CertificateRenewed():
+                self._renewed(message)
+            case control.Refused():
+                if message.code == ConnectorTokensDead.code:
+                    raise ConnectorTokensDead(message.message, hint=message.hint)
+                raise ControllerUnreachable(f"the controller refused: {message.message}", hint=message.hint)
+            case _:
+                raise ProtocolError(f"unexpected {type(message).__name__}")
+
+    async def _beat(self, connection: ClientConnection) -> None:
+        while True:
+            self._sequence += 1
+            self._relays_changed.clear()
+            beat = control.Heartbeat(
+                sequence=self._sequence,
+                time_ms=round(time.time() * 1000),
+                version=CONNECTOR_VERSION,
+                hostname=socket.gethostname(),
+                private_ips=self._private_ips(),
+                relays=self._relays(),
+                revision=self._revision,
+                flows=self._core.flows,
+            )
+            await channel.send(connection, control.encode(beat))
+            try:
+                async with asyncio.timeout(control.HEARTBEAT_SECONDS):
+                    await self._relays_changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _send_events(self, connection: ClientConnection) -> None:
+        while True:
+            for batch in self._events.unsent():
+                await channel.send(connection, control.encode(batch))
+            await asyncio.sleep(BATCH_SECONDS)
+
+    async def _ask_again(self, connection: ClientConnection, at_ms: int) -> None:
+        await asyncio.sleep(max(1.0, at_ms / 1000 - self._clock.now()))
+        await channel.send(connection, control.encode(control.Renew()))
+
+    async def _renew(self, connection: ClientConnection, credentials: Credentials) -> None:
+        """Renew certificate and access token at half of their life, with the same key."""
+        while True:
+            half = (credentials.expires_at_ms / 1000 - self._clock.now()) / 2
+            await asyncio.sleep(max(60.0, half))
+            request = control.RenewCertificate(request=certificate_request(self._key))
+            await channel.send(connection, control.encode(request))

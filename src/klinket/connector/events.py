@@ -1,0 +1,123 @@
+"""Flow events: collected, spooled to disk in batches, sent while the channel is up, forgotten when stored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from klinket.connector.core import Flow
+from klinket.connector.limits import BATCH_EVENTS
+from klinket.connector.state import ConnectorState
+from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.grant import Principal
+from klinket.domain.identifiers import FlowId
+from klinket.wire.control import FlowEvent, FlowEvents
+
+logger = logging.getLogger(__name__)
+
+
+class FlowEventLog:
+    """`clock`: the controller's time in seconds since the epoch."""
+
+    def __init__(self, state: ConnectorState, clock: Callable[[], float]) -> None:
+        self._state = state
+        self._clock = clock
+        self._collected: list[FlowEvent] = []
+        self._last_batch = max(state.spooled(), default=0)
+        self._sent: set[int] = set()
+
+    def established(self, flow: Flow, relay: int, resource_ip: str) -> None:
+        """A flow was opened."""
+        self._collect("established", flow, relay=relay, resource_ip=resource_ip)
+
+    def closed(self, flow: Flow, relay: int, sent: int, received: int, failure: FlowFailure | None) -> None:
+        """A flow has ended. `received`: bytes from the client, `sent`: bytes to it."""
+        self._collect(
+            "closed",
+            flow,
+            relay=relay,
+            bytes_from_client=received,
+            bytes_to_client=sent,
+            duration_ms=round((self._clock() - flow.opened_at) * 1000),
+            failure=failure.value if failure else None,
+        )
+
+    def refused(self, id: FlowId, principal: Principal, destination: Destination, relay: int, failure: FlowFailure) -> None:
+        """A flow was not opened: denied by a rule, or failed on the way to its target."""
+        denied = {
+            FlowFailure.NOT_GRANTED, FlowFailure.GRANT_EXPIRED, FlowFailure.SERVICE_KEY_EXPIRED,
+            FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.THROTTLED, FlowFailure.CUT, FlowFailure.ADDRESS_FORBIDDEN,
+        }  # fmt: skip
+        self._add(
+            FlowEvent(
+                event="denied" if failure in denied else "failed",
+                flow=id,
+                time_ms=self._now(),
+                session=principal.session,
+                service_account=principal.account,
+                key=principal.key,
+                resource=None,
+                host=destination.host,
+                port=destination.port,
+                protocol=destination.protocol.value,
+                relay=relay,
+                failure=failure.value,
+            )
+        )
+
+    def _collect(self, event: str, flow: Flow, **more: object) -> None:
+        self._add(
+            FlowEvent(
+                event=event,
+                flow=flow.id,
+                time_ms=self._now(),
+                session=flow.principal.session,
+                service_account=flow.principal.account,
+                key=flow.principal.key,
+                resource=flow.resource.id,
+                host=flow.destination.host,
+                port=flow.destination.port,
+                protocol=flow.destination.protocol.value,
+                **more,  # type: ignore[arg-type]
+            )
+        )
+
+    def _add(self, event: FlowEvent) -> None:
+        self._collected.append(event)
+        if len(self._collected) >= BATCH_EVENTS:
+            self.spool()
+
+    def _now(self) -> int:
+        return round(self._clock() * 1000)
+
+    def spool(self) -> None:
+        """Put what was collected on disk; a disk that is full loses events, aloud, and nothing else."""
+        if not self._collected:
+            return
+        # Numbers grow with time: a connector that lost its folder never gives a number twice.
+        self._last_batch = max(self._last_batch + 1, self._now())
+        try:
+            self._state.spool(self._last_batch, self._collected)
+        except OSError as error:
+            logger.error("%d flow events are lost: %s", len(self._collected), error)
+        self._collected = []
+
+    def unsent(self) -> list[FlowEvents]:
+        """Return the batches to send on the present channel."""
+        self.spool()
+        messages = []
+        for number in self._state.spooled():
+            if number not in self._sent:
+                self._sent.add(number)
+                if events := self._state.batch(number):
+                    messages.append(FlowEvents(batch=number, events=events))
+        return messages
+
+    def stored(self, number: int) -> None:
+        """The controller has a batch."""
+        self._state.stored(number)
+        self._sent.discard(number)
+
+    def channel_lost(self) -> None:
+        """What was sent and not confirmed is to be sent again."""
+        self._sent.clear()

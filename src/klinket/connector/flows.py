@@ -1,0 +1,218 @@
+"""Serves flows on sealed pipes: decide, dial, answer honestly, carry; and ends them when the core says so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from klinket.connector import dial
+from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
+from klinket.connector.events import FlowEventLog
+from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, PIPE_IDLE_SECONDS
+from klinket.domain.errors import FlowRefused, ProtocolError
+from klinket.domain.flow import FlowFailure, TransportProtocol
+from klinket.domain.identifiers import FlowId
+from klinket.net.pipe import SealedPipe
+from klinket.net.pump import FlowSummary, Pump
+from klinket.net.sockets import reset
+from klinket.wire.control import CutFlow
+from klinket.wire.pipe import FrameType
+from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of the largest datagram.
+MAX_DATAGRAM_BYTES = 65_507
+
+
+class FlowServer:
+    """`clock`: the controller's time; `own`: gives this machine's addresses."""
+
+    def __init__(
+        self,
+        core: ConnectorCore,
+        events: FlowEventLog,
+        clock: Callable[[], float],
+        own: Callable[[], set[str]],
+    ) -> None:
+        self._core = core
+        self._events = events
+        self._clock = clock
+        self._own = own
+        self._enders: dict[FlowId, Callable[[Failure], None]] = {}
+
+    def end(self, ended: Sequence[EndedFlow], received_at: float) -> list[CutFlow]:
+        """End flows now; returns what a receipt says of them. `received_at`: monotonic seconds of the order."""
+        told = []
+        for one in ended:
+            flow = one.flow
+            ender = self._enders.pop(flow.id, None)
+            if ender is not None:
+                ender(Failure(one.failure, one.text))
+            told.append(
+                CutFlow(
+                    flow=flow.id,
+                    session=flow.principal.session,
+                    service_account=flow.principal.account,
+                    key=flow.principal.key,
+                    resource=flow.resource.id,
+                    host=flow.destination.host,
+                    port=flow.destination.port,
+                    protocol=flow.destination.protocol.value,
+                    stopped_after_ms=round((time.monotonic() - received_at) * 1000, 3),
+                )
+            )
+        return told
+
+    async def serve(self, pipe: SealedPipe, record: LinkRecord, relay: int) -> None:
+        """Serve one flow after another on a pipe until it ends."""
+        try:
+            while not pipe.closed:
+                async with asyncio.timeout(PIPE_IDLE_SECONDS):
+                    frame = await pipe.receive()
+                if frame.type is not FrameType.OPEN:
+                    raise ProtocolError("a flow begins with OPEN")
+                if not await self._serve_flow(pipe, record, OpenRequest.decode(frame.content), relay):
+                    return
+        except (OSError, ProtocolError) as error:
+            if isinstance(error, ProtocolError):
+                logger.warning("a pipe of session %s ended: %s", record.principal.session, error.message)
+        finally:
+            pipe.abort()
+
+    async def _serve_flow(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int) -> bool:
+        """Serve one flow; returns whether the pipe may carry another."""
+        try:
+            flow = self._core.open(record, request, self._clock())
+        except FlowRefused as error:
+            await self._refuse(pipe, record, request, relay, error)
+            return False
+        try:
+            target, address = await self._reach(flow, pipe)
+        except FlowRefused as error:
+            self._core.close(flow)
+            await self._refuse(pipe, record, request, relay, error)
+            return False
+        except BaseException:
+            self._core.close(flow)
+            raise
+        try:
+            await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
+            self._events.established(flow, relay, address)
+            if flow.destination.protocol is TransportProtocol.TCP:
+                pump = Pump(target, pipe)
+                self._enders[flow.id] = pump.cut
+                summary = await pump.start()
+            else:
+                summary = await self._carry_datagrams(flow, target, pipe)
+        except BaseException:
+            reset(target)
+            raise
+        finally:
+            self._enders.pop(flow.id, None)
+            self._core.close(flow)
+        failure = summary.failure.failure if summary.failure else None
+        self._events.closed(flow, relay, summary.bytes_sent, summary.bytes_received, failure)
+        return summary.failure is None
+
+    async def _reach(self, flow: Flow, pipe: SealedPipe) -> tuple[socket.socket, str]:
+        """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
+        dialling = asyncio.ensure_future(dial.reach(flow.resource, flow.destination, self._own()))
+
+        def give_up(_: Failure) -> None:
+            dialling.cancel()
+
+        self._enders[flow.id] = give_up
+        try:
+            target = await dialling
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            self._core.recheck(flow, self._clock())
+            raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened") from None
+        finally:
+            self._enders.pop(flow.id, None)
+        try:
+            self._core.recheck(flow, self._clock())
+        except FlowRefused:
+            reset(target)
+            raise
+        return target, str(target.getpeername()[0])
+
+    async def _refuse(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int, error: FlowRefused) -> None:
+        failure = error.failure
+        assert isinstance(failure, FlowFailure)
+        self._events.refused(request.flow, record.principal, request.destination, relay, failure)
+        logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
+        await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
+        pipe.close()
+
+    async def _carry_datagrams(self, flow: Flow, target: socket.socket, pipe: SealedPipe) -> FlowSummary:
+        loop = asyncio.get_running_loop()
+        association = _Association(target, pipe)
+        down = loop.create_task(association.from_target(), name=f"flow {flow.id} datagrams from target")
+        up = loop.create_task(association.to_target(), name=f"flow {flow.id} datagrams to target")
+        idle = loop.create_task(association.until_idle(), name=f"flow {flow.id} idle")
+        ended: list[Failure] = []
+
+        def end(failure: Failure) -> None:
+            ended.append(failure)
+            pipe.send_now(FrameType.FAIL, failure.encode())
+            pipe.abort()
+            target.close()
+
+        self._enders[flow.id] = end
+        tasks = (down, up, idle)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            target.close()
+        pipe.close()
+        failure = ended[0] if ended else Failure(FlowFailure.RESET, "the association is over")
+        return FlowSummary(association.bytes_sent, association.bytes_received, failure)
+
+
+class _Association:
+    """Datagrams between one UDP socket and one pipe."""
+
+    def __init__(self, target: socket.socket, pipe: SealedPipe) -> None:
+        self._target = target
+        self._pipe = pipe
+        self._moved_at = time.monotonic()
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    async def to_target(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            frame = await self._pipe.receive()
+            if frame.type is not FrameType.DATAGRAM:
+                return
+            self._moved_at = time.monotonic()
+            self.bytes_received += len(frame.content)
+            try:
+                await loop.sock_sendall(self._target, frame.content)
+            except OSError:
+                continue  # one datagram may be lost; a port that is closed answers again on the next
+
+    async def from_target(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                datagram = await loop.sock_recv(self._target, MAX_DATAGRAM_BYTES)
+            except ConnectionRefusedError:
+                await self._pipe.send(FrameType.FAIL, Failure(FlowFailure.REFUSED, "the port is closed").encode())
+                return
+            self._moved_at = time.monotonic()
+            self.bytes_sent += len(datagram)
+            await self._pipe.send(FrameType.DATAGRAM, datagram)
+
+    async def until_idle(self) -> None:
+        while (quiet := time.monotonic() - self._moved_at) < DATAGRAM_IDLE_SECONDS:
+            await asyncio.sleep(DATAGRAM_IDLE_SECONDS - quiet)

@@ -1,0 +1,101 @@
+"""Keeps idle connections waiting at each relay, as many as clients take up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from klinket.connector.limits import MAX_IDLE, MIN_IDLE
+from klinket.connector.links import LinkServer
+from klinket.net import pipe as pipes
+from klinket.net.backoff import Backoff
+from klinket.net.clock import entropy
+from klinket.net.relay_path import IdleConnection, RelayPath
+from klinket.net.tasks import TaskSet
+from klinket.wire.control import RelayEntry
+from klinket.wire.relay import RelayRole
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which the number of idle connections shrinks again.
+SHRINK_SECONDS = 30.0
+
+
+class RelayPresence:
+    """This connector at one relay."""
+
+    def __init__(self, connector: int, relay: RelayEntry, ticket: str, links: LinkServer) -> None:
+        self.relay = relay
+        self.ticket = ticket
+        self._connector = connector
+        self._links = links
+        self._path = RelayPath(relay, RelayRole.CONNECTOR, lambda: self.ticket)
+        self._tasks = TaskSet(f"relay {relay.id}")
+        self._idle: set[asyncio.Task[None]] = set()
+        self._wanted = MIN_IDLE
+        self._taken = 0
+        self._backoff = Backoff()
+        self._wake = asyncio.Event()
+        self.attached = False
+
+    def start(self) -> None:
+        """Begin to keep connections waiting."""
+        self._tasks.start(self._keep(), "keep idle connections")
+        self._tasks.start(self._shrink(), "shrink")
+
+    async def aclose(self) -> None:
+        """End waiting connections and those of clients."""
+        await self._tasks.aclose()
+
+    async def stop_waiting(self) -> None:
+        """End waiting connections only."""
+        self._wanted = 0
+        for task in list(self._idle):
+            task.cancel()
+
+    async def _keep(self) -> None:
+        while True:
+            if len(self._idle) < self._wanted:
+                try:
+                    waiting = await self._path.register(self._connector)
+                    random = await pipes.greet(waiting.sock, entropy)
+                except Exception as error:
+                    self.attached = False
+                    delay = self._backoff.next()
+                    logger.warning("relay %s: %s; trying again in %.1f s", self.relay.address, error, delay)
+                    await asyncio.sleep(delay)
+                    continue
+                if not self.attached:
+                    logger.info("waiting at relay %s", self.relay.address)
+                self.attached = True
+                self._backoff.reset()
+                task = self._tasks.start(self._wait(waiting, random), "wait for a client")
+                self._idle.add(task)
+                continue
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _wait(self, waiting: IdleConnection, random: bytes) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            sock = await waiting.paired()
+        except Exception as error:
+            logger.info("relay %s: a waiting connection ended: %s", self.relay.address, error)
+            await asyncio.sleep(self._backoff.next())
+            return
+        finally:
+            self._idle.discard(task)
+            self._wake.set()
+        self._taken += 1
+        if self._taken >= self._wanted // 2 and self._wanted:
+            self._wanted = min(MAX_IDLE, self._wanted * 2)
+            self._taken = 0
+        await self._links.serve(sock, random, self.relay.id)
+
+    async def _shrink(self) -> None:
+        while True:
+            await asyncio.sleep(SHRINK_SECONDS)
+            if self._taken < self._wanted // 8 and self._wanted > MIN_IDLE:
+                self._wanted //= 2
+            self._taken = 0

@@ -1,0 +1,61 @@
+"""One JSON request to the controller with the standard library, in a thread: no redirects, no proxies, bounded answers."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from klinket.domain.errors import ControllerUnreachable
+
+TIMEOUT_SECONDS = 10.0
+MAX_ANSWER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and JSON object of an answer; `body` is empty when it was not a JSON object."""
+
+    status: int
+    body: dict[str, Any]
+
+    def text(self, name: str) -> str:
+        """Return a text of the body, or ""."""
+        value = self.body.get(name)
+        return value if isinstance(value, str) else ""
+
+
+async def post(url: str, path: str, body: Mapping[str, object], context: ssl.SSLContext) -> Answer:
+    """POST JSON to `path` of the controller's https `url`; raises ControllerUnreachable."""
+    return await asyncio.to_thread(_post, urlsplit(url).netloc, path, json.dumps(body).encode(), context)
+
+
+def _post(netloc: str, path: str, body: bytes, context: ssl.SSLContext) -> Answer:
+    connection = http.client.HTTPSConnection(netloc, timeout=TIMEOUT_SECONDS, context=context)
+    try:
+        connection.request("POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"})
+        response = connection.getresponse()
+        content = response.read(MAX_ANSWER_BYTES)
+    except ssl.SSLCertVerificationError as error:
+        raise ControllerUnreachable(
+            f"{netloc} does not prove who it is: {error.verify_message}",
+            hint="the key or tokens file must hold the controller's own authority (controller_ca), if it has one",
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ControllerUnreachable(f"cannot reach the controller at {netloc}: {error}") from error
+    finally:
+        connection.close()
+    try:
+        parsed = json.loads(content)
+    except ValueError:
+        parsed = None
+    if 300 <= response.status < 400:
+        raise ControllerUnreachable(
+            f"{netloc} redirects elsewhere, which is not followed", hint="use the controller's own address"
+        )
+    return Answer(response.status, parsed if isinstance(parsed, dict) else {})
