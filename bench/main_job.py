@@ -33,9 +33,7 @@ def prepare(deployment: Deployment, port: int) -> tuple[Path, tuple[str, int]]:
     deployment.start_controller()
     deployment.admin("network", "create", "office")
     deployment.add_connector("office", "office-1")
-    deployment.admin(
-        "resource", "create", "--network", "office", "--address", PRIVATE_ADDRESS, "--alias", NAME, "Target"
-    )
+    deployment.admin("resource", "create", "--network", "office", "--address", PRIVATE_ADDRESS, "--alias", NAME, "Target")
     deployment.start_connector("office-1")
     deployment.admin("service", "create", "bench")
     deployment.admin("service", "grant", "bench", "Target")

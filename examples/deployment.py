@@ -256,9 +256,7 @@ class Deployment:
             return subprocess.run(probe, capture_output=True, env=clean_environment()).returncode == 0
         try:
             context = ssl.create_default_context(cafile=str(self.authority))
-            opener = urllib.request.build_opener(
-                urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-            )
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
             with opener.open(self.url + path, timeout=2) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError, ssl.SSLError):

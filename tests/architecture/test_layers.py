@@ -38,10 +38,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def is_pure(module: str) -> bool:
-    return (
-        module.startswith(("klinket.domain", "klinket.wire", "klinket.controller.app"))
-        or module.split(".")[-1] == "core"
-    )
+    return module.startswith(("klinket.domain", "klinket.wire", "klinket.controller.app")) or module.split(".")[-1] == "core"
 
 
 def below(module: str, *packages: str) -> bool:
@@ -57,9 +54,9 @@ def test_imports_point_inward(path: Path) -> None:
         elif below(module, "klinket.wire"):
             assert not imported.startswith("klinket") or below(imported, "klinket.domain", "klinket.wire"), imported
         elif below(module, "klinket.net"):
-            assert not imported.startswith("klinket") or below(
-                imported, "klinket.domain", "klinket.wire", "klinket.net"
-            ), imported
+            assert not imported.startswith("klinket") or below(imported, "klinket.domain", "klinket.wire", "klinket.net"), (
+                imported
+            )
         elif below(module, "klinket.controller.app"):
             assert not imported.startswith("klinket") or below(
                 imported, "klinket.domain", "klinket.wire", "klinket.controller.app"
@@ -82,9 +79,7 @@ def test_roles_do_not_import_each_other_nor_the_shells_above_them(path: Path) ->
 def test_the_relay_imports_only_what_keeps_it_blind(path: Path) -> None:
     for imported in imports(path):
         if imported.startswith("klinket"):
-            assert below(imported, "klinket.relay", "klinket.wire.relay", "klinket.wire.ticket", "klinket.net"), (
-                imported
-            )
+            assert below(imported, "klinket.relay", "klinket.wire.relay", "klinket.wire.ticket", "klinket.net"), imported
 
 
 def test_the_domain_uses_the_standard_library_only() -> None:

@@ -75,9 +75,7 @@ def world() -> Iterator[World]:
 def build(deployment: Deployment, topology: Topology, directory: Path) -> World:
     """Start the services of the private network and a klinket that leads to them."""
     names = [f"{name}={address}" for name, address in NAMES.items()]
-    deployment.start(
-        "dns", [sys.executable, "-m", "tests.integration.private_services", PRIVATE, *names], PYTHONPATH=str(ROOT)
-    )
+    deployment.start("dns", [sys.executable, "-m", "tests.integration.private_services", PRIVATE, *names], PYTHONPATH=str(ROOT))
     database = PostgreSQL(directory / "postgresql", PRIVATE, topology.prefix("private"))
     part = deployment.start("postgresql", database.command()[len(topology.prefix("private")) :])
     files = directory / "files"

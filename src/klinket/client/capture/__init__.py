@@ -1,0 +1,1 @@
+"""Ways in which a program's traffic reaches the client: proxies, and a network namespace of its own."""

@@ -1,0 +1,122 @@
+"""The client's live channel: attach, heartbeats, configurations, the end of the session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+
+from websockets.asyncio.client import ClientConnection
+
+from klinket.client.login import Session, refusal
+from klinket.domain.errors import ControllerUnreachable, KlinketError, ProtocolError, Throttled
+from klinket.net import channel
+from klinket.net.certificate_request import certificate_request
+from klinket.net.clock import PeerClock
+from klinket.net.tasks import TaskSet
+from klinket.wire import access_token, control
+from klinket.wire.version import PRODUCT_VERSION
+
+logger = logging.getLogger(__name__)
+
+
+class ClientChannel:
+    """One attachment after another."""
+
+    def __init__(
+        self,
+        url: str,
+        context: ssl.SSLContext,
+        clock: PeerClock,
+        configure: Callable[[control.ClientConfiguration], None],
+        renewed: Callable[[control.CertificateRenewed], None],
+    ) -> None:
+        self._url = url
+        self._context = context
+        self._clock = clock
+        self._configure = configure
+        self._renewed = renewed
+        self._sequence = 0
+        self._connection: ClientConnection | None = None
+
+    async def attach(self, session: Session) -> None:
+        """Attach and stay until the channel ends; raises ControllerUnreachable, or why the session is over."""
+        async with channel.open_channel(
+            self._url, control.CHANNEL_PATH, self._context, max_bytes=control.MAX_CONTROL_BYTES
+        ) as connection:
+            await self._prove(connection, session)
+            self._connection = connection
+            tasks = TaskSet("client channel")
+            tasks.start(self._beat(connection), "heartbeat")
+            tasks.start(self._renew_certificate(connection, session), "certificate")
+            renewal: asyncio.Task[None] | None = None
+            try:
+                while True:
+                    text = await channel.receive(connection, control.CHANNEL_SILENCE_SECONDS)
+                    message = control.decode_to_client(text)
+                    self._message(message)
+                    if isinstance(message, control.ClientConfiguration):
+                        if renewal is not None:
+                            renewal.cancel()
+                        renewal = tasks.start(self._ask_again(connection, message.renew_at_ms), "renew grants")
+            finally:
+                self._connection = None
+                await tasks.aclose()
+
+    async def _prove(self, connection: ClientConnection, session: Session) -> None:
+        challenge = control.decode_to_client(await channel.receive(connection, 10))
+        if not isinstance(challenge, control.Challenge):
+            raise ProtocolError("the controller did not begin with a challenge")
+        self._clock.set(challenge.time_ms)
+        proof = access_token.sign_proof(session.key, challenge.nonce, now=self._clock.now())
+        attach = control.Attach(access_token=session.access_token, proof=proof, version=PRODUCT_VERSION)
+        await channel.send(connection, control.encode(attach))
+
+    def _message(self, message: control.ToClient) -> None:
+        match message:
+            case control.ClientConfiguration():
+                self._clock.set(message.time_ms)
+                self._configure(message)
+            case control.HeartbeatAnswer():
+                self._clock.set(message.time_ms)
+            case control.CertificateRenewed():
+                self._renewed(message)
+            case control.SessionEnded():
+                raise refusal(message.code, message.message, message.hint)
+            case control.Refused():
+                raise self._refused(message)
+            case _:
+                raise ProtocolError(f"unexpected {type(message).__name__}")
+
+    def _refused(self, message: control.Refused) -> KlinketError:
+        if message.code in (ControllerUnreachable.code, Throttled.code, "invalid-token", "protocol-error"):
+            return ControllerUnreachable(f"the controller refused the channel: {message.message}")
+        return refusal(message.code, message.message, message.hint, message.retry_after)
+
+    async def _beat(self, connection: ClientConnection) -> None:
+        while True:
+            await asyncio.sleep(control.HEARTBEAT_SECONDS)
+            self._sequence += 1
+            beat = control.Heartbeat(sequence=self._sequence, time_ms=round(time.time() * 1000))
+            await channel.send(connection, control.encode(beat))
+
+    async def _ask_again(self, connection: ClientConnection, at_ms: int) -> None:
+        await asyncio.sleep(max(0.5, at_ms / 1000 - self._clock.now()))
+        await channel.send(connection, control.encode(control.Renew()))
+
+    async def _renew_certificate(self, connection: ClientConnection, session: Session) -> None:
+        while True:
+            half = (session.expires_at_ms / 1000 - self._clock.now()) / 2
+            await asyncio.sleep(max(30.0, half))
+            request = control.RenewCertificate(request=certificate_request(session.key))
+            await channel.send(connection, control.encode(request))
+
+    async def end_session(self) -> None:
+        """Tell the controller that the session is over, if the channel is up."""
+        if self._connection is not None:
+            try:
+                await channel.send(self._connection, control.encode(control.EndSession()))
+            except ControllerUnreachable:
+                pass

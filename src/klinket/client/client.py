@@ -1,0 +1,356 @@
+"""A running client: one session, its links, and flows for whoever asks (client.ports)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from klinket.client.channel import ClientChannel
+from klinket.client.core import ClientCore, Route
+from klinket.client.flow import ClientDatagrams, ClientStream
+from klinket.client.link import ConnectorLink, LinkLost
+from klinket.client.login import Session, log_in
+from klinket.domain.errors import (
+    AuthenticationFailed,
+    ControllerUnreachable,
+    FlowRefused,
+    KlinketError,
+    ProtocolError,
+    SessionOver,
+)
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.domain.identifiers import FlowId
+from klinket.domain.resource import Resource
+from klinket.net.backoff import Backoff
+from klinket.net.channel import controller_context
+from klinket.net.clock import PeerClock, entropy
+from klinket.net.link import LinkInitiator
+from klinket.net.pipe import SealedPipe
+from klinket.net.relay_path import RelayPath
+from klinket.net.tasks import TaskSet
+from klinket.wire import control
+from klinket.wire.key_file import KeyFile
+from klinket.wire.pipe import FrameType
+from klinket.wire.pipe_messages import Failure, OpenRequest
+from klinket.wire.relay import RelayRole
+
+logger = logging.getLogger(__name__)
+
+#: Seconds to wait for OPENED or FAIL: longer than a connector dials.
+OPEN_SECONDS = 15.0
+#: Seconds for the first login and configuration.
+START_SECONDS = 30.0
+#: Seconds between tries of what wait_ready waits for.
+READY_ROUND_SECONDS = 0.25
+
+
+class Client:
+    """Implements ports.FlowOpener. `start` logs in; `aclose` ends the session."""
+
+    def __init__(self, key_file: KeyFile) -> None:
+        self._key_file = key_file
+        self._context = controller_context(key_file.controller_ca)
+        self._clock = PeerClock()
+        self._core = ClientCore()
+        self._session: Session | None = None
+        self._initiator: LinkInitiator | None = None
+        self._links: dict[int, ConnectorLink] = {}
+        self._opening: dict[int, asyncio.Task[ConnectorLink]] = {}
+        self._paths: dict[int, RelayPath] = {}
+        self._flows: set[ClientStream | ClientDatagrams] = set()
+        self._configured = asyncio.Event()
+        self._tasks = TaskSet("client")
+        self._ended: KlinketError | None = None
+        self.ended = asyncio.Event()
+        self._channel = ClientChannel(f"https://{key_file.network}", self._context, self._clock, self._configure, self._renewed)
+
+    # ---- session
+
+    async def start(self) -> None:
+        """Log in and attach; returns with the first configuration. Raises AuthenticationFailed, ControllerUnreachable."""
+        await self._log_in()
+        self._tasks.start(self._stay_attached(), "channel")
+        waits = [asyncio.ensure_future(self._configured.wait()), asyncio.ensure_future(self.ended.wait())]
+        try:
+            await asyncio.wait(waits, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._ended is not None:
+            raise self._ended
+        if not self._configured.is_set():
+            raise ControllerUnreachable(f"no configuration from {self._key_file.network} within {START_SECONDS:.0f} s")
+
+    async def _log_in(self) -> None:
+        self._session = await log_in(self._key_file, self._context)
+        self._clock.set(self._session.time_ms)
+
+    async def _stay_attached(self) -> None:
+        backoff = Backoff()
+        while True:
+            attached_at = time.monotonic()
+            try:
+                assert self._session is not None
+                if self._session.expires_at_ms / 1000 < self._clock.now() + 5:
+                    raise SessionOver("the session's certificate has ended")
+                await self._channel.attach(self._session)
+            except SessionOver as error:
+                logger.info("%s; logging in again", error.message)
+                await asyncio.sleep(backoff.next())
+                if not await self._log_in_again():
+                    return
+            except AuthenticationFailed as error:
+                self._end(error)
+                return
+            except KlinketError as error:
+                if time.monotonic() - attached_at > 30:
+                    backoff.reset()
+                delay = backoff.next()
+                logger.warning("%s; live flows go on; trying again in %.1f s", error.message, delay)
+                await asyncio.sleep(delay)
+
+    async def _log_in_again(self) -> bool:
+        try:
+            await self._log_in()
+        except AuthenticationFailed as error:
+            self._end(error)
+            return False
+        except KlinketError as error:
+            logger.warning("%s", error.message)
+            return True
+        self._initiator = None
+        for id in list(self._links):
+            self._tasks.start(self._links.pop(id).aclose(), "old link")
+        return True
+
+    def _end(self, error: KlinketError) -> None:
+        """The session is over for good: every flow ends, new ones are refused with this reason."""
+        logger.warning("the session is over: %s", error.message)
+        self._ended = error
+        failure = Failure(_failure_of(error), error.message)
+        for flow in list(self._flows):
+            flow.cut(failure)
+        self.ended.set()
+
+    @property
+    def end_reason(self) -> KlinketError | None:
+        """Return why the session is over, or None."""
+        return self._ended
+
+    def _renewed(self, message: control.CertificateRenewed) -> None:
+        assert self._session is not None
+        self._session.certificate = message.certificate
+        self._session.access_token = message.access_token
+        self._session.expires_at_ms = message.expires_at_ms
+        self._initiator = None
+
+    def _configure(self, configuration: control.ClientConfiguration) -> None:
+        self._core.configure(configuration)
+        self._configured.set()
+        known = {connector.id for connector in configuration.connectors}
+        for id in list(self._links):
+            link = self._links[id]
+            if id not in known:
+                self._tasks.start(self._links.pop(id).aclose(), "removed connector")
+            else:
+                self._tasks.start(self._present(link), "present grant")
+        granted = {resource.id for resource in self._core.resources}
+        for flow in [flow for flow in self._flows if flow.resource.id not in granted]:
+            flow.cut(Failure(FlowFailure.CUT, "the resource is not granted any more"))
+
+    async def _present(self, link: ConnectorLink) -> None:
+        try:
+            await link.present_grant()
+        except FlowRefused as error:
+            logger.info("%s", error.message)
+
+    async def aclose(self) -> None:
+        """End all flows and the session."""
+        for flow in list(self._flows):
+            flow.cut(Failure(FlowFailure.RESET))
+        for link in list(self._links.values()):
+            await link.aclose(forget=True)
+        await self._channel.end_session()
+        await self._tasks.aclose()
+
+    # ---- ports.FlowOpener
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """Return what was granted."""
+        return self._core.resources
+
+    def resource_for(self, host: str) -> Resource | None:
+        """Return the granted resource that serves this canonical host, or None."""
+        return self._core.resource_for(host)
+
+    async def open_stream(self, destination: Destination) -> ClientStream:
+        """Open a TCP flow; returns when the target has accepted, raises FlowRefused with its answer."""
+        resource, pipe, link = await self._open(destination)
+        stream = ClientStream(resource, pipe, link, self._flows.discard)
+        self._flows.add(stream)
+        return stream
+
+    async def open_datagrams(self, destination: Destination) -> ClientDatagrams:
+        """Open a UDP association; raises FlowRefused."""
+        resource, pipe, _ = await self._open(destination)
+        datagrams = ClientDatagrams(resource, pipe, self._flows.discard)
+        self._flows.add(datagrams)
+        return datagrams
+
+    async def _open(self, destination: Destination) -> tuple[Resource, SealedPipe, ConnectorLink]:
+        """Try the connectors in order. Nothing of the program's was sent yet, so another may be tried."""
+        if self._ended is not None:
+            raise FlowRefused(_failure_of(self._ended), self._ended.message)
+        resource = self._core.decide(destination, self._clock.now())
+        failure: FlowRefused | None = None
+        for route in self._core.routes(resource, self._clock.now()):
+            # A warm pipe may have died unnoticed: one more try with a fresh one before the next connector.
+            for _ in range(2):
+                try:
+                    link = await self._link(route)
+                    pipe = await self._ask(await link.pipe(), destination, resource)
+                    self._core.connector_works(route.connector.id)
+                    return resource, pipe, link
+                except LinkLost as error:
+                    failure = error
+                    await self._lost(route)
+                except FlowRefused as error:
+                    if error.failure not in (FlowFailure.DRAINING, FlowFailure.NO_CONNECTOR):
+                        raise
+                    failure = error
+                    await self._lost(route)
+                    break
+            self._core.connector_failed(route.connector.id, self._clock.now())
+        raise failure or FlowRefused(FlowFailure.NO_CONNECTOR, f"no connector serves {destination}")
+
+    async def _lost(self, route: Route) -> None:
+        link = self._links.pop(route.connector.id, None)
+        if link is not None:
+            await link.aclose()
+
+    async def _ask(self, pipe: SealedPipe, destination: Destination, resource: Resource) -> SealedPipe:
+        """Send OPEN and wait for the connector's word; raises FlowRefused, LinkLost when the pipe died."""
+        request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()))
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await pipe.send(FrameType.OPEN, request.encode())
+                frame = await pipe.receive()
+        except TimeoutError as error:
+            pipe.abort()
+            raise LinkLost(f"the connector did not answer within {OPEN_SECONDS:.0f} s") from error
+        except (OSError, ProtocolError) as error:
+            raise LinkLost(f"the connection to the connector ended: {error}") from error
+        except BaseException:
+            pipe.abort()
+            raise
+        if frame.type is FrameType.OPENED:
+            return pipe
+        pipe.close()
+        if frame.type is not FrameType.FAIL:
+            raise LinkLost("the connector's answer is not understood")
+        told = Failure.decode(frame.content)
+        raise FlowRefused(told.failure, told.message, retry_after=told.retry_after)
+
+    # ---- links
+
+    async def _link(self, route: Route) -> ConnectorLink:
+        id = route.connector.id
+        link = self._links.get(id)
+        if link is not None and link.usable:
+            if link.old and id not in self._opening:
+                self._begin_link(route)  # the present one serves until the new one is there
+            return link
+        if id not in self._opening:
+            self._begin_link(route)
+        return await asyncio.shield(self._opening[id])
+
+    def _begin_link(self, route: Route) -> None:
+        id = route.connector.id
+        task = self._tasks.start(self._open_link(route), f"link with {route.connector.name}")
+        self._opening[id] = task
+        task.add_done_callback(lambda _: self._opening.pop(id, None))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _open_link(self, route: Route) -> ConnectorLink:
+        if self._initiator is None:
+            assert self._session is not None
+            authority = self._core.configuration.connector_authority
+            self._initiator = LinkInitiator(self._session.certificate, self._session.key, authority)
+        paths = [self._path(relay) for relay in route.relays]
+        link = await ConnectorLink.open(
+            route.connector, paths, self._initiator, self._core.configuration.network, self._core, self._clock.now
+        )
+        former = self._links.get(route.connector.id)
+        self._links[route.connector.id] = link
+        if former is not None:
+            self._tasks.start(former.aclose(), "replaced link")
+        return link
+
+    def _path(self, relay: control.RelayEntry) -> RelayPath:
+        path = self._paths.get(relay.id)
+        if path is None or path.relay != relay:
+            path = RelayPath(relay, RelayRole.CLIENT, lambda: self._core.ticket_for(relay.id))
+            self._paths[relay.id] = path
+        return path
+
+    # ---- readiness
+
+    async def wait_ready(self, wanted: Sequence[str], timeout: float) -> None:
+        """Wait until a connector of every granted network, and every wanted resource, answers.
+
+        `wanted`: names, addresses or aliases, with :port to be dialled as well. Raises FlowRefused that names what is missing.
+        """
+        deadline = time.monotonic() + timeout
+        missing: FlowRefused | None = None
+        while True:
+            try:
+                await self._all_answer(wanted)
+                return
+            except FlowRefused as error:
+                if error.failure in (FlowFailure.NOT_GRANTED, FlowFailure.NAME_NOT_FOUND) and self._ended is None:
+                    missing = error
+                    if time.monotonic() > deadline - timeout + 2:
+                        raise  # a grant made just now may need a moment to arrive, not thirty seconds
+                missing = error
+            if self._ended is not None:
+                raise self._ended
+            if time.monotonic() >= deadline:
+                assert missing is not None
+                raise FlowRefused(
+                    missing.failure,
+                    f"not ready within {timeout:.0f} s: {missing.message}",
+                    hint=missing.hint or "check that the connectors and the resource are up",
+                )
+            await asyncio.sleep(READY_ROUND_SECONDS)
+
+    async def _all_answer(self, wanted: Sequence[str]) -> None:
+        one_per_network = {resource.remote_network: resource for resource in self._core.resources}
+        await asyncio.gather(*(self._any_link(resource) for resource in one_per_network.values()))
+        for text in wanted:
+            resource = self._core.find(text)
+            host, colon, port = text.rpartition(":")
+            if colon and port.isdigit():
+                (await self.open_stream(Destination(host, int(port), TransportProtocol.TCP))).abort()
+            else:
+                await self._any_link(resource)
+
+    async def _any_link(self, resource: Resource) -> None:
+        failure: FlowRefused | None = None
+        for route in self._core.routes(resource, self._clock.now()):
+            try:
+                await self._link(route)
+                return
+            except FlowRefused as error:
+                failure = error
+        assert failure is not None
+        raise failure
+
+
+def _failure_of(error: KlinketError) -> FlowFailure:
+    try:
+        return FlowFailure(error.code)
+    except ValueError:
+        return FlowFailure.SERVICE_KEY_REVOKED if isinstance(error, AuthenticationFailed) else FlowFailure.RESET

@@ -1,0 +1,129 @@
+"""What a client decides, without sockets: which resource serves a host, which connectors to try, what is trusted how long."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from klinket.domain.address import canonical_host
+from klinket.domain.errors import FlowRefused, InvalidInput
+from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.grant import Denied, decide
+from klinket.domain.resource import Resource, ResourceIndex
+from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, RelayEntry
+from klinket.wire.inventory import resource_of
+
+#: Seconds for which a connector that failed is tried last.
+FAILED_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A connector and the relays it can be met at, the one to try first in front."""
+
+    connector: ConnectorEntry
+    relays: tuple[RelayEntry, ...]
+
+
+class ClientCore:
+    """The newest configuration and what follows from it. `now`: the controller's time in seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self._configuration: ClientConfiguration | None = None
+        self._index = ResourceIndex(())
+        self._failed: dict[int, float] = {}
+
+    @property
+    def configured(self) -> bool:
+        """Return whether a configuration has come."""
+        return self._configuration is not None
+
+    @property
+    def configuration(self) -> ClientConfiguration:
+        """Return the newest configuration."""
+        assert self._configuration is not None, "not configured yet"
+        return self._configuration
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """Return what was granted."""
+        return self._index.resources
+
+    def configure(self, configuration: ClientConfiguration) -> None:
+        """Take over a configuration; raises ProtocolError when it is not understood."""
+        index = ResourceIndex(resource_of(entry) for entry in configuration.resources)
+        self._configuration, self._index = configuration, index
+
+    def resource_for(self, host: str) -> Resource | None:
+        """Return the granted resource that serves a canonical host."""
+        return self._index.lookup(host)
+
+    def decide(self, destination: Destination, now: float) -> Resource:
+        """Return the resource of an allowed flow; raises FlowRefused. The client checks every flow, as the connector does."""
+        expires_at = self.configuration.valid_until_ms / 1000
+        decision = decide(self._index, destination, now=now, expires_at=expires_at)
+        if isinstance(decision, Denied):
+            raise FlowRefused(decision.failure, decision.text)
+        return decision.resource
+
+    def routes(self, resource: Resource, now: float) -> list[Route]:
+        """Return the ways to a resource, best first; raises FlowRefused when there is none.
+
+        Sessions spread over the connectors by rendezvous hashing of session and connector; one that failed lately comes last.
+        """
+        configuration = self.configuration
+        relays = {relay.id: relay for relay in configuration.relays}
+        here = [one for one in configuration.connectors if one.remote_network == resource.remote_network]
+        routes = []
+        for connector in sorted(here, key=lambda one: (self._failing(one.id, now), self._score(one.id))):
+            met_at = [relays[id] for id in connector.relays if id in relays]
+            met_at.sort(key=lambda relay: self._score(-relay.id))
+            if met_at:
+                routes.append(Route(connector, tuple(met_at)))
+        if not routes:
+            detail = "none is online" if here else "it has none"
+            raise FlowRefused(
+                FlowFailure.NO_CONNECTOR,
+                f"no connector of the remote network of {resource.name!r} can be reached: {detail}",
+                hint="ask an admin to look at the connectors: klinket admin connector list",
+            )
+        return routes
+
+    def _score(self, id: int) -> bytes:
+        return hashlib.sha256(f"{self.configuration.session} {id}".encode()).digest()
+
+    def _failing(self, connector: int, now: float) -> bool:
+        return self._failed.get(connector, 0.0) > now
+
+    def connector_failed(self, connector: int, now: float) -> None:
+        """Try this connector last for a while."""
+        self._failed[connector] = now + FAILED_SECONDS
+
+    def connector_works(self, connector: int) -> None:
+        """Forget that this connector has failed."""
+        self._failed.pop(connector, None)
+
+    def grant_for(self, remote_network: int) -> Grant:
+        """Return the newest grant of a remote network; raises FlowRefused."""
+        for grant in self.configuration.grants:
+            if grant.remote_network == remote_network:
+                return grant
+        raise FlowRefused(FlowFailure.NOT_GRANTED, "nothing in this remote network is granted any more")
+
+    def ticket_for(self, relay: int) -> str:
+        """Return the newest ticket for a relay, or "" when there is none."""
+        return next((ticket.token for ticket in self.configuration.tickets if ticket.relay == relay), "")
+
+    def find(self, wanted: str) -> Resource:
+        """Return the resource people mean by a name, address or alias (with or without :port); raises FlowRefused."""
+        for resource in self.resources:
+            if wanted in (resource.name, resource.address.text, resource.alias):
+                return resource
+        host, colon, port = wanted.rpartition(":")
+        try:
+            found = self.resource_for(canonical_host(host if colon and port.isdigit() else wanted))
+        except InvalidInput:
+            found = None
+        if found is None:
+            raise FlowRefused(FlowFailure.NOT_GRANTED, f"no granted resource is called {wanted!r} or serves it")
+        return found

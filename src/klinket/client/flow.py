@@ -1,0 +1,93 @@
+"""Flows as capture methods and programs hold them (client.ports)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from klinket.client.link import ConnectorLink
+from klinket.domain.errors import FlowRefused, ProtocolError
+from klinket.domain.flow import FlowFailure
+from klinket.domain.resource import Resource
+from klinket.net.pipe import SealedPipe
+from klinket.net.pump import Pump
+from klinket.net.sockets import prepare
+from klinket.wire.pipe import FrameType
+from klinket.wire.pipe_messages import Failure
+
+
+class ClientStream:
+    """A TCP flow that the target has accepted. Implements ports.OpenedFlow."""
+
+    def __init__(self, resource: Resource, pipe: SealedPipe, link: ConnectorLink, forget: Callable[[ClientStream], None]) -> None:
+        self.resource = resource
+        self._pipe = pipe
+        self._link = link
+        self._forget = forget
+        self._pump: Pump | None = None
+        self.failure: Failure | None = None
+
+    async def carry(self, local: socket.socket) -> None:
+        """Move bytes until both ends are done; closes `local`. `failure` says afterwards how it ended."""
+        self._pump = Pump(prepare(local) if local.family != socket.AF_UNIX else local, self._pipe)
+        try:
+            summary = await self._pump.start()
+        except asyncio.CancelledError:
+            self._pump.cut(Failure(FlowFailure.RESET))
+            raise
+        finally:
+            self._forget(self)
+        self.failure = summary.failure
+        if summary.failure is None:
+            self._link.give_back(self._pipe)
+
+    def cut(self, failure: Failure) -> None:
+        """End the flow at once, with a reset on both sides."""
+        if self._pump is not None:
+            self._pump.cut(failure)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Give the flow up before carry()."""
+        self._forget(self)
+        self._pipe.abort()
+
+
+class ClientDatagrams:
+    """A UDP association. Implements ports.DatagramFlow."""
+
+    def __init__(self, resource: Resource, pipe: SealedPipe, forget: Callable[[ClientDatagrams], None]) -> None:
+        self.resource = resource
+        self._pipe = pipe
+        self._forget = forget
+
+    async def send(self, datagram: bytes) -> None:
+        """Send one datagram; raises FlowRefused when the association is over."""
+        try:
+            await self._pipe.send(FrameType.DATAGRAM, datagram)
+        except OSError as error:
+            raise FlowRefused(FlowFailure.RESET, "the association is over") from error
+
+    async def receive(self) -> bytes:
+        """Return the next datagram; raises FlowRefused when the association is over."""
+        try:
+            frame = await self._pipe.receive()
+        except (OSError, ProtocolError) as error:
+            raise FlowRefused(FlowFailure.RESET, "the association is over") from error
+        if frame.type is FrameType.FAIL:
+            failure = Failure.decode(frame.content)
+            raise FlowRefused(failure.failure, failure.message, retry_after=failure.retry_after)
+        if frame.type is not FrameType.DATAGRAM:
+            raise FlowRefused(FlowFailure.RESET, "the association is over")
+        return frame.content
+
+    def cut(self, _: Failure) -> None:
+        """End the association at once."""
+        self.close()
+
+    def close(self) -> None:
+        """End the association."""
+        self._forget(self)
+        self._pipe.abort()

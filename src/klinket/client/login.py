@@ -1,0 +1,119 @@
+"""Logging in with a service key: an assertion and a certificate request, against a session (RFC 7523)."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import ssl
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+
+from klinket.domain import errors
+from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, KlinketError, Throttled
+from klinket.net.certificate_request import certificate_request
+from klinket.net.clock import entropy, wall
+from klinket.net.request import Answer, post
+from klinket.wire import assertion, signing
+from klinket.wire.key_file import KeyFile
+from klinket.wire.version import PRODUCT_VERSION
+
+LOGOUT_PATH = "/api/v4/headless/logout"
+_REFUSALS: dict[str, type[AuthenticationFailed]] = {
+    kind.code: kind
+    for kind in (
+        errors.ServiceKeyInvalid,
+        errors.ServiceKeyUnknown,
+        errors.ServiceKeyRevoked,
+        errors.ServiceKeyExpired,
+        errors.AssertionStale,
+        errors.AssertionReplayed,
+        errors.SessionOver,
+    )
+}
+
+
+@dataclass(slots=True)
+class Session:
+    """A session and what it holds; renewed with the same key, which never leaves memory."""
+
+    id: str
+    network: str
+    key: signing.PrivateKey = field(repr=False)
+    certificate: str
+    access_token: str = field(repr=False)
+    expires_at_ms: int
+    time_ms: int
+
+
+def refusal(code: str, message: str, hint: str = "", retry_after: float | None = None) -> KlinketError:
+    """Return the error that a code word of the controller stands for."""
+    if code == Throttled.code:
+        return Throttled(message, hint=hint, retry_after=retry_after)
+    kind = _REFUSALS.get(code)
+    if kind is None:
+        # The key proved nothing there: what exactly was wrong is the controller's to know.
+        return errors.ServiceKeyInvalid(message or f"the controller refused ({code})", hint=hint or None)
+    return kind(message, hint=hint or None)
+
+
+async def log_in(key_file: KeyFile, context: ssl.SSLContext) -> Session:
+    """Return a new session; raises AuthenticationFailed, Throttled or ControllerUnreachable."""
+    session_key = signing.generate_private_key()
+    answer = await post(
+        f"https://{key_file.network}",
+        key_file.login_path,
+        {
+            "grant_type": assertion.GRANT_TYPE,
+            "assertion": _assertion(key_file, session_key, assertion.LOGIN_TYP),
+            "certificate_request": certificate_request(session_key),
+            "client": {
+                "version": PRODUCT_VERSION,
+                "hostname": socket.gethostname(),
+                "os": platform.system(),
+            },
+        },
+        context,
+    )
+    if answer.status != 200:
+        raise _told(answer, key_file)
+    try:
+        return Session(
+            id=str(answer.body["session"]),
+            network=str(answer.body["network"]),
+            key=session_key,
+            certificate=str(answer.body["certificate"]),
+            access_token=str(answer.body["access_token"]),
+            expires_at_ms=int(answer.body["expires_at_ms"]),
+            time_ms=int(answer.body["time_ms"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ControllerUnreachable(f"the answer of {key_file.network} is not understood") from error
+
+
+async def log_out(key_file: KeyFile, session: Session, context: ssl.SSLContext) -> None:
+    """End a session whose channel is gone; raises ControllerUnreachable."""
+    body = {"assertion": _assertion(key_file, session.key, assertion.END_TYP)}
+    await post(f"https://{key_file.network}", LOGOUT_PATH, body, context)
+
+
+def _assertion(key_file: KeyFile, session_key: signing.PrivateKey, typ: str) -> str:
+    return assertion.sign_assertion(
+        signing.SigningKey(key_file.key_id, key_file.private_key),
+        key_file.service_account_id,
+        key_file.login_url,
+        signing.thumbprint(session_key.public_key()),
+        now=wall(),
+        jti=urlsafe_b64encode(entropy(16)).decode(),
+        typ=typ,
+    )
+
+
+def _told(answer: Answer, key_file: KeyFile) -> KlinketError:
+    code, message, hint = answer.text("code"), answer.text("message"), answer.text("hint")
+    if not code:
+        return ControllerUnreachable(
+            f"{key_file.network} answered {answer.status}, and not as a klinket controller does",
+            hint="check the key file's `network` field",
+        )
+    wait = answer.body.get("retry_after")
+    return refusal(code, message, hint, float(wait) if isinstance(wait, int | float) else None)
