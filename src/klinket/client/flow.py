@@ -12,8 +12,8 @@ from klinket.domain.flow import FlowFailure
 from klinket.domain.resource import Resource
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import Pump
-from klinket.net.sockets import prepare
-from klinket.wire.pipe import FrameType
+from klinket.net.sockets import prepare, reset
+from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure
 
 
@@ -28,9 +28,17 @@ class ClientStream:
         self._pump: Pump | None = None
         self.failure: Failure | None = None
 
-    async def carry(self, local: socket.socket) -> None:
+    async def carry(self, local: socket.socket, early: bytes = b"") -> None:
         """Move bytes until both ends are done; closes `local`. `failure` says afterwards how it ended."""
-        self._pump = Pump(prepare(local) if local.family != socket.AF_UNIX else local, self._pipe)
+        try:
+            for start in range(0, len(early), MAX_CONTENT_BYTES):
+                await self._pipe.send(FrameType.DATA, early[start : start + MAX_CONTENT_BYTES])
+        except OSError:
+            self.failure = Failure(FlowFailure.RESET, "the pipe ended early")
+            reset(local)
+            self.abort()
+            return
+        self._pump = Pump(prepare(local), self._pipe)
         try:
             summary = await self._pump.start()
         except asyncio.CancelledError:

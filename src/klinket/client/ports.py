@@ -9,20 +9,25 @@ from klinket.domain.flow import Destination
 from klinket.domain.resource import Resource
 
 
-class OpenedFlow(Protocol):
-    """A flow that the connector has opened (OPENED was received): the target has accepted."""
+class CarriedFlow(Protocol):
+    """A flow whose target has accepted."""
 
-    @property
-    def resource(self) -> Resource: ...
+    async def carry(self, local: socket.socket, early: bytes = b"") -> None:
+        """Move bytes between `local` (taken over and closed) and the target until both ends are done.
 
-    async def carry(self, local: socket.socket) -> None:
-        """Move bytes between `local` (non-blocking, taken over and closed) and the resource until both ends are done.
-
-        An end without FIN, a cut and a reset close `local` with RST; never as a clean end of stream.
+        `early`: what the program has sent already. A cut, a reset and an end without FIN close `local` with RST; never as a
+        clean end of stream.
         """
 
     def abort(self) -> None:
         """Give the flow up before carry(): the target sees a reset."""
+
+
+class OpenedFlow(CarriedFlow, Protocol):
+    """A flow to a resource: OPENED was received."""
+
+    @property
+    def resource(self) -> Resource: ...
 
 
 class DatagramFlow(Protocol):

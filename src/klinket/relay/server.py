@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 
 from klinket.net import sockets
 from klinket.net.sockets import HostPort
+from klinket.net.splice import KernelPipes, Pair
 from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream
 from klinket.relay.core import Output, Paired, RelayCore
 from klinket.relay.limits import RelayLimits
-from klinket.relay.splice import KernelPipes, Pair
 from klinket.wire.relay import (
     HELLO_BYTES,
     MAX_TICKET_BYTES,

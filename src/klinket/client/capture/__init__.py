@@ -1,1 +1,1 @@
-"""Ways in which a program's traffic reaches the client: proxies, and a network namespace of its own."""
+"""How programs' connections come to a client: local proxies, and the namespace of `klinket run`."""

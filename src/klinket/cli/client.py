@@ -1,0 +1,36 @@
+"""`klinket client`."""
+
+from __future__ import annotations
+
+import click
+
+from klinket.cli import roles
+from klinket.domain.errors import InvalidInput
+
+
+@click.command()
+@click.option("--key-file", metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY.")
+@click.option("--http-proxy", metavar="HOST:PORT", help="Listen as an HTTP proxy (CONNECT and http:// URLs).")
+@click.option("--socks", metavar="HOST:PORT", help="Listen as a SOCKS5 proxy.")
+@click.option("--direct", is_flag=True, help="Dial from this machine what is not granted, instead of refusing it.")
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
+def client(key_file: str | None, http_proxy: str | None, socks: str | None, direct: bool, log_level: str) -> None:
+    """Serve granted resources to programs of this machine through local proxies.
+
+    A proxy answers when the resource has answered: HTTP 403 and SOCKS 2 mean not granted, 502 and 5 refused, 504 and 6 timed
+    out, 503 no connector, 429 throttled.
+
+    \b
+    example: klinket client --key-file ci-runner.json --http-proxy 127.0.0.1:3128 --socks 127.0.0.1:1080
+    """
+    from klinket.client.key_source import load_key
+    from klinket.client.serve import ProxySettings, run
+    from klinket.net.sockets import HostPort
+
+    if http_proxy is None and socks is None:
+        raise InvalidInput("http-proxy", "nothing to listen on", hint="give --http-proxy, --socks or both")
+    roles.set_up_logging(log_level)
+    roles.forbid_core_dumps()
+    settings = ProxySettings(HostPort.parse(http_proxy) if http_proxy else None, HostPort.parse(socks) if socks else None, direct)
+    key = load_key(key_file)
+    roles.run_until_stopped(lambda stop: run(key, settings, stop))

@@ -1,0 +1,72 @@
+"""Connections that are none of klinket's business: dialled from this machine and joined in the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from klinket.client.ports import CarriedFlow, FlowOpener
+from klinket.domain.errors import FlowRefused
+from klinket.domain.flow import Destination, FlowFailure
+from klinket.net import sockets
+from klinket.net.sockets import HostPort
+from klinket.net.splice import KernelPipes, Pair
+
+#: Seconds to connect.
+CONNECT_SECONDS = 60.0
+
+_PIPES = KernelPipes()
+
+
+class DirectStream:
+    """A connection of this machine. Implements ports.CarriedFlow."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def carry(self, local: socket.socket, early: bytes = b"") -> None:
+        """Move bytes until both ends are done; closes both."""
+        sockets.prepare(local)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_sendall(self._sock, early)
+        except OSError:
+            sockets.reset(local)
+            self.abort()
+            return
+        done: asyncio.Future[None] = loop.create_future()
+        pair = Pair(local, self._sock, _PIPES, lambda _: None if done.done() else done.set_result(None))
+        pair.start()
+        try:
+            await done
+        except asyncio.CancelledError:
+            pair.reset()
+            raise
+
+    def abort(self) -> None:
+        """Give the connection up with a reset."""
+        sockets.reset(self._sock)
+
+
+async def open_flow(client: FlowOpener, destination: Destination, *, others_direct: bool) -> CarriedFlow:
+    """Open a flow through the client; what no granted resource serves is dialled from here if `others_direct`.
+
+    A host that a granted resource serves never goes direct, whatever fails. Raises FlowRefused.
+    """
+    if others_direct and client.resource_for(destination.host) is None:
+        return await connect(destination)
+    return await client.open_stream(destination)
+
+
+async def connect(destination: Destination) -> DirectStream:
+    """Dial from this machine; raises FlowRefused with what the kernel said."""
+    try:
+        return DirectStream(await sockets.connect(HostPort(destination.host, destination.port), CONNECT_SECONDS))
+    except socket.gaierror as error:
+        raise FlowRefused(FlowFailure.NAME_NOT_FOUND, f"{destination.host} is not known here") from error
+    except TimeoutError as error:
+        raise FlowRefused(FlowFailure.TIMED_OUT, f"{destination} did not answer") from error
+    except ConnectionRefusedError as error:
+        raise FlowRefused(FlowFailure.REFUSED, f"{destination} refused the connection") from error
+    except OSError as error:
+        raise FlowRefused(FlowFailure.UNREACHABLE, f"{destination}: {error.strerror or error}") from error

@@ -1,0 +1,196 @@
+"""Local proxies for programs that can be told of one: HTTP CONNECT and SOCKS5.
+
+Honest: the answer is given when the target has answered, and says what it said. On loopback only; every user of this machine
+may use them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+from klinket.client.capture import direct, http_connect, socks5
+from klinket.client.ports import CarriedFlow, FlowOpener
+from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
+from klinket.domain.flow import Destination, FlowFailure
+from klinket.net import sockets
+from klinket.net.sockets import HostPort
+from klinket.net.tasks import TaskSet
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for a program to say what it wants.
+REQUEST_SECONDS = 10.0
+#: Connections of programs at a time, per listener.
+MAX_CONNECTIONS = 4096
+#: Bytes read at once while a head is incomplete.
+_READ_BYTES = 4096
+
+Told = Callable[[Destination, FlowRefused], None]
+
+
+def tell_log(destination: Destination, error: FlowRefused) -> None:
+    """Log a refused flow."""
+    assert isinstance(error.failure, FlowFailure)
+    logger.warning("%s: %s: %s", destination, error.failure.value, error)
+
+
+class Proxy:
+    """A listener. `others_direct`: what is not granted is dialled from this machine instead of being refused."""
+
+    def __init__(
+        self,
+        client: FlowOpener,
+        speak: Callable[[Proxy, socket.socket], Awaitable[None]],
+        *,
+        others_direct: bool = False,
+        told: Told = tell_log,
+    ) -> None:
+        self._client = client
+        self._speak = speak
+        self._others_direct = others_direct
+        self._told = told
+        self._tasks = TaskSet("proxy")
+        self._listener: socket.socket | None = None
+
+    def listen(self, address: HostPort) -> HostPort:
+        """Begin to accept; returns the address with the port it got. Raises InvalidInput when it is not loopback, OSError."""
+        if not _is_loopback(address.host):
+            raise InvalidInput(
+                "address", f"{address}: a proxy without authentication listens on loopback only", hint="use 127.0.0.1"
+            )
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._listener = socket.create_server((address.host, address.port), family=family, backlog=1024)
+        self._listener.setblocking(False)
+        self._tasks.start(self._accept(self._listener), "accept")
+        return HostPort(address.host, self._listener.getsockname()[1])
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                program, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                logger.error("accept: %s", error)
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._tasks) > MAX_CONNECTIONS:
+                logger.warning("more than %d connections at a time: refused", MAX_CONNECTIONS)
+                sockets.reset(program)
+                continue
+            self._tasks.start(self._serve(sockets.prepare(program)), "program")
+
+    async def _serve(self, program: socket.socket) -> None:
+        try:
+            await self._speak(self, program)
+        except (OSError, TimeoutError) as error:
+            logger.debug("a program went away: %s", error)
+        finally:
+            if program.fileno() >= 0:
+                program.close()
+
+    async def open(self, destination: Destination) -> CarriedFlow:
+        """Open a flow for a program; raises FlowRefused, which was told."""
+        try:
+            return await direct.open_flow(self._client, destination, others_direct=self._others_direct)
+        except FlowRefused as error:
+            self._told(destination, error)
+            raise
+
+    async def aclose(self) -> None:
+        """Stop listening and reset what is still going on."""
+        await self._tasks.aclose()
+        if self._listener is not None:
+            self._listener.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def speak_http(proxy: Proxy, program: socket.socket) -> None:
+    """Serve one connection of the HTTP proxy."""
+    loop = asyncio.get_running_loop()
+    received = b""
+    async with asyncio.timeout(REQUEST_SECONDS):
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            more = await loop.sock_recv(program, _READ_BYTES)
+            received += more
+            if not more:
+                return
+            if len(received) > http_connect.MAX_HEAD_BYTES:
+                await loop.sock_sendall(program, http_connect.bad_request("the request head is too long"))
+                return
+    head, early = received[: end + 4], received[end + 4 :]
+    try:
+        request = http_connect.parse_head(head)
+    except ProtocolError as error:
+        await loop.sock_sendall(program, http_connect.bad_request(error.message))
+        return
+    try:
+        flow = await proxy.open(request.destination)
+    except FlowRefused as error:
+        await loop.sock_sendall(program, http_connect.refusal(error))
+        return
+    answer = b"" if request.forward else http_connect.ESTABLISHED
+    await _hand_over(flow, program, answer, request.forward + early)
+
+
+async def speak_socks(proxy: Proxy, program: socket.socket) -> None:
+    """Serve one connection of the SOCKS5 proxy."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            destination = await _socks_destination(program)
+    except ProtocolError as error:
+        logger.debug("SOCKS: %s", error.message)
+        return
+    if destination is None:
+        return
+    try:
+        flow = await proxy.open(destination)
+    except FlowRefused as error:
+        await loop.sock_sendall(program, socks5.refusal(error))
+        return
+    await _hand_over(flow, program, socks5.reply(socks5.Reply.SUCCEEDED), b"")
+
+
+async def _socks_destination(program: socket.socket) -> Destination | None:
+    """Return what is wanted, or None after an answer that refuses; raises ProtocolError."""
+    loop = asyncio.get_running_loop()
+    version, count = await sockets.receive_exactly(program, 2)
+    if version != socks5.VERSION:
+        raise ProtocolError(f"version {version}")
+    if not socks5.accepts_no_authentication(await sockets.receive_exactly(program, count)):
+        await loop.sock_sendall(program, socks5.NO_METHOD)
+        return None
+    await loop.sock_sendall(program, socks5.NO_AUTHENTICATION)
+    version, command, _, kind = await sockets.receive_exactly(program, socks5.REQUEST_HEAD_BYTES)
+    if version != socks5.VERSION:
+        raise ProtocolError(f"version {version}")
+    if command != socks5.CONNECT:
+        await loop.sock_sendall(program, socks5.reply(socks5.Reply.COMMAND_NOT_SUPPORTED))
+        return None
+    first = (await sockets.receive_exactly(program, 1))[0]
+    try:
+        rest = await sockets.receive_exactly(program, socks5.address_length(kind, first))
+        return socks5.parse_destination(kind, first, rest)
+    except ProtocolError:
+        await loop.sock_sendall(program, socks5.reply(socks5.Reply.ADDRESS_NOT_SUPPORTED))
+        return None
+
+
+async def _hand_over(flow: CarriedFlow, program: socket.socket, answer: bytes, early: bytes) -> None:
+    try:
+        if answer:
+            await asyncio.get_running_loop().sock_sendall(program, answer)
+    except BaseException:
+        flow.abort()
+        raise
+    await flow.carry(program, early)

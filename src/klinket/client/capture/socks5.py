@@ -1,0 +1,90 @@
+"""The SOCKS side of a local proxy, without sockets: version 5, CONNECT, no authentication (RFC 1928)."""
+
+from __future__ import annotations
+
+import socket
+from enum import IntEnum
+
+from klinket.domain.address import canonical_host
+from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+
+VERSION = 5
+#: Answers to the greeting.
+NO_AUTHENTICATION = bytes([VERSION, 0])
+NO_METHOD = bytes([VERSION, 0xFF])
+CONNECT = 1
+#: Bytes of a request before its address.
+REQUEST_HEAD_BYTES = 4
+
+
+class Reply(IntEnum):
+    """RFC 1928 §6."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    NOT_ALLOWED = 2
+    HOST_UNREACHABLE = 4
+    REFUSED = 5
+    TTL_EXPIRED = 6
+    COMMAND_NOT_SUPPORTED = 7
+    ADDRESS_NOT_SUPPORTED = 8
+
+
+_REPLIES: dict[FlowFailure, Reply] = {
+    FlowFailure.NOT_GRANTED: Reply.NOT_ALLOWED,
+    FlowFailure.SERVICE_KEY_REVOKED: Reply.NOT_ALLOWED,
+    FlowFailure.SERVICE_KEY_EXPIRED: Reply.NOT_ALLOWED,
+    FlowFailure.GRANT_EXPIRED: Reply.NOT_ALLOWED,
+    FlowFailure.ADDRESS_FORBIDDEN: Reply.NOT_ALLOWED,
+    FlowFailure.CUT: Reply.NOT_ALLOWED,
+    FlowFailure.NAME_NOT_FOUND: Reply.HOST_UNREACHABLE,
+    FlowFailure.UNREACHABLE: Reply.HOST_UNREACHABLE,
+    FlowFailure.REFUSED: Reply.REFUSED,
+    FlowFailure.TIMED_OUT: Reply.TTL_EXPIRED,
+}
+
+
+def accepts_no_authentication(methods: bytes) -> bool:
+    """Return whether the program offers to go without authentication: the proxy listens on loopback only."""
+    return 0 in methods
+
+
+def address_length(kind: int, first: int) -> int:
+    """Return the bytes of address and port after the first address byte; raises ProtocolError for unknown kinds."""
+    match kind:
+        case 1:
+            return 3 + 2
+        case 3:
+            return first + 2
+        case 4:
+            return 15 + 2
+    raise ProtocolError(f"address type {kind}")
+
+
+def parse_destination(kind: int, first: int, rest: bytes) -> Destination:
+    """Return where a CONNECT request wants to go; raises ProtocolError."""
+    address, port = rest[:-2], int.from_bytes(rest[-2:])
+    try:
+        if kind == 1:
+            host = socket.inet_ntop(socket.AF_INET, bytes([first]) + address)
+        elif kind == 4:
+            host = socket.inet_ntop(socket.AF_INET6, bytes([first]) + address)
+        else:
+            host = address.decode("ascii")
+        if not port:
+            raise ValueError
+        return Destination(canonical_host(host), port, TransportProtocol.TCP)
+    except (ValueError, InvalidInput):
+        raise ProtocolError("not a name or address with a port") from None
+
+
+def reply(code: Reply) -> bytes:
+    """Return a reply; the bound address in it is of no use to anybody and is all zeroes."""
+    return bytes([VERSION, code, 0, 1, 0, 0, 0, 0, 0, 0])
+
+
+def refusal(error: FlowRefused) -> bytes:
+    """Return the reply to a flow that was refused."""
+    assert isinstance(error.failure, FlowFailure)
+    return reply(_REPLIES.get(error.failure, Reply.FAILED))
