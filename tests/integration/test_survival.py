@@ -6,28 +6,25 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+from examples.deployment import Deployment
 from tests.integration.conftest import Loopback
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 
 
-def child_named(pid: int, word: str) -> int:
-    """Return the pid of a child process of `pid` whose command line holds `word`."""
-    for line in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if word in Path(f"/proc/{line}/cmdline").read_text().split("\0"):
-            return int(line)
-    raise AssertionError(f"process {pid} has no child {word}")
+def relay_pid(deployment: Deployment) -> int:
+    """Return the pid of the relay beside the controller, which may be a child of an earlier controller."""
+    return int((deployment.state / "relay" / "relay.pid").read_text())
 
 
 def test_a_live_flow_survives_the_controllers_death_and_its_restart(loopback: Loopback) -> None:
     controller = loopback.deployment.parts["controller"]
     with loopback.dial() as flow:
         loopback.echo(flow)
-        relay = child_named(controller.pid, "relay")
+        relay = relay_pid(loopback.deployment)
         os.kill(controller.pid, signal.SIGKILL)
         assert controller.process is not None
         controller.process.wait()
@@ -74,7 +71,7 @@ def test_no_acknowledged_write_is_missing_after_kill_9_of_the_controller(loopbac
 def test_new_flows_work_again_after_the_relay_was_killed(loopback: Loopback) -> None:
     flow = loopback.dial()
     loopback.echo(flow)
-    os.kill(child_named(loopback.deployment.parts["controller"].pid, "relay"), signal.SIGKILL)
+    os.kill(relay_pid(loopback.deployment), signal.SIGKILL)
     with pytest.raises(OSError), flow:
         for _ in range(100):
             loopback.echo(flow)

@@ -23,7 +23,7 @@ def client(key_file: str | None, http_proxy: str | None, socks: str | None, dire
     \b
     example: klinket client --key-file ci-runner.json --http-proxy 127.0.0.1:3128 --socks 127.0.0.1:1080
     """
-    from klinket.client.key_source import load_key
+    from klinket.client.key_source import KeySource
     from klinket.client.serve import ProxySettings, run
     from klinket.net.sockets import HostPort
 
@@ -32,5 +32,5 @@ def client(key_file: str | None, http_proxy: str | None, socks: str | None, dire
     roles.set_up_logging(log_level)
     roles.forbid_core_dumps()
     settings = ProxySettings(HostPort.parse(http_proxy) if http_proxy else None, HostPort.parse(socks) if socks else None, direct)
-    key = load_key(key_file)
+    key = KeySource(key_file).load()
     roles.run_until_stopped(lambda stop: run(key, settings, stop))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
@@ -298,10 +298,13 @@ class Client:
 
     # ---- readiness
 
-    async def wait_ready(self, wanted: Sequence[str], timeout: float) -> None:
+    async def wait_ready(
+        self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused], None] = lambda _: None
+    ) -> None:
         """Wait until a connector of every granted network, and every wanted resource, answers.
 
-        `wanted`: names, addresses or aliases, with :port to be dialled as well. Raises FlowRefused that names what is missing.
+        `wanted`: names, addresses or aliases, with :port to be dialled as well. `missing_now` is told what is waited for.
+        Raises FlowRefused that names what is missing.
         """
         deadline = time.monotonic() + timeout
         missing: FlowRefused | None = None
@@ -315,6 +318,7 @@ class Client:
                     if time.monotonic() > deadline - timeout + 2:
                         raise  # a grant made just now may need a moment to arrive, not thirty seconds
                 missing = error
+                missing_now(error)
             if self._ended is not None:
                 raise self._ended
             if time.monotonic() >= deadline:

@@ -13,24 +13,35 @@ from klinket.wire.key_file import MAX_KEY_FILE_BYTES, KeyFile, parse_key_file
 VARIABLE = "KLINKET_SERVICE_KEY"
 
 
-def load_key(source: str | None) -> KeyFile:
-    """Return the key of a path, of "-" (standard input) or, for None, of KLINKET_SERVICE_KEY; raises ServiceKeyInvalid.
+class KeySource:
+    """A path, "-" (standard input) or, for None, KLINKET_SERVICE_KEY.
 
-    The variable is taken out of this process's environment: no child sees it.
+    The variable is taken out of this process's environment at once: no child gets it.
     """
-    from_environment = os.environ.pop(VARIABLE, None)
-    if source is None:
-        if from_environment is None:
+
+    def __init__(self, source: str | None) -> None:
+        self._from_environment = os.environ.pop(VARIABLE, None)
+        self._source = source
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the regular files with the key in them: none or one."""
+        path = Path(self._source) if self._source not in (None, "-") else None
+        return [path.resolve()] if path is not None and path.is_file() else []
+
+    def load(self) -> KeyFile:
+        """Return the key; raises ServiceKeyInvalid."""
+        if self._source is None:
+            if self._from_environment is None:
+                hint = f"use --key-file FILE, --key-file - or the environment variable {VARIABLE}"
+                raise ServiceKeyInvalid("no service key was given", hint=hint)
+            return parse_key_file(self._from_environment)
+        if self._source == "-":
+            return parse_key_file(sys.stdin.buffer.read(MAX_KEY_FILE_BYTES + 1))
+        try:
+            with Path(self._source).open("rb") as file:
+                return parse_key_file(file.read(MAX_KEY_FILE_BYTES + 1))
+        except OSError as error:
             raise ServiceKeyInvalid(
-                "no service key was given", hint=f"use --key-file FILE, --key-file - or the environment variable {VARIABLE}"
-            )
-        return parse_key_file(from_environment)
-    if source == "-":
-        return parse_key_file(sys.stdin.buffer.read(MAX_KEY_FILE_BYTES + 1))
-    try:
-        with Path(source).open("rb") as file:
-            return parse_key_file(file.read(MAX_KEY_FILE_BYTES + 1))
-    except OSError as error:
-        raise ServiceKeyInvalid(
-            f"the key file {source} cannot be read: {error.strerror}", hint="check the path and its permissions"
-        ) from None
+                f"the key file {self._source} cannot be read: {error.strerror}", hint="check the path and its permissions"
+            ) from None

@@ -92,8 +92,8 @@ async def _serve(
     )
     app = Starlette(routes=[*graphql_routes(api, authenticate), *endpoints.routes()])
     tasks = TaskSet("controller")
+    await _say_hello(config, store, announce)
     async with _web_server(app, config, context):
-        await _say_hello(config, store, announce)
         tasks.start(_housekeeping(store, peers), "housekeeping")
         if config.relay is not None:
             beside = RelayProcess(config, config.relay, clock.entropy)

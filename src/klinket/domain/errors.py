@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from klinket.domain.flow import FlowFailure
+
 
 class KlinketError(Exception):
     """An error with a stable `code`, a `message` for people and a `hint` that says what to do next.
@@ -151,6 +153,6 @@ class FlowRefused(KlinketError):
 
     code = "flow-refused"
 
-    def __init__(self, failure: object, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(self, failure: FlowFailure, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, hint=hint, retry_after=retry_after)
         self.failure = failure

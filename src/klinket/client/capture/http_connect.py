@@ -77,7 +77,6 @@ def _destination(host: bytes, port: bytes) -> Destination:
 
 def refusal(error: FlowRefused) -> bytes:
     """Return the answer to a flow that was refused: a status, `Klinket-Error` with the code word, the sentence as body."""
-    assert isinstance(error.failure, FlowFailure)
     retry = f"Retry-After: {max(1, round(error.retry_after))}\r\n" if error.retry_after is not None else ""
     return _answer(_STATUS[error.failure], error.failure.value, str(error), retry)
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from klinket.client.capture import direct, http_connect, socks5
 from klinket.client.ports import CarriedFlow, FlowOpener
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
-from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.flow import Destination
 from klinket.net import sockets
 from klinket.net.sockets import HostPort
 from klinket.net.tasks import TaskSet
@@ -34,7 +34,6 @@ Told = Callable[[Destination, FlowRefused], None]
 
 def tell_log(destination: Destination, error: FlowRefused) -> None:
     """Log a refused flow."""
-    assert isinstance(error.failure, FlowFailure)
     logger.warning("%s: %s: %s", destination, error.failure.value, error)
 
 

@@ -86,5 +86,4 @@ def reply(code: Reply) -> bytes:
 
 def refusal(error: FlowRefused) -> bytes:
     """Return the reply to a flow that was refused."""
-    assert isinstance(error.failure, FlowFailure)
     return reply(_REPLIES.get(error.failure, Reply.FAILED))

@@ -1,0 +1,58 @@
+"""`klinket run`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from klinket.cli import roles
+from klinket.domain.errors import InvalidInput
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--key-file", metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY.")
+@click.option(
+    "--wait",
+    multiple=True,
+    metavar="RESOURCE",
+    help="Begin when this one answers, by name, alias or address; with :PORT it is dialled as well. Repeatable.",
+)
+@click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be ready.")
+@click.option(
+    "--capture",
+    type=click.Choice(["auto", "namespace", "proxy"]),
+    default="auto",
+    show_default=True,
+    help="How connections are captured: all of them in a namespace, or those of programs that heed proxy variables.",
+)
+@click.option("--log-level", default="error", show_default=True, type=click.Choice(roles.LEVELS))
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENTS]...")
+def run(
+    key_file: str | None, wait: tuple[str, ...], timeout: float, capture: str, log_level: str, command: tuple[str, ...]
+) -> None:
+    """Run a command with access to what the key's service account was granted. Needs no root.
+
+    The command begins when a connector of each granted network answers. Its exit code is passed on; klinket's own failures
+    have codes of their own: 65 key not usable, 66 expired, 67 revoked, 68 not granted, 69 no connector, 70 name not found,
+    71 refused, 72 timed out, 73 throttled, 74 controller unreachable, 75 capture impossible.
+
+    This is capture, not a sandbox: the command can do what its user can do.
+
+    \b
+    example: klinket run --key-file ci-runner.json --wait db.internal:5432 -- psql -h db.internal
+    """
+    if not 0 < timeout <= 86_400:
+        raise InvalidInput("timeout", "--timeout is not between 0 and 86400 seconds")
+    from klinket.client.capture.command import NotExecuted
+    from klinket.client.key_source import KeySource
+    from klinket.client.run import RunSettings
+    from klinket.client.run import run as run_command
+
+    roles.set_up_logging(log_level)
+    roles.forbid_core_dumps()
+    try:
+        sys.exit(run_command(KeySource(key_file), RunSettings(command, wait, timeout, capture), roles.run_async))
+    except NotExecuted as error:
+        click.echo(f"klinket: {error.message}", err=True)
+        sys.exit(error.exit_code)

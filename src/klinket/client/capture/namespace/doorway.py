@@ -1,0 +1,68 @@
+"""Where a captured destination leads: to a granted resource, or past klinket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from klinket.client.capture import direct
+from klinket.client.capture.synthetic import SyntheticAddresses
+from klinket.client.ports import CarriedFlow, DatagramFlow, FlowOpener
+from klinket.domain.errors import FlowRefused
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+
+#: Seconds in which the same refusal is told once.
+REPEAT_SECONDS = 5.0
+#: Refusals remembered for that.
+MAX_REMEMBERED = 256
+
+
+class Doorway:
+    """Turns addresses the command dialled into flows. Refusals of granted resources are told with one line each."""
+
+    def __init__(self, client: FlowOpener, names: SyntheticAddresses, told: Callable[[str], None]) -> None:
+        self._client = client
+        self._names = names
+        self._told = told
+        self._lately: dict[tuple[Destination, FlowFailure], float] = {}
+
+    def destination(self, address: str, port: int, protocol: TransportProtocol) -> Destination:
+        """Return what an address means: the name a synthetic one stands for, or the address itself; raises FlowRefused."""
+        name = self._names.name_of(address)
+        if name is None and address in self._names:
+            raise FlowRefused(FlowFailure.UNREACHABLE, f"{address} stands for no name")
+        return Destination(name or address, port, protocol)
+
+    def is_klinkets(self, destination: Destination) -> bool:
+        """Return whether a flow goes through klinket: granted now, or a name klinket has answered for."""
+        return self._client.resource_for(destination.host) is not None or self._names.knows(destination.host)
+
+    async def open_stream(self, destination: Destination) -> CarriedFlow:
+        """Open a TCP flow; raises FlowRefused. What klinket has named never goes past it."""
+        if not self.is_klinkets(destination):
+            return await direct.connect(destination)
+        try:
+            return await self._client.open_stream(destination)
+        except FlowRefused as refused:
+            self.tell(destination, refused)
+            raise
+
+    async def open_datagrams(self, destination: Destination) -> DatagramFlow:
+        """Open a UDP association with a granted resource; raises FlowRefused."""
+        try:
+            return await self._client.open_datagrams(destination)
+        except FlowRefused as refused:
+            self.tell(destination, refused)
+            raise
+
+    def tell(self, destination: Destination, refused: FlowRefused) -> None:
+        """Say why a flow was refused, at most once in REPEAT_SECONDS."""
+        now = time.monotonic()
+        key = (destination, refused.failure)
+        if self._lately.get(key, 0.0) > now:
+            return
+        if len(self._lately) >= MAX_REMEMBERED:
+            self._lately.clear()
+        self._lately[key] = now + REPEAT_SECONDS
+        host = f"[{destination.host}]" if ":" in destination.host else destination.host
+        self._told(f"klinket: {host}:{destination.port}: {refused.failure.value}: {refused}")
