@@ -20,6 +20,8 @@ from tests.integration.topology import HIDDEN, PRIVATE, PUBLIC, Topology
 
 ROOT = Path(__file__).parents[2]
 BIG_FILE_BYTES = 1 << 30
+#: Where each part runs, but for connectors: those run in private.
+PLACES = {"controller": "middle", "admin": "middle"} | dict.fromkeys(("dns", "postgresql", "files", "hidden"), "services")
 NAMES = {"db.corp.internal": PRIVATE, "files.corp.internal": PRIVATE, "hidden.corp.internal": HIDDEN}
 
 pytestmark = [
@@ -63,7 +65,7 @@ def world() -> Iterator[World]:
             def enter(part: str) -> list[str]:
                 if part == "client":
                     return list(topology.prefix_unprivileged("client"))
-                where = {"controller": "middle", "admin": "middle"}.get(part, "private")
+                where = PLACES.get(part, "private")
                 return list(topology.prefix(where))
 
             with Deployment(directory, address=PUBLIC, network="acme", enter=enter) as deployment:
@@ -76,8 +78,8 @@ def build(deployment: Deployment, topology: Topology, directory: Path) -> World:
     """Start the services of the private network and a klinket that leads to them."""
     names = [f"{name}={address}" for name, address in NAMES.items()]
     deployment.start("dns", [sys.executable, "-m", "tests.integration.private_services", PRIVATE, *names], PYTHONPATH=str(ROOT))
-    database = PostgreSQL(directory / "postgresql", PRIVATE, topology.prefix("private"))
-    part = deployment.start("postgresql", database.command()[len(topology.prefix("private")) :])
+    database = PostgreSQL(directory / "postgresql", PRIVATE, topology.prefix("services"))
+    part = deployment.start("postgresql", database.command()[len(topology.prefix("services")) :])
     files = directory / "files"
     files.mkdir()
     digest = write_big_file(files / "big")

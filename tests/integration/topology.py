@@ -1,6 +1,7 @@
-"""Three network namespaces: client - middle - private, and no route from client to private.
+"""Network namespaces: client - middle - private - services, and no route from client to private or services.
 
-The middle holds `PUBLIC`, an address both sides reach; controller and relay run there. It forwards nothing.
+The middle holds `PUBLIC`, an address both sides reach; controller and relay run there. It forwards nothing. The connector runs
+in private, what it leads to in services, a host of its own behind it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from types import TracebackType
 #: Reached from client and from private; controller and relay listen on it.
 PUBLIC = "10.91.0.1"
 CLIENT = "10.91.1.2"
-PRIVATE = "10.91.2.2"
-#: An address inside private that no resource names.
-HIDDEN = "10.91.2.3"
+CONNECTOR = "10.91.2.2"
+#: The host of the services, and an address of it that no resource names.
+PRIVATE = "10.91.3.2"
+HIDDEN = "10.91.3.3"
 
 
 def sh(*command: str) -> None:
@@ -31,7 +33,7 @@ class Topology:
 
     def __init__(self, directory: Path) -> None:
         tag = f"klk{os.getpid() % 100000}"
-        self.names = {role: f"{tag}-{role}" for role in ("client", "middle", "private")}
+        self.names = {role: f"{tag}-{role}" for role in ("client", "middle", "private", "services")}
         self.resolv_conf = directory / "private-resolv.conf"
 
     def __enter__(self) -> Topology:
@@ -41,7 +43,7 @@ class Topology:
         middle = self.names["middle"]
         sh("ip", "netns", "exec", middle, "sysctl", "-qw", "net.ipv4.ip_forward=0")
         sh("ip", "-n", middle, "addr", "add", f"{PUBLIC}/32", "dev", "lo")
-        for role, address in (("client", CLIENT), ("private", PRIVATE)):
+        for role, address in (("client", CLIENT), ("private", CONNECTOR)):
             name = self.names[role]
             gateway = address.rsplit(".", 1)[0] + ".1"
             sh("ip", "-n", middle, "link", "add", f"to-{role}", "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -50,7 +52,12 @@ class Topology:
             sh("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
             sh("ip", "-n", name, "link", "set", "eth0", "up")
             sh("ip", "-n", name, "route", "add", f"{PUBLIC}/32", "via", gateway)
-        sh("ip", "-n", self.names["private"], "addr", "add", f"{HIDDEN}/24", "dev", "eth0")
+        private, services = self.names["private"], self.names["services"]
+        sh("ip", "-n", private, "link", "add", "inner", "type", "veth", "peer", "name", "eth0", "netns", services)
+        for name, link, addresses in ((private, "inner", ["10.91.3.1"]), (services, "eth0", [PRIVATE, HIDDEN])):
+            for address in addresses:
+                sh("ip", "-n", name, "addr", "add", f"{address}/24", "dev", link)
+            sh("ip", "-n", name, "link", "set", link, "up")
         self.resolv_conf.write_text(f"nameserver {PRIVATE}\n")
         return self
 
