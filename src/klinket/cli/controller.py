@@ -17,7 +17,8 @@ from klinket.cli import roles
 @click.option("--certificate", type=click.Path(path_type=Path, exists=True), help="TLS chain (PEM); default: own authority.")
 @click.option("--key", "private_key", type=click.Path(path_type=Path, exists=True), help="Its private key (PEM).")
 @click.option("--master-key-file", type=click.Path(path_type=Path), help="Seals keys at rest; made in --state by default.")
-@click.option("--with-relay", metavar="HOST:PORT", help="Run a relay beside, reached by everybody at this address.")
+@click.option("--with-relay", metavar="HOST:PORT", help="Run a relay beside; clients and connectors dial this address.")
+@click.option("--relay-listen", metavar="HOST:PORT", help="Where it listens; default: all addresses, or the IP of --with-relay.")
 @click.option("--grant-seconds", default=300, show_default=True, help="Life of a grant: the bound while a channel is down.")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
@@ -29,6 +30,7 @@ def controller(
     private_key: Path | None,
     master_key_file: Path | None,
     with_relay: str | None,
+    relay_listen: str | None,
     grant_seconds: int,
     log_level: str,
 ) -> None:
@@ -54,6 +56,7 @@ def controller(
         private_key=private_key,
         master_key_file=master_key_file,
         relay=HostPort.parse(with_relay) if with_relay else None,
+        relay_listen=HostPort.parse(relay_listen) if relay_listen else None,
         grant_seconds=grant_seconds,
     )
     roles.run_until_stopped(lambda stop: run(config, click.echo, stop))

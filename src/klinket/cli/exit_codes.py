@@ -26,6 +26,16 @@ EXIT_CODES: dict[str, int] = {
     "capture-impossible": 75,
     "session-ended": 76,
     "assertion-stale": 77,
+    "conflict": 80,
+    "not-found": 81,
+    "connector-tokens-dead": 82,
+    "connector-enrolled-elsewhere": 83,
+    "connector-too-old": 84,
+    "unreachable": 85,
+    "grant-expired": 86,
+    "cut": 87,
+    "address-forbidden": 88,
+    "authentication-failed": 65,
     "invalid-input": USAGE,
 }
 

@@ -19,6 +19,7 @@ class LazyCommands(click.Group):
         "connector": "connect a private network",
         "relay": "join clients with connectors",
         "controller": "decide who may reach what",
+        "issue": "make API and relay tokens on the controller's machine",
         "admin": "manage networks, connectors, resources, services, keys",
     }
 
@@ -69,13 +70,14 @@ def completion(shell: str) -> None:
 def main() -> None:
     """Run the command; klinket's own errors end with one line, a hint and a stable exit code."""
     from klinket.cli.exit_codes import INTERNAL, exit_code
-    from klinket.domain.errors import KlinketError
+    from klinket.domain.errors import InvalidInput, KlinketError
 
     try:
         klinket(prog_name="klinket")
     except KlinketError as error:
         word = getattr(getattr(error, "failure", None), "value", None) or error.code
-        print(f"klinket: {word}: {error.message}", file=sys.stderr)
+        where = f"{error.field}: " if isinstance(error, InvalidInput) else ""
+        print(f"klinket: {word}: {where}{error.message}", file=sys.stderr)
         if error.hint:
             print(f"  hint: {error.hint}", file=sys.stderr)
         sys.exit(exit_code(error))

@@ -12,6 +12,7 @@ from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
 from klinket.client.link import ConnectorLink, LinkLost
 from klinket.client.login import Session, log_in
+from klinket.domain.address import canonical_host
 from klinket.domain.errors import (
     AuthenticationFailed,
     ControllerUnreachable,
@@ -20,7 +21,7 @@ from klinket.domain.errors import (
     ProtocolError,
     SessionOver,
 )
-from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId
 from klinket.domain.resource import Resource
 from klinket.net.backoff import Backoff
@@ -252,7 +253,7 @@ class Client:
         if frame.type is not FrameType.FAIL:
             raise LinkLost("the connector's answer is not understood")
         told = Failure.decode(frame.content)
-        raise FlowRefused(told.failure, told.message, retry_after=told.retry_after)
+        raise FlowRefused(told.failure, told.message, hint=HINTS.get(told.failure), retry_after=told.retry_after)
 
     # ---- links
 
@@ -337,7 +338,7 @@ class Client:
             resource = self._core.find(text)
             host, colon, port = text.rpartition(":")
             if colon and port.isdigit():
-                (await self.open_stream(Destination(host, int(port), TransportProtocol.TCP))).abort()
+                (await self.open_stream(Destination(canonical_host(host), int(port), TransportProtocol.TCP))).abort()
             else:
                 await self._any_link(resource)
 

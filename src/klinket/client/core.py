@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from klinket.domain.address import canonical_host
 from klinket.domain.errors import FlowRefused, InvalidInput
-from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.flow import HINTS, Destination, FlowFailure
 from klinket.domain.grant import Denied, decide
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, RelayEntry
@@ -63,7 +63,7 @@ class ClientCore:
         expires_at = self.configuration.valid_until_ms / 1000
         decision = decide(self._index, destination, now=now, expires_at=expires_at)
         if isinstance(decision, Denied):
-            raise FlowRefused(decision.failure, decision.text)
+            raise FlowRefused(decision.failure, decision.text, hint=HINTS.get(decision.failure))
         return decision.resource
 
     def routes(self, resource: Resource, now: float) -> list[Route]:
@@ -85,7 +85,7 @@ class ClientCore:
             raise FlowRefused(
                 FlowFailure.NO_CONNECTOR,
                 f"no connector of the remote network of {resource.name!r} can be reached: {detail}",
-                hint="ask an admin to look at the connectors: klinket admin connector list",
+                hint=HINTS[FlowFailure.NO_CONNECTOR],
             )
         return routes
 

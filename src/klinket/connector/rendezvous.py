@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from klinket.connector.limits import MAX_IDLE, MIN_IDLE
 from klinket.connector.links import LinkServer
@@ -17,6 +18,8 @@ from klinket.wire.relay import RelayRole
 
 logger = logging.getLogger(__name__)
 
+#: A connection that ended sooner is replaced only after this time.
+SHORTEST_WAIT_SECONDS = 1.0
 #: Seconds after which the number of idle connections shrinks again.
 SHRINK_SECONDS = 30.0
 
@@ -78,11 +81,13 @@ class RelayPresence:
     async def _wait(self, waiting: IdleConnection, random: bytes) -> None:
         task = asyncio.current_task()
         assert task is not None
+        began = time.monotonic()
         try:
             sock = await waiting.paired()
         except Exception as error:
             logger.info("relay %s: a waiting connection ended: %s", self.relay.address, error)
-            await asyncio.sleep(self._backoff.next())
+            # Not the backoff: all that wait end together when a relay does, and would drive it to its maximum at once.
+            await asyncio.sleep(max(0.0, SHORTEST_WAIT_SECONDS - (time.monotonic() - began)))
             return
         finally:
             self._idle.discard(task)

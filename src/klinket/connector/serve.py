@@ -58,6 +58,8 @@ class Connector:
         self._head = (0, 0)
         self._cut_tokens: dict[int, str] = {}
         self._told_relays: list[int] = []
+        self._failure: KlinketError | None = None
+        self._failed = asyncio.Event()
         self._tasks = TaskSet("connector")
         self._channel = ConnectorChannel(
             config,
@@ -76,7 +78,7 @@ class Connector:
         """Serve until `stop` is set; then drain."""
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
-        await stop.wait()
+        await self._stopped_or_failed(stop)
         logger.info("stopping: no new flows; %d live ones have %.0f s", self._core.flows, DRAIN_SECONDS)
         self._links.drain()
         for presence in self._relays.values():
@@ -88,6 +90,14 @@ class Connector:
         await self._tasks.aclose()
         for presence in self._relays.values():
             await presence.aclose()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _stopped_or_failed(self, stop: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (stop, self._failed)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
     def _attached_relays(self) -> list[int]:
         return [id for id, presence in self._relays.items() if presence.attached]
@@ -106,14 +116,16 @@ class Connector:
                     self._clock.set(self._credentials.time_ms)
                     self._new_terminator()
                 await self._channel.attach(self._credentials, context)
-            except ConnectorTokensDead as error:
-                logger.error("%s; %s", error.message, error.hint)
-                self._credentials = None
-                await asyncio.sleep(DEAD_TOKENS_SECONDS)
             except AuthenticationFailed as error:
-                logger.error("%s; %s", error.message, error.hint)
+                logger.error("%s: %s; %s", error.code, error.message, error.hint)
                 self._credentials = None
-                await asyncio.sleep(backoff.next() + 5)
+                if self._configuration is None and isinstance(error, ConnectorTokensDead | enrol.EnrolmentRefused):
+                    # Nothing runs yet that could be kept: whoever started it should see it fail.
+                    self._failure = error
+                    self._failed.set()
+                    return
+                dead = isinstance(error, ConnectorTokensDead)
+                await asyncio.sleep(DEAD_TOKENS_SECONDS if dead else backoff.next() + 5)
             except KlinketError as error:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()

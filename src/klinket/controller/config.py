@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ class ControllerConfig:
     private_key: Path | None = None
     master_key_file: Path | None = None
     relay: HostPort | None = None
+    relay_listen: HostPort | None = None
     grant_seconds: int = DEFAULT_LIFETIME_SECONDS
 
     def __post_init__(self) -> None:
@@ -37,6 +39,17 @@ class ControllerConfig:
             raise InvalidInput("certificate", "--certificate and --key go together")
         if not MIN_GRANT_SECONDS <= self.grant_seconds <= MAX_LIFETIME_SECONDS:
             raise InvalidInput("grant-seconds", f"grants live {MIN_GRANT_SECONDS} to {MAX_LIFETIME_SECONDS} s")
+
+    @property
+    def relay_listens_on(self) -> HostPort | None:
+        """Return where the relay beside the controller listens: a name others dial need not be this machine's."""
+        if self.relay is None or self.relay_listen is not None:
+            return self.relay_listen
+        try:
+            ipaddress.ip_address(self.relay.host)
+        except ValueError:
+            return HostPort("0.0.0.0", self.relay.port)  # noqa: S104 - it is made to be reached
+        return self.relay
 
     @property
     def host_and_port(self) -> str:

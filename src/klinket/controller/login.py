@@ -15,7 +15,14 @@ from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.authority import AuthorityPurpose, parse_request
 from klinket.controller.throttle import LoginThrottle
 from klinket.controller.trust import KeyPurpose, Trust
-from klinket.domain.errors import AuthenticationFailed, InvalidInput, InvalidToken, KlinketError, ServiceKeyUnknown
+from klinket.domain.errors import (
+    AuthenticationFailed,
+    InvalidInput,
+    InvalidToken,
+    KlinketError,
+    ServiceKeyUnknown,
+    WrongSignature,
+)
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, ServiceAccountUuid, SessionId
 from klinket.wire import access_token, assertion, signing
@@ -122,7 +129,7 @@ class Logins:
         except KlinketError as error:
             if isinstance(error, AuthenticationFailed):
                 self._throttle.failed(address, time.monotonic())
-            code = error.code
+            code = "wrong-signature" if isinstance(error.__cause__, WrongSignature) else error.code
             logger.warning("login refused: %s, key %s, from %s", code, kid[:64] or "-", address)
             if kid:
                 await self._store.write(lambda tx: sessions.record_refusal(tx, kid, code, address))
@@ -159,15 +166,20 @@ class Logins:
             except AuthenticationFailed:
                 pass
             raise
-        verified = assertion.verify_assertion(
-            token,
-            signing.public_key_from_pem(key.public_key),
-            kid=kid,
-            account=ServiceAccountUuid(account.uuid),
-            audience=self._login_url,
-            now=self._clock(),
-            typ=typ,
-        )
+        try:
+            verified = assertion.verify_assertion(
+                token,
+                signing.public_key_from_pem(key.public_key),
+                kid=kid,
+                account=ServiceAccountUuid(account.uuid),
+                audience=self._login_url,
+                now=self._clock(),
+                typ=typ,
+            )
+        except WrongSignature as error:
+            # Whoever does not hold the key learns nothing of it, not even that it exists; the audit does.
+            raise ServiceKeyUnknown(sessions.UNKNOWN_KEY) from error
+        sessions.check_usable(key, round(self._clock() * 1000))
         return verified, account.name
 
     async def _begin(self, verified: Assertion, session_key: signing.PublicKey, facts: ClientFacts, address: str) -> LoginAnswer:

@@ -27,9 +27,10 @@ LOOK_SECONDS = 1.0
 class RelayProcess:
     """Keeps `klinket relay` running. One that an earlier controller left behind is kept: it holds live pairs."""
 
-    def __init__(self, config: ControllerConfig, address: HostPort, entropy: Callable[[int], bytes]) -> None:
+    def __init__(self, config: ControllerConfig, address: HostPort, listen: HostPort, entropy: Callable[[int], bytes]) -> None:
         self._config = config
         self._address = address
+        self._listen = listen
         self._entropy = entropy
         self._folder = config.state / "relay"
         self._process: asyncio.subprocess.Process | None = None
@@ -84,10 +85,10 @@ class RelayProcess:
             pass
 
     async def _answers(self) -> bool:
-        host = "127.0.0.1" if self._address.host in ("0.0.0.0", "::") else self._address.host  # noqa: S104 - compared only
+        host = "127.0.0.1" if self._listen.host in ("0.0.0.0", "::") else self._listen.host  # noqa: S104 - compared only
         try:
             async with asyncio.timeout(2):
-                _, writer = await asyncio.open_connection(host, self._address.port)
+                _, writer = await asyncio.open_connection(host, self._listen.port)
             writer.close()
         except OSError:
             return False
@@ -97,7 +98,7 @@ class RelayProcess:
         command = [
             sys.executable, "-m", "klinket", "relay",
             "--controller", self._config.public_url,
-            "--listen", str(self._address),
+            "--listen", str(self._listen),
             "--advertise", str(self._address),
             "--token-file", str(self._token_file),
             "--state", str(self._folder),

@@ -35,6 +35,7 @@ from klinket.domain.audit import SYSTEM, ActorType
 from klinket.net import clock, tls
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
+from klinket.wire.control import MAX_CONTROL_BYTES
 from klinket.wire.cut_token import sign_cut
 from klinket.wire.key_file import LOGIN_PATH
 
@@ -95,8 +96,8 @@ async def _serve(
     await _say_hello(config, store, announce)
     async with _web_server(app, config, context):
         tasks.start(_housekeeping(store, peers), "housekeeping")
-        if config.relay is not None:
-            beside = RelayProcess(config, config.relay, clock.entropy)
+        if config.relay is not None and config.relay_listens_on is not None:
+            beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
             await beside.prepare(store)
             tasks.start(beside.run(), "relay")
         await stop.wait()
@@ -115,7 +116,7 @@ async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSL
         http="httptools",
         ws="websockets-sansio",
         ws_per_message_deflate=False,
-        ws_max_size=1 << 20,
+        ws_max_size=MAX_CONTROL_BYTES,
         ws_ping_interval=20,
         ws_ping_timeout=20,
         backlog=4096,

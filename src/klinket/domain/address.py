@@ -20,7 +20,10 @@ INVALID_ADDRESS = "Invalid IP or FQDN"
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?", re.ASCII)
 _WILDCARD_LABEL = re.compile(r"[a-z0-9_*?-]+", re.ASCII)
-_LOOKS_NUMERIC = re.compile(r"[0-9.]+|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
+# Every label a number, also "0x7f.1": never a name, since resolvers read such texts as addresses.
+_LOOKS_NUMERIC = re.compile(
+    r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*|(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))*\.?", re.ASCII | re.IGNORECASE
+)
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -55,7 +58,7 @@ def _ascii_name(text: str, label_rule: re.Pattern[str], error: InvalidInput) -> 
         except UnicodeError:
             raise error from None
     name = name.lower()
-    if not name or len(name) > MAX_NAME_CHARS:
+    if not name or len(name) > MAX_NAME_CHARS or _LOOKS_NUMERIC.fullmatch(name):
         raise error
     for label in name.split("."):
         if len(label) > MAX_LABEL_CHARS or not label_rule.fullmatch(label):
@@ -105,10 +108,16 @@ class ResourceAddress:
         text = text.strip()
         error = InvalidInput("address", INVALID_ADDRESS, hint="give an IP, a CIDR range without host bits, or a name")
         if "/" in text:
+            if "%" in text:
+                raise error  # a scope, as in parse_ip
             try:
-                network = ipaddress.ip_network(text, strict=True)
+                network = ipaddress.ip_network(text, strict=False)
             except ValueError:
                 raise error from None
+            if str(network.network_address) != str(ipaddress.ip_interface(text).ip):
+                hint = f"{text[:80]} has host bits set: the range is {network}, the host alone {ipaddress.ip_interface(text).ip}"
+                raise InvalidInput("address", INVALID_ADDRESS, hint=hint)
+            network = _unmapped(network)
             if network.prefixlen == network.max_prefixlen:
                 return cls(text, AddressKind.IP, str(network.network_address), network)
             return cls(text, AddressKind.CIDR, str(network), network)
@@ -152,8 +161,19 @@ class ResourceAddress:
         return (0, 0)
 
 
+def _unmapped(network: IPNetwork) -> IPNetwork:
+    # IPv4 inside IPv6 is taken out, as parse_ip does with the hosts this network is compared with.
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped:
+        return ipaddress.IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    return network
+
+
 def _compile(name: str) -> re.Pattern[str]:
-    # Runs of stars are one star: `**` means no more, and would backtrack.
-    parts = re.split(r"(\*+|\?)", name)
-    text = "".join(".*" if part.startswith("*") else "." if part == "?" else re.escape(part) for part in parts if part)
-    return re.compile(text, re.ASCII)
+    # The first place where a part fits is as good as any later one, so the groups are atomic: no input makes it backtrack.
+    first, *rest = (
+        "".join("." if character == "?" else re.escape(character) for character in part) for part in re.split(r"\*+", name)
+    )
+    if not rest:
+        return re.compile(first, re.ASCII)
+    *middle, last = rest
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in middle) + ".*" + last, re.ASCII)

@@ -78,6 +78,10 @@ class InvalidToken(AuthenticationFailed):
     code = "invalid-token"
 
 
+class WrongSignature(InvalidToken):
+    """The token was not signed by the key it should be."""
+
+
 class ServiceKeyInvalid(AuthenticationFailed):
     """The key file cannot be read, or the key does not belong to this account or network."""
 

@@ -35,6 +35,18 @@ class FlowFailure(Enum):
     INTERNAL = "internal"
 
 
+#: What to do about a failure, where the one who sees it can do something.
+HINTS: dict[FlowFailure, str] = {
+    FlowFailure.NOT_GRANTED: "ask an admin to grant the resource, or the port, to this service account",
+    FlowFailure.NAME_NOT_FOUND: "check the resource's address: the connector's resolver must know it",
+    FlowFailure.REFUSED: "nothing listens on that port of the resource: check that the service runs",
+    FlowFailure.TIMED_OUT: "check that the resource is up and that no firewall stands between the connector and it",
+    FlowFailure.UNREACHABLE: "check the connector's routes to the resource",
+    FlowFailure.ADDRESS_FORBIDDEN: "make a resource for the IP address itself",
+    FlowFailure.NO_CONNECTOR: "ask an admin to look at the connectors: klinket admin connector list",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """Where a program wants to go. `host` is canonical: a lower-case name without final dot, or an address text."""

@@ -22,9 +22,15 @@ class PortRange:
 
     def __post_init__(self) -> None:
         if not MIN_PORT <= self.first <= MAX_PORT or not MIN_PORT <= self.last <= MAX_PORT:
-            raise InvalidInput("ports", f"port range {self.first}-{self.last}: ports are {MIN_PORT} to {MAX_PORT}")
+            raise InvalidInput(
+                "ports", f"port range {self.first}-{self.last}: ports are {MIN_PORT} to {MAX_PORT}", hint="443 or 8000-8999"
+            )
         if self.first > self.last:
-            raise InvalidInput("ports", f"port range {self.first}-{self.last}: the first port is above the last")
+            raise InvalidInput(
+                "ports",
+                f"port range {self.first}-{self.last}: the first port is above the last",
+                hint=f"{self.last}-{self.first}",
+            )
 
     @classmethod
     def parse(cls, text: str) -> PortRange:

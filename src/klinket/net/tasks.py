@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from klinket.domain.errors import KlinketError
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,7 +31,11 @@ class TaskSet:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, KlinketError):
+            logger.info("%s: %s", task.get_name(), error)  # expected, and told to whoever waits for it
+        else:
             logger.error("%s failed", task.get_name(), exc_info=error)
 
     def __len__(self) -> int:

@@ -320,5 +320,5 @@ def _decode(decoder: msgspec.json.Decoder[_T], text: str | bytes) -> _T:
         raise ProtocolError(f"control message of {len(text)} characters, the limit is {MAX_CONTROL_BYTES}")
     try:
         return decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ProtocolError(f"control message: {error}") from error

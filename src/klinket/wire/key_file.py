@@ -119,7 +119,10 @@ def parse_key_file(content: str | bytes) -> KeyFile:
 
 
 def _document(content: str | bytes) -> dict[str, Any]:
-    raw = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    try:
+        raw = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+    except UnicodeEncodeError:
+        raise ServiceKeyInvalid("key file: not JSON") from None
     if len(raw) > MAX_KEY_FILE_BYTES:
         raise ServiceKeyInvalid(f"key file: larger than {MAX_KEY_FILE_BYTES} bytes")
     raw = raw.removeprefix(b"\xef\xbb\xbf").strip()

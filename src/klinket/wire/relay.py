@@ -173,7 +173,7 @@ def decode_report(text: str | bytes) -> RelayReport:
     """Parse what a relay sent; raises ProtocolError."""
     try:
         return _reports.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ProtocolError(f"relay report: {error}") from error
 
 
@@ -181,5 +181,5 @@ def decode_configuration(text: str | bytes) -> RelayConfiguration:
     """Parse what the controller sent to a relay; raises ProtocolError."""
     try:
         return _configurations.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ProtocolError(f"relay configuration: {error}") from error

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -26,7 +26,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from klinket.domain.errors import InvalidToken
+from klinket.domain.errors import InvalidToken, WrongSignature
 from klinket.domain.identifiers import Thumbprint
 
 ALGORITHM = "ES256"
@@ -34,6 +34,8 @@ ALGORITHM = "ES256"
 MAX_TOKEN_CHARS = 16_384
 #: Seconds by which two clocks may differ.
 LEEWAY_SECONDS = 5.0
+#: Whole numbers of claims, either sign: what a signed 64-bit field holds.
+MAX_WHOLE = (1 << 63) - 1
 #: Keys of one set.
 MAX_KEYS = 64
 
@@ -55,7 +57,7 @@ def private_key_from_pem(pem: str | bytes) -> PrivateKey:
     """Return the P-256 private key of a PEM text; raises InvalidToken, which never holds the text."""
     try:
         key = load_pem_private_key(pem.encode() if isinstance(pem, str) else pem, password=None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidToken("not a private key in PEM (PKCS#8)") from error
     if not isinstance(key, PrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise InvalidToken("the private key is not ECDSA P-256")
@@ -71,7 +73,7 @@ def public_key_from_pem(pem: str | bytes) -> PublicKey:
     """Return the P-256 public key of a PEM text; raises InvalidToken."""
     try:
         key = load_pem_public_key(pem.encode() if isinstance(pem, str) else pem)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidToken("not a public key in PEM") from error
     if not isinstance(key, PublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise InvalidToken("the public key is not ECDSA P-256")
@@ -187,10 +189,12 @@ def verify_signature(token: str, key: PublicKey, typ: str, max_chars: int = MAX_
     if header.get("alg") != ALGORITHM or header.get("typ") != typ or "crit" in header:
         raise InvalidToken(f"not a {typ} token")
     try:
-        signed = jws.deserialize_compact(token, ECKey.import_key(key), algorithms=[ALGORITHM])
+        registry = jws.JWSRegistry(algorithms=[ALGORITHM])
+        registry.max_payload_length = max_chars  # its own limit is far below a large grant
+        signed = jws.deserialize_compact(token, ECKey.import_key(key), registry=registry)
         claims = json.loads(signed.payload or b"")
     except (JoseError, InvalidSignature, ValueError, TypeError, RecursionError) as error:
-        raise InvalidToken(f"the signature of the {typ} token is not valid") from error
+        raise WrongSignature(f"the signature of the {typ} token is not valid") from error
     if not isinstance(claims, dict):
         raise InvalidToken(f"the {typ} token holds no claims")
     return claims
@@ -230,9 +234,9 @@ def check_claims(claims: Mapping[str, Any], *, issuer: str, audience: str, now: 
 
 
 def whole(claims: Mapping[str, Any], name: str) -> int:
-    """Return a claim that must be a whole number; raises InvalidToken (booleans and texts are none)."""
+    """Return a claim that must be a whole number up to MAX_WHOLE; raises InvalidToken (booleans and texts are none)."""
     value = claims.get(name)
-    if type(value) is not int:
+    if type(value) is not int or abs(value) > MAX_WHOLE:
         raise InvalidToken(f"claim {name} is not a whole number")
     return value
 

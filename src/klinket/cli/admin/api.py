@@ -29,6 +29,12 @@ PAGE_NODES = 100
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
+class Missing(KlinketError):
+    """The API says that an object does not exist."""
+
+    code = NotFound.code
+
+
 @dataclass(frozen=True)
 class AdminApiClient:
     """Speaks to one controller. `url`: https URL without path; `authority`: path of a PEM file or None: the system's."""
@@ -49,7 +55,8 @@ class AdminApiClient:
         """Execute a mutation of one field and return its payload; raises Conflict with the API's text for ok=false."""
         payload: dict[str, Any] = self.execute(document, **variables)[field_name]
         if not payload["ok"]:
-            raise Conflict(str(payload["error"]))
+            text = str(payload["error"])
+            raise Missing(text) if "does not exist" in text else Conflict(text)
         return payload
 
     def nodes(self, field_name: str, selection: str, arguments: str = "") -> Iterator[dict[str, Any]]:

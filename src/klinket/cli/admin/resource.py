@@ -10,7 +10,9 @@ from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient, find
 from klinket.cli.admin.network import find_network
 from klinket.cli.admin.output import show_object, show_rows, told
+from klinket.domain.address import ResourceAddress
 from klinket.domain.errors import InvalidInput
+from klinket.domain.ports import PortRange
 
 PROTOCOL = "policy ports { start end }"
 SELECTION = (
@@ -36,14 +38,20 @@ def parse_ports(option: str, text: str) -> dict[str, Any]:
         return {"policy": "ALLOW_ALL", "ports": []}
     if text == "none":
         return {"policy": "RESTRICTED", "ports": []}
-    spans = []
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        try:
-            spans.append({"start": int(first), "end": int(last or first)})
-        except ValueError as error:
-            raise InvalidInput(option, f"--{option} {text}: not a list of ports", hint=PORTS_HELP) from error
-    return {"policy": "RESTRICTED", "ports": spans}
+    try:
+        spans = [PortRange.parse(part) for part in text.split(",")]
+    except InvalidInput as error:
+        raise InvalidInput(f"--{option}", error.message, hint=error.hint or PORTS_HELP) from error
+    return {"policy": "RESTRICTED", "ports": [{"start": span.first, "end": span.last} for span in spans]}
+
+
+def checked_address(text: str) -> str:
+    """Return the address as it was given; raises InvalidInput naming the option."""
+    try:
+        ResourceAddress.parse(text)
+    except InvalidInput as error:
+        raise InvalidInput("--address", error.message, hint=error.hint) from error
+    return text
 
 
 def protocols_of(tcp: str | None, udp: str | None, icmp: bool | None) -> dict[str, Any] | None:
@@ -112,7 +120,7 @@ def create(
         " { resourceCreate(name: $name, address: $address, remoteNetworkId: $network, alias: $alias,"
         " protocols: $protocols) { ok error entity { id name } } }",
         name=name,
-        address=address,
+        address=checked_address(address),
         network=find_network(api, network)["id"],
         alias=alias,
         protocols=protocols_of(tcp, udp, icmp),

@@ -26,20 +26,21 @@ from klinket.wire.assertion import Assertion
 MAX_SESSIONS_PER_ACCOUNT = 1_000
 #: Milliseconds after which the seat of a session that is not attached is free again.
 SEAT_MS = 60_000
+#: The same words whatever is wrong.
+UNKNOWN_KEY = "no such service key"
 #: Milliseconds after its end, or after its last possible certificate, at which a session is forgotten.
 FORGET_SESSION_MS = 7 * 24 * 3_600_000
 
 
 def key_for_login(tx: Transaction, kid: Kid) -> tuple[ServiceKeyRow, ServiceAccountRow]:
-    """Return key and account a login names; raises ServiceKeyUnknown, ServiceKeyRevoked or ServiceKeyExpired."""
+    """Return key and account a login names, usable or not: that is told to the key's holder only. Raises ServiceKeyUnknown."""
     found = tx.service_keys.find(kid=kid)
     if not found:
-        raise ServiceKeyUnknown("no such service key")
+        raise ServiceKeyUnknown(UNKNOWN_KEY)
     row = found[0]
     account = tx.service_accounts.get(row.service_account_id)
     if account is None:
-        raise ServiceKeyUnknown("no such service key")
-    check_usable(row, tx.now_ms)
+        raise ServiceKeyUnknown(UNKNOWN_KEY)
     return row, account
 
 
@@ -71,6 +72,7 @@ def begin(
     Raises ServiceKeyUnknown, ServiceKeyRevoked, ServiceKeyExpired, AssertionReplayed, Throttled.
     """
     key, account = key_for_login(tx, assertion.kid)
+    check_usable(key, tx.now_ms)
     tx.used_assertions.remove_below("expires_at_ms", tx.now_ms - 60_000)
     try:
         tx.used_assertions.add(kid=assertion.kid, jti=assertion.jti, expires_at_ms=round(assertion.expires_at * 1000))

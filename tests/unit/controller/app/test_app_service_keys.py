@@ -172,7 +172,7 @@ async def test_deleting_an_account_ends_all_its_keys_sessions_and_access(invento
 async def test_a_revoked_key_cannot_begin_a_session(inventory: Inventory) -> None:
     key = await in_state(inventory, KeyState.REVOKED)
     with pytest.raises(Exception, match="was revoked"):
-        await inventory.read(lambda tx: sessions.key_for_login(tx, Kid(key.kid)))
+        await inventory.read(lambda tx: sessions.check_usable(sessions.key_for_login(tx, Kid(key.kid))[0], tx.now_ms))
 
 
 async def test_the_audit_tells_who_did_what_to_which_key_and_nothing_secret(inventory: Inventory) -> None:

@@ -31,6 +31,7 @@ _VERDICTS: dict[FlowFailure, tuple[Verdict, int]] = {
     FlowFailure.UNREACHABLE: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
     FlowFailure.NAME_NOT_FOUND: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
     FlowFailure.NO_CONNECTOR: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
+    FlowFailure.DRAINING: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
     FlowFailure.CONTROLLER_UNREACHABLE: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
 }
 _REFUSE = (Verdict.ACCEPT, rules.MARK_REFUSE)

@@ -1,0 +1,70 @@
+"""`klinket issue`: tokens made on the controller's own machine, by whoever may write its state folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from klinket.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from klinket.controller.app.ports import Transaction
+
+_STATE = click.option("--state", required=True, type=click.Path(path_type=Path), help="The controller's state folder.")
+
+
+@click.group()
+def issue() -> None:
+    """Issue tokens on the controller's own machine; it may be running."""
+
+
+def _issue(state: Path, make: Callable[[Transaction], str]) -> None:
+    from klinket.controller.store.engine import SqliteStore
+    from klinket.net import clock
+
+    database = state / "klinket.db"
+    if not database.exists():
+        hint = "give the --state of `klinket controller`, which makes it at its first start"
+        raise InvalidInput("--state", f"no controller's database in {state}", hint=hint)
+    store = SqliteStore(database, clock.wall)
+    try:
+        token = asyncio.run(store.write(make))
+    finally:
+        store.close()
+    click.echo(token)
+
+
+@issue.command("api-token")
+@click.argument("name")
+@_STATE
+def api_token(name: str, state: Path) -> None:
+    """Print a new API token with all scopes, for example when the one of the first start was lost.
+
+    \b
+    example: klinket issue api-token recovery --state /var/lib/klinket
+    """
+    from klinket.controller.app import api_tokens
+    from klinket.domain.audit import SYSTEM
+    from klinket.net.clock import entropy
+
+    _issue(state, lambda tx: api_tokens.create(tx, SYSTEM, name=name, scopes=api_tokens.ALL_SCOPES, entropy=entropy)[1])
+
+
+@issue.command("relay-token")
+@click.argument("name")
+@_STATE
+def relay_token(name: str, state: Path) -> None:
+    """Print a new token for the relay NAME, which is made if it is new; an earlier token of it is dead.
+
+    \b
+    example: klinket issue relay-token frankfurt-1 --state /var/lib/klinket > relay-token
+    """
+    from klinket.controller.app import relays
+    from klinket.domain.audit import SYSTEM
+    from klinket.net.clock import entropy
+
+    _issue(state, lambda tx: relays.create_or_replace(tx, SYSTEM, name=name, entropy=entropy)[1])
