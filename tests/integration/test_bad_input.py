@@ -380,7 +380,7 @@ def test_bad_input_is_named_logged_and_leaks_nothing(loopback: Loopback, row: Ro
         assert words in outcome.evidence, f"no log or audit line holds {words!r}"
     pem_lines = key_document(loopback)["private_key"].strip().splitlines()[1:-1]
     for text in (outcome.text, outcome.evidence):
-        assert not text.partition("Traceback")[2][:3000]
+        assert "Traceback" not in text
         assert "PRIVATE KEY" not in text
         assert not any(line in text for line in pem_lines)
     loopback.wait_until_reachable()  # nothing was lost

@@ -55,11 +55,17 @@ class ClientCore:
         self._configuration, self._index = configuration, index
 
     def resource_for(self, host: str) -> Resource | None:
-        """Return the granted resource that serves a canonical host."""
+        """Return the granted resource that serves a canonical host; raises FlowRefused before the first configuration.
+
+        Until it has come nobody knows what is klinket's business, so nothing may go past it.
+        """
+        if self._configuration is None:
+            raise FlowRefused(FlowFailure.CONTROLLER_UNREACHABLE, "not online yet: the controller has not answered")
         return self._index.lookup(host)
 
     def decide(self, destination: Destination, now: float) -> Resource:
         """Return the resource of an allowed flow; raises FlowRefused. The client checks every flow, as the connector does."""
+        self.resource_for(destination.host)
         expires_at = self.configuration.valid_until_ms / 1000
         decision = decide(self._index, destination, now=now, expires_at=expires_at)
         if isinstance(decision, Denied):

@@ -48,7 +48,10 @@ class FlowOpener(Protocol):
     """The part of a client that opens flows. Every refusal is FlowRefused with a FlowFailure."""
 
     def resource_for(self, host: str) -> Resource | None:
-        """Return the granted resource that serves this canonical name or address, or None: not klinket's business."""
+        """Return the granted resource that serves this canonical name or address, or None: not klinket's business.
+
+        Raises FlowRefused while that is not known yet.
+        """
 
     async def open_stream(self, destination: Destination) -> OpenedFlow:
         """Open a TCP flow; returns when the target has accepted, raises FlowRefused with the target's answer."""
