@@ -25,6 +25,9 @@ class Repository(Protocol[R]):
     def find(self, **equal: Any) -> list[R]:
         """Return the rows that meet all conditions, by primary key."""
 
+    def since(self, column: str, least: int) -> list[R]:
+        """Return the rows whose `column` is at least `least`."""
+
     def newest(self, limit: int, **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the newest first."""
 

@@ -22,6 +22,10 @@ from klinket.domain.identifiers import Kid, RemoteNetworkId, ServiceAccountUuid
 from klinket.domain.resource import Resource
 
 
+#: Milliseconds for which an ended session is remembered: longer than any certificate or token of it could live.
+ENDED_MS = 2 * 3_600_000
+
+
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
     """What counts of a service key."""
@@ -104,6 +108,6 @@ def take(tx: Transaction) -> Snapshot:
         keys,
         {network: tuple(rows) for network, rows in connectors.items()},
         tuple(row for row in tx.relays.find() if row.address and row.certificate_sha256),
-        frozenset(row.id for row in tx.sessions.newest(100_000) if row.ended_at_ms is not None),
+        frozenset(row.id for row in tx.sessions.since("ended_at_ms", now_ms - ENDED_MS)),
         tuple(sorted(expiries)),
     )

@@ -55,6 +55,11 @@ class SqlRepository(Generic[R]):
         query = select(*self._columns).where(*self._conditions(equal)).order_by(self._key.desc()).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
+    def since(self, column: str, least: int) -> list[R]:
+        """Return the rows whose `column` is at least `least`, by primary key; those without a value are none of them."""
+        query = select(*self._columns).where(self._table.c[column] >= least).order_by(self._key)
+        return [self._made(found) for found in self._connection.execute(query)]
+
     def add(self, **values: Any) -> R:
         """Insert a row and return it; raises Conflict."""
         for name in ("created_at_ms", "updated_at_ms"):
