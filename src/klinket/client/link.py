@@ -23,7 +23,7 @@ from klinket.wire import link_control
 from klinket.wire.control import ConnectorEntry
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.link import Link
-from klinket.wire.link_control import Drain, FlowsEnded, GrantAccepted, GrantRefused
+from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.relay import RelayError
 
@@ -135,8 +135,6 @@ class ConnectorLink:
                     case Drain():
                         logger.info("connector %s is being stopped: new flows go elsewhere", self.connector.name)
                         self.usable = False
-                    case FlowsEnded() as ended:
-                        logger.info("connector %s ended %d flows: %s", self.connector.name, len(ended.flows), ended.code)
         except (OSError, ProtocolError) as error:
             logger.debug("the control pipe with %s ended: %s", self.connector.name, error)
         finally:

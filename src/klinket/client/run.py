@@ -67,7 +67,7 @@ class _Run:
         self._command = forked
         self._tasks = TaskSet("run")
         self._deadline = time.monotonic() + settings.timeout
-        self._waiting_for = "the controller"
+        self._waiting_for = "the controller has not answered yet"
         self._stopped_by: int | None = None
 
     async def main(self) -> int:
@@ -130,7 +130,7 @@ class _Run:
                 delay = max(backoff.next(), error.retry_after or 0.0)
                 if time.monotonic() + delay > self._deadline:
                     raise
-                self._waiting_for = f"the controller: {error.message}"
+                self._waiting_for = error.message
                 await asyncio.sleep(delay)
 
     async def _until_ready(self, client: Client) -> None:
@@ -146,7 +146,7 @@ class _Run:
         await asyncio.sleep(PATIENCE_SECONDS)
         while self._waiting_for:
             left = max(0.0, self._deadline - time.monotonic())
-            tell(f"klinket: waiting for {self._waiting_for} (giving up in {left:.0f} s)")
+            tell(f"klinket: waiting: {self._waiting_for} (giving up in {left:.0f} s)")
             await asyncio.sleep(REMIND_SECONDS)
 
     def _pass_signals_on(self, starting: asyncio.Task[int]) -> None:

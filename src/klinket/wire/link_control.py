@@ -39,13 +39,6 @@ class GrantRefused(LinkMessage, frozen=True, kw_only=True, tag="grant-refused"):
     message: str
 
 
-class FlowsEnded(LinkMessage, frozen=True, kw_only=True, tag="flows-ended"):
-    """Connector: these flows were ended, and why (a FlowFailure word)."""
-
-    flows: list[str]
-    code: str
-
-
 class Drain(LinkMessage, frozen=True, kw_only=True, tag="drain"):
     """Connector: open new flows elsewhere; this one is going away."""
 
@@ -55,7 +48,7 @@ PART_CHARS = 128 * 1024
 MAX_PARTS = 32
 
 FromClient = PresentGrant | CloseLink
-FromConnector = GrantAccepted | GrantRefused | FlowsEnded | Drain
+FromConnector = GrantAccepted | GrantRefused | Drain
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _from_client: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)

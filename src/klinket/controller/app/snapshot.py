@@ -21,7 +21,6 @@ from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, RemoteNetworkId, ServiceAccountUuid
 from klinket.domain.resource import Resource
 
-
 #: Milliseconds for which an ended session is remembered: longer than any certificate or token of it could live.
 ENDED_MS = 2 * 3_600_000
 

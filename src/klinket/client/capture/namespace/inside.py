@@ -101,7 +101,7 @@ def _step(what: str, hint: str, action: Callable[[], object]) -> None:
     try:
         action()
     except OSError as error:
-        raise StepFailed(f"{what}: {error.strerror or error} ({hint})") from error
+        raise StepFailed(f"{what}: {hint} ({error.strerror or error})") from error
 
 
 def _own_namespaces(uid: int, gid: int) -> None:
