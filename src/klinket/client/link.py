@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from klinket.client.core import ClientCore
-from klinket.domain.errors import ConnectorTokensDead, FlowRefused, KlinketError, ProtocolError
+from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId
 from klinket.net import pipe as pipes
@@ -98,7 +98,9 @@ class ConnectorLink:
             raise LinkLost(f"connector {connector.name} did not answer within {LINK_SECONDS:.0f} s") from error
         except OSError as error:
             raise LinkLost(f"connector {connector.name}: {error}") from error
-        except (ProtocolError, RelayError, ConnectorTokensDead) as error:
+        except FlowRefused:
+            raise
+        except KlinketError as error:
             raise LinkLost(f"connector {connector.name}: {error.message}") from error
 
     @property
@@ -183,7 +185,7 @@ class ConnectorLink:
             except BaseException:
                 sock.close()
                 raise
-        except (OSError, ProtocolError, RelayError) as error:
+        except (OSError, KlinketError) as error:
             raise LinkLost(f"connector {self.connector.name}: {error}") from error
 
     def give_back(self, pipe: SealedPipe) -> None:

@@ -13,6 +13,8 @@ from klinket.controller.sealing import MasterKey
 from klinket.wire import signing
 from klinket.wire.signing import KeySet, SigningKey
 
+#: Milliseconds after which a signing key is replaced, at the controller's next start.
+ROTATE_MS = 90 * 24 * 3_600_000
 #: Milliseconds a retired signing key still verifies: longer than what it signed lives.
 RETIRED_MS = 8 * 24 * 3_600_000
 
@@ -61,7 +63,8 @@ def _load_or_make(tx: Transaction, master: MasterKey, network: str, entropy: Cal
             row = tx.authorities.add(purpose=purpose.value, certificate=made.certificate_pem, sealed=sealed)
         authorities[purpose] = _opened(row.certificate, row.sealed, purpose, master)
     for key_purpose in KeyPurpose:
-        if not tx.signing_keys.find(purpose=key_purpose.value, retired_at_ms=None):
+        current = tx.signing_keys.find(purpose=key_purpose.value, retired_at_ms=None)
+        if all(row.created_at_ms < tx.now_ms - ROTATE_MS for row in current):
             rotate(tx, master, key_purpose, entropy)
     return Trust(network, authorities, *_signing_keys(tx, master))
 
