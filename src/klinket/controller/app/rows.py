@@ -36,6 +36,15 @@ class ConnectorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SecurityPolicyRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    policy_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceRow:
     id: int
     created_at_ms: int
@@ -53,6 +62,7 @@ class ResourceRow:
     approval_mode: str
     access_mode: str
     access_duration_seconds: int | None
+    security_policy_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,77 @@ class AccessRow:
     resource_id: int
     service_account_id: int
     expires_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    origin_id: str | None
+    is_active: bool
+    group_type: str
+    security_policy_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    email: str
+    first_name: str | None
+    last_name: str | None
+    state: str
+    role: str
+    user_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMemberRow:
+    id: int
+    group_id: int
+    user_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAccessRow:
+    """What is None is as set on the resource."""
+
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    resource_id: int
+    group_id: int
+    expires_at_ms: int | None
+    security_policy_id: int | None
+    approval_mode: str | None
+    access_mode: str | None
+    access_duration_seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """`facts`: what a client reported, under the names of the Admin API."""
+
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    user_id: int | None
+    is_trusted: bool
+    active_state: str
+    os_name: str | None
+    serial_number: str | None
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SerialNumberRow:
+    id: int
+    created_at_ms: int
+    serial_number: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +229,9 @@ class ApiTokenRow:
     token_hash: str = field(repr=False)
     scopes: list[str]
     is_enabled: bool
+    expires_at_ms: int | None
+    allowed_ranges: list[str]
+    last_used_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)

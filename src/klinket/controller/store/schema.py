@@ -50,6 +50,10 @@ def _needs(column: str, table: str) -> Column[int]:
     return Column(column, Integer, ForeignKey(f"{table}.id", ondelete="RESTRICT"), nullable=False)
 
 
+def _may_have(column: str, table: str) -> Column[int]:
+    return Column(column, Integer, ForeignKey(f"{table}.id", ondelete="RESTRICT"))
+
+
 head = Table(
     "head",
     metadata,
@@ -94,6 +98,17 @@ connectors = Table(
     sqlite_autoincrement=True,
 )
 
+security_policies = Table(
+    "security_policies",
+    metadata,
+    _id(),
+    *_times(),
+    _name(),
+    Column("policy_type", String(20), nullable=False),
+    UniqueConstraint("name"),
+    sqlite_autoincrement=True,
+)
+
 resources = Table(
     "resources",
     metadata,
@@ -112,6 +127,7 @@ resources = Table(
     Column("approval_mode", String(20), nullable=False),
     Column("access_mode", String(20), nullable=False),
     Column("access_duration_seconds", Integer),
+    _may_have("security_policy_id", "security_policies"),
     UniqueConstraint("alias"),
     Index(None, "remote_network_id"),
     sqlite_autoincrement=True,
@@ -156,6 +172,89 @@ access = Table(
     Column("expires_at_ms", BigInteger),
     UniqueConstraint("resource_id", "service_account_id"),
     Index(None, "service_account_id"),
+    sqlite_autoincrement=True,
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    _id(),
+    *_times(),
+    _name(),
+    Column("origin_id", String(255)),
+    Column("is_active", Boolean, nullable=False),
+    Column("group_type", String(20), nullable=False),
+    _may_have("security_policy_id", "security_policies"),
+    UniqueConstraint("name"),
+    sqlite_autoincrement=True,
+)
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    *_times(),
+    Column("email", String(254), nullable=False),
+    Column("first_name", String(255)),
+    Column("last_name", String(255)),
+    Column("state", String(20), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("user_type", String(20), nullable=False),
+    UniqueConstraint("email"),
+    sqlite_autoincrement=True,
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    _id(),
+    _needs("group_id", "groups"),
+    _needs("user_id", "users"),
+    UniqueConstraint("group_id", "user_id"),
+    Index(None, "user_id"),
+)
+
+group_access = Table(
+    "group_access",
+    metadata,
+    _id(),
+    *_times(),
+    _needs("resource_id", "resources"),
+    _needs("group_id", "groups"),
+    Column("expires_at_ms", BigInteger),
+    _may_have("security_policy_id", "security_policies"),
+    Column("approval_mode", String(20)),
+    Column("access_mode", String(20)),
+    Column("access_duration_seconds", Integer),
+    UniqueConstraint("resource_id", "group_id"),
+    Index(None, "group_id"),
+    sqlite_autoincrement=True,
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    _id(),
+    *_times(),
+    _name(),
+    _may_have("user_id", "users"),
+    Column("is_trusted", Boolean, nullable=False),
+    Column("active_state", String(20), nullable=False),
+    Column("os_name", String(20)),
+    Column("serial_number", String(255)),
+    Column("facts", JSON, nullable=False),
+    Index(None, "serial_number"),
+    Index(None, "user_id"),
+    sqlite_autoincrement=True,
+)
+
+serial_numbers = Table(
+    "serial_numbers",
+    metadata,
+    _id(),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("serial_number", String(255), nullable=False),
+    UniqueConstraint("serial_number"),
     sqlite_autoincrement=True,
 )
 
@@ -230,6 +329,9 @@ api_tokens = Table(
     Column("token_hash", String(64), nullable=False),
     Column("scopes", JSON, nullable=False),
     Column("is_enabled", Boolean, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("allowed_ranges", JSON, nullable=False),
+    Column("last_used_ms", BigInteger),
     UniqueConstraint("name"),
     UniqueConstraint("token_hash"),
     sqlite_autoincrement=True,

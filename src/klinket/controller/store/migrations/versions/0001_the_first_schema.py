@@ -23,6 +23,9 @@ def upgrade() -> None:
         sa.Column("token_hash", sa.String(length=64), nullable=False),
         sa.Column("scopes", sa.JSON(), nullable=False),
         sa.Column("is_enabled", sa.Boolean(), nullable=False),
+        sa.Column("expires_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("allowed_ranges", sa.JSON(), nullable=False),
+        sa.Column("last_used_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_tokens")),
         sa.UniqueConstraint("name", name=op.f("uq_api_tokens_name")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_api_tokens_token_hash")),
@@ -39,9 +42,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
         sqlite_autoincrement=True,
     )
-    with op.batch_alter_table("audit_events", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_audit_events_time_ms"), ["time_ms"], unique=False)
-
+    op.create_index(op.f("ix_audit_events_time_ms"), "audit_events", ["time_ms"], unique=False)
     op.create_table(
         "authorities",
         sa.Column("purpose", sa.String(length=20), nullable=False),
@@ -63,9 +64,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_cuts")),
         sqlite_autoincrement=True,
     )
-    with op.batch_alter_table("cuts", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_cuts_created_at_ms"), ["created_at_ms"], unique=False)
-
+    op.create_index(op.f("ix_cuts_created_at_ms"), "cuts", ["created_at_ms"], unique=False)
     op.create_table(
         "flow_events",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -77,9 +76,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_flow_events")),
         sa.UniqueConstraint("connector_id", "batch", "number", name=op.f("uq_flow_events_connector_id")),
     )
-    with op.batch_alter_table("flow_events", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_flow_events_time_ms"), ["time_ms"], unique=False)
-
+    op.create_index(op.f("ix_flow_events_time_ms"), "flow_events", ["time_ms"], unique=False)
     op.create_table(
         "head",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -116,6 +113,26 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "security_policies",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("policy_type", sa.String(length=20), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_security_policies")),
+        sa.UniqueConstraint("name", name=op.f("uq_security_policies_name")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "serial_numbers",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("serial_number", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_serial_numbers")),
+        sa.UniqueConstraint("serial_number", name=op.f("uq_serial_numbers_serial_number")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
         "service_accounts",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
@@ -141,10 +158,8 @@ def upgrade() -> None:
         sa.Column("end_reason", sa.String(length=40), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sessions")),
     )
-    with op.batch_alter_table("sessions", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_sessions_service_account_id"), ["service_account_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_sessions_service_key_id"), ["service_key_id"], unique=False)
-
+    op.create_index(op.f("ix_sessions_service_account_id"), "sessions", ["service_account_id"], unique=False)
+    op.create_index(op.f("ix_sessions_service_key_id"), "sessions", ["service_key_id"], unique=False)
     op.create_table(
         "signing_keys",
         sa.Column("kid", sa.String(length=64), nullable=False),
@@ -164,9 +179,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_used_assertions")),
         sa.UniqueConstraint("kid", "jti", name=op.f("uq_used_assertions_kid")),
     )
-    with op.batch_alter_table("used_assertions", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_used_assertions_expires_at_ms"), ["expires_at_ms"], unique=False)
-
+    op.create_index(op.f("ix_used_assertions_expires_at_ms"), "used_assertions", ["expires_at_ms"], unique=False)
+    op.create_table(
+        "users",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("email", sa.String(length=254), nullable=False),
+        sa.Column("first_name", sa.String(length=255), nullable=True),
+        sa.Column("last_name", sa.String(length=255), nullable=True),
+        sa.Column("state", sa.String(length=20), nullable=False),
+        sa.Column("role", sa.String(length=20), nullable=False),
+        sa.Column("user_type", sa.String(length=20), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        sa.UniqueConstraint("email", name=op.f("uq_users_email")),
+        sqlite_autoincrement=True,
+    )
     op.create_table(
         "connectors",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -191,9 +219,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_connectors_name")),
         sqlite_autoincrement=True,
     )
-    with op.batch_alter_table("connectors", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_connectors_remote_network_id"), ["remote_network_id"], unique=False)
-
+    op.create_index(op.f("ix_connectors_remote_network_id"), "connectors", ["remote_network_id"], unique=False)
     op.create_table(
         "cut_receipts",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -208,6 +234,41 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["cut_id"], ["cuts.id"], name=op.f("fk_cut_receipts_cut_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_cut_receipts")),
         sa.UniqueConstraint("cut_id", "connector_id", name=op.f("uq_cut_receipts_cut_id")),
+    )
+    op.create_table(
+        "devices",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=True),
+        sa.Column("is_trusted", sa.Boolean(), nullable=False),
+        sa.Column("active_state", sa.String(length=20), nullable=False),
+        sa.Column("os_name", sa.String(length=20), nullable=True),
+        sa.Column("serial_number", sa.String(length=255), nullable=True),
+        sa.Column("facts", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_devices_user_id"), ondelete="RESTRICT"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_devices")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(op.f("ix_devices_serial_number"), "devices", ["serial_number"], unique=False)
+    op.create_index(op.f("ix_devices_user_id"), "devices", ["user_id"], unique=False)
+    op.create_table(
+        "groups",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("origin_id", sa.String(length=255), nullable=True),
+        sa.Column("is_active", sa.Boolean(), nullable=False),
+        sa.Column("group_type", sa.String(length=20), nullable=False),
+        sa.Column("security_policy_id", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["security_policy_id"], ["security_policies.id"], name=op.f("fk_groups_security_policy_id"), ondelete="RESTRICT"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_groups")),
+        sa.UniqueConstraint("name", name=op.f("uq_groups_name")),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "resources",
@@ -227,16 +288,18 @@ def upgrade() -> None:
         sa.Column("approval_mode", sa.String(length=20), nullable=False),
         sa.Column("access_mode", sa.String(length=20), nullable=False),
         sa.Column("access_duration_seconds", sa.Integer(), nullable=True),
+        sa.Column("security_policy_id", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(
             ["remote_network_id"], ["remote_networks.id"], name=op.f("fk_resources_remote_network_id"), ondelete="RESTRICT"
+        ),
+        sa.ForeignKeyConstraint(
+            ["security_policy_id"], ["security_policies.id"], name=op.f("fk_resources_security_policy_id"), ondelete="RESTRICT"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_resources")),
         sa.UniqueConstraint("alias", name=op.f("uq_resources_alias")),
         sqlite_autoincrement=True,
     )
-    with op.batch_alter_table("resources", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_resources_remote_network_id"), ["remote_network_id"], unique=False)
-
+    op.create_index(op.f("ix_resources_remote_network_id"), "resources", ["remote_network_id"], unique=False)
     op.create_table(
         "service_keys",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -256,9 +319,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("kid", name=op.f("uq_service_keys_kid")),
         sqlite_autoincrement=True,
     )
-    with op.batch_alter_table("service_keys", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_service_keys_service_account_id"), ["service_account_id"], unique=False)
-
+    op.create_index(op.f("ix_service_keys_service_account_id"), "service_keys", ["service_account_id"], unique=False)
     op.create_table(
         "access",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -275,58 +336,38 @@ def upgrade() -> None:
         sa.UniqueConstraint("resource_id", "service_account_id", name=op.f("uq_access_resource_id")),
         sqlite_autoincrement=True,
     )
-    with op.batch_alter_table("access", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_access_service_account_id"), ["service_account_id"], unique=False)
-
-    # ### end Alembic commands ###
-
-
-def downgrade() -> None:
-    """Undo this migration."""
-    # ### commands auto generated by Alembic - please adjust! ###
-    with op.batch_alter_table("access", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_access_service_account_id"))
-
-    op.drop_table("access")
-    with op.batch_alter_table("service_keys", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_service_keys_service_account_id"))
-
-    op.drop_table("service_keys")
-    with op.batch_alter_table("resources", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_resources_remote_network_id"))
-
-    op.drop_table("resources")
-    op.drop_table("cut_receipts")
-    with op.batch_alter_table("connectors", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_connectors_remote_network_id"))
-
-    op.drop_table("connectors")
-    with op.batch_alter_table("used_assertions", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_used_assertions_expires_at_ms"))
-
-    op.drop_table("used_assertions")
-    op.drop_table("signing_keys")
-    with op.batch_alter_table("sessions", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_sessions_service_key_id"))
-        batch_op.drop_index(batch_op.f("ix_sessions_service_account_id"))
-
-    op.drop_table("sessions")
-    op.drop_table("service_accounts")
-    op.drop_table("remote_networks")
-    op.drop_table("relays")
-    op.drop_table("head")
-    with op.batch_alter_table("flow_events", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_flow_events_time_ms"))
-
-    op.drop_table("flow_events")
-    with op.batch_alter_table("cuts", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_cuts_created_at_ms"))
-
-    op.drop_table("cuts")
-    op.drop_table("authorities")
-    with op.batch_alter_table("audit_events", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_audit_events_time_ms"))
-
-    op.drop_table("audit_events")
-    op.drop_table("api_tokens")
+    op.create_index(op.f("ix_access_service_account_id"), "access", ["service_account_id"], unique=False)
+    op.create_table(
+        "group_access",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("resource_id", sa.Integer(), nullable=False),
+        sa.Column("group_id", sa.Integer(), nullable=False),
+        sa.Column("expires_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("security_policy_id", sa.Integer(), nullable=True),
+        sa.Column("approval_mode", sa.String(length=20), nullable=True),
+        sa.Column("access_mode", sa.String(length=20), nullable=True),
+        sa.Column("access_duration_seconds", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["group_id"], ["groups.id"], name=op.f("fk_group_access_group_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["resource_id"], ["resources.id"], name=op.f("fk_group_access_resource_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(
+            ["security_policy_id"], ["security_policies.id"], name=op.f("fk_group_access_security_policy_id"), ondelete="RESTRICT"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_group_access")),
+        sa.UniqueConstraint("resource_id", "group_id", name=op.f("uq_group_access_resource_id")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(op.f("ix_group_access_group_id"), "group_access", ["group_id"], unique=False)
+    op.create_table(
+        "group_members",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("group_id", sa.Integer(), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["group_id"], ["groups.id"], name=op.f("fk_group_members_group_id"), ondelete="RESTRICT"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_group_members_user_id"), ondelete="RESTRICT"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_group_members")),
+        sa.UniqueConstraint("group_id", "user_id", name=op.f("uq_group_members_group_id")),
+    )
+    op.create_index(op.f("ix_group_members_user_id"), "group_members", ["user_id"], unique=False)
     # ### end Alembic commands ###
