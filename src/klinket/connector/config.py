@@ -46,7 +46,7 @@ def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path
         access_token=access,
         refresh_token=refresh,
         state=state,
-        controller_ca=ca.read_text() if ca is not None else _text(document, "controller_ca") or None,
+        controller_ca=_authority(ca) if ca is not None else _text(document, "controller_ca") or None,
         labels={
             name.removeprefix("TWINGATE_LABEL_").title(): value
             for name, value in os.environ.items()
@@ -60,13 +60,22 @@ def _read(path: Path) -> dict[str, object]:
         document = json.loads(path.read_text())
     except OSError as error:
         raise InvalidInput("tokens-file", f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
             "tokens-file", f"{path} is not JSON", hint="write it with klinket admin connector tokens NAME --out FILE"
         ) from error
     if not isinstance(document, dict):
         raise InvalidInput("tokens-file", f"{path} is not a JSON object")
     return document
+
+
+def _authority(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise InvalidInput("ca", f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidInput("ca", f"{path} is not certificates in PEM") from error
 
 
 def _text(document: Mapping[str, object], name: str) -> str:
@@ -80,10 +89,13 @@ def _taken(*names: str) -> str:
 
 
 def _https(text: str) -> str:
-    url = text.strip().rstrip("/")
+    url = text.strip()
     if url and "://" not in url:
         url = f"https://{url}"
-    parts = urlsplit(url)
-    if parts.scheme != "https" or not parts.hostname:
-        raise InvalidInput("url", f"not the controller's https URL: {text!r}", hint="set KLINKET_URL to https://HOST:PORT")
-    return f"https://{parts.netloc}"
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "https" and parts.hostname and parts.port != 0 and "@" not in parts.netloc:
+            return f"https://{parts.netloc}"
+    except ValueError:
+        pass  # brackets or a port that are none
+    raise InvalidInput("url", f"not the controller's https URL: {text!r}", hint="set KLINKET_URL to https://HOST:PORT")

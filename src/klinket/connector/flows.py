@@ -99,6 +99,13 @@ class FlowServer:
         except BaseException:
             self._core.close(flow)
             raise
+        stopped: list[Failure] = []
+
+        def stop(failure: Failure) -> None:
+            stopped.append(failure)
+            pipe.abort()
+
+        self._enders[flow.id] = stop  # the client may take its time to read OPENED
         try:
             await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
             self._events.established(flow, relay, address)
@@ -110,6 +117,8 @@ class FlowServer:
                 summary = await self._carry_datagrams(flow, target, pipe)
         except BaseException:
             reset(target)
+            if stopped:
+                self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure)
             raise
         finally:
             self._enders.pop(flow.id, None)
@@ -161,8 +170,7 @@ class FlowServer:
         def end(failure: Failure) -> None:
             ended.append(failure)
             pipe.send_now(FrameType.FAIL, failure.encode())
-            pipe.abort()
-            target.close()
+            pipe.abort()  # ends the tasks below; the target is closed when nothing waits for it any more
 
         self._enders[flow.id] = end
         tasks = (down, up, idle)
@@ -189,7 +197,6 @@ class _Association:
         self.bytes_received = 0
 
     async def to_target(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             frame = await self._pipe.receive()
             if frame.type is not FrameType.DATAGRAM:
@@ -197,7 +204,7 @@ class _Association:
             self._moved_at = time.monotonic()
             self.bytes_received += len(frame.content)
             try:
-                await loop.sock_sendall(self._target, frame.content)
+                self._target.send(frame.content)  # also when it is empty
             except OSError:
                 continue  # one datagram may be lost; a port that is closed answers again on the next
 

@@ -17,6 +17,9 @@ from klinket.wire.control import FlowEvent
 
 logger = logging.getLogger(__name__)
 
+#: Files of batches, named by their 20 digits; what else lies there is somebody else's.
+_BATCHES = "[0-9]" * 20 + ".json"
+
 
 class ConnectorState:
     """The state folder, mode 0700."""
@@ -59,18 +62,22 @@ class ConnectorState:
 
     def spool(self, batch: int, events: Sequence[FlowEvent]) -> None:
         """Keep a batch until the controller has stored it; at the bound the oldest goes, aloud."""
-        names = sorted(self._spool.glob("*.json"))
+        names = sorted(self._spool.glob(_BATCHES))
         if len(names) >= MAX_SPOOLED_BATCHES:
             logger.error("flow events: %d batches wait, the limit; the oldest is dropped", len(names))
             names[0].unlink(missing_ok=True)
         path = self._spool / f"{batch:020d}.json"
         temporary = path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.encode(list(events)))
-        temporary.rename(path)
+        try:
+            temporary.write_bytes(msgspec.json.encode(list(events)))
+            temporary.rename(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def spooled(self) -> list[int]:
         """Return the numbers of batches that wait, the oldest first."""
-        return sorted(int(path.stem) for path in self._spool.glob("*.json"))
+        return sorted(int(path.stem) for path in self._spool.glob(_BATCHES))
 
     def batch(self, number: int) -> list[FlowEvent]:
         """Return a batch that waits; an unreadable one is dropped and reads as empty."""

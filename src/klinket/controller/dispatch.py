@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from klinket.controller import configuration
-from klinket.controller.app import access, cuts, service_keys, snapshot
+from klinket.controller.app import access, cuts, group_access, service_keys, snapshot
 from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
@@ -156,4 +156,4 @@ class Dispatch:
 
 
 def _end_expired(tx: Transaction) -> int:
-    return access.end_expired(tx) + service_keys.end_expired(tx)
+    return access.end_expired(tx) + group_access.end_expired(tx) + service_keys.end_expired(tx)

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from klinket.controller import sealing, trust
-from klinket.controller.app import api_tokens, sessions
+from klinket.controller.app import api_tokens, defaults, sessions
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
@@ -53,6 +53,7 @@ async def run(config: ControllerConfig, announce: Callable[[str], None], stop: a
     master = sealing.load_or_make(config.master_key_file or config.state / "keys" / "master.key")
     store = SqliteStore(config.database, clock.wall)
     try:
+        await store.write(defaults.ensure)
         trusted = await trust.load_or_make(store, master, config.network, clock.entropy)
         store.use_cut_signer(
             lambda cut: sign_cut(trusted.signers[KeyPurpose.CUT], cut, network=config.network), config.grant_seconds

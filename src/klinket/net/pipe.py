@@ -73,6 +73,11 @@ class PipeReceiver:
         frame = self.next_frame()
         return None if frame is None else Frame(*self._opener.open(bytes(frame)))
 
+    def rest(self) -> None:
+        """Give the buffer back unless bytes are in it."""
+        if self._start == self._end:
+            self.release()
+
     def release(self) -> None:
         """Give the buffer back; what was in it is gone."""
         if self._buffer is not None:
@@ -94,6 +99,8 @@ class SealedPipe:
         self.closed = False
         self._prefix = prefix
         self._sending = asyncio.Lock()
+        self._readable: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
 
     async def send(self, type: FrameType, content: bytes = b"") -> None:
         """Seal and send one frame; raises OSError, after which the pipe is dead."""
@@ -103,9 +110,10 @@ class SealedPipe:
             data = self._prefix + self.sealer.seal(type, content)
             self._prefix = b""
             try:
-                sent = self._send_now(data)
-                if sent < len(data):
-                    await asyncio.get_running_loop().sock_sendall(self.sock, data[sent:])
+                left = memoryview(data)[self._send_now(data) :]
+                while left:
+                    await self._until_writable()
+                    left = left[self._send_now(left) :]
             except BaseException:
                 self.abort()  # part of a frame may be out: nothing may follow it
                 raise
@@ -124,15 +132,30 @@ class SealedPipe:
         self.abort()
         return False
 
-    def _send_now(self, data: bytes) -> int:
+    def _send_now(self, data: bytes | memoryview) -> int:
         try:
             return self.sock.send(data)
         except BlockingIOError:
             return 0
 
-    async def receive(self) -> Frame:
-        """Return the next frame; raises ConnectionError at the end of the stream and ProtocolError."""
+    async def _until_writable(self) -> None:
         loop = asyncio.get_running_loop()
+        self._writable = loop.create_future()
+        loop.add_writer(self.sock, _tell, self._writable)
+        try:
+            await self._writable
+        finally:
+            self._writable = None
+            if not self.closed:
+                loop.remove_writer(self.sock)
+        if self.closed:
+            raise ConnectionResetError("the pipe is closed")
+
+    async def receive(self) -> Frame:
+        """Return the next frame; raises ConnectionError at the end of the stream and ProtocolError.
+
+        abort() and close() end the wait at once.
+        """
         try:
             while True:
                 frame = self.receiver.open()
@@ -140,7 +163,12 @@ class SealedPipe:
                     return frame
                 if self.closed:
                     raise ConnectionResetError("the pipe is closed")
-                count = await loop.sock_recv_into(self.sock, self.receiver.space())
+                try:
+                    count = self.sock.recv_into(self.receiver.space())
+                except (BlockingIOError, InterruptedError):
+                    self.receiver.rest()
+                    await self._until_readable()
+                    continue
                 if not count:
                     raise ConnectionResetError("the peer closed the pipe")
                 self.receiver.received(count)
@@ -148,19 +176,44 @@ class SealedPipe:
             self.abort()
             raise
 
+    async def _until_readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._readable = loop.create_future()
+        loop.add_reader(self.sock, _tell, self._readable)
+        try:
+            await self._readable
+        finally:
+            self._readable = None
+            if not self.closed:
+                loop.remove_reader(self.sock)
+
+    def _end(self) -> None:
+        """End the waits for the socket: a loop must not watch it any more when it is closed."""
+        self.closed = True
+        self.receiver.release()
+        if self._readable is not None:
+            self._readable.get_loop().remove_reader(self.sock)
+            _tell(self._readable)
+        if self._writable is not None:
+            self._writable.get_loop().remove_writer(self.sock)
+            _tell(self._writable)
+
     def abort(self) -> None:
         """Close with RST: nothing that was not sent goes out any more."""
         if not self.closed:
-            self.closed = True
-            self.receiver.release()
+            self._end()
             sockets.reset(self.sock)
 
     def close(self) -> None:
         """Close after what was sent has gone out."""
         if not self.closed:
-            self.closed = True
-            self.receiver.release()
+            self._end()
             self.sock.close()
+
+
+def _tell(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 async def open_pipe(sock: socket.socket, link: Link, purpose: Purpose, entropy: Entropy) -> SealedPipe:

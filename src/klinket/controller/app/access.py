@@ -23,13 +23,18 @@ def versions_of(tx: Transaction, remote_network_id: int) -> list[tuple[str, str 
     return [(row.name, row.version) for row in tx.connectors.find(remote_network_id=remote_network_id)]
 
 
+def check_expiry(expires_at_ms: int | None, now_ms: int) -> None:
+    """Raise InvalidInput unless access may end at this time."""
+    if expires_at_ms is not None and not MIN_ACCESS_MS <= expires_at_ms - now_ms + 60_000 <= MAX_ACCESS_MS:
+        raise InvalidInput("expiresAt", "expiresAt must be 1 hour to 1 year ahead")
+
+
 def grant(
     tx: Transaction, actor: Actor, resource: ResourceRow, account: ServiceAccountRow, expires_at_ms: int | None = None
 ) -> AccessRow:
     """Let the account reach the resource, or change until when; raises ConnectorTooOld, InvalidInput."""
     check_services_allowed(versions_of(tx, resource.remote_network_id))
-    if expires_at_ms is not None and not MIN_ACCESS_MS <= expires_at_ms - tx.now_ms + 60_000 <= MAX_ACCESS_MS:
-        raise InvalidInput("expiresAt", "expiresAt must be 1 hour to 1 year ahead")
+    check_expiry(expires_at_ms, tx.now_ms)
     found = tx.access.find(resource_id=resource.id, service_account_id=account.id)
     if found and found[0].expires_at_ms == expires_at_ms:
         return found[0]

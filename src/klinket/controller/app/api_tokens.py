@@ -21,7 +21,9 @@ def create(
 ) -> tuple[ApiTokenRow, str]:
     """Return a new token's row and its text, which is kept nowhere."""
     text = token_text.compose(token_text.API_TOKEN, entropy(token_text.RANDOM_BYTES))
-    row = tx.api_tokens.add(name=parse_name(name), token_hash=token_hash(text), scopes=sorted(scopes), is_enabled=True)
+    row = tx.api_tokens.add(
+        name=parse_name(name), token_hash=token_hash(text), scopes=sorted(scopes), is_enabled=True, allowed_ranges=[]
+    )
     target = {"version": "1", "type": "publicAPIKey", "id": str(row.id), "name": row.name, "scopes": row.scopes}
     tx.record(AuditEvent(AuditAction.CREATE, actor, (target,)))
     return row, text

@@ -8,10 +8,15 @@ from typing import Any
 from klinket.controller.app.ports import Actor
 from klinket.controller.app.rows import (
     ConnectorRow,
+    DeviceRow,
+    GroupRow,
     RemoteNetworkRow,
     ResourceRow,
+    SecurityPolicyRow,
+    SerialNumberRow,
     ServiceAccountRow,
     ServiceKeyRow,
+    UserRow,
 )
 from klinket.domain.address import ResourceAddress
 from klinket.domain.service_key import state_of
@@ -58,6 +63,35 @@ def key_target(row: ServiceKeyRow, account: ServiceAccountRow, now_ms: int, *, d
     )
     word = "deleted" if deleted else state.value.lower()
     return _target("serviceAccountKey", row.id, row.name, state=word, serviceAccount=account_target(account))
+
+
+def policy_target(row: SecurityPolicyRow) -> dict[str, Any]:
+    """Return a security policy as target."""
+    return _target("securityPolicy", row.id, row.name)
+
+
+def group_target(row: GroupRow) -> dict[str, Any]:
+    """Return a group as target."""
+    return _target("group", row.id, row.name)
+
+
+def user_target(row: UserRow) -> dict[str, Any]:
+    """Return a user as target."""
+    name = " ".join(part for part in (row.first_name, row.last_name) if part) or row.email
+    return _target("user", row.id, name, email=row.email, isAdmin=row.role == "ADMIN", isActive=row.state == "ACTIVE")
+
+
+def device_target(row: DeviceRow) -> dict[str, Any]:
+    """Return a device as target."""
+    return _target(
+        "device", row.id, row.name, osName=row.os_name, serialNumber=row.serial_number, isTrusted=row.is_trusted,
+        clientVersion=row.facts.get("clientVersion"), displayName=row.name, activeState=row.active_state,
+    )  # fmt: skip
+
+
+def serial_number_target(row: SerialNumberRow) -> dict[str, Any]:
+    """Return a serial number as target."""
+    return _target("serialNumber", row.id, row.serial_number)
 
 
 def iso(milliseconds: int) -> str:

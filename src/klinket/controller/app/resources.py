@@ -119,6 +119,7 @@ def create(
     approval_mode: str = "MANUAL",
     access_mode: str = "MANUAL",
     access_duration_seconds: int | None = None,
+    security_policy_id: int | None = None,
 ) -> ResourceRow:
     """Create a resource; raises InvalidInput, Conflict."""
     values = _checked(
@@ -136,6 +137,7 @@ def create(
             "approval_mode": approval_mode,
             "access_mode": access_mode,
             "access_duration_seconds": access_duration_seconds,
+            "security_policy_id": security_policy_id,
         }
     )
     row = tx.resources.add(**values)
@@ -193,6 +195,7 @@ def _covers(new: ResourceAddress, old: ResourceAddress) -> bool:
 def delete(tx: Transaction, actor: Actor, row: ResourceRow) -> None:
     """Delete a resource with all access to it; its flows end at once."""
     tx.access.remove(resource_id=row.id)
+    tx.group_access.remove(resource_id=row.id)
     tx.resources.remove(id=row.id)
     tx.record(AuditEvent(AuditAction.DELETE, actor, (resource_target(row),)))
     cuts.order(tx, CutScope.of_resource(ResourceId(row.id)), FlowFailure.CUT, actor, remote_networks=[row.remote_network_id])

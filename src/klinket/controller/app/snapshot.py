@@ -92,6 +92,9 @@ def take(tx: Transaction) -> Snapshot:
             expiries.add(access.expires_at_ms / 1000)
         if access.resource_id in resources:
             accounts[uuids[access.service_account_id]].append(resources[access.resource_id])
+    for other in tx.group_access.find():
+        if other.expires_at_ms is not None:
+            expiries.add(other.expires_at_ms / 1000)
     keys = {}
     for key in tx.service_keys.find():
         expires_at = None if key.expires_at_ms is None else key.expires_at_ms / 1000

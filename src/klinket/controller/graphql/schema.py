@@ -22,11 +22,14 @@ from klinket.controller.graphql import resolvers
 from klinket.controller.graphql.resolvers import (
     access,
     connectors,
-    later,
+    devices,
+    groups,
     remote_networks,
     resources,
+    security_policies,
     service_accounts,
     service_keys,
+    users,
 )
 
 Resolver = Callable[..., Any]
@@ -34,8 +37,8 @@ Resolver = Callable[..., Any]
 #: Types whose fields are plain entries of the dictionaries that resolvers return.
 PLAIN = (
     "PageInfo", "ConnectorTokens", "ResourceAddress", "PortRange", "ResourceProtocol", "ResourceProtocols",
-    "AccessPolicy", "Tag", "AccessEdge", "WebAppDownstream", "WebAppUpstream", "KeyValue", "SerialNumber",
-    "Gateway", "KubernetesResource", "WebAppResource", "Device", "User", "Group", "SecurityPolicy",
+    "AccessPolicy", "Tag", "AccessEdge", "WebAppDownstream", "WebAppUpstream", "KeyValue",
+    "Gateway", "KubernetesResource", "WebAppResource",
 )  # fmt: skip
 _PLAIN_ENDINGS = ("Edge", "Connection", "Mutation")
 
@@ -43,7 +46,19 @@ _PLAIN_ENDINGS = ("Edge", "Connection", "Mutation")
 def resolver_table() -> dict[str, Resolver]:
     """Return every resolver by "Type.field"; a field named twice is an error."""
     table: dict[str, Resolver] = {}
-    for module in (remote_networks, connectors, resources, access, service_accounts, service_keys, later):
+    nouns = (
+        remote_networks,
+        connectors,
+        resources,
+        access,
+        groups,
+        users,
+        security_policies,
+        service_accounts,
+        service_keys,
+        devices,
+    )
+    for module in nouns:
         twice = table.keys() & module.FIELDS.keys()
         assert not twice, f"resolved twice: {sorted(twice)}"
         table.update(module.FIELDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klinket.controller.app.rows import ResourceRow, ServiceAccountRow
+from klinket.controller.app.rows import GroupRow, ResourceRow, ServiceAccountRow
 
 #: The GraphQL type of a row, where an interface or union asks for it.
-TYPE_NAMES: dict[type, str] = {ResourceRow: "NetworkResource", ServiceAccountRow: "ServiceAccount"}
+TYPE_NAMES: dict[type, str] = {ResourceRow: "NetworkResource", ServiceAccountRow: "ServiceAccount", GroupRow: "Group"}

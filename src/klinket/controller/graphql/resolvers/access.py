@@ -1,86 +1,168 @@
-"""Access to resources: edges and mutations. Groups follow with users; service accounts are served."""
+"""Access to resources: edges and mutations, for groups and service accounts alike."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from klinket.controller.app import access, resources, service_accounts
+from klinket.controller.app import access, group_access, groups, resources, service_accounts
 from klinket.controller.app.api_tokens import WRITE
-from klinket.controller.app.rows import AccessRow, ResourceRow, ServiceAccountRow
+from klinket.controller.app.rows import AccessRow, GroupAccessRow, GroupRow, ResourceRow, ServiceAccountRow
+from klinket.controller.graphql.changes import wanted_ids
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.global_id import from_global_id, number_of
 from klinket.controller.graphql.mutation import mutation
 from klinket.controller.graphql.paging import connection
+from klinket.controller.graphql.resolvers import security_policies
 from klinket.domain.errors import NotFound
 
+SECONDS_PER_DAY = 86_400
 
-def _principal(context: RequestContext, id: str) -> ServiceAccountRow:
+Principal = ServiceAccountRow | GroupRow
+
+
+def _principal(context: RequestContext, id: str) -> Principal:
     parsed = from_global_id(id)
     if parsed is not None and parsed[0] == "ServiceAccount":
         return service_accounts.get(context.tx, parsed[1], id)
-    raise NotFound("Group" if parsed is not None and parsed[0] == "Group" else "Principal", id)
+    if parsed is not None and parsed[0] == "Group":
+        return groups.get(context.tx, parsed[1], id)
+    raise NotFound("Principal", id)
 
 
 def _resource(context: RequestContext, id: str) -> ResourceRow:
     return resources.get(context.tx, number_of(id, "Resource"), id)
 
 
-def _grant_all(context: RequestContext, row: ResourceRow, given: list[dict[str, Any]]) -> set[int]:
-    """Grant each principal; returns the ids of the accounts. For a service account only expiresAt counts."""
-    granted = set()
-    for one in given:
-        account = _principal(context, one["principalId"])
-        access.grant(context.tx, context.caller.actor, row, account, one.get("expiresAt"))
-        granted.add(account.id)
-    return granted
+def policy_columns(given: dict[str, Any], *, unset: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of accessPolicy, or of its older spelling in days; `unset` where null days take them away."""
+    policy, days = given.get("accessPolicy"), given.get("usageBasedAutolockDurationDays")
+    if policy is not None:
+        manual = policy["mode"] == "MANUAL"
+        return {"access_mode": policy["mode"], "access_duration_seconds": None if manual else policy.get("durationSeconds")}
+    if days is not None:
+        return {"access_mode": "AUTO_LOCK", "access_duration_seconds": days * SECONDS_PER_DAY}
+    return unset if "usageBasedAutolockDurationDays" in given else {}
+
+
+def policy_of(row: ResourceRow | GroupAccessRow) -> dict[str, Any] | None:
+    """Return accessPolicy as the API shows it; None: as set on the resource."""
+    return None if row.access_mode is None else {"mode": row.access_mode, "durationSeconds": row.access_duration_seconds}
+
+
+def autolock_days(row: ResourceRow | GroupAccessRow) -> int | None:
+    """Return the older spelling of accessPolicy, in days."""
+    if row.access_mode != "AUTO_LOCK" or row.access_duration_seconds is None:
+        return None
+    return row.access_duration_seconds // SECONDS_PER_DAY
+
+
+def _grant(context: RequestContext, row: ResourceRow, principal: Principal, given: dict[str, Any]) -> None:
+    """Grant, or change the settings. For a service account only expiresAt counts."""
+    tx, actor = context.tx, context.caller.actor
+    if isinstance(principal, ServiceAccountRow):
+        access.grant(tx, actor, row, principal, given.get("expiresAt"))
+        return
+    unset = {"access_mode": None, "access_duration_seconds": None}
+    group_access.grant(
+        tx,
+        actor,
+        row,
+        principal,
+        expires_at_ms=given.get("expiresAt"),
+        security_policy_id=security_policies.number(context, given.get("securityPolicyId")),
+        approval_mode=given.get("approvalMode"),
+        **{**unset, **policy_columns(given, unset=unset)},
+    )
+
+
+def _revoke(context: RequestContext, row: ResourceRow, principal: Principal) -> None:
+    if isinstance(principal, ServiceAccountRow):
+        access.revoke(context.tx, context.caller.actor, row, principal)
+    else:
+        group_access.revoke(context.tx, context.caller.actor, row, principal)
+
+
+def _holders(context: RequestContext, row: ResourceRow) -> list[Principal]:
+    tx = context.tx
+    group_ids = [one.group_id for one in tx.group_access.find(resource_id=row.id)]
+    account_ids = [one.service_account_id for one in tx.access.find(resource_id=row.id)]
+    return [*tx.groups.find(id=group_ids), *tx.service_accounts.find(id=account_ids)]
 
 
 @mutation(WRITE)
 def _add(context: RequestContext, resourceId: str, access: list[dict[str, Any]]) -> dict[str, Any]:
     row = _resource(context, resourceId)
-    _grant_all(context, row, access)
+    for given in access:
+        _grant(context, row, _principal(context, given["principalId"]), given)
     return {"entity": row}
 
 
+@mutation(WRITE)
 def _set(context: RequestContext, resourceId: str, access: list[dict[str, Any]]) -> dict[str, Any]:
     row = _resource(context, resourceId)
-    granted = _grant_all(context, row, access)
-    _remove_others(context, row, keep=granted)
+    wanted = [(_principal(context, given["principalId"]), given) for given in access]
+    for principal in _holders(context, row):
+        if principal not in [one for one, _ in wanted]:
+            _revoke(context, row, principal)
+    for principal, given in wanted:
+        _grant(context, row, principal, given)
     return {"entity": row}
-
-
-def _remove_others(context: RequestContext, row: ResourceRow, keep: set[int]) -> None:
-    for one in context.tx.access.find(resource_id=row.id):
-        if one.service_account_id not in keep:
-            account = context.tx.service_accounts.get(one.service_account_id)
-            assert account is not None
-            access.revoke(context.tx, context.caller.actor, row, account)
 
 
 @mutation(WRITE)
 def _remove(context: RequestContext, resourceId: str, principalIds: list[str]) -> dict[str, Any]:
     row = _resource(context, resourceId)
     for id in principalIds:
-        number = number_of(id, "ServiceAccount")
-        account = context.tx.service_accounts.get(number) if number is not None else None
-        if account is not None:
-            access.revoke(context.tx, context.caller.actor, row, account)
+        try:
+            principal = _principal(context, id)
+        except NotFound:
+            continue  # it has no access: that is what was asked for
+        _revoke(context, row, principal)
     return {"entity": row}
+
+
+def change_groups(context: RequestContext, row: ResourceRow, given: dict[str, Any]) -> None:
+    """Carry out groupIds, addedGroupIds and removedGroupIds of a resource; service accounts stay."""
+    tx, actor = context.tx, context.caller.actor
+
+    def find(id: str) -> GroupRow:
+        return groups.get(tx, number_of(id, "Group"), id)
+
+    before = {one.group_id for one in tx.group_access.find(resource_id=row.id)}
+    wanted = wanted_ids(
+        before,
+        find,
+        replace=given.get("groupIds"),
+        added=given.get("addedGroupIds"),
+        removed=given.get("removedGroupIds"),
+    )
+    for group in tx.groups.find(id=before - wanted):
+        group_access.revoke(tx, actor, row, group)
+    for group in tx.groups.find(id=wanted - before):
+        group_access.grant(tx, actor, row, group)
 
 
 def _edges(row: ResourceRow, info: Any, **page: Any) -> dict[str, Any]:
     tx = info.context.tx
-    rows = tx.access.find(resource_id=row.id)
-    accounts = {one.id: one for one in tx.service_accounts.find(id=[one.service_account_id for one in rows])}
+    rows: list[AccessRow | GroupAccessRow] = [
+        *tx.group_access.find(resource_id=row.id),
+        *tx.access.find(resource_id=row.id),
+    ]
+    group_rows = {one.id: one for one in tx.groups.find(id=[one.group_id for one in rows if isinstance(one, GroupAccessRow)])}
+    accounts = {
+        one.id: one for one in tx.service_accounts.find(id=[one.service_account_id for one in rows if isinstance(one, AccessRow)])
+    }
 
-    def edge(one: AccessRow) -> dict[str, Any]:
+    def edge(one: AccessRow | GroupAccessRow) -> dict[str, Any]:
+        if isinstance(one, AccessRow):
+            return {"node": accounts[one.service_account_id], "expiresAt": one.expires_at_ms}
         return {
-            "node": accounts[one.service_account_id],
+            "node": group_rows[one.group_id],
             "expiresAt": one.expires_at_ms,
-            "securityPolicy": None,
-            "usageBasedAutolockDurationDays": None,
-            "approvalMode": None,
-            "accessPolicy": None,
+            "securityPolicy": security_policies.of_id(info.context, one.security_policy_id),
+            "usageBasedAutolockDurationDays": autolock_days(one),
+            "approvalMode": one.approval_mode,
+            "accessPolicy": policy_of(one),
         }
 
     return connection(rows, page, edge)
@@ -88,7 +170,7 @@ def _edges(row: ResourceRow, info: Any, **page: Any) -> dict[str, Any]:
 
 FIELDS = {
     "Mutation.resourceAccessAdd": _add,
-    "Mutation.resourceAccessSet": mutation(WRITE)(_set),
+    "Mutation.resourceAccessSet": _set,
     "Mutation.resourceAccessRemove": _remove,
     "NetworkResource.access": _edges,
 }

@@ -12,13 +12,14 @@ from klinket.controller.graphql.filters import by_name
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
 from klinket.controller.graphql.paging import connection
+from klinket.controller.graphql.resolvers import security_policies
+from klinket.controller.graphql.resolvers.access import autolock_days, change_groups, policy_columns, policy_of
 from klinket.domain.address import ResourceAddress
-from klinket.domain.errors import Conflict, InvalidInput
+from klinket.domain.errors import InvalidInput
 
 TYPE = "Resource"
-SECONDS_PER_DAY = 86_400
-#: Arguments that belong to parts of the contract which are not served yet; a value in them is refused, never dropped.
-_LATER = ("groupIds", "addedGroupIds", "removedGroupIds", "securityPolicyId")
+#: What a resource's accessPolicy is where nothing was set.
+_MANUAL = {"access_mode": "MANUAL", "access_duration_seconds": None}
 
 
 @query
@@ -55,31 +56,8 @@ def _has_tag(row: ResourceRow, wanted: dict[str, Any]) -> bool:
     return condition.get("in") is None or values[0] in condition["in"]
 
 
-def _refuse_later(arguments: dict[str, Any]) -> None:
-    for name in _LATER:
-        if arguments.get(name):
-            raise Conflict(f"{name} is not supported yet by this controller", hint="leave it out")
-
-
-def _access_policy(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of accessPolicy, or of its older spelling in days."""
-    policy, days = arguments.get("accessPolicy"), arguments.get("usageBasedAutolockDurationDays")
-    if policy is not None:
-        manual = policy["mode"] == "MANUAL"
-        return {
-            "access_mode": policy["mode"],
-            "access_duration_seconds": None if manual else policy.get("durationSeconds"),
-        }
-    if days is not None:
-        return {"access_mode": "AUTO_LOCK", "access_duration_seconds": days * SECONDS_PER_DAY}
-    if "usageBasedAutolockDurationDays" in arguments:
-        return {"access_mode": "MANUAL", "access_duration_seconds": None}
-    return {}
-
-
 @mutation(WRITE)
 def _create(context: RequestContext, name: str, address: str, remoteNetworkId: str, **given: Any) -> dict[str, Any]:
-    _refuse_later(given)
     network = remote_networks.get(context.tx, number_of(remoteNetworkId, "RemoteNetwork"), remoteNetworkId)
     visible = given.get("isVisible")
     row = resources.create(
@@ -95,8 +73,10 @@ def _create(context: RequestContext, name: str, address: str, remoteNetworkId: s
         routing_mode=given.get("routingMode") or "THROUGH_TWINGATE",
         tags=given.get("tags"),
         approval_mode=given.get("approvalMode") or "MANUAL",
-        **_access_policy(given),
+        security_policy_id=security_policies.number(context, given.get("securityPolicyId")),
+        **policy_columns(given, unset=_MANUAL),
     )
+    change_groups(context, row, given)
     return {"entity": row}
 
 
@@ -114,7 +94,6 @@ _UNCHANGED_WHEN_NULL = {
 
 @mutation(WRITE)
 def _update(context: RequestContext, id: str, **given: Any) -> dict[str, Any]:
-    _refuse_later(given)
     row = resources.get(context.tx, number_of(id, TYPE), id)
     changes = {column: given[name] for name, column in _UNCHANGED_WHEN_NULL.items() if given.get(name) is not None}
     if "alias" in given:
@@ -124,8 +103,12 @@ def _update(context: RequestContext, id: str, **given: Any) -> dict[str, Any]:
     if (network_id := given.get("remoteNetworkId")) is not None:
         network = remote_networks.get(context.tx, number_of(network_id, "RemoteNetwork"), network_id)
         changes["remote_network_id"] = network.id
-    changes.update(_access_policy(given))
-    return {"entity": resources.update(context.tx, context.caller.actor, row, changes)}
+    if "securityPolicyId" in given:
+        changes["security_policy_id"] = security_policies.number(context, given["securityPolicyId"])
+    changes.update(policy_columns(given, unset=_MANUAL))
+    changed = resources.update(context.tx, context.caller.actor, row, changes)
+    change_groups(context, changed, given)
+    return {"entity": changed}
 
 
 @mutation(WRITE)
@@ -140,12 +123,6 @@ def _address(row: ResourceRow, _: Any) -> dict[str, Any]:
     except InvalidInput:
         type = "DNS"
     return {"type": type, "value": row.address}
-
-
-def _days(row: ResourceRow, _: Any) -> int | None:
-    if row.access_mode != "AUTO_LOCK" or row.access_duration_seconds is None:
-        return None
-    return row.access_duration_seconds // SECONDS_PER_DAY
 
 
 FIELDS = {
@@ -165,13 +142,10 @@ FIELDS = {
     "NetworkResource.isVisible": lambda row, _: row.is_visible,
     "NetworkResource.isBrowserShortcutEnabled": lambda row, _: row.is_browser_shortcut_enabled,
     "NetworkResource.remoteNetwork": lambda row, info: info.context.tx.remote_networks.get(row.remote_network_id),
-    "NetworkResource.securityPolicy": lambda _row, _: None,
+    "NetworkResource.securityPolicy": lambda row, info: security_policies.of_id(info.context, row.security_policy_id),
     "NetworkResource.tags": lambda row, _: row.tags,
     "NetworkResource.approvalMode": lambda row, _: row.approval_mode,
-    "NetworkResource.accessPolicy": lambda row, _: {
-        "mode": row.access_mode,
-        "durationSeconds": row.access_duration_seconds,
-    },
-    "NetworkResource.usageBasedAutolockDurationDays": _days,
+    "NetworkResource.accessPolicy": lambda row, _: policy_of(row),
+    "NetworkResource.usageBasedAutolockDurationDays": lambda row, _: autolock_days(row),
     "NetworkResource.routingMode": lambda row, _: row.routing_mode,
 }
