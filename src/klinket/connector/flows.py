@@ -197,6 +197,7 @@ class _Association:
         self.bytes_received = 0
 
     async def to_target(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             frame = await self._pipe.receive()
             if frame.type is not FrameType.DATAGRAM:
@@ -204,7 +205,10 @@ class _Association:
             self._moved_at = time.monotonic()
             self.bytes_received += len(frame.content)
             try:
-                self._target.send(frame.content)  # also when it is empty
+                if frame.content:
+                    await loop.sock_sendall(self._target, frame.content)
+                else:
+                    self._target.send(b"")  # sock_sendall of uvloop sends nothing then
             except OSError:
                 continue  # one datagram may be lost; a port that is closed answers again on the next
 

@@ -28,6 +28,9 @@ class Repository(Protocol[R]):
     def since(self, column: str, least: int) -> list[R]:
         """Return the rows whose `column` is at least `least`."""
 
+    def all(self) -> Sequence[R]:
+        """Return all rows by primary key, read when they are asked for: len() counts, a slice reads that part."""
+
     def newest(self, limit: int, **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the newest first."""
 

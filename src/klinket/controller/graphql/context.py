@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.graphql.paging import connection
+from klinket.controller.graphql.siblings import Siblings
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,13 @@ class RequestContext:
     caller: ApiCaller
     facts: KeyFileFacts
     entropy: Callable[[int], bytes]
+    siblings: Siblings = field(default_factory=Siblings)
+
+    def connection(
+        self,
+        nodes: Sequence[Any],
+        arguments: dict[str, Any],
+        edge: Callable[[Any], dict[str, Any]] = lambda node: {"node": node},
+    ) -> dict[str, Any]:
+        """Return a page of rows as a connection; what hangs on its rows will be read for all of them at once."""
+        return connection(nodes, arguments, edge, self.siblings.saw)

@@ -36,7 +36,7 @@ def check(document: DocumentNode, operation: OperationDefinitionNode, variables:
     """Raise GraphQLError, naming the limit, when the operation is too deep, too wide or asks for too many nodes."""
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     walk = _Walk(fragments, variables)
-    walk.selections(operation.selection_set, depth=1, nodes=1)
+    walk.selections(operation.selection_set, depth=1, nodes=1, page=1, root=True)
     if walk.root_fields > MAX_ROOT_FIELDS:
         raise GraphQLError(f"{walk.root_fields} root fields in one operation, the limit is {MAX_ROOT_FIELDS}")
 
@@ -50,28 +50,28 @@ class _Walk:
         self.cost = 0
         self.root_fields = 0
 
-    def selections(self, selection_set: SelectionSetNode, depth: int, nodes: int) -> None:
+    def selections(self, selection_set: SelectionSetNode, depth: int, nodes: int, page: int, *, root: bool = False) -> None:
+        """Walk what is selected of one field. `page`: nodes on a page, should the field be a connection."""
         if depth > MAX_DEPTH:
             raise GraphQLError(f"the query is nested deeper than {MAX_DEPTH} levels")
         for selection in selection_set.selections:
             if isinstance(selection, FieldNode):
-                self.field(selection, depth, nodes)
+                self.field(selection, depth, nodes, page, root=root)
             elif isinstance(selection, InlineFragmentNode):
-                self.selections(selection.selection_set, depth + 1, nodes)
+                self.selections(selection.selection_set, depth + 1, nodes, page, root=root)
             elif isinstance(selection, FragmentSpreadNode) and selection.name.value in self.fragments:
-                self.selections(self.fragments[selection.name.value].selection_set, depth + 1, nodes)
+                self.selections(self.fragments[selection.name.value].selection_set, depth + 1, nodes, page, root=root)
 
-    def field(self, field: FieldNode, depth: int, nodes: int) -> None:
-        if depth == 1:
+    def field(self, field: FieldNode, depth: int, nodes: int, page: int, *, root: bool) -> None:
+        if root:
             self.root_fields += 1
+        if field.name.value == "edges":
+            nodes *= page  # here and not at the connection: `edges` may stand in a fragment
         self.cost += nodes
         if self.cost > MAX_COST:
             raise GraphQLError(f"the query may ask for more than {MAX_COST} values: ask for smaller pages")
-        if field.selection_set is None:
-            return
-        if any(child.name.value == "edges" for child in field.selection_set.selections if isinstance(child, FieldNode)):
-            nodes *= self.page_size(field)
-        self.selections(field.selection_set, depth + 1, nodes)
+        if field.selection_set is not None:
+            self.selections(field.selection_set, depth + 1, nodes, self.page_size(field))
 
     def page_size(self, field: FieldNode) -> int:
         sizes = []

@@ -37,6 +37,8 @@ def mutation(scope: str) -> Callable[[Change], Callable[..., dict[str, Any]]]:
                     return {"ok": True, "error": None, **change(context, **arguments)}
             except KlinketError as error:
                 return {"ok": False, "error": str(error)}
+            finally:
+                context.siblings.clear()
 
         return resolve
 

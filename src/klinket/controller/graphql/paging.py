@@ -37,14 +37,18 @@ def connection(
     nodes: Sequence[_T],
     arguments: dict[str, Any],
     edge: Callable[[_T], dict[str, Any]] = lambda node: {"node": node},
+    page: Callable[[Sequence[_T]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Return a connection over the whole list: `arguments` may hold before, after, first, last.
 
+    `nodes` may read its slices when they are asked for; `page` is told which one it was.
+
     Negative sizes count as 0; sizes above MAX_PAGE_NODES as MAX_PAGE_NODES.
     """
+    total = len(nodes)
     after, before = offset_of(arguments.get("after")), offset_of(arguments.get("before"))
     start = 0 if after is None else after + 1
-    end = len(nodes) if before is None else min(before, len(nodes))
+    end = total if before is None else min(before, total)
     first, last = arguments.get("first"), arguments.get("last")
     if first is None and last is None:
         first = DEFAULT_PAGE_NODES
@@ -53,13 +57,15 @@ def connection(
     if last is not None:
         start = max(start, end - _bounded(last))
     end = max(start, end)
-    edges = [{**edge(node), "cursor": cursor(start + index)} for index, node in enumerate(nodes[start:end])]
+    shown = nodes[start:end]
+    page(shown)
+    edges = [{**edge(node), "cursor": cursor(start + index)} for index, node in enumerate(shown)]
     return {
         "edges": edges,
-        "totalCount": len(nodes),
+        "totalCount": total,
         "pageInfo": {
-            "hasNextPage": end < len(nodes),
-            "hasPreviousPage": start > 0 and bool(nodes),
+            "hasNextPage": end < total,
+            "hasPreviousPage": start > 0 and total > 0,
             "startCursor": edges[0]["cursor"] if edges else None,
             "endCursor": edges[-1]["cursor"] if edges else None,
         },

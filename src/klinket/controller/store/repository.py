@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from klinket.domain.errors import Conflict
@@ -56,6 +56,19 @@ class SqlRepository(Generic[R]):
     def find(self, **equal: Any) -> list[R]:
         """Return the rows that meet all conditions, by primary key."""
         query = select(*self._columns).where(*self._conditions(equal)).order_by(self._key)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def all(self) -> Sequence[R]:
+        """Return all rows by primary key, read when they are asked for."""
+        return _AllRows(self)
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        return int(self._connection.execute(select(func.count()).select_from(self._table)).scalar_one())
+
+    def part(self, start: int, size: int) -> list[R]:
+        """Return `size` rows by primary key, from number `start` on."""
+        query = select(*self._columns).order_by(self._key).offset(start).limit(size)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def newest(self, limit: int, **equal: Any) -> list[R]:
@@ -118,6 +131,34 @@ class SqlRepository(Generic[R]):
             else:
                 conditions.append(column.is_(None) if value is None else column == value)
         return conditions
+
+
+class _AllRows(Sequence[R]):
+    """A table as a sequence; counted once."""
+
+    def __init__(self, repository: SqlRepository[R]) -> None:
+        self._repository = repository
+        self._count: int | None = None
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._count = self._repository.count()
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return self._repository.part(start, max(0, stop - start))[::step]
+        return self._repository.part(range(len(self))[index], 1)[0]
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self._repository.find())
 
 
 def _conflict(error: IntegrityError) -> Conflict:

@@ -11,7 +11,6 @@ from klinket.controller.graphql.changes import wanted_ids
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.global_id import from_global_id, number_of
 from klinket.controller.graphql.mutation import mutation
-from klinket.controller.graphql.paging import connection
 from klinket.controller.graphql.resolvers import security_policies
 from klinket.domain.errors import NotFound
 
@@ -143,29 +142,27 @@ def change_groups(context: RequestContext, row: ResourceRow, given: dict[str, An
 
 
 def _edges(row: ResourceRow, info: Any, **page: Any) -> dict[str, Any]:
-    tx = info.context.tx
+    context: RequestContext = info.context
+    tx, siblings = context.tx, context.siblings
     rows: list[AccessRow | GroupAccessRow] = [
-        *tx.group_access.find(resource_id=row.id),
-        *tx.access.find(resource_id=row.id),
+        *siblings.children(row, tx.group_access, "resource_id"),
+        *siblings.children(row, tx.access, "resource_id"),
     ]
-    group_rows = {one.id: one for one in tx.groups.find(id=[one.group_id for one in rows if isinstance(one, GroupAccessRow)])}
-    accounts = {
-        one.id: one for one in tx.service_accounts.find(id=[one.service_account_id for one in rows if isinstance(one, AccessRow)])
-    }
 
     def edge(one: AccessRow | GroupAccessRow) -> dict[str, Any]:
         if isinstance(one, AccessRow):
-            return {"node": accounts[one.service_account_id], "expiresAt": one.expires_at_ms}
+            node = siblings.parent(one, "service_account_id", tx.service_accounts)
+            return {"node": node, "expiresAt": one.expires_at_ms}
         return {
-            "node": group_rows[one.group_id],
+            "node": siblings.parent(one, "group_id", tx.groups),
             "expiresAt": one.expires_at_ms,
-            "securityPolicy": security_policies.of_id(info.context, one.security_policy_id),
+            "securityPolicy": siblings.parent(one, "security_policy_id", tx.security_policies),
             "usageBasedAutolockDurationDays": autolock_days(one),
             "approvalMode": one.approval_mode,
             "accessPolicy": policy_of(one),
         }
 
-    return connection(rows, page, edge)
+    return context.connection(rows, page, edge)
 
 
 FIELDS = {

@@ -11,7 +11,6 @@ from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import by_name
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.graphql.paging import connection
 
 TYPE = "Connector"
 
@@ -24,7 +23,7 @@ def _one(context: RequestContext, id: str) -> ConnectorRow | None:
 
 @query
 def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
-    return connection(by_name(context.tx.connectors.find(), filter), page)
+    return context.connection(by_name(context.tx.connectors.all(), filter), page)
 
 
 @mutation(WRITE)
@@ -84,7 +83,9 @@ FIELDS = {
     "Connector.createdAt": lambda row, _: row.created_at_ms,
     "Connector.updatedAt": lambda row, _: row.updated_at_ms,
     "Connector.name": lambda row, _: row.name,
-    "Connector.remoteNetwork": lambda row, info: info.context.tx.remote_networks.get(row.remote_network_id),
+    "Connector.remoteNetwork": lambda row, info: info.context.siblings.parent(
+        row, "remote_network_id", info.context.tx.remote_networks
+    ),
     "Connector.state": lambda row, info: connectors.state(row, info.context.tx.now_ms),
     "Connector.lastHeartbeatAt": lambda row, _: row.last_heartbeat_ms,
     "Connector.hasStatusNotificationsEnabled": lambda row, _: row.has_status_notifications,

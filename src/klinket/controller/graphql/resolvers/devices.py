@@ -12,7 +12,6 @@ from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import by_name, matches_text
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.graphql.paging import connection
 
 TYPE = "Device"
 #: Fields that are shown as the client reported them.
@@ -30,16 +29,16 @@ def _one(context: RequestContext, id: str) -> DeviceRow | None:
 
 @query
 def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
-    rows = by_name(context.tx.devices.find(), filter)
+    rows = by_name(context.tx.devices.all(), filter)
     condition = (filter or {}).get("serialNumber")
-    return connection([row for row in rows if matches_text(row.serial_number or "", condition)], page)
+    return context.connection([row for row in rows if matches_text(row.serial_number or "", condition)], page)
 
 
 @query
 def _serial_numbers(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
     condition = (filter or {}).get("serialNumber")
     rows = [row for row in context.tx.serial_numbers.find() if matches_text(row.serial_number, condition)]
-    return connection(rows, page)
+    return context.connection(rows, page)
 
 
 @mutation(WRITE)
@@ -85,7 +84,7 @@ FIELDS: dict[str, Callable[..., Any]] = {
     "Mutation.serialNumbersDelete": _remove_serial_numbers,
     "Device.id": lambda row, _: to_global_id(TYPE, row.id),
     "Device.name": lambda row, _: row.name,
-    "Device.user": lambda row, info: info.context.tx.users.get(row.user_id) if row.user_id is not None else None,
+    "Device.user": lambda row, info: info.context.siblings.parent(row, "user_id", info.context.tx.users),
     "Device.isTrusted": lambda row, _: row.is_trusted,
     "Device.activeState": lambda row, _: row.active_state,
     "Device.osName": lambda row, _: row.os_name,

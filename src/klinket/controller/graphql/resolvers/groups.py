@@ -12,7 +12,6 @@ from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import by_name
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.graphql.paging import connection
 from klinket.controller.graphql.resolvers import security_policies
 
 TYPE = "Group"
@@ -26,7 +25,7 @@ def _one(context: RequestContext, id: str) -> GroupRow | None:
 
 @query
 def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
-    rows = by_name(context.tx.groups.find(), filter)
+    rows = by_name(context.tx.groups.all(), filter)
     given = filter or {}
     types = (given.get("type") or {}).get("in")
     if types is not None:
@@ -34,7 +33,7 @@ def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page:
     active = (given.get("isActive") or {}).get("eq")
     if active is not None:
         rows = [row for row in rows if row.is_active == active]
-    return connection(rows, page)
+    return context.connection(rows, page)
 
 
 def _user(context: RequestContext) -> Any:
@@ -99,14 +98,17 @@ def _delete(context: RequestContext, id: str) -> dict[str, Any]:
 
 
 def _users(row: GroupRow, info: Any, **page: Any) -> dict[str, Any]:
-    tx = info.context.tx
-    return connection(tx.users.find(id=groups.member_ids(tx, row)), page)
+    context: RequestContext = info.context
+    if row.group_type == groups.SYSTEM:
+        return context.connection(context.tx.users.all(), page)
+    members = context.siblings.children(row, context.tx.group_members, "group_id")
+    return context.connection(context.siblings.across(members, "user_id", context.tx.users), page)
 
 
 def _resources(row: GroupRow, info: Any, **page: Any) -> dict[str, Any]:
-    tx = info.context.tx
-    ids = [one.resource_id for one in tx.group_access.find(group_id=row.id)]
-    return connection(tx.resources.find(id=ids), page)
+    context: RequestContext = info.context
+    links = context.siblings.children(row, context.tx.group_access, "group_id")
+    return context.connection(context.siblings.across(links, "resource_id", context.tx.resources), page)
 
 
 FIELDS = {
@@ -124,5 +126,7 @@ FIELDS = {
     "Group.type": lambda row, _: row.group_type,
     "Group.users": _users,
     "Group.resources": _resources,
-    "Group.securityPolicy": lambda row, info: security_policies.of_id(info.context, row.security_policy_id),
+    "Group.securityPolicy": lambda row, info: info.context.siblings.parent(
+        row, "security_policy_id", info.context.tx.security_policies
+    ),
 }

@@ -11,7 +11,6 @@ from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import by_name
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.graphql.paging import connection
 
 TYPE = "RemoteNetwork"
 
@@ -28,7 +27,7 @@ def _one(context: RequestContext, id: str | None = None, name: str | None = None
 
 @query
 def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
-    return connection(by_name(context.tx.remote_networks.find(), filter), page)
+    return context.connection(by_name(context.tx.remote_networks.all(), filter), page)
 
 
 @mutation(WRITE)
@@ -78,10 +77,10 @@ FIELDS = {
     "RemoteNetwork.location": lambda row, _: row.location,
     "RemoteNetwork.networkType": lambda row, _: row.network_type,
     "RemoteNetwork.isActive": lambda row, _: row.is_active,
-    "RemoteNetwork.resources": lambda row, info, **page: connection(
-        info.context.tx.resources.find(remote_network_id=row.id), page
+    "RemoteNetwork.resources": lambda row, info, **page: info.context.connection(
+        info.context.siblings.children(row, info.context.tx.resources, "remote_network_id"), page
     ),
-    "RemoteNetwork.connectors": lambda row, info, **page: connection(
-        info.context.tx.connectors.find(remote_network_id=row.id), page
+    "RemoteNetwork.connectors": lambda row, info, **page: info.context.connection(
+        info.context.siblings.children(row, info.context.tx.connectors, "remote_network_id"), page
     ),
 }

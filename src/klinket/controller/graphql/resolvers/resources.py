@@ -11,7 +11,6 @@ from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import by_name
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.graphql.paging import connection
 from klinket.controller.graphql.resolvers import security_policies
 from klinket.controller.graphql.resolvers.access import autolock_days, change_groups, policy_columns, policy_of
 from klinket.domain.address import ResourceAddress
@@ -30,13 +29,13 @@ def _one(context: RequestContext, id: str) -> ResourceRow | None:
 
 @query
 def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
-    rows = by_name(context.tx.resources.find(), filter)
+    rows = by_name(context.tx.resources.all(), filter)
     given = filter or {}
     if (networks := given.get("remoteNetworkId")) is not None:
         rows = [row for row in rows if _in_networks(row, networks)]
     for wanted in (given.get("tags") or {}).get("and") or ():
         rows = [row for row in rows if _has_tag(row, wanted)]
-    return connection(rows, page)
+    return context.connection(rows, page)
 
 
 def _in_networks(row: ResourceRow, condition: dict[str, Any]) -> bool:
@@ -141,8 +140,12 @@ FIELDS = {
     "NetworkResource.isActive": lambda row, _: row.is_active,
     "NetworkResource.isVisible": lambda row, _: row.is_visible,
     "NetworkResource.isBrowserShortcutEnabled": lambda row, _: row.is_browser_shortcut_enabled,
-    "NetworkResource.remoteNetwork": lambda row, info: info.context.tx.remote_networks.get(row.remote_network_id),
-    "NetworkResource.securityPolicy": lambda row, info: security_policies.of_id(info.context, row.security_policy_id),
+    "NetworkResource.remoteNetwork": lambda row, info: info.context.siblings.parent(
+        row, "remote_network_id", info.context.tx.remote_networks
+    ),
+    "NetworkResource.securityPolicy": lambda row, info: info.context.siblings.parent(
+        row, "security_policy_id", info.context.tx.security_policies
+    ),
     "NetworkResource.tags": lambda row, _: row.tags,
     "NetworkResource.approvalMode": lambda row, _: row.approval_mode,
     "NetworkResource.accessPolicy": lambda row, _: policy_of(row),

@@ -12,7 +12,6 @@ from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import by_name
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.graphql.paging import connection
 
 TYPE = "SecurityPolicy"
 
@@ -27,7 +26,7 @@ def _one(context: RequestContext, id: str | None = None, name: str | None = None
 
 @query
 def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
-    return connection(by_name(context.tx.security_policies.find(), filter), page)
+    return context.connection(by_name(context.tx.security_policies.all(), filter), page)
 
 
 @mutation(WRITE)
@@ -52,11 +51,6 @@ def _update(
     return {"entity": row}
 
 
-def of_id(context: RequestContext, id: int | None) -> SecurityPolicyRow | None:
-    """Return the policy a row names, or None."""
-    return context.tx.security_policies.get(id) if id is not None else None
-
-
 def number(context: RequestContext, id: str | None) -> int | None:
     """Return the number of the policy an argument names, None for null and absent; raises NotFound."""
     return security_policies.get(context.tx, number_of(id, TYPE), id).id if id else None
@@ -71,5 +65,7 @@ FIELDS = {
     "SecurityPolicy.updatedAt": lambda row, _: row.updated_at_ms,
     "SecurityPolicy.name": lambda row, _: row.name,
     "SecurityPolicy.policyType": lambda row, _: row.policy_type,
-    "SecurityPolicy.groups": lambda row, info, **page: connection(info.context.tx.groups.find(security_policy_id=row.id), page),
+    "SecurityPolicy.groups": lambda row, info, **page: info.context.connection(
+        info.context.siblings.children(row, info.context.tx.groups, "security_policy_id"), page
+    ),
 }

@@ -12,7 +12,6 @@ from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import by_name
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.graphql.paging import connection
 
 TYPE = "ServiceAccount"
 
@@ -25,7 +24,7 @@ def _one(context: RequestContext, id: str) -> ServiceAccountRow | None:
 
 @query
 def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page: Any) -> dict[str, Any]:
-    return connection(by_name(context.tx.service_accounts.find(), filter), page)
+    return context.connection(by_name(context.tx.service_accounts.all(), filter), page)
 
 
 def _resources(context: RequestContext, ids: list[str | None] | None) -> list[ResourceRow]:
@@ -78,9 +77,9 @@ def _delete(context: RequestContext, id: str) -> dict[str, Any]:
 
 
 def _account_resources(row: ServiceAccountRow, info: Any, **page: Any) -> dict[str, Any]:
-    tx = info.context.tx
-    ids = [one.resource_id for one in tx.access.find(service_account_id=row.id)]
-    return connection(tx.resources.find(id=ids), page)
+    context: RequestContext = info.context
+    links = context.siblings.children(row, context.tx.access, "service_account_id")
+    return context.connection(context.siblings.across(links, "resource_id", context.tx.resources), page)
 
 
 FIELDS = {
@@ -94,7 +93,7 @@ FIELDS = {
     "ServiceAccount.updatedAt": lambda row, _: row.updated_at_ms,
     "ServiceAccount.name": lambda row, _: row.name,
     "ServiceAccount.resources": _account_resources,
-    "ServiceAccount.keys": lambda row, info, **page: connection(
-        info.context.tx.service_keys.find(service_account_id=row.id), page
+    "ServiceAccount.keys": lambda row, info, **page: info.context.connection(
+        info.context.siblings.children(row, info.context.tx.service_keys, "service_account_id"), page
     ),
 }

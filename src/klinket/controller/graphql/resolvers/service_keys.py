@@ -80,5 +80,7 @@ FIELDS = {
     "ServiceAccountKey.expiresAt": lambda row, _: row.expires_at_ms,
     "ServiceAccountKey.revokedAt": lambda row, _: row.revoked_at_ms,
     "ServiceAccountKey.status": lambda row, info: service_keys.state(row, info.context.tx.now_ms).value,
-    "ServiceAccountKey.serviceAccount": lambda row, info: service_keys.account_of(info.context.tx, row),
+    "ServiceAccountKey.serviceAccount": lambda row, info: info.context.siblings.parent(
+        row, "service_account_id", info.context.tx.service_accounts
+    ),
 }

@@ -11,7 +11,6 @@ from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import matches_text
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.graphql.paging import connection
 
 TYPE = "User"
 
@@ -34,7 +33,7 @@ def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page:
         and matches_text(row.email, given.get("email"))
         and (roles is None or row.role in roles)
     ]
-    return connection(rows, page)
+    return context.connection(rows, page)
 
 
 def _found(context: RequestContext, id: str) -> UserRow:
@@ -101,5 +100,5 @@ FIELDS = {
     "User.state": lambda row, _: row.state,
     "User.role": lambda row, _: row.role,
     "User.type": lambda row, _: row.user_type,
-    "User.groups": lambda row, info, **page: connection(groups.of_user(info.context.tx, row), page),
+    "User.groups": lambda row, info, **page: info.context.connection(groups.of_user(info.context.tx, row), page),
 }
