@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from klinket.domain.address import canonical_host
+from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.errors import FlowRefused, InvalidInput
 from klinket.domain.flow import HINTS, Destination, FlowFailure
 from klinket.domain.grant import Denied, decide
@@ -126,8 +126,9 @@ class ClientCore:
             if wanted in (resource.name, resource.address.text, resource.alias):
                 return resource
         host, colon, port = wanted.rpartition(":")
+        with_port = colon and port.isdigit() and parse_ip(wanted) is None  # an IPv6 address ends in digits as well
         try:
-            found = self.resource_for(canonical_host(host if colon and port.isdigit() else wanted))
+            found = self.resource_for(canonical_host(host if with_port else wanted))
         except InvalidInput:
             found = None
         if found is None:

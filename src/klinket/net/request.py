@@ -52,7 +52,7 @@ def _post(netloc: str, path: str, body: bytes, context: ssl.SSLContext) -> Answe
         connection.close()
     try:
         parsed = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = None
     if 300 <= response.status < 400:
         raise ControllerUnreachable(

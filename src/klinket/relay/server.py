@@ -71,6 +71,7 @@ class RelayServer:
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
+            self._listener = None
         await self._tasks.aclose()
         for sock in self._waiting.values():
             sockets.reset(sock)

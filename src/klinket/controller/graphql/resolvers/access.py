@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from klinket.controller.app import access, group_access, groups, resources, service_accounts
+from klinket.controller.app import access, access_policy, group_access, groups, resources, service_accounts
 from klinket.controller.app.api_tokens import WRITE
 from klinket.controller.app.rows import AccessRow, GroupAccessRow, GroupRow, ResourceRow, ServiceAccountRow
 from klinket.controller.graphql.changes import wanted_ids
@@ -13,8 +13,6 @@ from klinket.controller.graphql.global_id import from_global_id, number_of
 from klinket.controller.graphql.mutation import mutation
 from klinket.controller.graphql.resolvers import security_policies
 from klinket.domain.errors import NotFound
-
-SECONDS_PER_DAY = 86_400
 
 Principal = ServiceAccountRow | GroupRow
 
@@ -36,10 +34,11 @@ def policy_columns(given: dict[str, Any], *, unset: dict[str, Any]) -> dict[str,
     """Return the columns of accessPolicy, or of its older spelling in days; `unset` where null days take them away."""
     policy, days = given.get("accessPolicy"), given.get("usageBasedAutolockDurationDays")
     if policy is not None:
-        manual = policy["mode"] == "MANUAL"
-        return {"access_mode": policy["mode"], "access_duration_seconds": None if manual else policy.get("durationSeconds")}
+        seconds = access_policy.check_duration(policy["mode"], policy.get("durationSeconds"))
+        return {"access_mode": policy["mode"], "access_duration_seconds": seconds}
     if days is not None:
-        return {"access_mode": "AUTO_LOCK", "access_duration_seconds": days * SECONDS_PER_DAY}
+        seconds = access_policy.seconds_of_days(days)
+        return {"access_mode": access_policy.AUTO_LOCK, "access_duration_seconds": seconds}
     return unset if "usageBasedAutolockDurationDays" in given else {}
 
 
@@ -50,9 +49,9 @@ def policy_of(row: ResourceRow | GroupAccessRow) -> dict[str, Any] | None:
 
 def autolock_days(row: ResourceRow | GroupAccessRow) -> int | None:
     """Return the older spelling of accessPolicy, in days."""
-    if row.access_mode != "AUTO_LOCK" or row.access_duration_seconds is None:
+    if row.access_mode != access_policy.AUTO_LOCK or row.access_duration_seconds is None:
         return None
-    return row.access_duration_seconds // SECONDS_PER_DAY
+    return row.access_duration_seconds // access_policy.SECONDS_PER_DAY
 
 
 def _grant(context: RequestContext, row: ResourceRow, principal: Principal, given: dict[str, Any]) -> None:

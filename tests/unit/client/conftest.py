@@ -1,0 +1,118 @@
+"""A client's core with a configuration, and stand-ins for a client that opens flows to real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+
+import pytest
+
+from klinket.domain.address import ResourceAddress
+from klinket.domain.errors import FlowRefused
+from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.identifiers import RemoteNetworkId, ResourceId
+from klinket.domain.resource import Resource, ResourceIndex
+from klinket.net import sockets
+
+
+def granted(id: int, address: str, alias: str | None = None) -> Resource:
+    """Return a resource with all ports."""
+    return Resource(ResourceId(id), f"resource {id}", ResourceAddress.parse(address), RemoteNetworkId(1), alias)
+
+
+class Echo:
+    """A flow whose target sends back what it gets. Implements ports.OpenedFlow."""
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+        self.aborted = False
+        self.early = b""
+
+    async def carry(self, local: socket.socket, early: bytes = b"") -> None:
+        loop = asyncio.get_running_loop()
+        self.early = early
+        with local:
+            await loop.sock_sendall(local, early)
+            while data := await loop.sock_recv(local, 65_536):
+                await loop.sock_sendall(local, data)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Resetting(Echo):
+    """A flow whose target resets the connection after the first bytes."""
+
+    async def carry(self, local: socket.socket, early: bytes = b"") -> None:
+        await asyncio.get_running_loop().sock_recv(local, 1)
+        sockets.reset(local)
+
+
+class EchoDatagrams:
+    """An association whose target sends back what it gets. Implements ports.DatagramFlow."""
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+        self.closed = False
+        self._answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def send(self, datagram: bytes) -> None:
+        self._answers.put_nowait(b"echo " + datagram)
+
+    async def receive(self) -> bytes:
+        return await self._answers.get()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class FakeClient:
+    """Implements ports.FlowOpener. `refusals`: by host; everything else that is granted echoes."""
+
+    resources: list[Resource] = field(default_factory=list)
+    refusals: dict[str, FlowRefused] = field(default_factory=dict)
+    resetting: set[str] = field(default_factory=set)
+    asked: list[Destination] = field(default_factory=list)
+    flows: list[Echo] = field(default_factory=list)
+    associations: list[EchoDatagrams] = field(default_factory=list)
+
+    def grant(self, address: str, alias: str | None = None) -> Resource:
+        """Grant one more resource."""
+        self.resources.append(granted(len(self.resources) + 1, address, alias))
+        return self.resources[-1]
+
+    def refuse(self, host: str, failure: FlowFailure, retry_after: float | None = None) -> None:
+        """Refuse flows to a host from now on."""
+        self.refusals[host] = FlowRefused(failure, f"{host} said no", retry_after=retry_after)
+
+    def resource_for(self, host: str) -> Resource | None:
+        return ResourceIndex(self.resources).lookup(host)
+
+    def _decide(self, destination: Destination) -> Resource:
+        self.asked.append(destination)
+        if (refusal := self.refusals.get(destination.host)) is not None:
+            raise refusal
+        resource = self.resource_for(destination.host)
+        if resource is None:
+            raise FlowRefused(FlowFailure.NOT_GRANTED, f"no granted resource serves {destination.host}")
+        return resource
+
+    async def open_stream(self, destination: Destination) -> Echo:
+        flow = (Resetting if destination.host in self.resetting else Echo)(self._decide(destination))
+        self.flows.append(flow)
+        return flow
+
+    async def open_datagrams(self, destination: Destination) -> EchoDatagrams:
+        association = EchoDatagrams(self._decide(destination))
+        self.associations.append(association)
+        return association
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    """A client that was granted echo.internal."""
+    made = FakeClient()
+    made.grant("echo.internal")
+    return made

@@ -1,0 +1,223 @@
+"""What a client decides: the resource, the way to it, and how long it trusts what it was told."""
+
+from __future__ import annotations
+
+import pytest
+
+from klinket.client.core import FAILED_SECONDS, ClientCore
+from klinket.domain.errors import FlowRefused, ProtocolError
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.domain.resource import Resource
+from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, PortSpan, RelayEntry, RelayTicket, ResourceEntry
+
+NOW = 1_800_000_000.0
+SESSION = "s" * 22
+EVERY_PORT = [PortSpan(1, 65_535)]
+
+
+def entry(
+    id: int, address: str, *, remote: int = 1, alias: str | None = None, name: str = "", tcp: object = None
+) -> ResourceEntry:
+    spans = EVERY_PORT if tcp is None else tcp
+    return ResourceEntry(id=id, name=name or f"resource {id}", address=address, remote_network=remote, alias=alias, tcp=spans)  # type: ignore[arg-type]
+
+
+def configuration(**more: object) -> ClientConfiguration:
+    settings: dict[str, object] = {
+        "epoch": 1,
+        "revision": 5,
+        "network": "acme",
+        "session": SESSION,
+        "time_ms": int(NOW * 1000),
+        "connector_authority": "PEM",
+        "resources": [entry(1, "db.internal", name="Orders database"), entry(2, "10.0.0.0/8", remote=2)],
+        "connectors": [ConnectorEntry(id=id, name=f"c{id}", remote_network=1, relays=[1, 2]) for id in (1, 2, 3)],
+        "relays": [RelayEntry(id=id, address=f"relay{id}:443", certificate_sha256="0" * 64) for id in (1, 2)],
+        "tickets": [RelayTicket(relay=1, token="ticket one", expires_at_ms=0)],
+        "grants": [Grant(remote_network=1, token="grant one", expires_at_ms=0)],
+        "renew_at_ms": int(NOW * 1000) + 150_000,
+        "valid_until_ms": int(NOW * 1000) + 300_000,
+    }
+    return ClientConfiguration(**{**settings, **more})  # type: ignore[arg-type]
+
+
+def core(**more: object) -> ClientCore:
+    made = ClientCore()
+    made.configure(configuration(**more))
+    return made
+
+
+def tcp(host: str, port: int = 5432) -> Destination:
+    return Destination(host, port, TransportProtocol.TCP)
+
+
+def database(made: ClientCore) -> Resource:
+    return made.find("Orders database")
+
+
+# ---- deciding
+
+
+def test_a_granted_flow() -> None:
+    assert core().decide(tcp("db.internal"), NOW).name == "Orders database"
+    assert core().decide(tcp("10.1.2.3"), NOW).id == 2
+
+
+@pytest.mark.parametrize(
+    "destination",
+    [tcp("other.internal"), tcp("11.0.0.1"), tcp("x.db.internal"), Destination("db.internal", 53, TransportProtocol.UDP)],
+    ids=str,
+)
+def test_what_was_not_granted(destination: Destination) -> None:
+    with pytest.raises(FlowRefused) as caught:
+        core().decide(destination, NOW)
+    assert caught.value.failure is FlowFailure.NOT_GRANTED
+
+
+def test_a_configuration_is_trusted_until_it_ends() -> None:
+    made = core()
+    made.decide(tcp("db.internal"), NOW + 299.9)
+    with pytest.raises(FlowRefused) as caught:
+        made.decide(tcp("db.internal"), NOW + 300)
+    assert caught.value.failure is FlowFailure.GRANT_EXPIRED
+
+
+def test_each_configuration_replaces_the_one_before() -> None:
+    made = ClientCore()
+    assert not made.configured
+    with pytest.raises(FlowRefused) as early:  # until then nobody knows what is klinket's business
+        made.resource_for("db.internal")
+    assert early.value.failure is FlowFailure.CONTROLLER_UNREACHABLE
+    made.configure(configuration())
+    assert made.configured
+    made.configure(configuration(resources=[entry(3, "web.internal")], grants=[]))
+    assert [resource.id for resource in made.resources] == [3]
+    assert made.resource_for("db.internal") is None
+    with pytest.raises(FlowRefused) as caught:
+        made.grant_for(1)
+    assert caught.value.failure is FlowFailure.NOT_GRANTED
+
+
+def test_a_configuration_that_is_not_understood_changes_nothing() -> None:
+    made = core()
+    with pytest.raises(ProtocolError):
+        made.configure(configuration(revision=6, resources=[entry(1, "not an address!")]))
+    assert made.configuration.revision == 5
+    assert made.resource_for("db.internal") is not None
+
+
+def test_grants_and_tickets() -> None:
+    made = core()
+    assert made.grant_for(1).token == "grant one"
+    assert made.ticket_for(1) == "ticket one"
+    assert made.ticket_for(2) == ""
+
+
+# ---- routes
+
+
+def order(made: ClientCore, now: float = NOW) -> list[int]:
+    return [route.connector.id for route in made.routes(database(made), now)]
+
+
+def test_routes_lead_through_the_connectors_of_the_remote_network_only() -> None:
+    foreign = ConnectorEntry(id=9, name="c9", remote_network=2, relays=[1])
+    made = core(connectors=[*configuration().connectors, foreign])
+    assert sorted(order(made)) == [1, 2, 3]
+    assert [route.connector.id for route in made.routes(made.decide(tcp("10.1.1.1"), NOW), NOW)] == [9]
+
+
+def test_the_order_is_the_same_each_time_and_whatever_the_list_s_order() -> None:
+    shuffled = core(connectors=list(reversed(configuration().connectors)))
+    assert order(core()) == order(core()) == order(shuffled)
+    for route in core().routes(database(core()), NOW):
+        assert {relay.id for relay in route.relays} == {1, 2}
+
+
+def test_sessions_spread_over_the_connectors() -> None:
+    first = [order(core(session=f"{number:022d}"))[0] for number in range(300)]
+    for connector in (1, 2, 3):
+        assert 60 < first.count(connector) < 140
+
+
+def test_a_connector_that_goes_moves_only_its_own_sessions() -> None:
+    for number in range(50):
+        session = f"{number:022d}"
+        before = order(core(session=session))
+        left = [one for one in configuration().connectors if one.id != 2]
+        assert order(core(session=session, connectors=left)) == [id for id in before if id != 2]
+
+
+def test_a_connector_that_failed_comes_last_for_a_while() -> None:
+    made = core()
+    first, *others = order(made)
+    made.connector_failed(first, NOW)
+    assert order(made) == [*others, first]
+    assert order(made, NOW + FAILED_SECONDS - 0.1) == [*others, first]
+    assert order(made, NOW + FAILED_SECONDS) == [first, *others]
+    made.connector_failed(first, NOW)
+    made.connector_works(first)
+    assert order(made) == [first, *others]
+
+
+def test_all_failed_is_no_reason_not_to_try() -> None:
+    made = core()
+    before = order(made)
+    for id in before:
+        made.connector_failed(id, NOW)
+    assert order(made) == before
+
+
+def test_relays_that_are_not_listed_are_left_out() -> None:
+    connectors = [
+        ConnectorEntry(id=1, name="c1", remote_network=1, relays=[2, 77]),
+        ConnectorEntry(id=2, name="c2", remote_network=1, relays=[77]),
+        ConnectorEntry(id=3, name="c3", remote_network=1),
+    ]
+    made = core(connectors=connectors)
+    (route,) = made.routes(database(made), NOW)
+    assert (route.connector.id, [relay.id for relay in route.relays]) == (1, [2])
+
+
+@pytest.mark.parametrize(
+    ("connectors", "text"),
+    [([], "it has none"), ([ConnectorEntry(id=1, name="c1", remote_network=1)], "none is online")],
+)
+def test_without_a_way_the_refusal_says_why(connectors: list[ConnectorEntry], text: str) -> None:
+    made = core(connectors=connectors)
+    with pytest.raises(FlowRefused, match=text) as caught:
+        made.routes(database(made), NOW)
+    assert caught.value.failure is FlowFailure.NO_CONNECTOR
+
+
+# ---- find
+
+
+@pytest.mark.parametrize(
+    ("wanted", "id"),
+    [
+        ("Orders database", 1),
+        ("db.internal", 1),
+        ("db.internal:5432", 1),
+        ("DB.Internal.", 1),
+        ("10.0.0.0/8", 2),
+        ("10.1.2.3", 2),
+        ("10.1.2.3:22", 2),
+        ("www.acme.example", 3),
+        ("www.acme.example:80", 3),
+        ("[fd00::1]:443", 4),
+        ("fd00::1", 4),
+    ],
+)
+def test_resources_are_found_by_name_address_or_alias(wanted: str, id: int) -> None:
+    more = [*configuration().resources, entry(3, "web.internal", alias="www.acme.example"), entry(4, "fd00::/16")]
+    assert core(resources=more).find(wanted).id == id
+
+
+@pytest.mark.parametrize(
+    "wanted", ["", "orders database", "nothing.internal", "db.internal:", ":80", "11.0.0.1", "a b", "[::1", "%"]
+)
+def test_what_was_not_granted_is_not_found(wanted: str) -> None:
+    with pytest.raises(FlowRefused) as caught:
+        core().find(wanted)
+    assert caught.value.failure is FlowFailure.NOT_GRANTED

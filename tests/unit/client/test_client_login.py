@@ -1,0 +1,217 @@
+"""Refusals of the controller become errors of one kind each, over real HTTPS."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+import trustme
+
+from klinket.client.login import LOGOUT_PATH, log_in, log_out, refusal
+from klinket.domain import errors
+from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, KlinketError, Throttled
+from klinket.net.channel import controller_context
+from klinket.wire import assertion, signing
+from klinket.wire.key_file import KeyFile
+
+PRIVATE_KEY = signing.generate_private_key()
+KINDS = [
+    errors.ServiceKeyInvalid,
+    errors.ServiceKeyUnknown,
+    errors.ServiceKeyRevoked,
+    errors.ServiceKeyExpired,
+    errors.AssertionStale,
+    errors.AssertionReplayed,
+    errors.SessionOver,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
+def test_each_code_word_is_its_error(kind: type[AuthenticationFailed]) -> None:
+    error = refusal(kind.code, "said so", "do this")
+    assert type(error) is kind
+    assert (error.message, error.hint) == ("said so", "do this")
+    assert refusal(kind.code, "said so").hint == kind.default_hint
+
+
+def test_throttled_says_when_to_come_back() -> None:
+    error = refusal("throttled", "too many sessions", "", 7.5)
+    assert isinstance(error, Throttled)
+    assert error.retry_after == 7.5
+
+
+@pytest.mark.parametrize("code", ["", "something-new", "internal", "flow-refused", "__class__"])
+def test_an_unknown_code_word_is_a_refusal_all_the_same(code: str) -> None:
+    error = refusal(code, "no")
+    assert isinstance(error, AuthenticationFailed)
+    assert isinstance(refusal(code, ""), AuthenticationFailed)
+    assert error.message == "no"
+
+
+@dataclass
+class Controller:
+    """Answers every request with one status and body; keeps what was asked."""
+
+    key_file: KeyFile
+    status: int = 200
+    body: bytes = b"{}"
+    headers: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def answers(self, status: int, body: object, **headers: str) -> None:
+        self.status, self.headers = status, headers
+        self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return controller_context(self.key_file.controller_ca)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def controller(authority: trustme.CA) -> Iterator[Controller]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            made.asked.append((self.path, json.loads(body)))
+            self.send_response(made.status)
+            for name, value in made.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(made.body)))
+            self.end_headers()
+            self.wfile.write(made.body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    key_file = KeyFile(
+        f"127.0.0.1:{server.server_port}",
+        "11111111-2222-4333-8444-555555555555",
+        "key-1",
+        signing.private_key_to_pem(PRIVATE_KEY),
+        controller_ca=authority.cert_pem.bytes().decode(),
+    )
+    made = Controller(key_file)
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+SESSION = {
+    "session": "s" * 22,
+    "network": "acme",
+    "certificate": "PEM",
+    "access_token": "sesame",
+    "expires_at_ms": 2_000_000,
+    "time_ms": 1_000_000,
+}
+
+
+async def told(controller: Controller) -> KlinketError:
+    with pytest.raises(KlinketError) as caught:
+        await log_in(controller.key_file, controller.context)
+    return caught.value
+
+
+async def test_a_login(controller: Controller) -> None:
+    controller.answers(200, SESSION)
+    session = await log_in(controller.key_file, controller.context)
+    assert (session.id, session.network, session.expires_at_ms) == ("s" * 22, "acme", 2_000_000)
+    assert "sesame" not in repr(session)
+    ((path, body),) = controller.asked
+    assert path == controller.key_file.login_path
+    assert body["grant_type"] == assertion.GRANT_TYPE
+    claims = signing.verify_signature(body["assertion"], PRIVATE_KEY.public_key(), assertion.LOGIN_TYP)
+    # the assertion is for this URL and this session's key only
+    assert claims["aud"] == controller.key_file.login_url
+    assert signing.confirmation(claims) == signing.thumbprint(session.key.public_key())
+
+
+async def test_each_login_has_a_key_and_an_assertion_of_its_own(controller: Controller) -> None:
+    controller.answers(200, SESSION)
+    one = await log_in(controller.key_file, controller.context)
+    two = await log_in(controller.key_file, controller.context)
+    assert signing.thumbprint(one.key.public_key()) != signing.thumbprint(two.key.public_key())
+    jtis = {
+        signing.verify_signature(body["assertion"], PRIVATE_KEY.public_key(), assertion.LOGIN_TYP)["jti"]
+        for _, body in controller.asked
+    }
+    assert len(jtis) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
+async def test_a_refused_login(controller: Controller, kind: type[AuthenticationFailed]) -> None:
+    controller.answers(401, {"code": kind.code, "message": "no", "hint": "ask an admin"})
+    error = await told(controller)
+    assert type(error) is kind
+    assert (error.message, error.hint) == ("no", "ask an admin")
+
+
+async def test_a_throttled_login(controller: Controller) -> None:
+    controller.answers(429, {"code": "throttled", "message": "slowly", "retry_after": 3})
+    error = await told(controller)
+    assert isinstance(error, Throttled)
+    assert error.retry_after == 3.0
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, b"Internal Server Error"),
+        (404, b"<html>"),
+        (401, {}),
+        (401, {"code": 7}),
+        (502, []),
+        (200, {}),
+        (200, []),
+        (200, b"\xff\xfe"),
+        (200, b"[" * 100_000),
+        (200, {**SESSION, "expires_at_ms": "soon"}),
+        (200, {**SESSION, "expires_at_ms": None}),
+    ],
+)
+async def test_an_answer_that_is_not_a_controllers(controller: Controller, status: int, body: object) -> None:
+    controller.answers(status, body)
+    assert isinstance(await told(controller), ControllerUnreachable)
+
+
+async def test_a_redirect_is_not_followed(controller: Controller) -> None:
+    controller.answers(307, SESSION, Location=f"https://{controller.key_file.network}/elsewhere")
+    assert isinstance(await told(controller), ControllerUnreachable)
+    assert len(controller.asked) == 1
+
+
+async def test_a_controller_that_does_not_prove_who_it_is_gets_no_assertion(controller: Controller) -> None:
+    other = controller_context(trustme.CA().cert_pem.bytes().decode())
+    with pytest.raises(ControllerUnreachable, match="prove"):
+        await log_in(controller.key_file, other)
+    with pytest.raises(ControllerUnreachable, match="prove"):
+        await log_in(controller.key_file, controller_context(None))
+    assert controller.asked == []
+
+
+async def test_logging_out_proves_the_session_with_an_assertion_of_its_own_kind(controller: Controller) -> None:
+    controller.answers(200, SESSION)
+    session = await log_in(controller.key_file, controller.context)
+    await log_out(controller.key_file, session, controller.context)
+    path, body = controller.asked[-1]
+    assert path == LOGOUT_PATH
+    claims = signing.verify_signature(body["assertion"], PRIVATE_KEY.public_key(), assertion.END_TYP)
+    assert signing.confirmation(claims) == signing.thumbprint(session.key.public_key())
