@@ -14,30 +14,21 @@ from starlette.applications import Starlette
 
 from klinket.controller import sealing, trust
 from klinket.controller.app import api_tokens, defaults, sessions
-from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.app.ports import Transaction
 from klinket.controller.authority import AuthorityPurpose
-from klinket.controller.channels import Channels
+from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
-from klinket.controller.dispatch import Dispatch
-from klinket.controller.enrolment import Enrolments
-from klinket.controller.graphql.context import ApiCaller, KeyFileFacts
-from klinket.controller.graphql.execute import AdminApi
-from klinket.controller.graphql.http import graphql_routes
-from klinket.controller.http import Endpoints
-from klinket.controller.login import Logins
-from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
-from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.relay_process import RelayProcess
+from klinket.controller.sealing import MasterKey
 from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose, Trust
-from klinket.domain.audit import SYSTEM, ActorType
+from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
 from klinket.wire.control import MAX_CONTROL_BYTES
 from klinket.wire.cut_token import sign_cut
-from klinket.wire.key_file import LOGIN_PATH
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +49,7 @@ async def run(config: ControllerConfig, announce: Callable[[str], None], stop: a
         store.use_cut_signer(
             lambda cut: sign_cut(trusted.signers[KeyPurpose.CUT], cut, network=config.network), config.grant_seconds
         )
-        await _serve(config, store, trusted, announce, stop)
+        await _serve(config, store, trusted, master, announce, stop)
     finally:
         store.close()
 
@@ -67,43 +58,24 @@ async def _serve(
     config: ControllerConfig,
     store: SqliteStore,
     trusted: Trust,
+    master: MasterKey,
     announce: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
     context = _web_context(config, trusted)
-    peers = Peers()
-    dispatch = Dispatch(store, trusted, peers, clock.wall, config.grant_seconds)
-    await dispatch.start()
-    authority = trusted.authorities[AuthorityPurpose.WEB].certificate_pem if config.certificate is None else None
-    api = AdminApi(store, KeyFileFacts(config.host_and_port, authority), clock.entropy)
-
-    async def authenticate(token: str, address: str) -> ApiCaller:
-        row = await store.read(lambda tx: api_tokens.by_text(tx, token))
-        actor = Actor(ActorType.API, id=str(row.id), name=row.name, source=address)
-        return ApiCaller(actor, frozenset(row.scopes))
-
-    endpoints = Endpoints(
-        store,
-        trusted,
-        Logins(store, trusted, config.public_url.rstrip("/") + LOGIN_PATH, clock.wall, clock.entropy, lambda: peers.clients),
-        Enrolments(store, trusted, clock.wall),
-        Channels(store, trusted, peers, dispatch, clock.wall, clock.entropy),
-        RelayChannels(store, trusted, peers, clock.wall),
-        Metrics(peers),
-        authenticate,
-    )
-    app = Starlette(routes=[*graphql_routes(api, authenticate), *endpoints.routes()])
+    controller = compose(config, store, trusted, master, clock=clock.wall, entropy=clock.entropy)
+    await controller.dispatch.start()
     tasks = TaskSet("controller")
     await _say_hello(config, store, announce)
-    async with _web_server(app, config, context):
-        tasks.start(_housekeeping(store, peers), "housekeeping")
+    async with _web_server(controller.app, config, context):
+        tasks.start(_housekeeping(store, controller.peers), "housekeeping")
         if config.relay is not None and config.relay_listens_on is not None:
             beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
             await beside.prepare(store)
             tasks.start(beside.run(), "relay")
         await stop.wait()
         await tasks.aclose()
-        await dispatch.aclose()
+        await controller.dispatch.aclose()
 
 
 @asynccontextmanager

@@ -16,6 +16,19 @@ class ActorType(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class RequestIds:
+    """What a client said of its request (facts §7): an id of each try, one of the whole run, and its User-Agent."""
+
+    request: str | None = None
+    correlation: str | None = None
+    user_agent: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return JSON-ready values."""
+        return {"id": self.request, "correlationId": self.correlation, "userAgent": self.user_agent}
+
+
+@dataclass(frozen=True, slots=True)
 class Actor:
     """Who acts. `name` of the token or person; `source` is the address the request came from."""
 
@@ -23,6 +36,7 @@ class Actor:
     id: str | None = None
     name: str | None = None
     source: str | None = None
+    request: RequestIds | None = None
 
 
 SYSTEM = Actor(ActorType.SYSTEM, name="controller")
@@ -39,6 +53,7 @@ class AuditAction(Enum):
     REFUSE = "refuse"
     ENROL = "enrol"
     CUT = "cut"
+    WARN = "warn"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,30 +15,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
-from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from klinket.controller import sealing, serve, trust
 from klinket.controller.app import api_tokens
-from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import AuditRow
 from klinket.controller.authority import AuthorityPurpose
-from klinket.controller.channels import Channels
+from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
-from klinket.controller.dispatch import Dispatch
-from klinket.controller.enrolment import Enrolments
-from klinket.controller.graphql.context import ApiCaller, KeyFileFacts
-from klinket.controller.graphql.execute import AdminApi
-from klinket.controller.graphql.http import GRAPHQL_PATH, graphql_routes
-from klinket.controller.http import ENROL_PATH, Endpoints
-from klinket.controller.login import Logins
-from klinket.controller.metrics import Metrics
-from klinket.controller.peers import Peers
-from klinket.controller.relay_channels import RelayChannels
+from klinket.controller.graphql.http import EXTENSION_PATH, GRAPHQL_PATH
+from klinket.controller.http import ENROL_PATH
 from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose
-from klinket.domain.audit import SYSTEM, ActorType
+from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import ProtocolError
 from klinket.net.certificate_request import certificate_request
 from klinket.net.channel import controller_context, open_channel
@@ -112,7 +103,6 @@ class Running:
         )
         self.master = sealing.load_or_make(state / "keys" / "master.key")
         self.store = SqliteStore(self.config.database, self.clock)
-        self.peers = Peers()
         self.tokens: dict[tuple[str, ...], str] = {}
 
     def clock(self) -> float:
@@ -122,20 +112,9 @@ class Running:
         """Make the trust, the app, and one API token per set of scopes that people use."""
         self.trust = await trust.load_or_make(self.store, self.master, NETWORK, os.urandom)
         self.store.use_cut_signer(lambda cut: sign_cut(self.trust.signers[KeyPurpose.CUT], cut, network=NETWORK), GRANT_SECONDS)
-        self.dispatch = Dispatch(self.store, self.trust, self.peers, self.clock, GRANT_SECONDS)
         self.authority = self.trust.authorities[AuthorityPurpose.WEB].certificate_pem
-        api = AdminApi(self.store, KeyFileFacts(self.config.host_and_port, self.authority), os.urandom)
-        endpoints = Endpoints(
-            self.store,
-            self.trust,
-            Logins(self.store, self.trust, self.login_url, self.clock, os.urandom, lambda: self.peers.clients),
-            Enrolments(self.store, self.trust, self.clock),
-            Channels(self.store, self.trust, self.peers, self.dispatch, self.clock, os.urandom),
-            RelayChannels(self.store, self.trust, self.peers, self.clock),
-            Metrics(self.peers),
-            self._authenticate,
-        )
-        self.app = Starlette(routes=[*graphql_routes(api, self._authenticate), *endpoints.routes()])
+        made = compose(self.config, self.store, self.trust, self.master, clock=self.clock, entropy=os.urandom)
+        self.app, self.peers, self.dispatch = made.app, made.peers, made.dispatch
         for scopes in (("read",), ("write",), ("read", "write"), api_tokens.ALL_SCOPES):
             self.tokens[scopes] = await self.api_token(scopes)
 
@@ -147,10 +126,6 @@ class Running:
         name = " and ".join(scopes)
         made = await self.store.write(lambda tx: api_tokens.create(tx, SYSTEM, name=name, scopes=scopes, entropy=os.urandom))
         return made[1]
-
-    async def _authenticate(self, token: str, address: str) -> ApiCaller:
-        row = await self.store.read(lambda tx: api_tokens.by_text(tx, token))
-        return ApiCaller(Actor(ActorType.API, id=str(row.id), name=row.name, source=address), frozenset(row.scopes))
 
     # ---- requests
 
@@ -168,17 +143,23 @@ class Running:
             return await client.get(path, headers=headers)
 
     async def ask(
-        self, query: str, variables: dict[str, Any] | None = None, *, scopes: tuple[str, ...] = api_tokens.ALL_SCOPES
+        self,
+        query: str,
+        variables: dict[str, Any] | None = None,
+        *,
+        scopes: tuple[str, ...] = api_tokens.ALL_SCOPES,
+        extension: bool = False,
     ) -> dict[str, Any]:
-        """Return the whole answer of the Admin API to a document, errors included."""
+        """Return the whole answer of the Admin API (or of the extension) to a document, errors included."""
         body = {"query": query, "variables": variables}
-        answer = await self.post(GRAPHQL_PATH, body, headers={"X-API-KEY": self.tokens[scopes]})
+        path = EXTENSION_PATH if extension else GRAPHQL_PATH
+        answer = await self.post(path, body, headers={"X-API-KEY": self.tokens[scopes]})
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    async def query(self, query: str, **variables: Any) -> dict[str, Any]:
+    async def query(self, query: str, *, extension: bool = False, **variables: Any) -> dict[str, Any]:
         """Return the data of an answer without errors."""
-        answer = await self.ask(query, variables)
+        answer = await self.ask(query, variables, extension=extension)
         assert "errors" not in answer, answer
         return dict(answer["data"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from klinket.controller.app.audit import actor_detail
 from klinket.controller.app.connectors import token_hash
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ApiTokenRow
@@ -22,7 +23,12 @@ def create(
     """Return a new token's row and its text, which is kept nowhere."""
     text = token_text.compose(token_text.API_TOKEN, entropy(token_text.RANDOM_BYTES))
     row = tx.api_tokens.add(
-        name=parse_name(name), token_hash=token_hash(text), scopes=sorted(scopes), is_enabled=True, allowed_ranges=[]
+        name=parse_name(name),
+        token_hash=token_hash(text),
+        scopes=sorted(scopes),
+        is_enabled=True,
+        allowed_ranges=[],
+        created_by=actor_detail(actor),
     )
     target = {"version": "1", "type": "publicAPIKey", "id": str(row.id), "name": row.name, "scopes": row.scopes}
     tx.record(AuditEvent(AuditAction.CREATE, actor, (target,)))

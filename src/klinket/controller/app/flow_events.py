@@ -26,6 +26,10 @@ def keep(tx: Transaction, connector_id: int, batch: int, events: Sequence[FlowEv
             batch=batch,
             number=number,
             time_ms=event.time_ms,
+            kind=event.event,
+            flow=event.flow,
+            resource_id=event.resource,
+            failure=event.failure,
             event=msgspec.to_builtins(event),
         )
     if last is not None and batch % _LOOK_EVERY == 0:

@@ -28,11 +28,14 @@ class Repository(Protocol[R]):
     def since(self, column: str, least: int) -> list[R]:
         """Return the rows whose `column` is at least `least`."""
 
+    def after(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions and whose `column` is above `bound`, ordered by it."""
+
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for: len() counts, a slice reads that part."""
 
-    def newest(self, limit: int, **equal: Any) -> list[R]:
-        """Return up to `limit` rows that meet all conditions, the newest first."""
+    def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
 
     def add(self, **values: Any) -> R:
         """Insert a row (times of creation and change are filled in) and return it; raises Conflict for a broken rule."""
@@ -73,6 +76,9 @@ class Transaction(Protocol):
     cut_receipts: Repository[rows.CutReceiptRow]
     flow_events: Repository[rows.FlowEventRow]
     audit: Repository[rows.AuditRow]
+    audit_head: Repository[rows.AuditHeadRow]
+    audit_signatures: Repository[rows.AuditSignatureRow]
+    sinks: Repository[rows.SinkRow]
 
     @property
     def now_ms(self) -> int:

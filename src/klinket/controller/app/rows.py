@@ -76,6 +76,12 @@ class ServiceAccountRow:
 
 @dataclass(frozen=True, slots=True)
 class ServiceKeyRow:
+    """`origin`: who made the pair; `last_used_by`: host, address and client version of the last login.
+
+    A key with `replaces_key_id` ends that key at its own first use, or when `overlap_ends_ms` comes. `warned_days`: the last
+    warning of its expiry.
+    """
+
     id: int
     created_at_ms: int
     updated_at_ms: int
@@ -86,6 +92,13 @@ class ServiceKeyRow:
     expires_at_ms: int | None
     revoked_at_ms: int | None
     expiry_cut: bool
+    origin: str
+    created_by: dict[str, Any]
+    last_used_ms: int | None
+    last_used_by: dict[str, Any] | None
+    replaces_key_id: int | None
+    overlap_ends_ms: int | None
+    warned_days: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +245,7 @@ class ApiTokenRow:
     expires_at_ms: int | None
     allowed_ranges: list[str]
     last_used_ms: int | None
+    created_by: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,22 +275,76 @@ class CutReceiptRow:
 
 @dataclass(frozen=True, slots=True)
 class FlowEventRow:
+    """`event`: as exported (facts §5), with the names of that time; the columns beside it are what filters ask for."""
+
     id: int
     connector_id: int
     batch: int
     number: int
     time_ms: int
+    kind: str
+    flow: str
+    service_account_id: int | None
+    service_key_id: int | None
+    resource_id: int | None
+    remote_network_id: int | None
+    failure: str | None
     event: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
+    """`number` counts without gaps; `digest` covers the event as exported and the digest before it (domain.audit_chain)."""
+
     id: int
     time_ms: int
     action: str
     actor: dict[str, Any]
     targets: list[dict[str, Any]]
     detail: dict[str, Any]
+    request: dict[str, Any] | None
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditHeadRow:
+    """Number and digest of the last audit event."""
+
+    id: int
+    number: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSignatureRow:
+    """The controller's signature under the digest of one audit event, and so under all before it."""
+
+    id: int
+    number: int
+    created_at_ms: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRow:
+    """Where events are delivered. The positions are what was delivered last: the events themselves are the outbox."""
+
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    name: str
+    kind: str
+    settings: dict[str, Any]
+    sealed_secret: bytes | None = field(repr=False)
+    streams: list[str]
+    is_enabled: bool
+    audit_position: int
+    flow_position: int
+    attempts: int
+    next_try_ms: int | None
+    last_delivered_ms: int | None
+    last_error: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 from klinket.controller.app import cuts, sessions
-from klinket.controller.app.audit import iso, key_target
+from klinket.controller.app.audit import actor_detail, iso, key_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
@@ -15,6 +17,13 @@ from klinket.domain.names import parse_name
 from klinket.domain.service_key import KeyEvent, KeyState, apply, expiry_from_days, state_of
 
 KIND = "Service account key"
+
+
+class KeyOrigin(Enum):
+    """Who made the key pair: the controller, or its owner, who handed in the public half only."""
+
+    CONTROLLER = "controller"
+    OWNER = "owner"
 
 
 def get(tx: Transaction, id: int | None, shown_id: object) -> ServiceKeyRow:
@@ -42,7 +51,15 @@ def account_of(tx: Transaction, row: ServiceKeyRow) -> ServiceAccountRow:
 
 
 def create(
-    tx: Transaction, actor: Actor, account: ServiceAccountRow, *, days: int, name: str | None, kid: Kid, public_key: str
+    tx: Transaction,
+    actor: Actor,
+    account: ServiceAccountRow,
+    *,
+    days: int,
+    name: str | None,
+    kid: Kid,
+    public_key: str,
+    origin: KeyOrigin = KeyOrigin.CONTROLLER,
 ) -> ServiceKeyRow:
     """Store the public half (PEM) of a new key that expires in `days`, 0: never. Raises InvalidInput."""
     expires_at = expiry_from_days(days, tx.now_ms / 1000)
@@ -54,6 +71,8 @@ def create(
         public_key=public_key,
         expires_at_ms=None if expires_at is None else round(expires_at * 1000),
         expiry_cut=False,
+        origin=origin.value,
+        created_by=actor_detail(actor),
     )
     tx.bump()
     tx.record(AuditEvent(AuditAction.CREATE, actor, (key_target(row, account, tx.now_ms),)))

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from klinket.controller.app.audit import key_target
+from klinket.controller.app import cuts
+from klinket.controller.app.audit import TARGET_VERSION, key_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow, SessionRow
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
+from klinket.domain.cut import CutScope
 from klinket.domain.errors import (
     AssertionReplayed,
     Conflict,
+    NotFound,
     ServiceKeyExpired,
     ServiceKeyRevoked,
     ServiceKeyUnknown,
     SessionOver,
     Throttled,
 )
+from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid, SessionId
 from klinket.domain.service_key import KeyState, state_of
 from klinket.wire.assertion import Assertion
@@ -30,6 +34,7 @@ SEAT_MS = 60_000
 UNKNOWN_KEY = "no such service key"
 #: Milliseconds after its end, or after its last possible certificate, at which a session is forgotten.
 FORGET_SESSION_MS = 7 * 24 * 3_600_000
+ENDED_BY_ADMIN = "ended by an admin"
 
 
 def key_for_login(tx: Transaction, kid: Kid) -> tuple[ServiceKeyRow, ServiceAccountRow]:
@@ -129,6 +134,22 @@ def end(tx: Transaction, session: SessionId, reason: str) -> None:
     row = tx.sessions.get(session)
     if row is not None and row.ended_at_ms is None:
         tx.sessions.change(session, ended_at_ms=tx.now_ms, end_reason=reason)
+
+
+def end_by_admin(tx: Transaction, actor: Actor, shown_id: str) -> SessionRow:
+    """End a live session and cut its flows; one that has ended already stays as it is. Raises NotFound."""
+    row = tx.sessions.get(shown_id)
+    if row is None:
+        raise NotFound("Session", shown_id)
+    if row.ended_at_ms is not None:
+        return row
+    changed = tx.sessions.change(row.id, ended_at_ms=tx.now_ms, end_reason=ENDED_BY_ADMIN)
+    target = {"version": TARGET_VERSION, "type": "session", "id": row.id, "name": row.hostname}
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (target,), {"session": "ended"}))
+    granted = tx.access.find(service_account_id=row.service_account_id)
+    networks = {one.remote_network_id for one in tx.resources.find(id=[access.resource_id for access in granted])}
+    cuts.order(tx, CutScope.of_session(SessionId(row.id)), FlowFailure.CUT, actor, remote_networks=networks)
+    return changed
 
 
 def end_all(tx: Transaction, reason: str, **equal: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,21 @@ class KeyFileFacts:
 
 
 @dataclass(frozen=True)
+class ApiServices:
+    """What resolvers need besides the store.
+
+    `seal(secret, what)` encrypts what has to rest in the database; `attached_*` tell who has a live channel right now,
+    connectors with the relays each is at.
+    """
+
+    facts: KeyFileFacts
+    entropy: Callable[[int], bytes]
+    seal: Callable[[bytes, str], bytes]
+    attached_sessions: Callable[[], frozenset[str]]
+    attached_connectors: Callable[[], Mapping[int, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
 class ApiCaller:
     """Who asks: `actor` for the audit, and the scopes of the token: read, write, provision."""
 
@@ -33,8 +48,7 @@ class RequestContext:
 
     tx: Transaction
     caller: ApiCaller
-    facts: KeyFileFacts
-    entropy: Callable[[int], bytes]
+    services: ApiServices
     siblings: Siblings = field(default_factory=Siblings)
 
     def connection(

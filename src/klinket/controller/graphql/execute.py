@@ -14,6 +14,7 @@ from typing import Any
 from graphql import (
     DocumentNode,
     GraphQLError,
+    GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
     execute_sync,
@@ -24,8 +25,7 @@ from graphql import (
 
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.graphql import limits
-from klinket.controller.graphql.context import ApiCaller, KeyFileFacts, RequestContext
-from klinket.controller.graphql.schema import load_schema
+from klinket.controller.graphql.context import ApiCaller, ApiServices, RequestContext
 from klinket.domain.errors import KlinketError
 
 logger = logging.getLogger(__name__)
@@ -36,14 +36,13 @@ CACHED_DOCUMENTS = 1_024
 MAX_ERRORS = 20
 
 
-class AdminApi:
-    """Executes documents against the store."""
+class GraphQLApi:
+    """Executes documents of one schema against the store."""
 
-    def __init__(self, store: Store, facts: KeyFileFacts, entropy: Callable[[int], bytes]) -> None:
+    def __init__(self, store: Store, schema: GraphQLSchema, services: ApiServices) -> None:
         self._store = store
-        self._facts = facts
-        self._entropy = entropy
-        self._schema = load_schema()
+        self._schema = schema
+        self._services = services
         self._documents: OrderedDict[str, tuple[DocumentNode | None, list[GraphQLError]]] = OrderedDict()
 
     async def execute(
@@ -76,7 +75,7 @@ class AdminApi:
             result = execute_sync(
                 self._schema,
                 document,
-                context_value=RequestContext(tx, caller, self._facts, self._entropy),
+                context_value=RequestContext(tx, caller, self._services),
                 variable_values=variables,
                 operation_name=operation.name.value if operation.name else None,
                 hide_suggestions=True,

@@ -13,12 +13,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from klinket.controller.graphql.context import ApiCaller
-from klinket.controller.graphql.execute import AdminApi
+from klinket.controller.graphql.execute import GraphQLApi
 from klinket.domain.errors import AuthenticationFailed, KlinketError, Throttled
 
 logger = logging.getLogger(__name__)
 
+#: The contract, as existing clients know it, and what klinket has beyond it.
 GRAPHQL_PATH = "/api/graphql/"
+EXTENSION_PATH = "/api/klinket/graphql/"
 #: Bytes of a request body.
 MAX_BODY_BYTES = 262_144
 #: Seconds one request may execute.
@@ -39,8 +41,8 @@ class GraphQLRequest(msgspec.Struct):
 _decoder = msgspec.json.Decoder(GraphQLRequest)
 
 
-def graphql_routes(api: AdminApi, authenticate: Authenticate) -> list[Route]:
-    """Return the routes of the Admin API; GET and HEAD answer at once (clients probe with them)."""
+def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> list[Route]:
+    """Return the routes of one API; GET and HEAD answer at once (clients probe with them)."""
 
     async def post(request: Request) -> Response:
         peer = request.client.host if request.client else ""
@@ -68,7 +70,7 @@ def graphql_routes(api: AdminApi, authenticate: Authenticate) -> list[Route]:
     async def look(_: Request) -> Response:
         return JSONResponse({"message": "POST a GraphQL document here, with your token in X-API-KEY"})
 
-    return [Route(GRAPHQL_PATH, post, methods=["POST"]), Route(GRAPHQL_PATH, look, methods=["GET"])]
+    return [Route(path, post, methods=["POST"]), Route(path, look, methods=["GET"])]
 
 
 async def bounded_body(request: Request) -> bytes:

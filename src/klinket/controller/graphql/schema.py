@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -44,8 +44,7 @@ _PLAIN_ENDINGS = ("Edge", "Connection", "Mutation")
 
 
 def resolver_table() -> dict[str, Resolver]:
-    """Return every resolver by "Type.field"; a field named twice is an error."""
-    table: dict[str, Resolver] = {}
+    """Return every resolver by "Type.field"."""
     nouns = (
         remote_networks,
         connectors,
@@ -58,23 +57,32 @@ def resolver_table() -> dict[str, Resolver]:
         service_keys,
         devices,
     )
-    for module in nouns:
-        twice = table.keys() & module.FIELDS.keys()
+    return merged(module.FIELDS for module in nouns)
+
+
+def merged(tables: Iterable[Mapping[str, Resolver]]) -> dict[str, Resolver]:
+    """Return the tables of all nouns as one; a field named twice is an error."""
+    whole: dict[str, Resolver] = {}
+    for table in tables:
+        twice = whole.keys() & table.keys()
         assert not twice, f"resolved twice: {sorted(twice)}"
-        table.update(module.FIELDS)
-    return table
+        whole.update(table)
+    return whole
 
 
 @cache
 def load_schema() -> GraphQLSchema:
     """Return the executable schema; raises AssertionError when a field has neither a resolver nor a plain value."""
     schema = build_schema(files(__package__).joinpath("schema.graphql").read_text())
-    bind(schema, resolver_table())
+    bind(schema, resolver_table(), PLAIN)
     return schema
 
 
-def bind(schema: GraphQLSchema, table: Mapping[str, Resolver]) -> None:
-    """Attach resolvers, scalars and the types of interfaces; every field must be accounted for."""
+def bind(schema: GraphQLSchema, table: Mapping[str, Resolver], plain_types: Collection[str]) -> None:
+    """Attach resolvers, scalars and the types of interfaces; every field must be accounted for.
+
+    Fields of `plain_types`, of edges, connections and payloads are entries of the dictionaries that resolvers return.
+    """
     unused = set(table)
     for name, type_ in schema.type_map.items():
         if name.startswith("__"):
@@ -86,7 +94,7 @@ def bind(schema: GraphQLSchema, table: Mapping[str, Resolver]) -> None:
                     field.resolve = resolver
                     unused.discard(f"{name}.{field_name}")
                 else:
-                    plain = name in PLAIN or (name.endswith(_PLAIN_ENDINGS) and name != "Mutation")
+                    plain = name in plain_types or (name.endswith(_PLAIN_ENDINGS) and name != "Mutation")
                     assert plain, f"{name}.{field_name} has no resolver"
         elif isinstance(type_, GraphQLInterfaceType | GraphQLUnionType):
             type_.resolve_type = _type_of

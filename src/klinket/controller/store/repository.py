@@ -31,6 +31,8 @@ _RULES = {
     "uq_security_policies_name": "a security policy with this name exists already",
     "api_tokens.name": "an API token with this name exists already",
     "uq_api_tokens_name": "an API token with this name exists already",
+    "sinks.name": "a sink with this name exists already",
+    "uq_sinks_name": "a sink with this name exists already",
     "FOREIGN KEY": "something that others depend on cannot be deleted, and nothing can depend on what does not exist",
     "foreign key": "something that others depend on cannot be deleted, and nothing can depend on what does not exist",
 }
@@ -71,14 +73,21 @@ class SqlRepository(Generic[R]):
         query = select(*self._columns).order_by(self._key).offset(start).limit(size)
         return [self._made(found) for found in self._connection.execute(query)]
 
-    def newest(self, limit: int, **equal: Any) -> list[R]:
-        """Return up to `limit` rows that meet all conditions, the newest first."""
-        query = select(*self._columns).where(*self._conditions(equal)).order_by(self._key.desc()).limit(limit)
+    def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
+        by = (self._table.c[order].desc(), self._key.desc())
+        query = select(*self._columns).where(*self._conditions(equal)).order_by(*by).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def since(self, column: str, least: int) -> list[R]:
         """Return the rows whose `column` is at least `least`, by primary key; those without a value are none of them."""
         query = select(*self._columns).where(self._table.c[column] >= least).order_by(self._key)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def after(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions and whose `column` is above `bound`, ordered by it."""
+        above = self._table.c[column] > bound
+        query = select(*self._columns).where(above, *self._conditions(equal)).order_by(self._table.c[column]).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def add(self, **values: Any) -> R:

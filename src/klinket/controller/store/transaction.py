@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
 
@@ -12,6 +11,7 @@ from klinket.controller.app import rows
 from klinket.controller.app.ports import AnnouncedCut, Repository
 from klinket.controller.store import schema
 from klinket.controller.store.repository import R, SqlRepository
+from klinket.domain import audit_chain
 from klinket.domain.audit import AuditEvent
 from klinket.domain.cut import Cut, Stamp
 
@@ -55,6 +55,9 @@ class SqlTransaction:
         self.cut_receipts = of(schema.cut_receipts, rows.CutReceiptRow)
         self.flow_events = of(schema.flow_events, rows.FlowEventRow)
         self.audit = of(schema.audit_events, rows.AuditRow)
+        self.audit_head = of(schema.audit_head, rows.AuditHeadRow)
+        self.audit_signatures = of(schema.audit_signatures, rows.AuditSignatureRow)
+        self.sinks = of(schema.sinks, rows.SinkRow)
 
     @property
     def now_ms(self) -> int:
@@ -85,21 +88,23 @@ class SqlTransaction:
         return self.head()
 
     def record(self, event: AuditEvent) -> None:
-        """Write an audit event."""
+        """Write an audit event as the next link of the chain."""
+        last = self.audit_head.get(1)
+        assert last is not None  # the database was made with one
+        exported = audit_chain.exported(event, number=last.number + 1, time_ms=self._now_ms, previous=last.digest)
+        digest = audit_chain.digest_of(exported)
         self.audit.add(
             time_ms=self._now_ms,
             action=event.action.value,
-            actor=_actor(event),
-            targets=list(event.targets),
-            detail=event.detail,
+            actor=exported["actor"] | {"source": exported["source"]},
+            targets=exported["targets"],
+            detail=exported["detail"],
+            request=exported["request"],
+            number=exported["number"],
+            digest=digest,
         )
+        self.audit_head.change(1, number=exported["number"], digest=digest)
 
     def announce_cut(self, cut: rows.CutRow, connectors: Sequence[int]) -> None:
         """Tell listeners of the commit about a cut."""
         self.announced.append(AnnouncedCut(cut, tuple(connectors)))
-
-
-def _actor(event: AuditEvent) -> dict[str, Any]:
-    actor = event.actor
-    info = {"name": actor.name} if actor.name else None
-    return {"type": actor.type.value, "id": actor.id, "info": info, "source": actor.source}

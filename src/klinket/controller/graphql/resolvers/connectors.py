@@ -38,7 +38,7 @@ def _create(
         context.tx,
         context.caller.actor,
         network,
-        name=connectors.made_up_name(context.tx, context.entropy) if name is None else name,
+        name=connectors.made_up_name(context.tx, context.services.entropy) if name is None else name,
         has_status_notifications=True if hasStatusNotificationsEnabled is None else hasStatusNotificationsEnabled,
     )
     return {"entity": row}
@@ -68,7 +68,7 @@ def _delete(context: RequestContext, id: str) -> dict[str, Any]:
 @mutation(PROVISION)
 def _generate_tokens(context: RequestContext, connectorId: str) -> dict[str, Any]:
     row = connectors.get(context.tx, number_of(connectorId, TYPE), connectorId)
-    access, refresh = connectors.issue_tokens(context.tx, context.caller.actor, row, context.entropy)
+    access, refresh = connectors.issue_tokens(context.tx, context.caller.actor, row, context.services.entropy)
     return {"connectorTokens": {"accessToken": access, "refreshToken": refresh}}
 
 

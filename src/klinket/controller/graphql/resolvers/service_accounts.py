@@ -34,7 +34,7 @@ def _resources(context: RequestContext, ids: list[str | None] | None) -> list[Re
 
 @mutation(WRITE)
 def _create(context: RequestContext, name: str, resourceIds: list[str | None] | None = None) -> dict[str, Any]:
-    account_uuid = str(uuid.UUID(bytes=context.entropy(16), version=4))
+    account_uuid = str(uuid.UUID(bytes=context.services.entropy(16), version=4))
     row = service_accounts.create(context.tx, context.caller.actor, name=name, uuid=account_uuid)
     for resource in _resources(context, resourceIds):
         access.grant(context.tx, context.caller.actor, resource, row)

@@ -28,7 +28,7 @@ def _one(context: RequestContext, id: str) -> ServiceKeyRow | None:
 def _create(context: RequestContext, serviceAccountId: str, expirationTime: int, name: str | None = None) -> dict[str, Any]:
     account = service_accounts.get(context.tx, number_of(serviceAccountId, "ServiceAccount"), serviceAccountId)
     private_key = signing.generate_private_key()
-    kid = Kid(f"key-{context.entropy(12).hex()}")
+    kid = Kid(f"key-{context.services.entropy(12).hex()}")
     row = service_keys.create(
         context.tx,
         context.caller.actor,
@@ -39,12 +39,12 @@ def _create(context: RequestContext, serviceAccountId: str, expirationTime: int,
         public_key=signing.public_key_to_pem(private_key.public_key()),
     )
     key_file = KeyFile(
-        network=context.facts.network,
+        network=context.services.facts.network,
         service_account_id=account.uuid,
         key_id=kid,
         private_key_pem=signing.private_key_to_pem(private_key),
         expires_at=None if row.expires_at_ms is None else iso(row.expires_at_ms),
-        controller_ca=context.facts.controller_ca,
+        controller_ca=context.services.facts.controller_ca,
     )
     return {"entity": row, "token": key_file.to_json()}
 

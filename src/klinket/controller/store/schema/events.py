@@ -1,0 +1,133 @@
+"""What happened, and where it is delivered."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from klinket.controller.store.schema.columns import id_, metadata, name, times
+
+cuts = Table(
+    "cuts",
+    metadata,
+    id_(),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("scope", String(200), nullable=False),
+    Column("reason", String(40), nullable=False),
+    Column("token", Text, nullable=False),
+    Column("actor", JSON, nullable=False),
+    Index(None, "created_at_ms"),
+    sqlite_autoincrement=True,
+)
+
+cut_receipts = Table(
+    "cut_receipts",
+    metadata,
+    id_(),
+    Column("cut_id", Integer, ForeignKey("cuts.id", ondelete="CASCADE"), nullable=False),
+    Column("connector_id", Integer, nullable=False),
+    Column("connector_name", String(255), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("grants_end_at_ms", BigInteger, nullable=False),
+    Column("stopped_at_ms", BigInteger),
+    Column("took_ms", Float),
+    Column("flows", JSON, nullable=False),
+    UniqueConstraint("cut_id", "connector_id"),
+)
+
+flow_events = Table(
+    "flow_events",
+    metadata,
+    id_(),
+    Column("connector_id", Integer, nullable=False),
+    Column("batch", BigInteger, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("kind", String(30), nullable=False),
+    Column("flow", String(64), nullable=False),
+    Column("service_account_id", Integer),
+    Column("service_key_id", Integer),
+    Column("resource_id", Integer),
+    Column("remote_network_id", Integer),
+    Column("failure", String(40)),
+    Column("event", JSON, nullable=False),
+    UniqueConstraint("connector_id", "batch", "number"),
+    Index(None, "time_ms"),
+    Index(None, "flow"),
+    Index(None, "service_account_id"),
+    Index(None, "resource_id"),
+    sqlite_autoincrement=True,
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    id_(),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("action", String(20), nullable=False),
+    Column("actor", JSON, nullable=False),
+    Column("targets", JSON, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Column("request", JSON),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    UniqueConstraint("number"),
+    Index(None, "time_ms"),
+    sqlite_autoincrement=True,
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    id_(),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+audit_signatures = Table(
+    "audit_signatures",
+    metadata,
+    id_(),
+    Column("number", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("token", Text, nullable=False),
+    UniqueConstraint("number"),
+)
+
+sinks = Table(
+    "sinks",
+    metadata,
+    id_(),
+    *times(),
+    name(),
+    Column("kind", String(20), nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("sealed_secret", LargeBinary),
+    Column("streams", JSON, nullable=False),
+    Column("is_enabled", Boolean, nullable=False),
+    Column("audit_position", BigInteger, nullable=False),
+    Column("flow_position", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_try_ms", BigInteger),
+    Column("last_delivered_ms", BigInteger),
+    Column("last_error", String(500)),
+    UniqueConstraint("name"),
+    sqlite_autoincrement=True,
+)
