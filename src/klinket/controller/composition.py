@@ -20,6 +20,7 @@ from klinket.controller.graphql.extension.load import load_extension
 from klinket.controller.graphql.http import EXTENSION_PATH, GRAPHQL_PATH, graphql_routes
 from klinket.controller.graphql.schema import load_schema
 from klinket.controller.http import Endpoints
+from klinket.controller.key_revocation import KeyRevocations
 from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
@@ -27,7 +28,7 @@ from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
 from klinket.domain.audit import ActorType
-from klinket.wire.key_file import LOGIN_PATH
+from klinket.wire.key_file import LOGIN_PATH, REVOKE_PATH
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Controller:
     app: Starlette
     peers: Peers
     dispatch: Dispatch
+    metrics: Metrics
 
 
 def compose(
@@ -65,6 +67,7 @@ def compose(
         actor = Actor(ActorType.API, id=str(row.id), name=row.name, source=address)
         return ApiCaller(actor, frozenset(row.scopes))
 
+    metrics = Metrics(peers)
     endpoints = Endpoints(
         store,
         trusted,
@@ -72,7 +75,8 @@ def compose(
         Enrolments(store, trusted, clock),
         Channels(store, trusted, peers, dispatch, clock, entropy),
         RelayChannels(store, trusted, peers, clock),
-        Metrics(peers),
+        KeyRevocations(store, config.public_url.rstrip("/") + REVOKE_PATH, clock),
+        metrics,
         authenticate,
     )
     app = Starlette(
@@ -82,4 +86,4 @@ def compose(
             *endpoints.routes(),
         ]
     )
-    return Controller(app, peers, dispatch)
+    return Controller(app, peers, dispatch, metrics)
