@@ -13,7 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from klinket.controller import sealing, trust
-from klinket.controller.app import api_tokens, defaults, key_hygiene, sessions
+from klinket.controller.app import api_tokens, defaults, key_hygiene, sessions, sinks
 from klinket.controller.app.ports import Transaction
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
@@ -22,6 +22,7 @@ from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
 from klinket.controller.relay_process import RelayProcess
 from klinket.controller.sealing import MasterKey
+from klinket.controller.sinks.delivery import Deliveries
 from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
@@ -69,6 +70,8 @@ async def _serve(
     tasks = TaskSet("controller")
     await _say_hello(config, store, announce)
     async with _web_server(controller.app, config, context):
+        await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
+        tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
         tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
         if config.relay is not None and config.relay_listens_on is not None:
             beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
