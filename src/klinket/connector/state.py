@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 
 from klinket.connector.limits import MAX_SPOOLED_BATCHES
 from klinket.domain.errors import InvalidToken
+from klinket.net.files import replace_private
 from klinket.wire import signing
 from klinket.wire.control import FlowEvent
 
@@ -34,7 +34,7 @@ class ConnectorState:
         """Return this connector's key, made here at the first start; it never leaves this machine."""
         path = self._folder / "identity.pem"
         if not path.exists():
-            _write(path, signing.private_key_to_pem(signing.generate_private_key()).encode())
+            replace_private(path, signing.private_key_to_pem(signing.generate_private_key()).encode())
         try:
             return signing.private_key_from_pem(path.read_bytes())
         except InvalidToken as error:
@@ -44,7 +44,7 @@ class ConnectorState:
 
     def keep_cuts(self, head: tuple[int, int], tokens: Sequence[str]) -> None:
         """Keep the signed cuts in force and the newest (epoch, revision) seen."""
-        _write(self._folder / "cuts.json", json.dumps({"head": list(head), "cuts": list(tokens)}).encode())
+        replace_private(self._folder / "cuts.json", json.dumps({"head": list(head), "cuts": list(tokens)}).encode())
 
     def kept_cuts(self) -> tuple[tuple[int, int], list[str]]:
         """Return what keep_cuts has kept; nothing where there is nothing readable."""
@@ -92,14 +92,3 @@ class ConnectorState:
     def stored(self, number: int) -> None:
         """Forget a batch: the controller has it."""
         (self._spool / f"{number:020d}.json").unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, durable, readable by this user only."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
