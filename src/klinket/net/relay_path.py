@@ -97,9 +97,11 @@ class RelayPath:
         hello = RelayHello(self._role, held.admission.id, held.counter, connector)
         try:
             await asyncio.get_running_loop().sock_sendall(sock, hello.sign(held.admission.key))
-        except OSError as error:
+        except BaseException as error:
             sock.close()
-            raise RelayUnavailable(f"relay {self.relay.address}: {error}") from error
+            if isinstance(error, OSError):
+                raise RelayUnavailable(f"relay {self.relay.address}: {error}") from error
+            raise
         return sock
 
     async def _paired(self, sock: socket.socket, timeout: float | None) -> None:

@@ -212,22 +212,6 @@ async def test_a_flow_on_a_pipe_that_was_closed_ends_at_once(ends: Ends) -> None
     program.close()
 
 
-async def test_a_reader_that_pauses_loses_nothing(ends: Ends) -> None:
-    # The window is shut for longer than any timer of TCP's own that a socket option could have set to seconds.
-    flow = Flow(ends)
-    assert not local_option(ends.client.sock, "TCP_USER_TIMEOUT")
-    sending = asyncio.ensure_future(send_slowly(flow.program, 24 * MEBIBYTE, 1))
-    await asyncio.sleep(0.3)
-    assert not sending.done()
-    assert await read_slowly(flow.resource, 2) == await sending
-    flow.close()
-
-
-def local_option(sock: socket.socket, name: str) -> int:
-    option = getattr(socket, name, None)
-    return 0 if option is None else sock.getsockopt(socket.IPPROTO_TCP, option)
-
-
 async def test_a_cut_under_back_pressure_resets_at_once(ends: Ends) -> None:
     flow = Flow(ends)
     loop = asyncio.get_running_loop()
