@@ -17,6 +17,8 @@ from klinket.domain.resource import Resource
 
 #: (epoch, revision) of the snapshot a grant was made from.
 Stamp = tuple[int, int]
+#: (epoch, revision, id): which cut it is. The id alone does not say: a controller restored from a backup gives ids once more.
+CutKey = tuple[int, int, CutId]
 
 
 class ScopeKind(Enum):
@@ -103,6 +105,11 @@ class Cut:
         """Return the floor this cut sets."""
         return (self.epoch, self.revision)
 
+    @property
+    def key(self) -> CutKey:
+        """Return what tells this cut from all others."""
+        return (self.epoch, self.revision, self.id)
+
     def strikes(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> bool:
         """Return whether an entry of a grant of that stamp is struck, or (with `narrowed`) limited, by this cut."""
         return granted_at < self.stamp and self.scope.covers(principal, resource)
@@ -112,13 +119,13 @@ class Floors:
     """The cuts in force at an edge."""
 
     def __init__(self, cuts: Iterable[Cut] = ()) -> None:
-        self._cuts: dict[CutId, Cut] = {cut.id: cut for cut in cuts}
+        self._cuts: dict[CutKey, Cut] = {cut.key: cut for cut in cuts}
 
     def add(self, cut: Cut) -> bool:
         """Keep a cut; returns whether it was new."""
-        if cut.id in self._cuts:
+        if cut.key in self._cuts:
             return False
-        self._cuts[cut.id] = cut
+        self._cuts[cut.key] = cut
         return True
 
     def striking(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> list[Cut]:
@@ -128,8 +135,8 @@ class Floors:
 
     def forget(self, issued_before: float) -> None:
         """Drop cuts issued before a time from which on no older grant can be alive."""
-        for id in [id for id, cut in self._cuts.items() if cut.issued_at < issued_before]:
-            del self._cuts[id]
+        for key in [key for key, cut in self._cuts.items() if cut.issued_at < issued_before]:
+            del self._cuts[key]
 
     def __len__(self) -> int:
         return len(self._cuts)

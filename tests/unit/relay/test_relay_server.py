@@ -68,9 +68,8 @@ class Running:
     ) -> RelayPath:
         relay_role = RelayRole.CLIENT if role is TicketRole.CLIENT else RelayRole.CONNECTOR
         who = "session-1" if role is TicketRole.CLIENT else f"connector:{connectors[0]}"
-        # The path looks at the wall clock for the end of an admission.
         signed = ticket(role, connectors, holder=who, now=time.time(), lifetime=3600)
-        return RelayPath(self.entry, relay_role, lambda: signed)
+        return RelayPath(self.entry, relay_role, lambda: signed, time.time)
 
     async def raw(self) -> socket.socket:
         sock = await sockets.connect(self.address, 5)
@@ -172,7 +171,7 @@ async def test_another_certificate_than_the_pinned_one_gets_no_ticket(relay: Run
         return ticket()
 
     with pytest.raises(RelayUnavailable, match="not the one"):
-        await RelayPath(entry, RelayRole.CLIENT, give).connect(7)
+        await RelayPath(entry, RelayRole.CLIENT, give, time.time).connect(7)
     assert not asked
 
 
@@ -181,7 +180,7 @@ async def test_another_certificate_than_the_pinned_one_gets_no_ticket(relay: Run
 )
 async def test_a_ticket_that_is_not_valid_is_refused_aloud(relay: Running, signed: Callable[[], str]) -> None:
     with pytest.raises(RelayError) as caught:
-        await RelayPath(relay.entry, RelayRole.CLIENT, signed).connect(7)
+        await RelayPath(relay.entry, RelayRole.CLIENT, signed, time.time).connect(7)
     assert caught.value.answer is RelayAnswer.TICKET_REFUSED
 
 
