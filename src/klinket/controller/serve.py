@@ -64,23 +64,33 @@ async def _serve(
 ) -> None:
     context = _web_context(config, trusted)
     controller = compose(config, store, trusted, master, clock=clock.wall, entropy=clock.entropy)
-    await controller.dispatch.start()
     tasks = TaskSet("controller")
-    await _say_hello(config, store, announce)
-    async with _web_server(controller.app, config, context):
-        tasks.start(_housekeeping(store, controller.peers), "housekeeping")
-        if config.relay is not None and config.relay_listens_on is not None:
-            beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
-            await beside.prepare(store)
-            tasks.start(beside.run(), "relay")
-        await stop.wait()
+    try:
+        await controller.dispatch.start()
+        await _say_hello(config, store, announce)
+        async with _web_server(controller.app, config, context) as serving:
+            tasks.start(_housekeeping(store, controller.peers), "housekeeping")
+            if config.relay is not None and config.relay_listens_on is not None:
+                beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
+                await beside.prepare(store)
+                tasks.start(beside.run(), "relay")
+            stopped = tasks.start(stop.wait(), "stop")
+            await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                # Without its web server a controller is none: whoever keeps it running should start it again.
+                raise OSError(f"the web server on {config.listen} has ended") from _failure_of(serving)
+    finally:
         await tasks.aclose()
         await controller.dispatch.aclose()
 
 
+def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
 @asynccontextmanager
-async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSLContext) -> AsyncIterator[None]:
-    """Run uvicorn, already listening when the body begins (dependencies.md 2.2 for the settings)."""
+async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSLContext) -> AsyncIterator[asyncio.Task[None]]:
+    """Run uvicorn, already listening when the body begins (dependencies.md 2.2 for the settings); yields its task."""
     settings = uvicorn.Config(
         app,
         host=config.listen.host,
@@ -111,7 +121,7 @@ async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSL
                 serving.result()
                 raise OSError(f"cannot listen on {config.listen}")
             await asyncio.sleep(0.01)
-        yield
+        yield serving
     finally:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
@@ -154,4 +164,7 @@ async def _housekeeping(store: SqliteStore, peers: Peers) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
-        await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+        try:
+            await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+        except Exception:
+            logger.exception("housekeeping failed; trying again in %.0f s", HOUSEKEEPING_SECONDS)
