@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -91,10 +92,11 @@ def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
 @asynccontextmanager
 async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSLContext) -> AsyncIterator[asyncio.Task[None]]:
     """Run uvicorn, already listening when the body begins (dependencies.md 2.2 for the settings); yields its task."""
+    family = socket.AF_INET6 if ":" in config.listen.host else socket.AF_INET
+    # Not left to uvicorn, which ends the process where it cannot listen.
+    listener = socket.create_server((config.listen.host, config.listen.port), family=family, backlog=4096)
     settings = uvicorn.Config(
         app,
-        host=config.listen.host,
-        port=config.listen.port,
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
@@ -114,7 +116,7 @@ async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSL
     settings.ssl = context
     server = uvicorn.Server(settings)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server._serve())
+    serving = asyncio.create_task(server._serve(sockets=[listener]))
     try:
         while not server.started:
             if serving.done():

@@ -40,7 +40,9 @@ async def test_every_public_signing_key_is_listed_and_no_private_one(controller:
         assert signing.thumbprint(signing.public_key_from_jwk(key)) == signing.thumbprint(signers[key["kid"]])
 
 
-@pytest.mark.parametrize(("source", "status"), [("127.0.0.1", 200), ("::1", 200), ("192.0.2.7", 401), ("", 401), ("testclient", 401)])
+@pytest.mark.parametrize(
+    ("source", "status"), [("127.0.0.1", 200), ("::1", 200), ("192.0.2.7", 401), ("", 401), ("testclient", 401)]
+)
 async def test_metrics_are_told_to_this_machine_only(controller: Running, source: str, status: int) -> None:
     assert (await controller.get("/metrics", source=source)).status_code == status
 
@@ -116,7 +118,15 @@ async def test_a_body_that_is_not_understood_is_refused_with_its_name(controller
 
 @pytest.mark.parametrize(
     ("header", "status"),
-    [("Bearer {}", 200), ("bearer {}", 200), ("Bearer  {} ", 200), ("Basic {}", 410), ("{}", 410), (None, 410), ("Bearer x", 410)],
+    [
+        ("Bearer {}", 200),
+        ("bearer {}", 200),
+        ("Bearer  {} ", 200),
+        ("Basic {}", 410),
+        ("{}", 410),
+        (None, 410),
+        ("Bearer x", 410),
+    ],
 )
 async def test_tokens_are_checked_with_the_access_token_as_bearer(controller: Running, header: str | None, status: int) -> None:
     tokens = await controller.connector_tokens(await controller.add_connector(await controller.add_network()))

@@ -32,9 +32,7 @@ async def test_a_session_gets_a_certificate_that_names_account_key_and_session(c
     certificate = x509.load_pem_x509_certificate(session.answer["certificate"].encode())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     account = f"spiffe://{NETWORK}/service-account/{key_file.service_account_id}"
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
-        f"{account}/key/{key_file.key_id}/session/{session.id}"
-    ]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"{account}/key/{key_file.key_id}/session/{session.id}"]
     assert certificate.public_key() == session.key.public_key()
     assert session.answer["network"] == NETWORK
     lifetime = (session.answer["expires_at_ms"] - session.answer["time_ms"]) / 1000
