@@ -10,7 +10,8 @@ from klinket.domain.errors import ControllerUnreachable, KlinketError, ServiceKe
 from klinket.net.clock import entropy, wall
 from klinket.net.request import post
 from klinket.wire import assertion, signing
-from klinket.wire.key_file import REVOKE_PATH, KeyFile
+from klinket.wire.key_file import KeyFile
+from klinket.wire.paths import REVOKE_PATH
 
 
 class KeyNotEnded(KlinketError):

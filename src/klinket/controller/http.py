@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -15,16 +14,15 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from klinket.controller import metrics
 from klinket.controller.app import api_tokens, cuts
 from klinket.controller.app.audit import iso
-from klinket.controller.app.ports import Store
+from klinket.controller.app.ports import Store, StoreUnavailable
 from klinket.controller.channels import Channels
-from klinket.controller.connector_tokens import bearer
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
-from klinket.controller.graphql.http import bounded_body
 from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.relay_channels import RelayChannels
+from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.trust import Trust
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -36,17 +34,14 @@ from klinket.domain.errors import (
     Throttled,
 )
 from klinket.wire.control import CHANNEL_PATH
-from klinket.wire.key_file import LOGIN_PATH, REVOKE_PATH
+from klinket.wire.key_file import LOGIN_PATH
+from klinket.wire.paths import CUTS_PATH, ENROL_PATH, LOGOUT_PATH, REVOKE_PATH, VALIDATE_TOKENS_PATH
 from klinket.wire.relay import RELAY_CHANNEL_PATH
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T", bound=msgspec.Struct)
 
-LOGOUT_PATH = "/api/v4/headless/logout"
-ENROL_PATH = "/api/v4/connector/enroll"
-VALIDATE_TOKENS_PATH = "/api/v4/connector/validate_tokens"
-CUTS_PATH = "/api/klinket/v1/cuts"
 _STATUS: tuple[tuple[type[KlinketError], int], ...] = (
+    (StoreUnavailable, 503),
     (Throttled, 429),
     (ConnectorTokensDead, 410),
     (NotFound, 404),
@@ -120,7 +115,7 @@ class Endpoints:
             body = await decoded(request, LoginRequest)
             answer = await self._logins.login(body, address_of(request))
         except KlinketError as error:
-            self._metrics.logins.labels("throttled" if isinstance(error, Throttled) else "refused").inc()
+            self._metrics.logins.labels(_outcome(error)).inc()
             raise
         self._metrics.logins.labels("accepted").inc()
         return secret(msgspec.to_builtins(answer))
@@ -136,8 +131,8 @@ class Endpoints:
     async def _enrol(self, request: Request) -> Response:
         try:
             answer = await self._enrolments.enrol(await decoded(request, EnrolmentRequest), address_of(request))
-        except KlinketError:
-            self._metrics.enrolments.labels("refused").inc()
+        except KlinketError as error:
+            self._metrics.enrolments.labels(_outcome(error)).inc()
             raise
         self._metrics.enrolments.labels("accepted").inc()
         return secret(msgspec.to_builtins(answer))
@@ -201,23 +196,15 @@ def told(error: KlinketError) -> Response:
     return JSONResponse(body, status_code=status, headers=headers)
 
 
+def _outcome(error: KlinketError) -> str:
+    if isinstance(error, StoreUnavailable):
+        return "unavailable"  # nobody's credentials are in doubt
+    return "throttled" if isinstance(error, Throttled) else "refused"
+
+
 def secret(body: object) -> Response:
     """Return an answer that nobody keeps."""
     return JSONResponse(body, headers={"Cache-Control": "no-store"})
-
-
-async def decoded(request: Request, type: type[T]) -> T:
-    """Return the JSON body; raises InvalidInput("body")."""
-    try:
-        return msgspec.json.decode(await bounded_body(request), type=type)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        # The text of a decoding error names fields and types, never values.
-        raise InvalidInput("body", f"the body is not understood: {error}") from error
-
-
-def address_of(request: Request) -> str:
-    """Return the address of the peer; no header has a say in it."""
-    return request.client.host if request.client else ""
 
 
 def _is_loopback(address: str) -> bool:

@@ -53,7 +53,7 @@ class KeyRevocations:
 
         def revoke(tx: Transaction) -> None:
             key, account = sessions.key_for_login(tx, kid)
-            if service_keys.state(key, tx.now_ms) is KeyState.ACTIVE:
+            if key.state(tx.now_ms) is KeyState.ACTIVE:
                 holder = Actor(ActorType.SYSTEM, id=account.uuid, name=f"holder of a key of {account.name}", source=address)
                 service_keys.revoke(tx, holder, key)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +27,7 @@ from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
+from klinket.net.files import replace_private
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
 from klinket.wire.control import MAX_CONTROL_BYTES
@@ -66,29 +67,40 @@ async def _serve(
 ) -> None:
     context = _web_context(config, trusted)
     controller = compose(config, store, trusted, master, clock=clock.wall, entropy=clock.entropy)
-    await controller.dispatch.start()
     tasks = TaskSet("controller")
-    await _say_hello(config, store, announce)
-    async with _web_server(controller.app, config, context):
-        await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
-        tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
-        tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
-        if config.relay is not None and config.relay_listens_on is not None:
-            beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
-            await beside.prepare(store)
-            tasks.start(beside.run(), "relay")
-        await stop.wait()
+    try:
+        await controller.dispatch.start()
+        await _say_hello(config, store, announce)
+        async with _web_server(controller.app, config, context) as serving:
+            await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
+            tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
+            tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
+            if config.relay is not None and config.relay_listens_on is not None:
+                beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
+                await beside.prepare(store)
+                tasks.start(beside.run(), "relay")
+            stopped = tasks.start(stop.wait(), "stop")
+            await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                # Without its web server a controller is none: whoever keeps it running should start it again.
+                raise OSError(f"the web server on {config.listen} has ended") from _failure_of(serving)
+    finally:
         await tasks.aclose()
         await controller.dispatch.aclose()
 
 
+def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
+
+
 @asynccontextmanager
-async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSLContext) -> AsyncIterator[None]:
-    """Run uvicorn, already listening when the body begins (dependencies.md 2.2 for the settings)."""
+async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSLContext) -> AsyncIterator[asyncio.Task[None]]:
+    """Run uvicorn, already listening when the body begins (dependencies.md 2.2 for the settings); yields its task."""
+    family = socket.AF_INET6 if ":" in config.listen.host else socket.AF_INET
+    # Not left to uvicorn, which ends the process where it cannot listen.
+    listener = socket.create_server((config.listen.host, config.listen.port), family=family, backlog=4096)
     settings = uvicorn.Config(
         app,
-        host=config.listen.host,
-        port=config.listen.port,
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
@@ -108,14 +120,14 @@ async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSL
     settings.ssl = context
     server = uvicorn.Server(settings)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server._serve())
+    serving = asyncio.create_task(server._serve(sockets=[listener]))
     try:
         while not server.started:
             if serving.done():
                 serving.result()
                 raise OSError(f"cannot listen on {config.listen}")
             await asyncio.sleep(0.01)
-        yield
+        yield serving
     finally:
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
@@ -133,10 +145,7 @@ def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
     key = signing.generate_private_key()
     certificate = authority.certify_web(key.public_key(), [config.public_host], clock.wall())
     tls.load_identity(context, certificate, signing.private_key_to_pem(key))
-    temporary = config.authority_file.with_suffix(".new")
-    temporary.write_text(authority.certificate_pem)
-    os.chmod(temporary, 0o644)  # noqa: PTH101 - it is public
-    temporary.rename(config.authority_file)
+    replace_private(config.authority_file, authority.certificate_pem.encode(), mode=0o644)  # it is public
     return context
 
 
@@ -161,7 +170,10 @@ async def _housekeeping(store: SqliteStore, peers: Peers, counted: Metrics) -> N
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
-        await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
-        await store.write(key_hygiene.end_overlaps)
-        await store.write(key_hygiene.warn_of_expiry)
-        counted.set_expiring(await store.read(key_hygiene.expiring_counts))
+        try:
+            await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+            await store.write(key_hygiene.end_overlaps)
+            await store.write(key_hygiene.warn_of_expiry)
+            counted.set_expiring(await store.read(key_hygiene.expiring_counts))
+        except Exception:
+            logger.exception("housekeeping failed; trying again in %.0f s", HOUSEKEEPING_SECONDS)

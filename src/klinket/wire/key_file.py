@@ -12,10 +12,9 @@ from typing import Any
 
 from klinket.domain.errors import InvalidToken, ServiceKeyInvalid
 from klinket.wire import signing
+from klinket.wire.paths import REVOKE_PATH
 
 LOGIN_PATH = "/api/v4/headless/login"
-#: Where the holder of a key ends it (security.md 20).
-REVOKE_PATH = "/api/v4/headless/revoke"
 VERSION = "1"
 #: Bytes of a key file that are read at the most.
 MAX_KEY_FILE_BYTES = 65_536

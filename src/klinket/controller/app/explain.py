@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from klinket.controller.app import resources, service_keys
+from klinket.controller.app import resources
 from klinket.controller.app.access import versions_of
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.resources import BYPASS
@@ -65,7 +65,7 @@ def explain(tx: Transaction, account: ServiceAccountRow, destination: Destinatio
 
 
 def _key_step(tx: Transaction, account: ServiceAccountRow) -> Step:
-    states = [service_keys.state(row, tx.now_ms) for row in tx.service_keys.find(service_account_id=account.id)]
+    states = [row.state(tx.now_ms) for row in tx.service_keys.find(service_account_id=account.id)]
     active = states.count(KeyState.ACTIVE)
     if active:
         return Step(True, f"{account.name!r} has {active} active of {len(states)} keys")

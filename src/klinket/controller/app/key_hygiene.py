@@ -36,7 +36,7 @@ def rotate(
 
     Raises LifecycleError, Conflict when the key is being replaced already, InvalidInput.
     """
-    if service_keys.state(old, tx.now_ms) is not KeyState.ACTIVE:
+    if old.state(tx.now_ms) is not KeyState.ACTIVE:
         raise LifecycleError("only an active key can be rotated", hint="generate a new key for the service account instead")
     if tx.service_keys.find(replaces_key_id=old.id):
         raise Conflict(f"key {old.name!r} is being replaced already", hint="use the newer key, or revoke it first")
@@ -78,7 +78,7 @@ def end_overlaps(tx: Transaction) -> int:
 def _end_replaced(tx: Transaction, new: ServiceKeyRow) -> None:
     old = tx.service_keys.get(new.replaces_key_id) if new.replaces_key_id is not None else None
     tx.service_keys.change(new.id, replaces_key_id=None, overlap_ends_ms=None, updated_at_ms=new.updated_at_ms)
-    if old is not None and service_keys.state(old, tx.now_ms) is KeyState.ACTIVE:
+    if old is not None and old.state(tx.now_ms) is KeyState.ACTIVE:
         service_keys.revoke(tx, SYSTEM, old)
 
 

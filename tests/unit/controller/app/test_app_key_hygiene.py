@@ -33,7 +33,7 @@ async def state(inventory: Inventory, id: int) -> KeyState:
     def look(tx: Transaction) -> KeyState:
         row = tx.service_keys.get(id)
         assert row is not None
-        return service_keys.state(row, tx.now_ms)
+        return row.state(tx.now_ms)
 
     return await inventory.read(look)
 

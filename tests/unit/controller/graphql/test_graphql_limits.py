@@ -10,7 +10,8 @@ import pytest
 
 from klinket.controller.graphql import limits
 from klinket.controller.graphql.filters import MAX_PATTERN_CHARS
-from klinket.controller.graphql.http import GRAPHQL_PATH, MAX_BODY_BYTES
+from klinket.controller.graphql.http import MAX_BODY_BYTES
+from klinket.wire.paths import GRAPHQL_PATH
 from tests.unit.controller.running import Running
 
 

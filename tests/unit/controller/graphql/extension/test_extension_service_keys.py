@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from klinket.wire import assertion, signing
-from klinket.wire.key_file import REVOKE_PATH, KeyFile, parse_key_file
+from klinket.wire.key_file import KeyFile, parse_key_file
+from klinket.wire.paths import REVOKE_PATH
 from tests.unit.controller.running import Running
 
 FIELDS = (

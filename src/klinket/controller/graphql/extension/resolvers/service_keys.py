@@ -48,7 +48,7 @@ def _filtered(context: RequestContext, given: dict[str, Any]) -> Sequence[Servic
     else:
         rows = tx.service_keys.all() if number is None else tx.service_keys.find(service_account_id=number)
     if (states := given.get("status")) is not None:
-        rows = [row for row in rows if service_keys.state(row, tx.now_ms).value in states]
+        rows = [row for row in rows if row.state(tx.now_ms).value in states]
     if (idle := given.get("isIdle")) is not None:
         rows = [row for row in rows if _is_idle(row, tx.now_ms) is idle]
     return rows
@@ -56,7 +56,7 @@ def _filtered(context: RequestContext, given: dict[str, Any]) -> Sequence[Servic
 
 def _is_idle(row: ServiceKeyRow, now_ms: int) -> bool:
     last = None if row.last_used_ms is None else row.last_used_ms / 1000
-    return service_keys.state(row, now_ms) is KeyState.ACTIVE and is_idle(row.created_at_ms / 1000, last, now_ms / 1000)
+    return row.state(now_ms) is KeyState.ACTIVE and is_idle(row.created_at_ms / 1000, last, now_ms / 1000)
 
 
 @mutation(PROVISION)
@@ -125,7 +125,7 @@ FIELDS = {
     "Mutation.serviceKeyRotate": _rotate,
     "ServiceKey.id": lambda row, _: to_global_id(TYPE, row.id),
     "ServiceKey.name": lambda row, _: row.name,
-    "ServiceKey.status": lambda row, info: service_keys.state(row, info.context.tx.now_ms).value,
+    "ServiceKey.status": lambda row, info: row.state(info.context.tx.now_ms).value,
     "ServiceKey.serviceAccountId": lambda row, _: to_global_id("ServiceAccount", row.service_account_id),
     "ServiceKey.serviceAccountName": lambda row, info: _account(row, info).name,
     "ServiceKey.createdAt": lambda row, _: row.created_at_ms,
