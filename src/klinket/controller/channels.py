@@ -117,7 +117,7 @@ class Channels:
         if former is not None:
             former.outbox.finish()
         try:
-            self._dispatch.refresh_client(peer, always=True)
+            await self._dispatch.tell_client(peer)
             await self._run(socket, peer.outbox, lambda message: self._client_message(peer, message))
         finally:
             if self._peers.clients.get(principal.session) is peer:
@@ -128,7 +128,7 @@ class Channels:
             case control.Heartbeat():
                 self._answer_heartbeat(peer.outbox, message)
             case control.Renew():
-                self._dispatch.refresh_client(peer, always=True)
+                await self._dispatch.tell_client(peer)
             case control.RenewCertificate():
                 await self._renew_client(peer, message)
             case control.EndSession():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from klinket.controller import configuration
 from klinket.controller.app import access, cuts, group_access, service_keys, snapshot
@@ -49,7 +49,7 @@ class Dispatch:
     async def start(self) -> None:
         """Read the first snapshot and follow commits from now on."""
         self._store.on_commit(self._committed)
-        self._snapshot = await self._store.read(snapshot.take)
+        self._snapshot = await self._read()
         self._tasks.start(self._follow(), "snapshots")
         self._tasks.start(self._expire(), "expiries")
 
@@ -72,48 +72,67 @@ class Dispatch:
 
     # ---- what changed for whom
 
+    async def _read(self) -> Snapshot:
+        """Return a snapshot for everybody who is attached when this is called."""
+        principals = [peer.principal for peer in self._peers.clients.values()]
+        connectors = list(self._peers.connectors)
+        return await self._store.read(lambda tx: snapshot.take(tx, principals, connectors))
+
     async def _follow(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()  # changes while the snapshot is read make another round
             try:
-                self._snapshot = await self._store.read(snapshot.take)
+                asked = list(self._peers.connectors.values())
+                self._snapshot = await self._read()
                 self._expiries_changed.set()
-                self._refresh_clients()
-                await self._refresh_connectors()
+                self._refresh_clients(self._snapshot)
+                await self._refresh_connectors(asked, self._snapshot)
             except Exception:
                 # Whoever is attached goes on with what it has; without another round nothing would ever reach them.
                 logger.exception("peers could not be told of a change; trying again in %.0f s", RETRY_SECONDS)
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _refresh_clients(self) -> None:
+    def _refresh_clients(self, current: Snapshot) -> None:
         for client in list(self._peers.clients.values()):
-            try:
-                self.refresh_client(client)
-            except Exception:
-                logger.exception("session %s could not be told of a change", client.principal.session)
+            # One that has just attached is told on its own, and another round follows what this one came too early for.
+            if current.covers(client.principal) and current.stamp >= client.stamp:
+                try:
+                    self._tell(client, current)
+                except Exception:
+                    logger.exception("session %s could not be told of a change", client.principal.session)
 
-    def refresh_client(self, peer: ClientPeer, *, always: bool = False) -> None:
+    async def tell_client(self, peer: ClientPeer) -> None:
+        """Send a client its configuration, or end its session: from memory, or read for it when it has just attached."""
+        current = self.snapshot
+        if not current.covers(peer.principal) or current.stamp < peer.stamp:
+            read = await self._store.read(lambda tx: snapshot.take(tx, [peer.principal]))
+            # A round may have overtaken this.
+            current = self.snapshot if self.snapshot.covers(peer.principal) and self.snapshot.stamp >= read.stamp else read
+        self._tell(peer, current, always=True)
+
+    def _tell(self, peer: ClientPeer, current: Snapshot, *, always: bool = False) -> None:
         """Send a client its configuration if something changed for it (or `always`), or end its session."""
         now = self._clock()
+        peer.stamp = current.stamp
         try:
-            self.snapshot.check(peer.principal, now)
+            current.check(peer.principal, now)
         except AuthenticationFailed as error:
             peer.outbox.put(SessionEnded(code=error.code, message=error.message, hint=error.hint))
             peer.outbox.finish()
             return
         online = self._peers.online()
-        grouped = self.snapshot.resources_by_network(peer.principal.account)
+        grouped = current.resources_by_network(peer.principal.account)
         concerned = tuple(
-            (row.id, row.name, online.get(row.id)) for network in grouped for row in self.snapshot.connectors.get(network, ())
+            (row.id, row.name, online.get(row.id)) for network in grouped for row in current.connectors.get(network, ())
         )
-        state = (self.snapshot.accounts.get(peer.principal.account), concerned, self.snapshot.relays)
+        state = (current.accounts.get(peer.principal.account), concerned, current.relays)
         if state == peer.sent and not always:
             return
         peer.outbox.put(
             configuration.for_client(
-                self.snapshot,
+                current,
                 self._trust,
                 peer.principal,
                 peer.jkt,
@@ -124,27 +143,24 @@ class Dispatch:
         )
         peer.sent = state
 
-    async def _refresh_connectors(self) -> None:
+    async def _refresh_connectors(self, asked: Iterable[ConnectorPeer], current: Snapshot) -> None:
         """Dismiss connectors that were deleted, and tell the others which relays there are."""
-        listed = list(self._peers.connectors.values())
-        known = {row.id for rows in self.snapshot.connectors.values() for row in rows}
-        for peer in listed:
-            if peer.connector not in known:
+        for peer in asked:
+            if peer.connector not in current.known_connectors:
                 self._dismiss(peer)
-        for peer in listed:
-            # One without a configuration gets its first when it attaches.
-            if not peer.dismissed and peer.sent is not None and peer.sent != self.snapshot.relays:
+            elif peer.sent is not None and peer.sent != current.relays:  # the first configuration comes with attaching
                 await self.configure_connector(peer)
 
     async def configure_connector(self, peer: ConnectorPeer) -> None:
         """Send a connector its full state, with the cuts that may still have to be applied."""
-        tokens = await self._store.read(lambda tx: [row.token for row in cuts.in_force(tx)])
-        rows = [row for listed in self.snapshot.connectors.values() for row in listed if row.id == peer.connector]
-        if not rows:
+        row, tokens = await self._store.read(
+            lambda tx: (tx.connectors.get(peer.connector), [cut.token for cut in cuts.in_force(tx)])
+        )
+        if row is None:
             self._dismiss(peer)
             return
         message = configuration.for_connector(
-            self.snapshot, self._trust, rows[0], tokens, now=self._clock(), grant_seconds=self._grant_seconds
+            self.snapshot, self._trust, row, tokens, now=self._clock(), grant_seconds=self._grant_seconds
         )
         peer.configure(message, self.snapshot.relays)
 

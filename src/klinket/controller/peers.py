@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from klinket.domain.cut import Stamp
 from klinket.domain.errors import ProtocolError
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import ConnectorId, Thumbprint
@@ -76,7 +77,9 @@ class ClientPeer:
     principal: Principal
     jkt: Thumbprint
     outbox: Outbox
+    #: What it was told last, and of which revision that was.
     sent: object = None
+    stamp: Stamp = (0, 0)
 
 
 @dataclass(eq=False)

@@ -56,6 +56,15 @@ class Repository(Protocol[R]):
     def after(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions and whose `column` is above `bound`, ordered by it."""
 
+    def until(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions and whose `column` is at most `bound`, ordered by it."""
+
+    def lowest(self, column: str, **equal: Any) -> int | None:
+        """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
+
+    def count(self, **equal: Any) -> int:
+        """Return how many rows meet all conditions."""
+
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for: len() counts, a slice reads that part."""
 

@@ -34,6 +34,8 @@ SEAT_MS = 60_000
 UNKNOWN_KEY = "no such service key"
 #: Milliseconds after its end, or after its last possible certificate, at which a session is forgotten.
 FORGET_SESSION_MS = 7 * 24 * 3_600_000
+#: Lost sessions that one round of housekeeping ends.
+MAX_LOST = 500
 ENDED_BY_ADMIN = "ended by an admin"
 
 
@@ -157,8 +159,9 @@ def end_all(tx: Transaction, reason: str, **equal: Any) -> None:
 
 
 def end_lost(tx: Transaction, last_seen_before_ms: int, alive: set[str]) -> int:
-    """End sessions that were made before a time and are not attached now; returns how many."""
-    lost = [row for row in tx.sessions.find(ended_at_ms=None) if row.created_at_ms < last_seen_before_ms and row.id not in alive]
+    """End sessions that were made before a time and are not attached now, up to MAX_LOST of them; returns how many."""
+    old = tx.sessions.until("created_at_ms", last_seen_before_ms, MAX_LOST + len(alive), ended_at_ms=None)
+    lost = [row for row in old if row.id not in alive]
     for row in lost:
         tx.sessions.change(row.id, ended_at_ms=tx.now_ms, end_reason="lost")
     tx.sessions.remove_below("ended_at_ms", tx.now_ms - FORGET_SESSION_MS)

@@ -64,9 +64,17 @@ class SqlRepository(Generic[R]):
         """Return all rows by primary key, read when they are asked for."""
         return _AllRows(self)
 
-    def count(self) -> int:
-        """Return the number of rows."""
-        return int(self._connection.execute(select(func.count()).select_from(self._table)).scalar_one())
+    def count(self, **equal: Any) -> int:
+        """Return how many rows meet all conditions."""
+        query = select(func.count()).select_from(self._table).where(*self._conditions(equal))
+        return int(self._connection.execute(query).scalar_one())
+
+    def lowest(self, column: str, **equal: Any) -> int | None:
+        """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
+        by = self._table.c[column]
+        query = select(by).where(by.is_not(None), *self._conditions(equal)).order_by(by).limit(1)
+        found = self._connection.execute(query).first()
+        return None if found is None else int(found[0])
 
     def part(self, start: int, size: int) -> list[R]:
         """Return `size` rows by primary key, from number `start` on."""
@@ -88,6 +96,12 @@ class SqlRepository(Generic[R]):
         """Return up to `limit` rows that meet all conditions and whose `column` is above `bound`, ordered by it."""
         above = self._table.c[column] > bound
         query = select(*self._columns).where(above, *self._conditions(equal)).order_by(self._table.c[column]).limit(limit)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def until(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions and whose `column` is at most `bound`, ordered by it."""
+        by = self._table.c[column]
+        query = select(*self._columns).where(by <= bound, *self._conditions(equal)).order_by(by, self._key).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def add(self, **values: Any) -> R:
