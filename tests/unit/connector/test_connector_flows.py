@@ -26,7 +26,7 @@ from klinket.wire.control import CutFlow, FlowEvent
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer
 from tests.unit.connector.conftest import ACCOUNT, NOW, World, request, resource, rule, tcp
-from tests.unit.connector.test_connector_dial import closed_port, silent_port
+from tests.unit.connector.test_connector_dial import closed_port, descriptors, silent_port
 from tests.unit.net.conftest import Ends, pipe_ends
 
 LOOPBACK = resource(5, "127.0.0.1")
@@ -204,6 +204,67 @@ async def test_a_pipe_without_a_next_flow_ends(world: World, tmp_path: Path, mon
         await server.serve(ends.connector, world.granted(LOOPBACK), RELAY)
     assert ends.connector.closed
     ends.client.abort()
+
+
+async def test_a_resource_that_is_gone_when_it_has_just_accepted_is_told_and_leaves_no_socket(
+    served: Served, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = dial.reach
+
+    async def reach(*arguments: object) -> socket.socket:
+        sock = await real(*arguments)  # type: ignore[arg-type]
+        sockets.reset(await accepted(listener))
+        async with asyncio.timeout(5):
+            while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != b"\x07":  # TCP_CLOSE
+                await asyncio.sleep(0.005)
+        return sock
+
+    monkeypatch.setattr(dial, "reach", reach)
+    before = descriptors()
+    assert (await served.failed(where(listener))).failure is FlowFailure.RESET
+    await served.over()
+    assert served.world.core.flows == 0
+    assert descriptors() <= before
+    assert [(event.event, event.failure) for event in await served.told()] == [("failed", "reset")]
+
+
+async def test_a_flow_whose_server_is_stopped_is_reset_on_both_sides_and_told(served: Served, listener: socket.socket) -> None:
+    await served.opened(where(listener))
+    remote = await accepted(listener)
+    await served.ends.client.send(FrameType.DATA, b"12345")
+    assert await asyncio.get_running_loop().sock_recv(remote, 100) == b"12345"
+    served.serving.cancel()
+    await served.over()
+    assert await is_reset(remote)
+    assert (await served.answer()).type is FrameType.FAIL
+    with pytest.raises(OSError):
+        await served.answer()
+    assert served.world.core.flows == 0
+    closed = [event for event in await served.told() if event.event == "closed"]
+    assert [(event.failure, event.bytes_from_client) for event in closed] == [("reset", 5)]
+
+
+async def test_an_association_whose_server_is_stopped_ends_and_is_told(served: Served, udp_listener: socket.socket) -> None:
+    source = await udp_opened(served, udp_listener)
+    served.serving.cancel()
+    await served.over()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+        again.bind(source)  # its port is free: the socket is gone
+    closed = [event for event in await served.told() if event.event == "closed"]
+    assert [(event.failure, event.bytes_from_client, event.bytes_to_client) for event in closed] == [("reset", 4, 9)]
+
+
+async def test_a_connector_that_is_removed_ends_every_flow_and_forgets_every_grant(
+    served: Served, listener: socket.socket
+) -> None:
+    await served.opened(where(listener))
+    remote = await accepted(listener)
+    (ended,) = served.server.end(served.world.core.end_all(), time.monotonic())
+    assert ended.port == listener.getsockname()[1]
+    assert await is_reset(remote)
+    assert served.world.core.flows == 0
+    assert served.world.core.link(served.link.link.handle, NOW) is None
+    assert served.world.core.next_deadline() is None
 
 
 # ---- the end of access
