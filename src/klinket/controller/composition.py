@@ -15,9 +15,10 @@ from klinket.controller.config import ControllerConfig
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.enrolment import Enrolments
 from klinket.controller.graphql.context import ApiCaller, ApiServices, KeyFileFacts
-from klinket.controller.graphql.execute import GraphQLApi
+from klinket.controller.graphql.execute import API_READS, GraphQLApi
 from klinket.controller.graphql.extension.load import load_extension
 from klinket.controller.graphql.http import EXTENSION_PATH, GRAPHQL_PATH, graphql_routes
+from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.schema import load_schema
 from klinket.controller.http import Endpoints
 from klinket.controller.login import Logins
@@ -75,10 +76,11 @@ def compose(
         Metrics(peers),
         authenticate,
     )
+    reads = Lane(API_READS)
     app = Starlette(
         routes=[
-            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services), authenticate),
-            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services), authenticate),
+            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads), authenticate),
+            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads), authenticate),
             *endpoints.routes(),
         ]
     )
