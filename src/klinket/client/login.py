@@ -15,9 +15,9 @@ from klinket.net.clock import entropy, wall
 from klinket.net.request import Answer, post
 from klinket.wire import assertion, signing
 from klinket.wire.key_file import KeyFile
+from klinket.wire.paths import LOGOUT_PATH
 from klinket.wire.version import PRODUCT_VERSION
 
-LOGOUT_PATH = "/api/v4/headless/logout"
 _REFUSALS: dict[str, type[AuthenticationFailed]] = {
     kind.code: kind
     for kind in (

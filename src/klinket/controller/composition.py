@@ -17,7 +17,7 @@ from klinket.controller.enrolment import Enrolments
 from klinket.controller.graphql.context import ApiCaller, ApiServices, KeyFileFacts
 from klinket.controller.graphql.execute import API_READS, GraphQLApi
 from klinket.controller.graphql.extension.load import load_extension
-from klinket.controller.graphql.http import EXTENSION_PATH, GRAPHQL_PATH, graphql_routes
+from klinket.controller.graphql.http import graphql_routes
 from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.schema import load_schema
 from klinket.controller.http import Endpoints
@@ -29,6 +29,7 @@ from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
 from klinket.domain.audit import ActorType
 from klinket.wire.key_file import LOGIN_PATH
+from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -17,13 +16,12 @@ from klinket.controller.app import api_tokens, cuts
 from klinket.controller.app.audit import iso
 from klinket.controller.app.ports import Store
 from klinket.controller.channels import Channels
-from klinket.controller.connector_tokens import bearer
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
-from klinket.controller.graphql.http import bounded_body
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.relay_channels import RelayChannels
+from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.trust import Trust
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -36,15 +34,11 @@ from klinket.domain.errors import (
 )
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
+from klinket.wire.paths import CUTS_PATH, ENROL_PATH, LOGOUT_PATH, VALIDATE_TOKENS_PATH
 from klinket.wire.relay import RELAY_CHANNEL_PATH
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T", bound=msgspec.Struct)
 
-LOGOUT_PATH = "/api/v4/headless/logout"
-ENROL_PATH = "/api/v4/connector/enroll"
-VALIDATE_TOKENS_PATH = "/api/v4/connector/validate_tokens"
-CUTS_PATH = "/api/klinket/v1/cuts"
 _STATUS: tuple[tuple[type[KlinketError], int], ...] = (
     (Throttled, 429),
     (ConnectorTokensDead, 410),
@@ -196,20 +190,6 @@ def told(error: KlinketError) -> Response:
 def secret(body: object) -> Response:
     """Return an answer that nobody keeps."""
     return JSONResponse(body, headers={"Cache-Control": "no-store"})
-
-
-async def decoded(request: Request, type: type[T]) -> T:
-    """Return the JSON body; raises InvalidInput("body")."""
-    try:
-        return msgspec.json.decode(await bounded_body(request), type=type)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        # The text of a decoding error names fields and types, never values.
-        raise InvalidInput("body", f"the body is not understood: {error}") from error
-
-
-def address_of(request: Request) -> str:
-    """Return the address of the peer; no header has a say in it."""
-    return request.client.host if request.client else ""
 
 
 def _is_loopback(address: str) -> bool:

@@ -19,10 +19,6 @@ TRY_AGAIN = 1013
 POLICY_VIOLATION = 1008
 
 
-class PeerTooSlow(Exception):
-    """The queue of a peer is full."""
-
-
 class Outbox:
     """Messages to one peer, in order. `put` never waits; `run` sends until the channel ends."""
 

@@ -18,9 +18,6 @@ from klinket.wire import relay as wire
 
 logger = logging.getLogger(__name__)
 
-#: Seconds without a report after which a relay's channel counts as dead.
-SILENCE_SECONDS = 35.0
-
 
 class RelayChannels:
     """Serves the live channels of relays."""
@@ -48,7 +45,7 @@ class RelayChannels:
         sender = asyncio.create_task(peer.outbox.run())
         try:
             while True:
-                async with asyncio.timeout(SILENCE_SECONDS):
+                async with asyncio.timeout(wire.RELAY_SILENCE_SECONDS):
                     report = wire.decode_report(await socket.receive_text())
                 HostPort.parse(report.address)
                 await self._store.write(

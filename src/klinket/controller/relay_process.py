@@ -15,6 +15,7 @@ from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.config import ControllerConfig
 from klinket.domain.audit import SYSTEM
 from klinket.net.backoff import Backoff
+from klinket.net.files import replace_private
 from klinket.net.sockets import HostPort
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class RelayProcess:
         if self._token_file.exists() and await store.read(known):
             return
         _, token = await store.write(lambda tx: relays.create_or_replace(tx, SYSTEM, name=NAME, entropy=self._entropy))
-        _write_private(self._token_file, token)
+        replace_private(self._token_file, token.encode())
 
     @property
     def _token_file(self) -> Path:
@@ -106,11 +107,3 @@ class RelayProcess:
         if self._config.certificate is None:
             command += ["--ca", str(self._config.authority_file)]
         return command
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

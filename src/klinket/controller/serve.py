@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
+from klinket.net.files import replace_private
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
 from klinket.wire.control import MAX_CONTROL_BYTES
@@ -129,10 +129,7 @@ def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
     key = signing.generate_private_key()
     certificate = authority.certify_web(key.public_key(), [config.public_host], clock.wall())
     tls.load_identity(context, certificate, signing.private_key_to_pem(key))
-    temporary = config.authority_file.with_suffix(".new")
-    temporary.write_text(authority.certificate_pem)
-    os.chmod(temporary, 0o644)  # noqa: PTH101 - it is public
-    temporary.rename(config.authority_file)
+    replace_private(config.authority_file, authority.certificate_pem.encode(), mode=0o644)  # it is public
     return context
 
 

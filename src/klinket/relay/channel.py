@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of one message from the controller.
 MAX_MESSAGE_BYTES = 262_144
-#: Seconds without a message after which the channel counts as dead; the controller answers every report.
-SILENCE_SECONDS = 35.0
 
 
 async def keep_channel(
@@ -50,7 +48,7 @@ async def keep_channel(
                 reporting = asyncio.create_task(report_on())
                 try:
                     while True:
-                        text = await channel.receive(connection, SILENCE_SECONDS)
+                        text = await channel.receive(connection, wire.RELAY_SILENCE_SECONDS)
                         message = wire.decode_configuration(text)
                         clock.set(message.time_ms)
                         configure(message)

@@ -25,8 +25,6 @@ from klinket.controller.app.rows import AuditRow
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
-from klinket.controller.graphql.http import EXTENSION_PATH, GRAPHQL_PATH
-from klinket.controller.http import ENROL_PATH
 from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
@@ -37,6 +35,7 @@ from klinket.net.sockets import HostPort
 from klinket.wire import access_token, assertion, control, signing
 from klinket.wire.cut_token import sign_cut
 from klinket.wire.key_file import LOGIN_PATH, KeyFile, parse_key_file
+from klinket.wire.paths import ENROL_PATH, EXTENSION_PATH, GRAPHQL_PATH
 from klinket.wire.relay import RELAY_CHANNEL_PATH
 
 T = TypeVar("T")

@@ -19,8 +19,8 @@ from klinket.domain.errors import (
     NotFound,
     Throttled,
 )
+from klinket.wire.paths import GRAPHQL_PATH
 
-GRAPHQL_PATH = "/api/graphql/"
 #: Seconds one request may take.
 TIMEOUT_SECONDS = 30.0
 #: Nodes asked for per page.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from klinket.controller.app.audit import actor_detail
-from klinket.controller.app.connectors import token_hash
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ApiTokenRow
 from klinket.domain import token_text
 from klinket.domain.audit import AuditAction, AuditEvent
 from klinket.domain.errors import AuthenticationFailed, InvalidToken
 from klinket.domain.names import parse_name
+from klinket.domain.token_text import token_hash
 
 READ, WRITE, PROVISION = "read", "write", "provision"
 ALL_SCOPES = (READ, WRITE, PROVISION)

@@ -19,7 +19,6 @@ from klinket.controller.app.rows import (
     UserRow,
 )
 from klinket.domain.address import ResourceAddress
-from klinket.domain.service_key import state_of
 
 TARGET_VERSION = "1"
 
@@ -56,12 +55,7 @@ def account_target(row: ServiceAccountRow) -> dict[str, Any]:
 
 def key_target(row: ServiceKeyRow, account: ServiceAccountRow, now_ms: int, *, deleted: bool = False) -> dict[str, Any]:
     """Return a service key as target, with its state and its whole account; never the key text."""
-    state = state_of(
-        revoked_at=None if row.revoked_at_ms is None else row.revoked_at_ms / 1000,
-        expires_at=None if row.expires_at_ms is None else row.expires_at_ms / 1000,
-        now=now_ms / 1000,
-    )
-    word = "deleted" if deleted else state.value.lower()
+    word = "deleted" if deleted else row.state(now_ms).value.lower()
     return _target("serviceAccountKey", row.id, row.name, state=word, serviceAccount=account_target(account))
 
 

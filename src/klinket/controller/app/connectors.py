@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 
@@ -13,6 +12,7 @@ from klinket.domain import token_text
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.errors import Conflict, ConnectorTokensDead, InvalidToken, NotFound
 from klinket.domain.names import parse_name
+from klinket.domain.token_text import token_hash
 
 KIND = "Connector"
 #: Milliseconds after the last heartbeat at which a connector counts as dead.
@@ -105,11 +105,6 @@ def issue_tokens(tx: Transaction, actor: Actor, row: ConnectorRow, entropy: Call
     network = network_of(tx, row)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (connector_target(row, network),), {"tokens": "issued"}))
     return access, refresh
-
-
-def token_hash(token: str) -> str:
-    """Return how a text secret of full entropy is stored: its SHA-256."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def by_tokens(tx: Transaction, access: str, refresh: str) -> ConnectorRow:

@@ -70,14 +70,6 @@ def answer(
         tx.cut_receipts.change(receipt.id, state=ANSWERED, stopped_at_ms=stopped_at_ms, took_ms=round(took_ms, 3), flows=flows)
 
 
-def unanswered(tx: Transaction, connector_id: int) -> list[CutRow]:
-    """Return the cuts this connector has not answered and could still have to apply, the oldest first."""
-    pending = tx.cut_receipts.find(connector_id=connector_id, state=PENDING)
-    oldest = tx.now_ms - 1000 * (MAX_LIFETIME_SECONDS + round(LEEWAY_SECONDS))
-    found = tx.cuts.find(id=[receipt.cut_id for receipt in pending])
-    return [cut for cut in found if cut.created_at_ms >= oldest]
-
-
 def in_force(tx: Transaction) -> list[CutRow]:
     """Return the cuts that a grant still alive could be older than."""
     oldest = tx.now_ms - 1000 * (MAX_LIFETIME_SECONDS + round(LEEWAY_SECONDS))

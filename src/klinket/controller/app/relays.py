@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from klinket.controller.app.connectors import token_hash
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import RelayRow
 from klinket.domain import token_text
 from klinket.domain.audit import AuditAction, AuditEvent
 from klinket.domain.errors import AuthenticationFailed, InvalidToken
 from klinket.domain.names import parse_name
+from klinket.domain.token_text import token_hash
 
 
 def create_or_replace(tx: Transaction, actor: Actor, *, name: str, entropy: Callable[[int], bytes]) -> tuple[RelayRow, str]:

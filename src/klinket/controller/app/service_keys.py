@@ -14,7 +14,7 @@ from klinket.domain.errors import NotFound, ServiceKeyExpired, ServiceKeyRevoked
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid
 from klinket.domain.names import parse_name
-from klinket.domain.service_key import KeyEvent, KeyState, apply, expiry_from_days, state_of
+from klinket.domain.service_key import KeyEvent, apply, expiry_from_days
 
 KIND = "Service account key"
 
@@ -32,15 +32,6 @@ def get(tx: Transaction, id: int | None, shown_id: object) -> ServiceKeyRow:
     if row is None:
         raise NotFound(KIND, shown_id)
     return row
-
-
-def state(row: ServiceKeyRow, now_ms: int) -> KeyState:
-    """Return the state of a key at a moment."""
-    return state_of(
-        revoked_at=None if row.revoked_at_ms is None else row.revoked_at_ms / 1000,
-        expires_at=None if row.expires_at_ms is None else row.expires_at_ms / 1000,
-        now=now_ms / 1000,
-    )
 
 
 def account_of(tx: Transaction, row: ServiceKeyRow) -> ServiceAccountRow:
@@ -81,7 +72,7 @@ def create(
 
 def rename(tx: Transaction, actor: Actor, row: ServiceKeyRow, name: str) -> ServiceKeyRow:
     """Rename an active key; raises LifecycleError, InvalidInput."""
-    apply(state(row, tx.now_ms), KeyEvent.RENAME)
+    apply(row.state(tx.now_ms), KeyEvent.RENAME)
     changed = tx.service_keys.change(row.id, name=parse_name(name))
     tx.bump()
     account = account_of(tx, row)
@@ -92,7 +83,7 @@ def rename(tx: Transaction, actor: Actor, row: ServiceKeyRow, name: str) -> Serv
 
 def revoke(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> ServiceKeyRow:
     """Revoke an active key for good: its sessions and flows end at once. Raises LifecycleError."""
-    apply(state(row, tx.now_ms), KeyEvent.REVOKE)
+    apply(row.state(tx.now_ms), KeyEvent.REVOKE)
     changed = tx.service_keys.change(row.id, revoked_at_ms=tx.now_ms)
     account = account_of(tx, row)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (key_target(changed, account, tx.now_ms),)))
@@ -102,7 +93,7 @@ def revoke(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> ServiceKeyRow:
 
 def delete(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> None:
     """Delete a revoked or expired key; raises LifecycleError."""
-    apply(state(row, tx.now_ms), KeyEvent.DELETE)
+    apply(row.state(tx.now_ms), KeyEvent.DELETE)
     account = account_of(tx, row)
     if row.revoked_at_ms is None and not row.expiry_cut:
         _end(tx, actor, row, FlowFailure.SERVICE_KEY_EXPIRED, ServiceKeyExpired.code)

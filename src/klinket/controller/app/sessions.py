@@ -23,7 +23,7 @@ from klinket.domain.errors import (
 )
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid, SessionId
-from klinket.domain.service_key import KeyState, state_of
+from klinket.domain.service_key import KeyState
 from klinket.wire.assertion import Assertion
 
 #: Live sessions of one service account, all keys together.
@@ -51,9 +51,7 @@ def key_for_login(tx: Transaction, kid: Kid) -> tuple[ServiceKeyRow, ServiceAcco
 
 def check_usable(row: ServiceKeyRow, now_ms: int) -> None:
     """Raise ServiceKeyRevoked or ServiceKeyExpired unless the key is active."""
-    revoked_at = None if row.revoked_at_ms is None else row.revoked_at_ms / 1000
-    expires_at = None if row.expires_at_ms is None else row.expires_at_ms / 1000
-    state = state_of(revoked_at=revoked_at, expires_at=expires_at, now=now_ms / 1000)
+    state = row.state(now_ms)
     if state is KeyState.REVOKED:
         raise ServiceKeyRevoked(f"service key {row.name!r} was revoked")
     if state is KeyState.EXPIRED:

@@ -18,9 +18,6 @@ from klinket.domain.errors import AuthenticationFailed, KlinketError, Throttled
 
 logger = logging.getLogger(__name__)
 
-#: The contract, as existing clients know it, and what klinket has beyond it.
-GRAPHQL_PATH = "/api/graphql/"
-EXTENSION_PATH = "/api/klinket/graphql/"
 #: Bytes of a request body.
 MAX_BODY_BYTES = 262_144
 #: Seconds one request may execute.

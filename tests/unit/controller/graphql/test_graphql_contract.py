@@ -28,7 +28,7 @@ from graphql import (
 )
 
 from klinket.controller.graphql.global_id import to_global_id
-from klinket.controller.graphql.http import GRAPHQL_PATH
+from klinket.wire.paths import GRAPHQL_PATH
 from tests.unit.controller.running import Running
 
 CONTRACT = build_schema(Path(__file__).with_name("contract.graphql").read_text())

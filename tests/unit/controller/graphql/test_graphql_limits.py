@@ -14,9 +14,10 @@ from graphql import get_introspection_query
 from klinket.controller.graphql import limits
 from klinket.controller.graphql.execute import API_READS
 from klinket.controller.graphql.filters import MAX_PATTERN_CHARS
-from klinket.controller.graphql.http import GRAPHQL_PATH, MAX_BODY_BYTES
+from klinket.controller.graphql.http import MAX_BODY_BYTES
 from klinket.controller.graphql.lane import Lane
 from klinket.controller.store.engine import READERS
+from klinket.wire.paths import GRAPHQL_PATH
 from tests.unit.controller.running import Running
 
 

@@ -79,7 +79,7 @@ FIELDS = {
     "ServiceAccountKey.name": lambda row, _: row.name,
     "ServiceAccountKey.expiresAt": lambda row, _: row.expires_at_ms,
     "ServiceAccountKey.revokedAt": lambda row, _: row.revoked_at_ms,
-    "ServiceAccountKey.status": lambda row, info: service_keys.state(row, info.context.tx.now_ms).value,
+    "ServiceAccountKey.status": lambda row, info: row.state(info.context.tx.now_ms).value,
     "ServiceAccountKey.serviceAccount": lambda row, info: info.context.siblings.parent(
         row, "service_account_id", info.context.tx.service_accounts
     ),
