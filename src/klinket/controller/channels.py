@@ -16,6 +16,7 @@ from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.authority import parse_request
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.peers import POLICY_VIOLATION, ClientPeer, ConnectorPeer, Outbox, Peers
+from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import (
     ConnectorTokensDead,
@@ -60,6 +61,7 @@ class Channels:
         address = socket.client.host if socket.client else ""
         try:
             claims = await self._prove(socket)
+            proven(socket)
             if isinstance(claims.identity, ClientIdentity):
                 await self._serve_client(socket, claims.identity, claims)
             else:

@@ -22,6 +22,7 @@ from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.request import address_of, bearer, decoded
+from klinket.controller.seats import proven
 from klinket.controller.trust import Trust
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -112,6 +113,7 @@ class Endpoints:
         except KlinketError as error:
             self._metrics.logins.labels("throttled" if isinstance(error, Throttled) else "refused").inc()
             raise
+        proven(request)
         self._metrics.logins.labels("accepted").inc()
         return secret(msgspec.to_builtins(answer))
 
@@ -125,6 +127,7 @@ class Endpoints:
         except KlinketError:
             self._metrics.enrolments.labels("refused").inc()
             raise
+        proven(request)
         self._metrics.enrolments.labels("accepted").inc()
         return secret(msgspec.to_builtins(answer))
 
@@ -155,6 +158,7 @@ class Endpoints:
 
     async def _reader(self, request: Request) -> None:
         caller = await self._authenticate(request.headers.get("x-api-key", ""), address_of(request))
+        proven(request)
         if api_tokens.READ not in caller.scopes:
             raise AuthenticationFailed("this API token may not read")
 

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from klinket.controller.app import relays
 from klinket.controller.app.ports import Store
 from klinket.controller.peers import POLICY_VIOLATION, Outbox, Peers, RelayPeer
+from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import KlinketError
 from klinket.net.sockets import HostPort
@@ -36,6 +37,7 @@ class RelayChannels:
         except KlinketError:
             await socket.close(POLICY_VIOLATION)
             return
+        proven(socket)
         await socket.accept()
         peer = RelayPeer(row.id, Outbox(socket))
         former = self._peers.relays.get(row.id)

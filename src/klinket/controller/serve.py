@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-import uvicorn
-from starlette.applications import Starlette
-
-from klinket.controller import sealing, trust
+from klinket.controller import sealing, trust, web
 from klinket.controller.app import api_tokens, defaults, sessions
 from klinket.controller.app.ports import Transaction
 from klinket.controller.authority import AuthorityPurpose
@@ -27,7 +23,6 @@ from klinket.net import clock, tls
 from klinket.net.files import replace_private
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
-from klinket.wire.control import MAX_CONTROL_BYTES
 from klinket.wire.cut_token import sign_cut
 
 logger = logging.getLogger(__name__)
@@ -66,8 +61,9 @@ async def _serve(
     controller = compose(config, store, trusted, master, clock=clock.wall, entropy=clock.entropy)
     await controller.dispatch.start()
     tasks = TaskSet("controller")
+    listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
     await _say_hello(config, store, announce)
-    async with _web_server(controller.app, config, context):
+    async with web.serving(controller.app, listener, context):
         tasks.start(_housekeeping(store, controller.peers), "housekeeping")
         if config.relay is not None and config.relay_listens_on is not None:
             beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
@@ -76,45 +72,6 @@ async def _serve(
         await stop.wait()
         await tasks.aclose()
         await controller.dispatch.aclose()
-
-
-@asynccontextmanager
-async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSLContext) -> AsyncIterator[None]:
-    """Run uvicorn, already listening when the body begins (dependencies.md 2.2 for the settings)."""
-    settings = uvicorn.Config(
-        app,
-        host=config.listen.host,
-        port=config.listen.port,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        ws_max_size=MAX_CONTROL_BYTES,
-        ws_ping_interval=20,
-        ws_ping_timeout=20,
-        backlog=4096,
-        timeout_graceful_shutdown=5,
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        lifespan="off",
-    )
-    settings.load()
-    settings.ssl = context
-    server = uvicorn.Server(settings)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server._serve())
-    try:
-        while not server.started:
-            if serving.done():
-                serving.result()
-                raise OSError(f"cannot listen on {config.listen}")
-            await asyncio.sleep(0.01)
-        yield
-    finally:
-        server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
 
 
 def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
