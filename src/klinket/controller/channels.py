@@ -12,10 +12,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from klinket.controller import enrolment, login
 from klinket.controller.app import connectors, cuts, flow_events, sessions
-from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.app.ports import Store, StoreUnavailable, Transaction
 from klinket.controller.authority import parse_request
-from klinket.controller.dispatch import Dispatch
-from klinket.controller.peers import POLICY_VIOLATION, ClientPeer, ConnectorPeer, Outbox, Peers
+from klinket.controller.dispatch import Dispatch, told_as_refused
+from klinket.controller.peers import POLICY_VIOLATION, TRY_AGAIN, ClientPeer, ConnectorPeer, Outbox, Peers, receive_text
 from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import (
@@ -68,21 +68,20 @@ class Channels:
                 await self._serve_connector(socket, claims.identity, claims, address)
         except (WebSocketDisconnect, TimeoutError):
             return
+        except StoreUnavailable as error:
+            # No Refused: to a peer that would mean that it is not believed, and it would end for good.
+            logger.warning("channel from %s ended: %s", address, error.code)
+            await _close(socket, TRY_AGAIN)
         except KlinketError as error:
             logger.warning("channel from %s refused: %s: %s", address, error.code, error.message)
-            refused = control.Refused(code=error.code, message=error.message, hint=error.hint, retry_after=error.retry_after)
-            try:
-                await socket.send_text(control.encode(refused))
-                await socket.close(POLICY_VIOLATION)
-            except (WebSocketDisconnect, RuntimeError):
-                pass
+            await _close(socket, POLICY_VIOLATION, control.encode(told_as_refused(error)))
 
     async def _prove(self, socket: WebSocket) -> AccessClaims:
         """Challenge the peer; returns who it proved to be. Raises AuthenticationFailed, ProtocolError."""
         nonce = urlsafe_b64encode(self._entropy(NONCE_BYTES)).decode()
         await socket.send_text(control.encode(control.Challenge(nonce=nonce, time_ms=round(self._clock() * 1000))))
         async with asyncio.timeout(ATTACH_SECONDS):
-            message = control.decode_to_controller(await socket.receive_text())
+            message = control.decode_to_controller(await receive_text(socket))
         if not isinstance(message, control.Attach):
             raise ProtocolError("the first message must be attach")
         now = self._clock()
@@ -98,7 +97,7 @@ class Channels:
         try:
             while True:
                 async with asyncio.timeout(control.CHANNEL_SILENCE_SECONDS):
-                    text = await socket.receive_text()
+                    text = await receive_text(socket)
                 done = handle(control.decode_to_controller(text))
                 if asyncio.iscoroutine(done):
                     await done
@@ -194,6 +193,7 @@ class Channels:
                         flows=flows,
                     )
                 )
+                peer.answered(message.id)
             case control.FlowEvents():
                 await self._store.write(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events))
                 peer.outbox.put(control.FlowEventsStored(batch=message.batch))
@@ -229,6 +229,16 @@ class Channels:
             raise ConnectorTokensDead("this connector was deleted")
         if changed:
             self._dispatch.peers_changed()
+
+
+async def _close(socket: WebSocket, code: int, last: str | None = None) -> None:
+    """Say a last word, if there is one, and close; a peer that has gone already is none to tell."""
+    try:
+        if last is not None:
+            await socket.send_text(last)
+        await socket.close(code)
+    except (WebSocketDisconnect, RuntimeError):
+        pass
 
 
 def _same_key(request: str, jkt: Thumbprint) -> signing.PublicKey:

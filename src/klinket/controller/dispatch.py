@@ -12,14 +12,18 @@ from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
 from klinket.controller.trust import Trust
-from klinket.domain.errors import AuthenticationFailed
+from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, KlinketError
 from klinket.net.tasks import TaskSet
-from klinket.wire.control import Cut, SessionEnded
+from klinket.wire.control import Cut, Refused, SessionEnded
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between looks for expiries even when none is known: a clock may have been set.
 LOOK_SECONDS = 30.0
+#: Seconds after a round that failed (a full disk, say) until the next.
+RETRY_SECONDS = 1.0
+#: Seconds a deleted connector has for the receipt of its last cut.
+DISMISS_SECONDS = 2.0
 
 
 class Dispatch:
@@ -63,19 +67,32 @@ class Dispatch:
             for connector in announced.connectors:
                 peer = self._peers.connectors.get(connector)
                 if peer is not None:
-                    peer.outbox.put(message)
+                    peer.cut(message)
         self._changed.set()
+
+    # ---- what changed for whom
 
     async def _follow(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()  # changes while the snapshot is read make another round
-            self._snapshot = await self._store.read(snapshot.take)
-            self._expiries_changed.set()
-            for client in list(self._peers.clients.values()):
+            try:
+                self._snapshot = await self._store.read(snapshot.take)
+                self._expiries_changed.set()
+                self._refresh_clients()
+                await self._refresh_connectors()
+            except Exception:
+                # Whoever is attached goes on with what it has; without another round nothing would ever reach them.
+                logger.exception("peers could not be told of a change; trying again in %.0f s", RETRY_SECONDS)
+                self._changed.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _refresh_clients(self) -> None:
+        for client in list(self._peers.clients.values()):
+            try:
                 self.refresh_client(client)
-            for connector in list(self._peers.connectors.values()):
-                self._refresh_connector(connector)
+            except Exception:
+                logger.exception("session %s could not be told of a change", client.principal.session)
 
     def refresh_client(self, peer: ClientPeer, *, always: bool = False) -> None:
         """Send a client its configuration if something changed for it (or `always`), or end its session."""
@@ -94,7 +111,6 @@ class Dispatch:
         state = (self.snapshot.accounts.get(peer.principal.account), concerned, self.snapshot.relays)
         if state == peer.sent and not always:
             return
-        peer.sent = state
         peer.outbox.put(
             configuration.for_client(
                 self.snapshot,
@@ -106,53 +122,77 @@ class Dispatch:
                 grant_seconds=self._grant_seconds,
             )
         )
+        peer.sent = state
 
-    def _refresh_connector(self, peer: ConnectorPeer) -> None:
+    async def _refresh_connectors(self) -> None:
+        """Dismiss connectors that were deleted, and tell the others which relays there are."""
+        listed = list(self._peers.connectors.values())
         known = {row.id for rows in self.snapshot.connectors.values() for row in rows}
-        if peer.connector not in known:
-            from klinket.wire.control import Refused
-
-            peer.outbox.put(
-                Refused(
-                    code="connector-tokens-dead",
-                    message="this connector was deleted",
-                    hint="create a connector, generate tokens, and start it with them",
-                )
-            )
-            peer.outbox.finish()
+        for peer in listed:
+            if peer.connector not in known:
+                self._dismiss(peer)
+        for peer in listed:
+            # One without a configuration gets its first when it attaches.
+            if not peer.dismissed and peer.sent is not None and peer.sent != self.snapshot.relays:
+                await self.configure_connector(peer)
 
     async def configure_connector(self, peer: ConnectorPeer) -> None:
         """Send a connector its full state, with the cuts that may still have to be applied."""
         tokens = await self._store.read(lambda tx: [row.token for row in cuts.in_force(tx)])
         rows = [row for listed in self.snapshot.connectors.values() for row in listed if row.id == peer.connector]
         if not rows:
-            self._refresh_connector(peer)
+            self._dismiss(peer)
             return
-        peer.outbox.put(
-            configuration.for_connector(
-                self.snapshot, self._trust, rows[0], tokens, now=self._clock(), grant_seconds=self._grant_seconds
-            )
+        message = configuration.for_connector(
+            self.snapshot, self._trust, rows[0], tokens, now=self._clock(), grant_seconds=self._grant_seconds
         )
+        peer.configure(message, self.snapshot.relays)
+
+    def _dismiss(self, peer: ConnectorPeer) -> None:
+        if not peer.dismissed:
+            peer.dismissed = True
+            self._tasks.start(self._say_goodbye(peer), f"connector {peer.connector} was deleted")
+
+    async def _say_goodbye(self, peer: ConnectorPeer) -> None:
+        """Wait for the receipt of the cut that ended what the connector carried, then refuse it for good."""
+        try:
+            async with asyncio.timeout(DISMISS_SECONDS):
+                await peer.all_answered()
+        except TimeoutError:
+            logger.warning("connector %d was deleted and has not answered its last cut", peer.connector)
+        peer.outbox.put(told_as_refused(ConnectorTokensDead("this connector was deleted")))
+        peer.outbox.finish()
 
     # ---- expiries
 
     async def _expire(self) -> None:
         while True:
-            now = self._clock()
-            moment = self.snapshot.next_expiry(now - LOOK_SECONDS)
-            delay = LOOK_SECONDS if moment is None else min(LOOK_SECONDS, moment - now)
-            if moment is not None and delay <= 0:
-                ended = await self._store.write(_end_expired)
-                logger.info("%d accesses and keys have expired", ended)
-                # A key that was ended stays in the snapshot's expiries until the next one is read.
-                await asyncio.sleep(0.05)
-                continue
-            self._expiries_changed.clear()
             try:
-                async with asyncio.timeout(max(0.001, delay)):
-                    await self._expiries_changed.wait()
-            except TimeoutError:
-                pass
+                await self._expire_once()
+            except Exception:
+                logger.exception("what has expired could not be ended; trying again in %.0f s", RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _expire_once(self) -> None:
+        """End what has expired, also while no controller ran; then wait for the next moment, or another snapshot."""
+        self._expiries_changed.clear()
+        now = self._clock()
+        moment = self.snapshot.next_expiry
+        delay = LOOK_SECONDS if moment is None else min(LOOK_SECONDS, moment - now)
+        if delay <= 0:
+            ended = await self._store.write(_end_expired)
+            logger.info("%d accesses and keys have expired", ended)
+            delay = RETRY_SECONDS  # the snapshot that knows of it is on its way, and ends this wait
+        try:
+            async with asyncio.timeout(delay):
+                await self._expiries_changed.wait()
+        except TimeoutError:
+            pass
+
+
+def told_as_refused(error: KlinketError) -> Refused:
+    """Return an error as the last message of a live channel."""
+    return Refused(code=error.code, message=error.message, hint=error.hint, retry_after=error.retry_after)
 
 
 def _end_expired(tx: Transaction) -> int:

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from klinket.controller import metrics
 from klinket.controller.app import api_tokens, cuts
 from klinket.controller.app.audit import iso
-from klinket.controller.app.ports import Store
+from klinket.controller.app.ports import Store, StoreUnavailable
 from klinket.controller.channels import Channels
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
@@ -41,6 +41,7 @@ from klinket.wire.relay import RELAY_CHANNEL_PATH
 logger = logging.getLogger(__name__)
 
 _STATUS: tuple[tuple[type[KlinketError], int], ...] = (
+    (StoreUnavailable, 503),
     (Throttled, 429),
     (ConnectorTokensDead, 410),
     (NotFound, 404),
@@ -111,7 +112,7 @@ class Endpoints:
             body = await decoded(request, LoginRequest)
             answer = await self._logins.login(body, address_of(request))
         except KlinketError as error:
-            self._metrics.logins.labels("throttled" if isinstance(error, Throttled) else "refused").inc()
+            self._metrics.logins.labels(_outcome(error)).inc()
             raise
         proven(request)
         self._metrics.logins.labels("accepted").inc()
@@ -124,8 +125,8 @@ class Endpoints:
     async def _enrol(self, request: Request) -> Response:
         try:
             answer = await self._enrolments.enrol(await decoded(request, EnrolmentRequest), address_of(request))
-        except KlinketError:
-            self._metrics.enrolments.labels("refused").inc()
+        except KlinketError as error:
+            self._metrics.enrolments.labels(_outcome(error)).inc()
             raise
         proven(request)
         self._metrics.enrolments.labels("accepted").inc()
@@ -189,6 +190,12 @@ def told(error: KlinketError) -> Response:
         body["retry_after"] = round(error.retry_after, 1)
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return JSONResponse(body, status_code=status, headers=headers)
+
+
+def _outcome(error: KlinketError) -> str:
+    if isinstance(error, StoreUnavailable):
+        return "unavailable"  # nobody's credentials are in doubt
+    return "throttled" if isinstance(error, Throttled) else "refused"
 
 
 def secret(body: object) -> Response:

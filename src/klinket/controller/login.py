@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from klinket.controller.app import sessions
-from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.app.ports import Store, StoreUnavailable, Transaction
 from klinket.controller.authority import AuthorityPurpose, parse_request
 from klinket.controller.throttle import LoginThrottle
 from klinket.controller.trust import KeyPurpose, Trust
@@ -126,6 +126,9 @@ class Logins:
                 raise InvalidToken("the certificate request is for another key than the assertion names")
             self._throttle.count_account(verified.account, account_name, time.monotonic())
             return await self._begin(verified, session_key, request.client, address)
+        except StoreUnavailable as error:
+            logger.warning("login not answered: %s, from %s", error.code, address)
+            raise
         except KlinketError as error:
             if isinstance(error, AuthenticationFailed):
                 self._throttle.failed(address, time.monotonic())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from klinket.domain.errors import ProtocolError
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.wire import control
@@ -17,6 +18,17 @@ MAX_QUEUED = 256
 TRY_AGAIN = 1013
 #: Close code for a peer that was refused.
 POLICY_VIOLATION = 1008
+
+
+async def receive_text(socket: WebSocket) -> str:
+    """Return the next message; raises WebSocketDisconnect, and ProtocolError for a binary one."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message["code"], message.get("reason"))
+    text = message.get("text")
+    if text is None:
+        raise ProtocolError("messages on a live channel are text")
+    return str(text)
 
 
 class Outbox:
@@ -75,6 +87,40 @@ class ConnectorPeer:
     jkt: Thumbprint
     outbox: Outbox
     relays: tuple[int, ...] = ()
+    #: What the configuration it has was made of; None: it has none yet, and could not apply a cut.
+    sent: object = None
+    dismissed: bool = False
+    _early: list[control.Cut] = field(default_factory=list)
+    _unanswered: set[int] = field(default_factory=set)
+    _all_answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def configure(self, message: control.ConnectorConfiguration, made_of: object) -> None:
+        """Send a configuration, and after the first one the cuts that were ordered while it was made."""
+        self.outbox.put(message)
+        self.sent = made_of
+        for cut in self._early:
+            self.outbox.put(cut)
+        self._early.clear()
+
+    def cut(self, message: control.Cut) -> None:
+        """Send a cut, not before the configuration that says whose signature it bears."""
+        self._unanswered.add(message.id)
+        self._all_answered.clear()
+        if self.sent is None:
+            self._early.append(message)
+        else:
+            self.outbox.put(message)
+
+    def answered(self, cut: int) -> None:
+        """Note the receipt of a cut."""
+        self._unanswered.discard(cut)
+        if not self._unanswered:
+            self._all_answered.set()
+
+    async def all_answered(self) -> None:
+        """Wait until every cut sent here is answered."""
+        if self._unanswered:
+            await self._all_answered.wait()
 
 
 @dataclass(eq=False)

@@ -59,19 +59,29 @@ async def _serve(
 ) -> None:
     context = _web_context(config, trusted)
     controller = compose(config, store, trusted, master, clock=clock.wall, entropy=clock.entropy)
-    await controller.dispatch.start()
     tasks = TaskSet("controller")
-    listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
-    await _say_hello(config, store, announce)
-    async with web.serving(controller.app, listener, context):
-        tasks.start(_housekeeping(store, controller.peers), "housekeeping")
-        if config.relay is not None and config.relay_listens_on is not None:
-            beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
-            await beside.prepare(store)
-            tasks.start(beside.run(), "relay")
-        await stop.wait()
+    try:
+        await controller.dispatch.start()
+        listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
+        await _say_hello(config, store, announce)
+        async with web.serving(controller.app, listener, context) as server:
+            tasks.start(_housekeeping(store, controller.peers), "housekeeping")
+            if config.relay is not None and config.relay_listens_on is not None:
+                beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
+                await beside.prepare(store)
+                tasks.start(beside.run(), "relay")
+            stopped = tasks.start(stop.wait(), "stop")
+            await asyncio.wait({stopped, server.running}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                # Without its web server a controller is none: whoever keeps it running should start it again.
+                raise OSError(f"the web server on {config.listen} has ended") from _failure_of(server.running)
+    finally:
         await tasks.aclose()
         await controller.dispatch.aclose()
+
+
+def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
@@ -111,4 +121,7 @@ async def _housekeeping(store: SqliteStore, peers: Peers) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
-        await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+        try:
+            await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+        except Exception:
+            logger.exception("housekeeping failed; trying again in %.0f s", HOUSEKEEPING_SECONDS)

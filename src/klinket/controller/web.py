@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -87,8 +88,16 @@ def bind(address: HostPort) -> socket.socket:
     return listener
 
 
+@dataclass(frozen=True)
+class WebServer:
+    """What is served now. `running` ends by itself only when something is wrong."""
+
+    seats: Seats
+    running: asyncio.Task[None]
+
+
 @asynccontextmanager
-async def serving(app: Starlette, listener: socket.socket, context: ssl.SSLContext) -> AsyncIterator[Seats]:
+async def serving(app: Starlette, listener: socket.socket, context: ssl.SSLContext) -> AsyncIterator[WebServer]:
     """Serve `app` on a listening socket while the body runs; closes the socket (dependencies.md 2.2 for the settings)."""
     settings = uvicorn.Config(
         app,
@@ -119,7 +128,7 @@ async def serving(app: Starlette, listener: socket.socket, context: ssl.SSLConte
                 raise OSError("the web server has ended")
             await asyncio.sleep(0.01)
         door.open()
-        yield seats
+        yield WebServer(seats, running)
     finally:
         await door.aclose()
         server.should_exit = True

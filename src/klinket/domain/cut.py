@@ -12,7 +12,7 @@ from enum import Enum
 
 from klinket.domain.flow import FlowFailure
 from klinket.domain.grant import Principal
-from klinket.domain.identifiers import CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
+from klinket.domain.identifiers import ConnectorId, CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from klinket.domain.resource import Resource
 
 #: (epoch, revision) of the snapshot a grant was made from.
@@ -27,17 +27,19 @@ class ScopeKind(Enum):
     SESSION = "session"
     RESOURCE = "resource"
     ACCESS = "access"
+    CONNECTOR = "connector"
 
 
 @dataclass(frozen=True, slots=True)
 class CutScope:
-    """`account` is set for ACCOUNT and ACCESS, `resource` for RESOURCE and ACCESS, `key` and `session` for their kind."""
+    """`account` is set for ACCOUNT and ACCESS, `resource` for RESOURCE and ACCESS, the others for their kind."""
 
     kind: ScopeKind
     account: ServiceAccountUuid | None = None
     key: Kid | None = None
     session: SessionId | None = None
     resource: ResourceId | None = None
+    connector: ConnectorId | None = None
 
     @classmethod
     def of_account(cls, account: ServiceAccountUuid) -> CutScope:
@@ -64,6 +66,11 @@ class CutScope:
         """A resource, for one service account."""
         return cls(ScopeKind.ACCESS, account=account, resource=resource)
 
+    @classmethod
+    def of_connector(cls, connector: ConnectorId) -> CutScope:
+        """Everything one connector carries; such a cut goes to that connector alone."""
+        return cls(ScopeKind.CONNECTOR, connector=connector)
+
     def covers(self, principal: Principal, resource: ResourceId) -> bool:
         """Return whether a flow of this principal to this resource is in the scope."""
         match self.kind:
@@ -77,9 +84,11 @@ class CutScope:
                 return resource == self.resource
             case ScopeKind.ACCESS:
                 return principal.account == self.account and resource == self.resource
+            case ScopeKind.CONNECTOR:
+                return self.connector is not None
 
     def __str__(self) -> str:
-        parts = [str(part) for part in (self.account, self.key, self.session, self.resource) if part is not None]
+        parts = [str(part) for part in (self.account, self.key, self.session, self.resource, self.connector) if part is not None]
         return " ".join([self.kind.value, *parts])
 
 

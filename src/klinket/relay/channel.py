@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 
 from klinket.net import channel
 from klinket.net.backoff import Backoff
 from klinket.net.clock import PeerClock
+from klinket.net.tasks import TaskSet
 from klinket.relay.config import RelayConfig
 from klinket.wire import relay as wire
 from klinket.wire.relay import RelayConfiguration, RelayReport
@@ -21,13 +23,13 @@ MAX_MESSAGE_BYTES = 262_144
 
 async def keep_channel(
     config: RelayConfig,
+    context: ssl.SSLContext,
     clock: PeerClock,
     report: Callable[[], RelayReport],
     configure: Callable[[RelayConfiguration], None],
 ) -> None:
-    """Keep the channel up for ever; pairs live on while it is down."""
+    """Keep the channel up for ever; pairs live on while it is down. `context`: whom to believe to be the controller."""
     backoff = Backoff()
-    context = channel.controller_context(config.controller_ca)
     while True:
         try:
             async with channel.open_channel(
@@ -45,7 +47,8 @@ async def keep_channel(
                         await asyncio.sleep(wire.RELAY_REPORT_SECONDS)
                         await channel.send(connection, wire.encode(report()))
 
-                reporting = asyncio.create_task(report_on())
+                tasks = TaskSet("relay channel")
+                tasks.start(report_on(), "reports")
                 try:
                     while True:
                         text = await channel.receive(connection, wire.RELAY_SILENCE_SECONDS)
@@ -57,7 +60,7 @@ async def keep_channel(
                             logger.info("relay %d is attached to %s", message.relay, config.controller)
                             first = False
                 finally:
-                    reporting.cancel()
+                    await tasks.aclose()
         except Exception as error:
             delay = backoff.next()
             logger.warning("relay: %s; trying again in %.1f s", error, delay)

@@ -281,8 +281,8 @@ class Running:
     async def listening(self) -> AsyncIterator[None]:
         """Serve over TLS on loopback, as `klinket controller` does."""
         await self.dispatch.start()
-        async with web.serving(self.app, web.bind(self.config.listen), serve._web_context(self.config, self.trust)) as seats:
-            self.seats = seats
+        async with web.serving(self.app, web.bind(self.config.listen), serve._web_context(self.config, self.trust)) as server:
+            self.seats = server.seats
             yield
             await self.dispatch.aclose()
 

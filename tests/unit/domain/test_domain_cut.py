@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from klinket.domain.cut import Cut, CutScope, Floors, ScopeKind, Stamp
 from klinket.domain.flow import FlowFailure
 from klinket.domain.grant import Principal
-from klinket.domain.identifiers import CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
+from klinket.domain.identifiers import ConnectorId, CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from tests.unit.domain.conftest import MODERATE
 
 ACCOUNT, OTHER_ACCOUNT = ServiceAccountUuid("account-1"), ServiceAccountUuid("account-2")
@@ -24,6 +24,7 @@ SCOPES = {
     ScopeKind.SESSION: CutScope.of_session(SESSION),
     ScopeKind.RESOURCE: CutScope.of_resource(RESOURCE),
     ScopeKind.ACCESS: CutScope.of_access(ACCOUNT, RESOURCE),
+    ScopeKind.CONNECTOR: CutScope.of_connector(ConnectorId(7)),
 }
 #: What each kind of scope looks at.
 LOOKS_AT = {
@@ -32,6 +33,7 @@ LOOKS_AT = {
     ScopeKind.SESSION: {"session"},
     ScopeKind.RESOURCE: {"resource"},
     ScopeKind.ACCESS: {"account", "resource"},
+    ScopeKind.CONNECTOR: set(),  # it goes to that connector alone
 }
 
 

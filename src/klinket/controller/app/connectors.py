@@ -5,12 +5,16 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 
+from klinket.controller.app import cuts
 from klinket.controller.app.audit import connector_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ConnectorRow, RemoteNetworkRow
 from klinket.domain import token_text
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
+from klinket.domain.cut import CutScope
 from klinket.domain.errors import Conflict, ConnectorTokensDead, InvalidToken, NotFound
+from klinket.domain.flow import FlowFailure
+from klinket.domain.identifiers import ConnectorId
 from klinket.domain.names import parse_name
 from klinket.domain.token_text import token_hash
 
@@ -89,8 +93,13 @@ def update(
 
 
 def delete(tx: Transaction, actor: Actor, row: ConnectorRow) -> None:
-    """Delete a connector: clients hear of it with the commit, and stop to trust it (security.md 16)."""
+    """Delete a connector: clients hear of it with the commit, and stop to trust it (security.md 16).
+
+    One that has ever served is cut: what it carries ends at once, with a receipt.
+    """
     network = network_of(tx, row)
+    if row.enrolled_jkt is not None or row.last_heartbeat_ms is not None:
+        cuts.order(tx, CutScope.of_connector(ConnectorId(row.id)), FlowFailure.CUT, actor, connectors=[row])
     tx.connectors.remove(id=row.id)
     tx.bump()
     tx.record(AuditEvent(AuditAction.DELETE, actor, (connector_target(row, network),)))

@@ -36,7 +36,7 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Read-only. `expiries`: moments (seconds since the epoch) at which access or keys end by themselves."""
+    """Read-only. `next_expiry`: when access or a key ends by itself, in seconds since the epoch; a past one has yet to be ended."""
 
     stamp: Stamp
     accounts: Mapping[ServiceAccountUuid, tuple[Resource, ...]]
@@ -44,7 +44,7 @@ class Snapshot:
     connectors: Mapping[RemoteNetworkId, tuple[ConnectorRow, ...]]
     relays: tuple[RelayRow, ...]
     ended_sessions: frozenset[str]
-    expiries: tuple[float, ...]
+    next_expiry: float | None
 
     def check(self, principal: Principal, now: float) -> None:
         """Raise what ended this principal's session, if anything did."""
@@ -68,10 +68,6 @@ class Snapshot:
             grouped[resource.remote_network].append(resource)
         return dict(grouped)
 
-    def next_expiry(self, now: float) -> float | None:
-        """Return the next moment at which something ends by itself."""
-        return next((moment for moment in self.expiries if moment > now), None)
-
 
 def take(tx: Transaction) -> Snapshot:
     """Return the snapshot of now."""
@@ -87,9 +83,9 @@ def take(tx: Transaction) -> Snapshot:
     accounts: dict[ServiceAccountUuid, list[Resource]] = defaultdict(list)
     for access in tx.access.find():
         if access.expires_at_ms is not None:
+            expiries.add(access.expires_at_ms / 1000)
             if access.expires_at_ms <= now_ms:
                 continue
-            expiries.add(access.expires_at_ms / 1000)
         if access.resource_id in resources:
             accounts[uuids[access.service_account_id]].append(resources[access.resource_id])
     for other in tx.group_access.find():
@@ -111,5 +107,5 @@ def take(tx: Transaction) -> Snapshot:
         {network: tuple(rows) for network, rows in connectors.items()},
         tuple(row for row in tx.relays.find() if row.address and row.certificate_sha256),
         frozenset(row.id for row in tx.sessions.since("ended_at_ms", now_ms - ENDED_MS)),
-        tuple(sorted(expiries)),
+        min(expiries, default=None),
     )

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from klinket.controller.app.ports import StoreUnavailable
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.graphql.execute import GraphQLApi
 from klinket.controller.seats import asked, proven
@@ -72,7 +73,13 @@ def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> li
     async def look(_: Request) -> Response:
         return JSONResponse({"message": "POST a GraphQL document here, with your token in X-API-KEY"})
 
-    return [Route(path, post, methods=["POST"]), Route(path, look, methods=["GET"])]
+    async def guarded(request: Request) -> Response:
+        try:
+            return await post(request)
+        except StoreUnavailable as error:
+            return told(503, error)
+
+    return [Route(path, guarded, methods=["POST"]), Route(path, look, methods=["GET"])]
 
 
 async def bounded_body(request: Request) -> bytes:
