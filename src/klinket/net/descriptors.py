@@ -1,10 +1,10 @@
-"""The limit of open files: raised as far as the system lets, so that a flood of connections meets our own limits first."""
+"""How many files this process may have open."""
 
 from __future__ import annotations
 
 import sys
 
-#: What counts where the system names no limit.
+#: Where there is no limit, or none that is known.
 UNLIMITED = 1 << 20
 
 
@@ -17,4 +17,4 @@ def raise_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if 0 < hard < UNLIMITED else UNLIMITED
+    return hard if hard != resource.RLIM_INFINITY else UNLIMITED
