@@ -21,6 +21,7 @@ from klinket.controller.graphql.http import graphql_routes
 from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.schema import load_schema
 from klinket.controller.http import Endpoints
+from klinket.controller.key_revocation import KeyRevocations
 from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
@@ -28,7 +29,7 @@ from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
 from klinket.domain.audit import ActorType
-from klinket.wire.key_file import LOGIN_PATH
+from klinket.wire.key_file import LOGIN_PATH, REVOKE_PATH
 from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH
 
 
@@ -39,6 +40,7 @@ class Controller:
     app: Starlette
     peers: Peers
     dispatch: Dispatch
+    metrics: Metrics
 
 
 def compose(
@@ -67,6 +69,7 @@ def compose(
         actor = Actor(ActorType.API, id=str(row.id), name=row.name, source=address)
         return ApiCaller(actor, frozenset(row.scopes))
 
+    metrics = Metrics(peers)
     endpoints = Endpoints(
         store,
         trusted,
@@ -74,7 +77,8 @@ def compose(
         Enrolments(store, trusted, clock),
         Channels(store, trusted, peers, dispatch, clock, entropy),
         RelayChannels(store, trusted, peers, clock),
-        Metrics(peers),
+        KeyRevocations(store, config.public_url.rstrip("/") + REVOKE_PATH, clock),
+        metrics,
         authenticate,
     )
     reads = Lane(API_READS)
@@ -85,4 +89,4 @@ def compose(
             *endpoints.routes(),
         ]
     )
-    return Controller(app, peers, dispatch)
+    return Controller(app, peers, dispatch, metrics)

@@ -18,6 +18,7 @@ from klinket.controller.app.ports import Store, StoreUnavailable
 from klinket.controller.channels import Channels
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
+from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.relay_channels import RelayChannels
@@ -34,7 +35,7 @@ from klinket.domain.errors import (
     Throttled,
 )
 from klinket.wire.control import CHANNEL_PATH
-from klinket.wire.key_file import LOGIN_PATH
+from klinket.wire.key_file import LOGIN_PATH, REVOKE_PATH
 from klinket.wire.paths import CUTS_PATH, ENROL_PATH, LOGOUT_PATH, VALIDATE_TOKENS_PATH
 from klinket.wire.relay import RELAY_CHANNEL_PATH
 
@@ -68,6 +69,7 @@ class Endpoints:
         enrolments: Enrolments,
         channels: Channels,
         relay_channels: RelayChannels,
+        revocations: KeyRevocations,
         counted: Metrics,
         authenticate: Callable[[str, str], Awaitable[ApiCaller]],
     ) -> None:
@@ -77,6 +79,7 @@ class Endpoints:
         self._enrolments = enrolments
         self._channels = channels
         self._relay_channels = relay_channels
+        self._revocations = revocations
         self._metrics = counted
         self._authenticate = authenticate
 
@@ -85,6 +88,7 @@ class Endpoints:
         return [
             Route(LOGIN_PATH, self._guarded(self._login), methods=["POST"]),
             Route(LOGOUT_PATH, self._guarded(self._logout), methods=["POST"]),
+            Route(REVOKE_PATH, self._guarded(self._revoke), methods=["POST"]),
             Route(ENROL_PATH, self._guarded(self._enrol), methods=["POST"]),
             Route(VALIDATE_TOKENS_PATH, self._guarded(self._validate_tokens), methods=["POST"]),
             Route("/.well-known/jwks.json", self._jwks),
@@ -120,6 +124,10 @@ class Endpoints:
 
     async def _logout(self, request: Request) -> Response:
         await self._logins.end(await decoded(request, EndRequest), address_of(request))
+        return Response(status_code=204)
+
+    async def _revoke(self, request: Request) -> Response:
+        await self._revocations.revoke(await decoded(request, RevokeRequest), address_of(request))
         return Response(status_code=204)
 
     async def _enrol(self, request: Request) -> Response:

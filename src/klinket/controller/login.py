@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from klinket.controller.app import sessions
+from klinket.controller.app import key_hygiene, sessions
 from klinket.controller.app.ports import Store, StoreUnavailable, Transaction
+from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.controller.authority import AuthorityPurpose, parse_request
 from klinket.controller.throttle import LoginThrottle
 from klinket.controller.trust import KeyPurpose, Trust
@@ -188,8 +189,9 @@ class Logins:
     async def _begin(self, verified: Assertion, session_key: signing.PublicKey, facts: ClientFacts, address: str) -> LoginAnswer:
         session = SessionId(urlsafe_b64encode(self._entropy(16)).rstrip(b"=").decode())
         attached = set(self._attached())
-        _, key, account = await self._store.write(
-            lambda tx: sessions.begin(
+
+        def begin(tx: Transaction) -> tuple[ServiceKeyRow, ServiceAccountRow]:
+            _, key, account = sessions.begin(
                 tx,
                 verified,
                 session,
@@ -198,7 +200,10 @@ class Logins:
                 address=address,
                 attached=attached,
             )
-        )
+            key_hygiene.used(tx, key, hostname=facts.hostname, address=address, client_version=facts.version)
+            return key, account
+
+        key, account = await self._store.write(begin)
         now = self._clock()
         principal = Principal(ServiceAccountUuid(account.uuid), Kid(key.kid), session)
         expires_at = None if key.expires_at_ms is None else key.expires_at_ms / 1000

@@ -8,11 +8,12 @@ import ssl
 from collections.abc import Callable
 
 from klinket.controller import sealing, trust, web
-from klinket.controller.app import api_tokens, defaults, sessions
+from klinket.controller.app import api_tokens, defaults, key_hygiene, sessions
 from klinket.controller.app.ports import Transaction
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
+from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
 from klinket.controller.relay_process import RelayProcess
 from klinket.controller.sealing import MasterKey
@@ -65,7 +66,7 @@ async def _serve(
         listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
         await _say_hello(config, store, announce)
         async with web.serving(controller.app, listener, context) as server:
-            tasks.start(_housekeeping(store, controller.peers), "housekeeping")
+            tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
             if config.relay is not None and config.relay_listens_on is not None:
                 beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
                 await beside.prepare(store)
@@ -117,11 +118,14 @@ async def _say_hello(config: ControllerConfig, store: SqliteStore, announce: Cal
         )
 
 
-async def _housekeeping(store: SqliteStore, peers: Peers) -> None:
+async def _housekeeping(store: SqliteStore, peers: Peers, counted: Metrics) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
         try:
             await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+            await store.write(key_hygiene.end_overlaps)
+            await store.write(key_hygiene.warn_of_expiry)
+            counted.set_expiring(await store.read(key_hygiene.expiring_counts))
         except Exception:
             logger.exception("housekeeping failed; trying again in %.0f s", HOUSEKEEPING_SECONDS)

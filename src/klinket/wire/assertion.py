@@ -10,6 +10,7 @@ from klinket.wire import signing
 
 LOGIN_TYP = "klinket-login+jwt"
 END_TYP = "klinket-end+jwt"
+REVOKE_TYP = "klinket-revoke+jwt"
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 #: Seconds an assertion lives at the most.
 MAX_LIFETIME_SECONDS = 60

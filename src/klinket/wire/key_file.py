@@ -14,6 +14,8 @@ from klinket.domain.errors import InvalidToken, ServiceKeyInvalid
 from klinket.wire import signing
 
 LOGIN_PATH = "/api/v4/headless/login"
+#: Where the holder of a key ends it (security.md 20).
+REVOKE_PATH = "/api/v4/headless/revoke"
 VERSION = "1"
 #: Bytes of a key file that are read at the most.
 MAX_KEY_FILE_BYTES = 65_536
@@ -57,6 +59,11 @@ class KeyFile:
     def login_url(self) -> str:
         """Return the URL the login assertion is made for (`aud`)."""
         return f"https://{self.network}{self.login_path}"
+
+    @property
+    def revoke_url(self) -> str:
+        """Return the URL the assertion that ends this key is made for (`aud`)."""
+        return f"https://{self.network}{REVOKE_PATH}"
 
     @property
     def private_key(self) -> signing.PrivateKey:

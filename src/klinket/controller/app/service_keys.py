@@ -14,7 +14,7 @@ from klinket.domain.errors import NotFound, ServiceKeyExpired, ServiceKeyRevoked
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid
 from klinket.domain.names import parse_name
-from klinket.domain.service_key import KeyEvent, apply, expiry_from_days
+from klinket.domain.service_key import KeyEvent, apply, expiry_from_days, warned_at_creation
 
 KIND = "Service account key"
 
@@ -64,6 +64,7 @@ def create(
         expiry_cut=False,
         origin=origin.value,
         created_by=actor_detail(actor),
+        warned_days=warned_at_creation(days),
     )
     tx.bump()
     tx.record(AuditEvent(AuditAction.CREATE, actor, (key_target(row, account, tx.now_ms),)))
