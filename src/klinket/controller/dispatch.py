@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable
 
 from klinket.controller import configuration
-from klinket.controller.app import access, cuts, group_access, service_keys, snapshot
+from klinket.controller.app import access, connectors, cuts, group_access, service_keys, snapshot
 from klinket.controller.app.ports import Committed, Store, Transaction
+from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
+from klinket.controller.head_guard import ControllerBehind, HeadGuard
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
 from klinket.controller.trust import Trust
-from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, KlinketError
+from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import Cut, Refused, SessionEnded
 
@@ -29,7 +31,10 @@ DISMISS_SECONDS = 2.0
 class Dispatch:
     """Keeps attached peers up to date with the store. Call `start` once on the event loop."""
 
-    def __init__(self, store: Store, trust: Trust, peers: Peers, clock: Callable[[], float], grant_seconds: int) -> None:
+    def __init__(
+        self, store: Store, trust: Trust, peers: Peers, guard: HeadGuard, clock: Callable[[], float], grant_seconds: int
+    ) -> None:
+        self._guard = guard
         self._store = store
         self._trust = trust
         self._peers = peers
@@ -99,6 +104,15 @@ class Dispatch:
         now = self._clock()
         try:
             self.snapshot.check(peer.principal, now)
+            self._guard.check(self.snapshot.stamp)
+        except ControllerBehind as error:
+            # No word that ends the session: its grants fade by themselves, and it may have others later.
+            refused = Refused(
+                code=ControllerUnreachable.code, message=error.message, hint=error.hint, retry_after=error.retry_after
+            )
+            peer.outbox.put(refused)
+            peer.outbox.finish()
+            return
         except AuthenticationFailed as error:
             peer.outbox.put(SessionEnded(code=error.code, message=error.message, hint=error.hint))
             peer.outbox.finish()
@@ -106,7 +120,9 @@ class Dispatch:
         online = self._peers.online()
         grouped = self.snapshot.resources_by_network(peer.principal.account)
         concerned = tuple(
-            (row.id, row.name, online.get(row.id)) for network in grouped for row in self.snapshot.connectors.get(network, ())
+            (row.id, row.name, row.enrolled_jkt, online.get(row.id))
+            for network in grouped
+            for row in self.snapshot.connectors.get(network, ())
         )
         state = (self.snapshot.accounts.get(peer.principal.account), concerned, self.snapshot.relays)
         if state == peer.sent and not always:
@@ -125,11 +141,12 @@ class Dispatch:
         peer.sent = state
 
     async def _refresh_connectors(self) -> None:
-        """Dismiss connectors that were deleted, and tell the others which relays there are."""
+        """Dismiss connectors that were deleted or have new tokens, and tell the others which relays there are."""
         listed = list(self._peers.connectors.values())
-        known = {row.id for rows in self.snapshot.connectors.values() for row in rows}
+        known = {row.id: row.enrolled_jkt for rows in self.snapshot.connectors.values() for row in rows}
         for peer in listed:
-            if peer.connector not in known:
+            # One that has enrolled since the snapshot was read is not dead.
+            if known.get(peer.connector) != peer.jkt and not await self._store.read(lambda tx: _is_believed(tx, peer)):  # noqa: B023
                 self._dismiss(peer)
         for peer in listed:
             # One without a configuration gets its first when it attaches.
@@ -138,20 +155,20 @@ class Dispatch:
 
     async def configure_connector(self, peer: ConnectorPeer) -> None:
         """Send a connector its full state, with the cuts that may still have to be applied."""
-        tokens = await self._store.read(lambda tx: [row.token for row in cuts.in_force(tx)])
-        rows = [row for listed in self.snapshot.connectors.values() for row in listed if row.id == peer.connector]
-        if not rows:
+        try:
+            row, tokens = await self._store.read(lambda tx: _believed_with_cuts(tx, peer))
+        except ConnectorTokensDead:
             self._dismiss(peer)
             return
         message = configuration.for_connector(
-            self.snapshot, self._trust, rows[0], tokens, now=self._clock(), grant_seconds=self._grant_seconds
+            self.snapshot, self._trust, row, tokens, now=self._clock(), grant_seconds=self._grant_seconds
         )
         peer.configure(message, self.snapshot.relays)
 
     def _dismiss(self, peer: ConnectorPeer) -> None:
         if not peer.dismissed:
             peer.dismissed = True
-            self._tasks.start(self._say_goodbye(peer), f"connector {peer.connector} was deleted")
+            self._tasks.start(self._say_goodbye(peer), f"connector {peer.connector} is dismissed")
 
     async def _say_goodbye(self, peer: ConnectorPeer) -> None:
         """Wait for the receipt of the cut that ended what the connector carried, then refuse it for good."""
@@ -159,8 +176,8 @@ class Dispatch:
             async with asyncio.timeout(DISMISS_SECONDS):
                 await peer.all_answered()
         except TimeoutError:
-            logger.warning("connector %d was deleted and has not answered its last cut", peer.connector)
-        peer.outbox.put(told_as_refused(ConnectorTokensDead("this connector was deleted")))
+            logger.warning("connector %d is dismissed and has not answered its last cut", peer.connector)
+        peer.outbox.put(told_as_refused(ConnectorTokensDead("this connector was deleted, or has new tokens")))
         peer.outbox.finish()
 
     # ---- expiries
@@ -193,6 +210,19 @@ class Dispatch:
 def told_as_refused(error: KlinketError) -> Refused:
     """Return an error as the last message of a live channel."""
     return Refused(code=error.code, message=error.message, hint=error.hint, retry_after=error.retry_after)
+
+
+def _is_believed(tx: Transaction, peer: ConnectorPeer) -> bool:
+    try:
+        connectors.believed(tx, peer.connector, peer.jkt)
+    except ConnectorTokensDead:
+        return False
+    return True
+
+
+def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str]]:
+    """Return the row of a connector with the cuts that it may still have to apply; raises ConnectorTokensDead."""
+    return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)]
 
 
 def _end_expired(tx: Transaction) -> int:

@@ -77,6 +77,8 @@ class ClientPeer:
     jkt: Thumbprint
     outbox: Outbox
     sent: object = None
+    #: When its next Renew is answered, on the event loop's clock.
+    renew_from: float = 0.0
 
 
 @dataclass(eq=False)
@@ -90,6 +92,7 @@ class ConnectorPeer:
     #: What the configuration it has was made of; None: it has none yet, and could not apply a cut.
     sent: object = None
     dismissed: bool = False
+    renew_from: float = 0.0
     _early: list[control.Cut] = field(default_factory=list)
     _unanswered: set[int] = field(default_factory=set)
     _all_answered: asyncio.Event = field(default_factory=asyncio.Event)
