@@ -36,7 +36,7 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Read-only. `next_expiry`: when access or a key ends by itself, in seconds since the epoch; a past one has yet to be ended."""
+    """Read-only. `next_expiry`: when access or a key ends by itself (seconds since the epoch); a past one is not ended yet."""
 
     stamp: Stamp
     accounts: Mapping[ServiceAccountUuid, tuple[Resource, ...]]
