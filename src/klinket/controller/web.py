@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import ssl
 import time
@@ -81,7 +82,7 @@ def bind(address: HostPort) -> socket.socket:
     except OSError as error:
         raise InvalidInput(
             "listen",
-            f"cannot listen on {address}: {error.strerror or error}",
+            f"cannot listen on {address}: {os.strerror(error.errno) if error.errno else error}",
             hint="another program has it: end that one, or choose another --listen" if error.errno == errno.EADDRINUSE else None,
         ) from error
     listener.setblocking(False)
