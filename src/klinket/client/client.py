@@ -155,11 +155,11 @@ class Client:
     def _configure(self, configuration: control.ClientConfiguration) -> None:
         self._core.configure(configuration)
         self._configured.set()
-        known = {connector.id for connector in configuration.connectors}
+        known = {connector.id: connector.jkt for connector in configuration.connectors}
         for id in list(self._links):
             link = self._links[id]
-            if id not in known:
-                self._tasks.start(self._links.pop(id).aclose(), "removed connector")
+            if known.get(id) != link.connector.jkt:
+                self._tasks.start(self._links.pop(id).aclose(), "removed connector, or one with another key")
             else:
                 self._tasks.start(self._present(link), "present grant")
         granted = {resource.id for resource in self._core.resources}

@@ -73,7 +73,7 @@ async def log_in(key_file: KeyFile, context: ssl.SSLContext) -> Session:
         key_file.login_path,
         {
             "grant_type": assertion.GRANT_TYPE,
-            "assertion": _assertion(key_file, session_key, assertion.LOGIN_TYP),
+            "assertion": _assertion(key_file, session_key, key_file.login_url, assertion.LOGIN_TYP),
             "certificate_request": certificate_request(session_key),
             "client": {
                 "version": PRODUCT_VERSION,
@@ -101,15 +101,16 @@ async def log_in(key_file: KeyFile, context: ssl.SSLContext) -> Session:
 
 async def log_out(key_file: KeyFile, session: Session, context: ssl.SSLContext) -> None:
     """End a session whose channel is gone; raises ControllerUnreachable."""
-    body = {"assertion": _assertion(key_file, session.key, assertion.END_TYP)}
-    await post(f"https://{key_file.network}", LOGOUT_PATH, body, context, LOGOUT_SECONDS)
+    url = f"https://{key_file.network}"
+    body = {"assertion": _assertion(key_file, session.key, url + LOGOUT_PATH, assertion.END_TYP)}
+    await post(url, LOGOUT_PATH, body, context, LOGOUT_SECONDS)
 
 
-def _assertion(key_file: KeyFile, session_key: signing.PrivateKey, typ: str) -> str:
+def _assertion(key_file: KeyFile, session_key: signing.PrivateKey, audience: str, typ: str) -> str:
     return assertion.sign_assertion(
         signing.SigningKey(key_file.key_id, key_file.private_key),
         key_file.service_account_id,
-        key_file.login_url,
+        audience,
         signing.thumbprint(session_key.public_key()),
         now=wall(),
         jti=urlsafe_b64encode(entropy(16)).decode(),
@@ -128,4 +129,7 @@ def _told(answer: Answer, key_file: KeyFile) -> KlinketError:
         # The key proved nothing there: what exactly was wrong is the controller's to know.
         return errors.ServiceKeyInvalid(message or f"the controller refused ({code})", hint=hint or None)
     wait = answer.body.get("retry_after")
-    return refusal(code, message, hint, float(wait) if isinstance(wait, int | float) else None)
+    retry_after = float(wait) if isinstance(wait, int | float) else None
+    if answer.status >= 500:  # nothing was said of the key, whatever the code word
+        return ControllerUnreachable(message, hint=hint, retry_after=retry_after)
+    return refusal(code, message, hint, retry_after)

@@ -56,6 +56,8 @@ class ConnectorChannel:
         self._renewed = renewed
         self._sequence = 0
         self._revision = 0
+        #: The newest signed head, shown with every heartbeat.
+        self.head = ""
         self._relays_changed = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
 
@@ -138,6 +140,7 @@ class ConnectorChannel:
                 relays=self._relays(),
                 revision=self._revision,
                 flows=self._core.flows,
+                head=self.head,
             )
             await channel.send(connection, control.encode(beat))
             try:

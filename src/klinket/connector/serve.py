@@ -172,6 +172,10 @@ class Connector:
         self._head = max(self._head, kept_head)
         if self._head[0] == message.epoch and stamp < self._head:
             logger.error("the controller is behind what it has said before (revision %d): a restored backup?", stamp[1])
+        # An older one than the controller has said before is not kept: the one that is shows it where it was.
+        if message.head and stamp >= self._state.kept_head()[0]:
+            self._state.keep_head(stamp, message.head)
+        self._channel.head = self._state.kept_head()[1]
         self._configuration = message
         self._core.configure(
             message.network, RemoteNetworkId(message.remote_network), KeySet.from_jwks(message.grant_keys), message.limits

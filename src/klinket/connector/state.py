@@ -60,6 +60,21 @@ class ConnectorState:
             logger.error("kept cuts are not readable (%s): waiting for the controller's", error)
             return (0, 0), []
 
+    # ---- the head
+
+    def keep_head(self, stamp: tuple[int, int], token: str) -> None:
+        """Keep the newest signed head."""
+        replace_private(self._folder / "head.json", json.dumps({"head": list(stamp), "token": token}).encode())
+
+    def kept_head(self) -> tuple[tuple[int, int], str]:
+        """Return what keep_head has kept; nothing where there is nothing readable."""
+        try:
+            document = json.loads((self._folder / "head.json").read_bytes())
+            epoch, revision = document["head"]
+            return (int(epoch), int(revision)), str(document["token"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return (0, 0), ""
+
     # ---- flow events
 
     def spool(self, batch: int, events: Sequence[FlowEvent]) -> None:

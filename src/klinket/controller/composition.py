@@ -15,10 +15,12 @@ from klinket.controller.config import ControllerConfig
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.enrolment import Enrolments
 from klinket.controller.graphql.context import ApiCaller, ApiServices, KeyFileFacts
-from klinket.controller.graphql.execute import GraphQLApi
+from klinket.controller.graphql.execute import API_READS, GraphQLApi
 from klinket.controller.graphql.extension.load import load_extension
 from klinket.controller.graphql.http import graphql_routes
+from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.schema import load_schema
+from klinket.controller.head_guard import HeadGuard
 from klinket.controller.http import Endpoints
 from klinket.controller.key_revocation import KeyRevocations
 from klinket.controller.login import Logins
@@ -29,7 +31,7 @@ from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
 from klinket.domain.audit import ActorType
 from klinket.wire.key_file import LOGIN_PATH
-from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH, REVOKE_PATH
+from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH, LOGOUT_PATH, REVOKE_PATH
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def compose(
 ) -> Controller:
     """Return a controller over an open store. `clock`: seconds since the epoch."""
     peers = Peers()
-    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds)
+    guard = HeadGuard(trusted)
+    dispatch = Dispatch(store, trusted, peers, guard, clock, config.grant_seconds)
     authority = trusted.authorities[AuthorityPurpose.WEB].certificate_pem if config.certificate is None else None
     services = ApiServices(
         facts=KeyFileFacts(config.host_and_port, authority),
@@ -69,21 +72,23 @@ def compose(
         return ApiCaller(actor, frozenset(row.scopes))
 
     metrics = Metrics(peers)
+    origin = config.public_url.rstrip("/")
     endpoints = Endpoints(
         store,
         trusted,
-        Logins(store, trusted, config.public_url.rstrip("/") + LOGIN_PATH, clock, entropy, lambda: peers.clients),
+        Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients, guard),
         Enrolments(store, trusted, clock),
-        Channels(store, trusted, peers, dispatch, clock, entropy),
+        Channels(store, trusted, peers, dispatch, guard, clock, entropy),
         RelayChannels(store, trusted, peers, clock),
-        KeyRevocations(store, config.public_url.rstrip("/") + REVOKE_PATH, clock),
+        KeyRevocations(store, origin + REVOKE_PATH, clock),
         metrics,
         authenticate,
     )
+    reads = Lane(API_READS)
     app = Starlette(
         routes=[
-            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services), authenticate),
-            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services), authenticate),
+            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads), authenticate),
+            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads), authenticate),
             *endpoints.routes(),
         ]
     )

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Iterable
 
 from klinket.controller import configuration
-from klinket.controller.app import access, cuts, group_access, service_keys, snapshot
+from klinket.controller.app import access, connectors, cuts, group_access, service_keys, snapshot
 from klinket.controller.app.ports import Committed, Store, Transaction
+from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
+from klinket.controller.head_guard import ControllerBehind, HeadGuard
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
 from klinket.controller.trust import Trust
-from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, KlinketError
+from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import Cut, Refused, SessionEnded
 
@@ -29,7 +31,10 @@ DISMISS_SECONDS = 2.0
 class Dispatch:
     """Keeps attached peers up to date with the store. Call `start` once on the event loop."""
 
-    def __init__(self, store: Store, trust: Trust, peers: Peers, clock: Callable[[], float], grant_seconds: int) -> None:
+    def __init__(
+        self, store: Store, trust: Trust, peers: Peers, guard: HeadGuard, clock: Callable[[], float], grant_seconds: int
+    ) -> None:
+        self._guard = guard
         self._store = store
         self._trust = trust
         self._peers = peers
@@ -118,6 +123,15 @@ class Dispatch:
         peer.stamp = current.stamp
         try:
             current.check(peer.principal, now)
+            self._guard.check(current.stamp)
+        except ControllerBehind as error:
+            # No word that ends the session: its grants fade by themselves, and it may have others later.
+            refused = Refused(
+                code=ControllerUnreachable.code, message=error.message, hint=error.hint, retry_after=error.retry_after
+            )
+            peer.outbox.put(refused)
+            peer.outbox.finish()
+            return
         except AuthenticationFailed as error:
             peer.outbox.put(SessionEnded(code=error.code, message=error.message, hint=error.hint))
             peer.outbox.finish()
@@ -125,7 +139,9 @@ class Dispatch:
         online = self._peers.online()
         grouped = current.resources_by_network(peer.principal.account)
         concerned = tuple(
-            (row.id, row.name, online.get(row.id)) for network in grouped for row in current.connectors.get(network, ())
+            (row.id, row.name, row.enrolled_jkt, online.get(row.id))
+            for network in grouped
+            for row in current.connectors.get(network, ())
         )
         state = (current.accounts.get(peer.principal.account), concerned, current.relays)
         if state == peer.sent and not always:
@@ -144,19 +160,20 @@ class Dispatch:
         peer.sent = state
 
     async def _refresh_connectors(self, asked: Iterable[ConnectorPeer], current: Snapshot) -> None:
-        """Dismiss connectors that were deleted, and tell the others which relays there are."""
+        """Dismiss connectors that were deleted or have new tokens, and tell the others which relays there are."""
         for peer in asked:
-            if peer.connector not in current.known_connectors:
+            # One that has enrolled since the snapshot was read is not dead.
+            believed = current.known_connectors.get(peer.connector) == peer.jkt
+            if not believed and not await self._store.read(lambda tx: _is_believed(tx, peer)):  # noqa: B023
                 self._dismiss(peer)
             elif peer.sent is not None and peer.sent != current.relays:  # the first configuration comes with attaching
                 await self.configure_connector(peer)
 
     async def configure_connector(self, peer: ConnectorPeer) -> None:
         """Send a connector its full state, with the cuts that may still have to be applied."""
-        row, tokens = await self._store.read(
-            lambda tx: (tx.connectors.get(peer.connector), [cut.token for cut in cuts.in_force(tx)])
-        )
-        if row is None:
+        try:
+            row, tokens = await self._store.read(lambda tx: _believed_with_cuts(tx, peer))
+        except ConnectorTokensDead:
             self._dismiss(peer)
             return
         message = configuration.for_connector(
@@ -167,7 +184,7 @@ class Dispatch:
     def _dismiss(self, peer: ConnectorPeer) -> None:
         if not peer.dismissed:
             peer.dismissed = True
-            self._tasks.start(self._say_goodbye(peer), f"connector {peer.connector} was deleted")
+            self._tasks.start(self._say_goodbye(peer), f"connector {peer.connector} is dismissed")
 
     async def _say_goodbye(self, peer: ConnectorPeer) -> None:
         """Wait for the receipt of the cut that ended what the connector carried, then refuse it for good."""
@@ -175,8 +192,8 @@ class Dispatch:
             async with asyncio.timeout(DISMISS_SECONDS):
                 await peer.all_answered()
         except TimeoutError:
-            logger.warning("connector %d was deleted and has not answered its last cut", peer.connector)
-        peer.outbox.put(told_as_refused(ConnectorTokensDead("this connector was deleted")))
+            logger.warning("connector %d is dismissed and has not answered its last cut", peer.connector)
+        peer.outbox.put(told_as_refused(ConnectorTokensDead("this connector was deleted, or has new tokens")))
         peer.outbox.finish()
 
     # ---- expiries
@@ -209,6 +226,19 @@ class Dispatch:
 def told_as_refused(error: KlinketError) -> Refused:
     """Return an error as the last message of a live channel."""
     return Refused(code=error.code, message=error.message, hint=error.hint, retry_after=error.retry_after)
+
+
+def _is_believed(tx: Transaction, peer: ConnectorPeer) -> bool:
+    try:
+        connectors.believed(tx, peer.connector, peer.jkt)
+    except ConnectorTokensDead:
+        return False
+    return True
+
+
+def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str]]:
+    """Return the row of a connector with the cuts that it may still have to apply; raises ConnectorTokensDead."""
+    return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)]
 
 
 def _end_expired(tx: Transaction) -> int:

@@ -23,6 +23,7 @@ from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.request import address_of, bearer, decoded
+from klinket.controller.seats import proven
 from klinket.controller.trust import Trust
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -117,6 +118,7 @@ class Endpoints:
         except KlinketError as error:
             self._metrics.logins.labels(_outcome(error)).inc()
             raise
+        proven(request)
         self._metrics.logins.labels("accepted").inc()
         return secret(msgspec.to_builtins(answer))
 
@@ -134,6 +136,7 @@ class Endpoints:
         except KlinketError as error:
             self._metrics.enrolments.labels(_outcome(error)).inc()
             raise
+        proven(request)
         self._metrics.enrolments.labels("accepted").inc()
         return secret(msgspec.to_builtins(answer))
 
@@ -164,6 +167,7 @@ class Endpoints:
 
     async def _reader(self, request: Request) -> None:
         caller = await self._authenticate(request.headers.get("x-api-key", ""), address_of(request))
+        proven(request)
         if api_tokens.READ not in caller.scopes:
             raise AuthenticationFailed("this API token may not read")
 

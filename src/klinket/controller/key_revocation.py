@@ -42,12 +42,12 @@ class KeyRevocations:
 
     async def revoke(self, request: RevokeRequest, address: str) -> None:
         """Revoke the key whose assertion this is, if it is one; raises Throttled for an address that failed too often."""
-        self._throttle.check_address(address, time.monotonic())
+        kid = Kid("")
         try:
             kid = assertion.unverified_kid(request.assertion)
             await self._verify(request.assertion, kid)
         except AuthenticationFailed as error:
-            self._throttle.failed(address, time.monotonic())
+            self._throttle.failed(error, address, kid, time.monotonic())
             logger.warning("revocation refused: %s, from %s", error.code, address)
             return
 

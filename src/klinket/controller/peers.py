@@ -80,6 +80,8 @@ class ClientPeer:
     #: What it was told last, and of which revision that was.
     sent: object = None
     stamp: Stamp = (0, 0)
+    #: When its next Renew is answered, on the event loop's clock.
+    renew_from: float = 0.0
 
 
 @dataclass(eq=False)
@@ -93,6 +95,7 @@ class ConnectorPeer:
     #: What the configuration it has was made of; None: it has none yet, and could not apply a cut.
     sent: object = None
     dismissed: bool = False
+    renew_from: float = 0.0
     _early: list[control.Cut] = field(default_factory=list)
     _unanswered: set[int] = field(default_factory=set)
     _all_answered: asyncio.Event = field(default_factory=asyncio.Event)

@@ -13,6 +13,7 @@ from klinket.controller.app.ports import Store
 from klinket.controller.app.rows import RelayRow
 from klinket.controller.peers import POLICY_VIOLATION, TRY_AGAIN, Outbox, Peers, RelayPeer, receive_text
 from klinket.controller.request import address_of, bearer
+from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import AuthenticationFailed, KlinketError
 from klinket.net.sockets import HostPort
@@ -44,6 +45,7 @@ class RelayChannels:
             logger.warning("relay from %s not answered: %s", address_of(socket), error.code)
             await socket.close(TRY_AGAIN)
             return
+        proven(socket)
         await socket.accept()
         try:
             await self._attend(socket, row)
@@ -69,7 +71,7 @@ class RelayChannels:
             while True:
                 async with asyncio.timeout(wire.RELAY_SILENCE_SECONDS):
                     report = wire.decode_report(await receive_text(socket))
-                await self._take(row, report)
+                await self._take(row, report, address_of(socket))
                 peer.outbox.put_text(wire.encode(self._configuration(row)))
         finally:
             if self._peers.relays.get(row.id) is peer:
@@ -77,10 +79,12 @@ class RelayChannels:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
 
-    async def _take(self, row: RelayRow, report: RelayReport) -> None:
+    async def _take(self, row: RelayRow, report: RelayReport, source: str) -> None:
         HostPort.parse(report.address)
         await self._store.write(
-            lambda tx: relays.report(tx, row.id, address=report.address, certificate_sha256=report.certificate_sha256)
+            lambda tx: relays.report(
+                tx, row.id, address=report.address, certificate_sha256=report.certificate_sha256, source=source
+            )
         )
 
     def _configuration(self, row: RelayRow) -> wire.RelayConfiguration:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-import uvicorn
-from starlette.applications import Starlette
-
-from klinket.controller import sealing, trust
+from klinket.controller import sealing, trust, web
 from klinket.controller.app import api_tokens, defaults, key_hygiene, sessions, sinks
 from klinket.controller.app.ports import Transaction
 from klinket.controller.authority import AuthorityPurpose
@@ -30,7 +25,6 @@ from klinket.net import clock, tls
 from klinket.net.files import replace_private
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
-from klinket.wire.control import MAX_CONTROL_BYTES
 from klinket.wire.cut_token import sign_cut
 
 logger = logging.getLogger(__name__)
@@ -70,8 +64,9 @@ async def _serve(
     tasks = TaskSet("controller")
     try:
         await controller.dispatch.start()
+        listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
         await _say_hello(config, store, announce)
-        async with _web_server(controller.app, config, context) as serving:
+        async with web.serving(controller.app, listener, context) as server:
             await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
             tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
@@ -80,10 +75,10 @@ async def _serve(
                 await beside.prepare(store)
                 tasks.start(beside.run(), "relay")
             stopped = tasks.start(stop.wait(), "stop")
-            await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopped, server.running}, return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
                 # Without its web server a controller is none: whoever keeps it running should start it again.
-                raise OSError(f"the web server on {config.listen} has ended") from _failure_of(serving)
+                raise OSError(f"the web server on {config.listen} has ended") from _failure_of(server.running)
     finally:
         await tasks.aclose()
         await controller.dispatch.aclose()
@@ -91,46 +86,6 @@ async def _serve(
 
 def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
     return task.exception() if task.done() and not task.cancelled() else None
-
-
-@asynccontextmanager
-async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSLContext) -> AsyncIterator[asyncio.Task[None]]:
-    """Run uvicorn, already listening when the body begins (dependencies.md 2.2 for the settings); yields its task."""
-    family = socket.AF_INET6 if ":" in config.listen.host else socket.AF_INET
-    # Not left to uvicorn, which ends the process where it cannot listen.
-    listener = socket.create_server((config.listen.host, config.listen.port), family=family, backlog=4096)
-    settings = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        ws_max_size=MAX_CONTROL_BYTES,
-        ws_ping_interval=20,
-        ws_ping_timeout=20,
-        backlog=4096,
-        timeout_graceful_shutdown=5,
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        lifespan="off",
-    )
-    settings.load()
-    settings.ssl = context
-    server = uvicorn.Server(settings)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server._serve(sockets=[listener]))
-    try:
-        while not server.started:
-            if serving.done():
-                serving.result()
-                raise OSError(f"cannot listen on {config.listen}")
-            await asyncio.sleep(0.01)
-        yield serving
-    finally:
-        server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
 
 
 def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:

@@ -26,6 +26,7 @@ class KeyPurpose(Enum):
     GRANT = "grant"
     TICKET = "ticket"
     CUT = "cut"
+    HEAD = "head"
 
 
 @dataclass(frozen=True, slots=True)

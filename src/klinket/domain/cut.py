@@ -120,8 +120,12 @@ class Cut:
         return (self.epoch, self.revision, self.id)
 
     def strikes(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> bool:
-        """Return whether an entry of a grant of that stamp is struck, or (with `narrowed`) limited, by this cut."""
-        return granted_at < self.stamp and self.scope.covers(principal, resource)
+        """Return whether an entry of a grant of that stamp is struck, or (with `narrowed`) limited, by this cut.
+
+        Revisions of two epochs do not compare: after a backup was restored, what either life has cut stays cut.
+        """
+        older = granted_at[0] != self.epoch or granted_at[1] < self.revision
+        return older and self.scope.covers(principal, resource)
 
 
 class Floors:

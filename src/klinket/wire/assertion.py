@@ -30,7 +30,7 @@ class Assertion:
 def sign_assertion(
     key: signing.SigningKey, account: str, audience: str, jkt: Thumbprint, *, now: float, jti: str, typ: str = LOGIN_TYP
 ) -> str:
-    """Return an assertion of the service key `key` (its kid is the key id) for `audience`, the login URL."""
+    """Return an assertion of the service key `key` (its kid is the key id) for `audience`, the URL it is sent to."""
     claims = {
         "iss": account,
         "sub": account,

@@ -101,7 +101,7 @@ async def test_one_renewal_runs_however_many_configurations_come(controller: Run
     await eventually(lambda: attached.configurations)
     (peer,) = controller.peers.clients.values()
     for number in range(2, 6):
-        controller.dispatch.refresh_client(peer, always=True)
+        await controller.dispatch.tell_client(peer)
         await eventually(lambda number=number: len(attached.configurations) == number)
     await eventually(
         lambda: (

@@ -30,7 +30,7 @@ from klinket.wire.pipe_messages import Failure
 from tests.unit.connector.conftest import DATABASE, NETWORK, World, principal, record, request, tcp
 from tests.unit.net import test_net_link
 from tests.unit.net.conftest import tcp_pair
-from tests.unit.net.test_net_link import CLIENTS, CONNECTOR, certified, initiator, terminator
+from tests.unit.net.test_net_link import CLIENTS, CONNECTOR, CONNECTOR_JKT, certified, initiator, terminator
 
 #: Certificates are judged by the machine's clock, the core by this one.
 NOW = test_net_link.NOW
@@ -55,7 +55,7 @@ class Connector:
         return client
 
     async def link(self, client: LinkInitiator) -> Link:
-        return await client.offer(await self.joined(), CONNECTOR, now=NOW, entropy=os.urandom)
+        return await client.offer(await self.joined(), CONNECTOR, CONNECTOR_JKT, now=NOW, entropy=os.urandom)
 
     async def pipe(self, link: Link, purpose: Purpose) -> SealedPipe:
         return await pipes.open_pipe(await self.joined(), link, purpose, os.urandom)

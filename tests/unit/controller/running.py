@@ -18,7 +18,7 @@ import httpx2
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from klinket.controller import sealing, serve, trust
+from klinket.controller import sealing, serve, trust, web
 from klinket.controller.app import api_tokens
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import AuditRow
@@ -281,7 +281,8 @@ class Running:
     async def listening(self) -> AsyncIterator[None]:
         """Serve over TLS on loopback, as `klinket controller` does."""
         await self.dispatch.start()
-        async with serve._web_server(self.app, self.config, serve._web_context(self.config, self.trust)):
+        async with web.serving(self.app, web.bind(self.config.listen), serve._web_context(self.config, self.trust)) as server:
+            self.seats = server.seats
             yield
             await self.dispatch.aclose()
 

@@ -102,12 +102,13 @@ async def test_a_session_that_was_ended_is_refused(live: Running) -> None:
 
 async def test_a_newer_channel_of_a_session_replaces_the_older(live: Running) -> None:
     session = await logged_in(live)
-    async with live.attached(session) as older, live.attached(session) as newer:
+    async with live.attached(session) as older:
         await older.take(control.ClientConfiguration)
-        await newer.take(control.ClientConfiguration)
-        await older.closed()
-        assert await newer.is_alive()
-        assert list(live.peers.clients) == [session.id]
+        async with live.attached(session) as newer:
+            await newer.take(control.ClientConfiguration)
+            await older.closed()
+            assert await newer.is_alive()
+            assert list(live.peers.clients) == [session.id]
 
 
 async def test_renewals_come_with_a_fresh_grant(live: Running) -> None:

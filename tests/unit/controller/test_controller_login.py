@@ -8,7 +8,7 @@ import pytest
 from cryptography import x509
 
 from klinket.controller.login import CLIENT_CERTIFICATE_SECONDS
-from klinket.controller.throttle import FAILURE_BURST, LOGIN_BURST
+from klinket.controller.throttle import FAILURE_BURST, LOGIN_BURST, RECORD_BURST
 from klinket.net.certificate_request import certificate_request
 from klinket.wire import assertion, signing
 from klinket.wire.key_file import LOGIN_PATH, KeyFile
@@ -129,22 +129,32 @@ async def test_a_service_account_logs_in_so_often_whatever_key_it_uses(controlle
     assert "all its keys together" in answer.text or answer.status_code == 200
 
 
-async def test_an_address_that_fails_too_often_waits_and_others_do_not(controller: Running) -> None:
+async def test_failures_are_slowed_and_keep_nobody_out_who_holds_the_key(controller: Running) -> None:
     _, key_file = await key_of(controller)
     stranger = signing.generate_private_key()
     for _ in range(FAILURE_BURST):
         assert (await attempt(controller, key_file, signing_key=stranger)).status_code == 401
-    answer = await attempt(controller, key_file)
+    answer = await attempt(controller, key_file, signing_key=stranger)
     assert (answer.status_code, answer.json()["code"]) == (429, "throttled")
     assert int(answer.headers["Retry-After"]) >= 1
-    assert (await attempt(controller, key_file, source="192.0.2.8")).status_code == 200
+    assert (await attempt(controller, key_file)).status_code == 200
+    assert (await attempt(controller, key_file, signing_key=stranger, source="192.0.2.8")).status_code == 401
+
+
+async def test_refusals_of_one_key_are_audited_up_to_a_bound(controller: Running) -> None:
+    _, key_file = await key_of(controller)
+    stranger = signing.generate_private_key()
+    for number in range(RECORD_BURST + 5):
+        await attempt(controller, key_file, signing_key=stranger, source=f"192.0.2.{number}")
+    refused = [event for event in await controller.audit() if event.action == "refuse"]
+    assert len(refused) == RECORD_BURST
 
 
 async def logout(controller: Running, key_file: KeyFile, jkt: str, typ: str = assertion.END_TYP) -> int:
     signed = assertion.sign_assertion(
         signing.SigningKey(key_file.key_id, key_file.private_key),
         key_file.service_account_id,
-        key_file.login_url,
+        controller.config.public_url + LOGOUT_PATH,
         jkt,
         now=controller.clock(),
         jti="x" * 22,

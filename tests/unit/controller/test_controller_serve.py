@@ -11,6 +11,7 @@ import uvicorn
 
 from klinket.controller import serve
 from klinket.controller.config import ControllerConfig
+from klinket.domain.errors import InvalidInput
 from klinket.net.sockets import HostPort
 from tests.unit.controller.running import PATIENCE, free_port
 
@@ -58,6 +59,9 @@ async def test_a_controller_ends_aloud_when_its_web_server_ends(tmp_path: Path, 
 
     monkeypatch.setattr(uvicorn.Server, "__init__", init)
     running, _, _ = await started(config_in(tmp_path / "state"))
+    async with asyncio.timeout(PATIENCE):
+        while not (servers and servers[0].started):
+            await asyncio.sleep(0.01)
     servers[0].should_exit = True
     with pytest.raises(OSError, match="web server"):
         await asyncio.wait_for(running, PATIENCE)
@@ -65,6 +69,7 @@ async def test_a_controller_ends_aloud_when_its_web_server_ends(tmp_path: Path, 
 
 async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        running, _, _ = await started(config_in(tmp_path / "state", taken.getsockname()[1]))
-        with pytest.raises(OSError, match="in use"):
+        running, _, said = await started(config_in(tmp_path / "state", taken.getsockname()[1]))
+        with pytest.raises(InvalidInput, match="in use"):
             await asyncio.wait_for(running, PATIENCE)
+    assert said == []  # the token is shown once: not by a controller that cannot serve

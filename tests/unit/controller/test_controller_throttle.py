@@ -9,9 +9,20 @@ from klinket.controller.throttle import (
     FAILURES_PER_SECOND,
     LOGIN_BURST,
     LOGINS_PER_SECOND,
+    RECORD_BURST,
+    RECORDS_PER_SECOND,
     LoginThrottle,
 )
-from klinket.domain.errors import Throttled
+from klinket.domain.errors import (
+    AssertionReplayed,
+    AssertionStale,
+    KlinketError,
+    ServiceKeyExpired,
+    ServiceKeyRevoked,
+    ServiceKeyUnknown,
+    Throttled,
+    WrongSignature,
+)
 
 
 def test_an_account_logs_in_so_often_at_once_and_so_often_after_that() -> None:
@@ -27,23 +38,55 @@ def test_an_account_logs_in_so_often_at_once_and_so_often_after_that() -> None:
         throttle.count_account("account", "ci", 1 / LOGINS_PER_SECOND)
 
 
-def test_looking_at_an_address_costs_nothing_and_failures_are_forgiven_with_time() -> None:
+def unproven() -> ServiceKeyUnknown:
+    """Return the refusal of a login that was not signed by the key it names."""
+    error = ServiceKeyUnknown("no such service key")
+    error.__cause__ = WrongSignature("wrong")
+    return error
+
+
+def fail(throttle: LoginThrottle, error: KlinketError, address: str = "192.0.2.1", kid: str = "key-1", now: float = 0.0) -> bool:
+    """Return whether a failed login is slowed."""
+    try:
+        throttle.failed(error, address, kid, now)
+    except Throttled:
+        return True
+    return False
+
+
+def test_failures_of_one_address_and_key_are_slowed_and_forgiven_with_time() -> None:
     throttle = LoginThrottle()
-    for _ in range(10 * FAILURE_BURST):
-        throttle.check_address("192.0.2.1", 0.0)
-    for _ in range(FAILURE_BURST):
-        throttle.check_address("192.0.2.1", 0.0)
-        throttle.failed("192.0.2.1", 0.0)
+    assert [fail(throttle, unproven()) for _ in range(FAILURE_BURST)] == [False] * FAILURE_BURST
     with pytest.raises(Throttled, match=r"192\.0\.2\.1") as caught:
-        throttle.check_address("192.0.2.1", 0.0)
+        throttle.failed(unproven(), "192.0.2.1", "key-1", 0.0)
     assert caught.value.retry_after == pytest.approx(1 / FAILURES_PER_SECOND)
     assert caught.value.hint
-    throttle.check_address("192.0.2.2", 0.0)
-    throttle.check_address("192.0.2.1", 1 / FAILURES_PER_SECOND)
+    assert not fail(throttle, unproven(), address="192.0.2.2")
+    assert not fail(throttle, unproven(), kid="key-2")
+    assert not fail(throttle, unproven(), now=1 / FAILURES_PER_SECOND)
 
 
-def test_failures_above_the_bound_do_not_lengthen_the_wait() -> None:
+def test_keys_that_do_not_exist_share_the_patience_of_an_address() -> None:
     throttle = LoginThrottle()
-    for _ in range(5 * FAILURE_BURST):
-        throttle.failed("192.0.2.1", 0.0)
-    throttle.check_address("192.0.2.1", 1 / FAILURES_PER_SECOND)
+    told = [fail(throttle, ServiceKeyUnknown("x"), kid=f"key-{number}") for number in range(FAILURE_BURST + 1)]
+    assert told == [False] * FAILURE_BURST + [True]
+
+
+def test_addresses_of_one_ipv6_network_share_their_patience() -> None:
+    throttle = LoginThrottle()
+    told = [fail(throttle, unproven(), address=f"2001:db8::{number:x}") for number in range(FAILURE_BURST + 1)]
+    assert told[-1]
+    assert not fail(throttle, unproven(), address="2001:db8:0:1::1")
+
+
+@pytest.mark.parametrize("kind", [ServiceKeyRevoked, ServiceKeyExpired, AssertionReplayed, AssertionStale, Throttled])
+def test_whoever_holds_the_key_is_told_the_reason_however_often(kind: type[KlinketError]) -> None:
+    throttle = LoginThrottle()
+    assert not any(fail(throttle, kind("x")) for _ in range(10 * FAILURE_BURST))
+
+
+def test_refusals_of_a_key_fill_the_audit_slowly() -> None:
+    throttle = LoginThrottle()
+    assert sum(throttle.may_record("key-1", 0.0) for _ in range(10 * RECORD_BURST)) == RECORD_BURST
+    assert throttle.may_record("key-2", 0.0)
+    assert throttle.may_record("key-1", 1 / RECORDS_PER_SECOND)

@@ -64,9 +64,9 @@ def test_an_empty_scope_covers_nobody(kind: ScopeKind) -> None:
 
 @pytest.mark.parametrize(
     ("granted_at", "struck"),
-    [((1, 9), True), ((1, 10), False), ((1, 11), False), ((0, 99), True), ((2, 1), False)],
+    [((1, 9), True), ((1, 10), False), ((1, 11), False), ((0, 99), True), ((2, 1), True)],
 )
-def test_only_older_grants_are_struck(granted_at: Stamp, struck: bool) -> None:
+def test_older_grants_are_struck_and_those_of_another_epoch(granted_at: Stamp, struck: bool) -> None:
     assert cut(1, CutScope.of_key(KEY), (1, 10)).strikes(PRINCIPAL, RESOURCE, granted_at) is struck
 
 
@@ -117,7 +117,11 @@ STAMP = st.tuples(st.integers(1, 3), st.integers(0, 5))
 def test_floors_find_exactly_the_cuts_that_strike(cuts: list[tuple[CutScope, Stamp]], at: Stamp, resource: ResourceId) -> None:
     floors = Floors(cut(id, scope, stamp) for id, (scope, stamp) in enumerate(cuts))
     found = floors.striking(PRINCIPAL, resource, at)
-    expected = {id for id, (scope, stamp) in enumerate(cuts) if at < stamp and scope.covers(PRINCIPAL, resource)}
+    expected = {
+        id
+        for id, (scope, stamp) in enumerate(cuts)
+        if (at[0] != stamp[0] or at[1] < stamp[1]) and scope.covers(PRINCIPAL, resource)
+    }
     assert {one.id for one in found} == expected
     assert [one.stamp for one in found] == sorted((one.stamp for one in found), reverse=True)
 

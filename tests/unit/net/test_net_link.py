@@ -46,9 +46,16 @@ class Side:
     certificate: str
 
 
-def certified(authority: Authority, uri: str, *, now: float = NOW, lifetime: float = 3600.0) -> Side:
-    key = signing.generate_private_key()
+def certified(
+    authority: Authority, uri: str, *, now: float = NOW, lifetime: float = 3600.0, key: signing.PrivateKey | None = None
+) -> Side:
+    key = key or signing.generate_private_key()
     return Side(key, authority.certify(key.public_key(), uri, now=now, lifetime=lifetime))
+
+
+#: The key that the controller names to clients, and its thumbprint.
+CONNECTOR_KEY = signing.generate_private_key()
+CONNECTOR_JKT = signing.thumbprint(CONNECTOR_KEY.public_key())
 
 
 def initiator(side: Side | None = None, authority: Authority = CONNECTORS) -> LinkInitiator:
@@ -57,7 +64,7 @@ def initiator(side: Side | None = None, authority: Authority = CONNECTORS) -> Li
 
 
 def terminator(side: Side | None = None, authority: Authority = CLIENTS, network: str = NETWORK) -> LinkTerminator:
-    mine = side or certified(CONNECTORS, CONNECTOR.uri)
+    mine = side or certified(CONNECTORS, CONNECTOR.uri, key=CONNECTOR_KEY)
     return LinkTerminator(mine.certificate, mine.key, authority.certificate_pem, network)
 
 
@@ -89,7 +96,7 @@ async def handshake(
 
     async def offer() -> Link:
         try:
-            return await client.offer(pair[0], expected, now=now, entropy=os.urandom)
+            return await client.offer(pair[0], expected, CONNECTOR_JKT, now=now, entropy=os.urandom)
         finally:
             pair[0].close()
 
@@ -119,7 +126,7 @@ async def test_a_link_ends_with_the_first_certificate_and_after_an_hour_at_the_l
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     now = time.time()
-    short = certified(CLIENTS, CLIENT.uri, lifetime=600)
+    short = certified(CLIENTS, CLIENT.uri, now=now, lifetime=600)
     link, accepted = await handshake(pair, initiator(short), terminator(), now=now)
     assert isinstance(link, Link)
     assert isinstance(accepted, AcceptedLink)
@@ -127,7 +134,7 @@ async def test_a_link_ends_with_the_first_certificate_and_after_an_hour_at_the_l
     assert link.expires_at == accepted.link.expires_at
     long = certified(CLIENTS, CLIENT.uri, lifetime=90_000)
     link, _ = await handshake(
-        tcp_pair(), initiator(long), terminator(certified(CONNECTORS, CONNECTOR.uri, lifetime=90_000)), now=now
+        tcp_pair(), initiator(long), terminator(certified(CONNECTORS, CONNECTOR.uri, lifetime=90_000, key=CONNECTOR_KEY)), now=now
     )
     assert isinstance(link, Link)
     assert link.expires_at == now + wire.MAX_LINK_SECONDS
@@ -140,15 +147,37 @@ OTHER_CLIENTS = Authority.make(AuthorityPurpose.CLIENT, NETWORK, NOW)
 @pytest.mark.parametrize(
     ("side", "authority"),
     [
-        (lambda: certified(CONNECTORS, ConnectorIdentity(NETWORK, ConnectorId(8)).uri), CONNECTORS),  # another connector
-        (lambda: certified(CONNECTORS, ConnectorIdentity("other", ConnectorId(7)).uri), CONNECTORS),  # of another network
-        (lambda: certified(CONNECTORS, CONNECTOR.uri + "0"), CONNECTORS),
-        (lambda: certified(CONNECTORS, CLIENT.uri), CONNECTORS),
-        (lambda: certified(OTHER, CONNECTOR.uri), CONNECTORS),  # not certified by the authority the controller names
-        (lambda: certified(CLIENTS, CONNECTOR.uri), CONNECTORS),  # a client's authority certifies no connectors
-        (lambda: certified(CONNECTORS, CONNECTOR.uri, now=NOW - 10 * 365 * 86_400), CONNECTORS),  # over
+        (
+            lambda: certified(CONNECTORS, ConnectorIdentity(NETWORK, ConnectorId(8)).uri, key=CONNECTOR_KEY),
+            CONNECTORS,
+        ),  # another connector
+        (
+            lambda: certified(CONNECTORS, ConnectorIdentity("other", ConnectorId(7)).uri, key=CONNECTOR_KEY),
+            CONNECTORS,
+        ),  # of another network
+        (lambda: certified(CONNECTORS, CONNECTOR.uri + "0", key=CONNECTOR_KEY), CONNECTORS),
+        (lambda: certified(CONNECTORS, CLIENT.uri, key=CONNECTOR_KEY), CONNECTORS),
+        (
+            lambda: certified(OTHER, CONNECTOR.uri, key=CONNECTOR_KEY),
+            CONNECTORS,
+        ),  # not certified by the authority the controller names
+        (
+            lambda: certified(CLIENTS, CONNECTOR.uri, key=CONNECTOR_KEY),
+            CONNECTORS,
+        ),  # a client's authority certifies no connectors
+        (lambda: certified(CONNECTORS, CONNECTOR.uri, now=NOW - 10 * 365 * 86_400, key=CONNECTOR_KEY), CONNECTORS),  # over
+        (lambda: certified(CONNECTORS, CONNECTOR.uri), CONNECTORS),  # certified for tokens that were replaced since
     ],
-    ids=["other connector", "other network", "longer id", "a client", "other authority", "clients' authority", "over"],
+    ids=[
+        "other connector",
+        "other network",
+        "longer id",
+        "a client",
+        "other authority",
+        "clients' authority",
+        "over",
+        "another key",
+    ],
 )
 async def test_a_client_makes_no_link_with_anybody_but_the_connector_it_means(
     pair: tuple[socket.socket, socket.socket], side: object, authority: Authority
@@ -217,7 +246,7 @@ async def test_a_peer_that_says_nothing_is_not_waited_for(
     monkeypatch.setattr(net_link, "HANDSHAKE_SECONDS", 0.1)
     async with asyncio.timeout(5):
         with pytest.raises(TimeoutError):
-            await initiator().offer(pair[0], CONNECTOR, now=NOW, entropy=os.urandom)
+            await initiator().offer(pair[0], CONNECTOR, CONNECTOR_JKT, now=NOW, entropy=os.urandom)
         with pytest.raises(TimeoutError):
             await terminator().accept(pair[1], b"", now=NOW, entropy=os.urandom)
 

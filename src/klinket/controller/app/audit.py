@@ -16,6 +16,7 @@ from klinket.controller.app.rows import (
     SerialNumberRow,
     ServiceAccountRow,
     ServiceKeyRow,
+    SessionRow,
     UserRow,
 )
 from klinket.domain.address import ResourceAddress
@@ -57,6 +58,11 @@ def key_target(row: ServiceKeyRow, account: ServiceAccountRow, now_ms: int, *, d
     """Return a service key as target, with its state and its whole account; never the key text."""
     word = "deleted" if deleted else row.state(now_ms).value.lower()
     return _target("serviceAccountKey", row.id, row.name, state=word, serviceAccount=account_target(account))
+
+
+def session_target(row: SessionRow) -> dict[str, Any]:
+    """Return a session as target; its name is the host's it runs on."""
+    return {"version": TARGET_VERSION, "type": "session", "id": row.id, "name": row.hostname}
 
 
 def policy_target(row: SecurityPolicyRow) -> dict[str, Any]:

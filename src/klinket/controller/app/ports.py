@@ -131,6 +131,9 @@ class Transaction(Protocol):
     def bump(self) -> Stamp:
         """Count one more change; returns the new (epoch, revision). Everything others must hear of calls it."""
 
+    def begin_epoch(self) -> Stamp:
+        """Begin another life of this database, above all that any of it ever said; returns the new (epoch, revision)."""
+
     def record(self, event: AuditEvent) -> None:
         """Write an audit event."""
 

@@ -43,7 +43,8 @@ class KeyFacts:
 class Snapshot:
     """Read-only, and only of the sessions it was taken for: `covers` says whether it may be asked.
 
-    `live_sessions`: those of them that have not ended. `known_connectors`: those of the ones asked for that still exist.
+    `live_sessions`: those of them that have not ended. `known_connectors`: the key
+    (thumbprint) that those of the ones asked for have which still exist.
     `next_expiry`: when access or a key ends by itself (seconds since the epoch); a past one is not ended yet.
     """
 
@@ -53,7 +54,7 @@ class Snapshot:
     accounts: Mapping[ServiceAccountUuid, tuple[Resource, ...]]
     keys: Mapping[Kid, KeyFacts]
     connectors: Mapping[RemoteNetworkId, tuple[ConnectorRow, ...]]
-    known_connectors: frozenset[int]
+    known_connectors: Mapping[int, str | None]
     relays: tuple[RelayRow, ...]
     next_expiry: float | None
 
@@ -108,7 +109,7 @@ def take(tx: Transaction, principals: Collection[Principal] = (), connectors: Co
         accounts,
         keys,
         {network: tuple(rows) for network, rows in by_network.items()},
-        frozenset(row.id for row in _rows(tx.connectors, "id", connectors)),
+        {row.id: row.enrolled_jkt for row in _rows(tx.connectors, "id", connectors)},
         tuple(row for row in tx.relays.find() if row.address and row.certificate_sha256),
         _next_expiry(tx),
     )

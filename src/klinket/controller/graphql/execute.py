@@ -22,27 +22,48 @@ from graphql import (
     parse,
     validate,
 )
+from graphql.execution import Executor
 
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.graphql import limits
 from klinket.controller.graphql.context import ApiCaller, ApiServices, RequestContext
+from klinket.controller.graphql.lane import Lane
 from klinket.domain.errors import KlinketError
 
 logger = logging.getLogger(__name__)
 
 #: Parsed and validated documents kept, by their text.
 CACHED_DOCUMENTS = 1_024
+#: Queries that execute at a time: the store has more reader threads, and those are for logins and live channels.
+API_READS = 2
 #: Errors reported of one document.
 MAX_ERRORS = 20
+
+
+class TookTooLong(KlinketError):
+    """An operation has executed for too long; nothing of it stays."""
+
+    code = "took-too-long"
+    default_hint = "ask for smaller pages"
+
+
+class _TimedExecutor(Executor[Any]):
+    """Looks at the clock before each field."""
+
+    def execute_field(self, *arguments: Any, **named: Any) -> Any:
+        limits.check_time()
+        return super().execute_field(*arguments, **named)
 
 
 class GraphQLApi:
     """Executes documents of one schema against the store."""
 
-    def __init__(self, store: Store, schema: GraphQLSchema, services: ApiServices) -> None:
+    def __init__(self, store: Store, schema: GraphQLSchema, services: ApiServices, reads: Lane | None = None) -> None:
+        """`reads`: shared by all APIs of a controller, so that together they leave reader threads to logins and channels."""
         self._store = store
         self._schema = schema
         self._services = services
+        self._reads = reads or Lane(API_READS)
         self._documents: OrderedDict[str, tuple[DocumentNode | None, list[GraphQLError]]] = OrderedDict()
 
     async def execute(
@@ -61,25 +82,34 @@ class GraphQLApi:
             return _failed("the document holds several operations: give operationName, or it names none of them")
         given = dict(variables or {})
         try:
-            limits.check(document, operation, given)
+            limits.check(self._schema, document, operation, given)
         except GraphQLError as error:
             return {"errors": [error.formatted]}
-        if operation.operation is OperationType.QUERY:
-            return await self._store.read(self._run(document, operation, given, caller))
-        return await self._store.write(self._run(document, operation, given, caller))
+        run = self._run(document, operation, given, caller)
+        try:
+            if operation.operation is OperationType.QUERY:
+                return await self._reads.run(lambda: self._store.read(run))
+            return await self._store.write(run)
+        except TookTooLong as error:
+            return {"errors": [{"message": error.message, "extensions": {"code": error.code, "hint": error.hint}}]}
 
     def _run(
         self, document: DocumentNode, operation: OperationDefinitionNode, variables: dict[str, Any], caller: ApiCaller
     ) -> Callable[[Transaction], dict[str, Any]]:
         def run(tx: Transaction) -> dict[str, Any]:
-            result = execute_sync(
-                self._schema,
-                document,
-                context_value=RequestContext(tx, caller, self._services),
-                variable_values=variables,
-                operation_name=operation.name.value if operation.name else None,
-                hide_suggestions=True,
-            )
+            try:
+                with limits.limited_time():
+                    result = execute_sync(
+                        self._schema,
+                        document,
+                        context_value=RequestContext(tx, caller, self._services),
+                        variable_values=variables,
+                        operation_name=operation.name.value if operation.name else None,
+                        executor_class=_TimedExecutor,
+                        hide_suggestions=True,
+                    )
+            except limits.OutOfTime:
+                raise TookTooLong(f"the request was ended after {limits.MAX_EXECUTE_SECONDS:.0f} s") from None
             answer: dict[str, Any] = {"data": result.data}
             if result.errors:
                 answer["errors"] = [_told(error) for error in result.errors[:MAX_ERRORS]]

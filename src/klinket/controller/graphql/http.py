@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -15,13 +16,16 @@ from starlette.routing import Route
 from klinket.controller.app.ports import StoreUnavailable
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.graphql.execute import GraphQLApi
+from klinket.controller.seats import asked, proven
 from klinket.domain.errors import AuthenticationFailed, KlinketError, Throttled
 
 logger = logging.getLogger(__name__)
 
 #: Bytes of a request body.
 MAX_BODY_BYTES = 262_144
-#: Seconds one request may execute.
+#: Seconds for a whole body to arrive.
+BODY_SECONDS = 10.0
+#: Seconds one request may take, waiting for its turn included.
 MAX_SECONDS = 30.0
 
 #: Finds who a token belongs to: (token, address of the peer) -> caller; raises AuthenticationFailed or Throttled.
@@ -50,6 +54,7 @@ def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> li
             return told(429, error)
         except AuthenticationFailed as error:
             return told(401, error)
+        proven(request)
         try:
             body = await bounded_body(request)
         except ValueError:
@@ -78,12 +83,17 @@ def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> li
 
 
 async def bounded_body(request: Request) -> bytes:
-    """Return the body; raises ValueError above MAX_BODY_BYTES without reading further."""
+    """Return the body; raises ValueError above MAX_BODY_BYTES without reading further, HTTPException 408 when it is slow."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ValueError("body too large")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise ValueError("body too large")
+    except TimeoutError:
+        raise HTTPException(408, headers={"Connection": "close"}) from None
+    asked(request)
     return bytes(body)
 
 

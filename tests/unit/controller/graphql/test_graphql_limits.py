@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 from typing import Any
 
 import pytest
+from graphql import get_introspection_query
 
 from klinket.controller.graphql import limits
+from klinket.controller.graphql.execute import API_READS
 from klinket.controller.graphql.filters import MAX_PATTERN_CHARS
 from klinket.controller.graphql.http import MAX_BODY_BYTES
+from klinket.controller.graphql.lane import Lane
+from klinket.controller.store.engine import READERS
 from klinket.wire.paths import GRAPHQL_PATH
 from tests.unit.controller.running import Running
 
@@ -130,13 +136,13 @@ def chain(levels: int) -> str:
 
 async def test_selections_nest_up_to_the_limit(controller: Running) -> None:
     assert "errors" not in await controller.ask(chain(limits.MAX_DEPTH))
-    assert refusal(await controller.ask(chain(limits.MAX_DEPTH + 1))) == "the query is nested deeper than 15 levels"
+    assert refusal(await controller.ask(chain(limits.MAX_DEPTH + 1))) == "the query is nested deeper than 20 levels"
 
 
 async def test_nesting_by_fragments_counts_as_well(controller: Running) -> None:
     fragments = "".join(f"fragment f{n} on Query {{ ...f{n + 1} }} " for n in range(limits.MAX_DEPTH))
     told = refusal(await controller.ask(f"{{ ...f0 }} {fragments} fragment f{limits.MAX_DEPTH} on Query {{ __typename }}"))
-    assert told == "the query is nested deeper than 15 levels"
+    assert told == "the query is nested deeper than 20 levels"
 
 
 @pytest.mark.parametrize(
@@ -213,36 +219,119 @@ async def test_a_document_of_spreads_of_spreads_is_refused_in_no_time(controller
     assert time.monotonic() - begun < 5
 
 
+def amplified(aliases: int) -> str:
+    """Return a question for every type of every field of every type, so many times over at each level."""
+
+    def all_of(field: str, body: str) -> str:
+        return " ".join(f"a{number}: {field} {body}" for number in range(aliases))
+
+    return (
+        f"{{ __schema {{ {all_of('types', '{ ...A }')} }} }} fragment A on __Type {{ {all_of('fields', '{ ...B }')} }} "
+        f"fragment B on __Field {{ {all_of('type', '{ ...C }')} }} fragment C on __Type {{ {all_of('fields', '{ name }')} }}"
+    )
+
+
+async def test_lists_of_introspection_multiply_as_pages_do(controller: Running) -> None:
+    assert "errors" not in await controller.ask(amplified(1))
+    begun = time.monotonic()
+    assert "ask for smaller pages" in refusal(await controller.ask(amplified(3)))
+    assert time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("extension", [False, True], ids=["contract", "extension"])
+@pytest.mark.parametrize("full", [False, True], ids=["short", "everything"])
+async def test_the_introspection_that_clients_send_is_answered(controller: Running, extension: bool, full: bool) -> None:
+    asked = get_introspection_query(
+        descriptions=full,
+        specified_by_url=full,
+        directive_is_repeatable=full,
+        schema_description=full,
+        input_value_deprecation=full,
+    )
+    answer = await controller.query(asked, extension=extension)
+    assert len(answer["__schema"]["types"]) > 20
+
+
+async def test_lists_that_are_no_pages_multiply_as_well(controller: Running) -> None:
+    ports = " ".join(f"p{number}: ports {{ start end }}" for number in range(100))
+    asked = f"{{ resources {{ edges {{ node {{ protocols {{ tcp {{ {ports} }} }} }} }} }} }}"
+    assert "ask for smaller pages" in refusal(await controller.ask(asked))
+    assert "errors" not in await controller.ask(asked.replace("resources {", "resources(first: 10) {"))
+
+
+async def test_an_operation_that_executes_for_too_long_is_ended(controller: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    await controller.add_network("office")
+    monkeypatch.setattr(limits, "MAX_EXECUTE_SECONDS", 0.0)
+    for document in ("{ remoteNetworks { totalCount } }", 'mutation { remoteNetworkCreate(name: "late") { ok } }'):
+        answer = await controller.ask(document)
+        assert answer == {
+            "errors": [
+                {
+                    "message": "the request was ended after 0 s",
+                    "extensions": {"code": "took-too-long", "hint": "ask for smaller pages"},
+                }
+            ]
+        }
+    assert [row.name for row in await controller.read(lambda tx: tx.remote_networks.find())] == ["office"]
+
+
+async def test_questions_to_the_admin_api_leave_readers_to_logins(controller: Running) -> None:
+    """As many queries as there are reader threads, none of which ends: what logins need is read all the same."""
+    let_go = threading.Event()
+
+    def stuck(_: Any) -> None:
+        let_go.wait(30)
+
+    lane = Lane(API_READS)
+    queries = [asyncio.create_task(lane.run(lambda: controller.store.read(stuck))) for _ in range(READERS)]
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0)
+            assert await controller.read(lambda tx: tx.remote_networks.find()) == []
+            queries[0].cancel()  # its thread goes on, so nobody takes its place
+            await asyncio.gather(queries[0], return_exceptions=True)
+            assert await controller.read(lambda tx: tx.remote_networks.find()) == []
+        assert API_READS < READERS
+    finally:
+        let_go.set()
+        await asyncio.gather(*queries, return_exceptions=True)
+
+
 # ---- patterns in filters
+
+
+async def searched(controller: Running, pattern: str) -> dict[str, Any]:
+    return await controller.ask(
+        "query ($p: String) { remoteNetworks(filter: {name: {regexp: $p}}) { totalCount } }", {"p": pattern}
+    )
 
 
 @pytest.mark.parametrize(
     "pattern",
     [
         pytest.param("(a+)+$", id="repeated repetition"),
-        pytest.param("((a+))+$", id="behind one more group"),
         pytest.param("((a+)b?)+$", id="with something after it"),
-        pytest.param("(?:(?:a|a))*$", id="repeated alternatives, behind one more group"),
-        pytest.param("(a|aa)+$", id="repeated alternatives"),
-        pytest.param("a?" * 25 + "a" * 25, id="many optional letters"),
+        pytest.param("(?:(?:a|a))*$x", id="repeated alternatives"),
+        pytest.param("(|)" * 27 + "xx", id="many empty alternatives"),
+        pytest.param("a?" * 25 + "a" * 25 + "$", id="many optional letters"),
         pytest.param(".*" * 20 + "x", id="many repetitions in a row"),
-        pytest.param("(?x)((a+)) +$", id="space before the repetition"),
-        pytest.param("(a*)*\\1b", id="reference back"),
-        pytest.param("(?P<n>a+)(?P=n)(?P=n)$", id="reference back by name"),
-        pytest.param("[(]((a+))+$", id="bracket in a class before it"),
-        pytest.param("\\\\((a+))+$", id="escaped backslash before it"),
-        pytest.param("([)]a+)+$", id="bracket in a class inside it"),
+        pytest.param("(?:.{0,10}){90}x", id="many states"),
     ],
 )
-async def test_a_pattern_that_could_take_for_ever_is_refused(controller: Running, pattern: str) -> None:
-    await controller.add_network("a" * 40 + "!")
+async def test_the_time_of_a_search_does_not_explode(controller: Running, pattern: str) -> None:
+    for number in range(20):
+        await controller.add_network("a" * 250 + f"!{number}")
     begun = time.monotonic()
-    answer = await controller.ask(
-        "query ($p: String) { remoteNetworks(filter: {name: {regexp: $p}}) { totalCount } }", {"p": pattern}
-    )
-    assert time.monotonic() - begun < 5
-    assert answer["data"] is None
-    assert answer["errors"][0]["message"].startswith("filter regexp: ")
+    assert await searched(controller, pattern) == {"data": {"remoteNetworks": {"totalCount": 0}}}
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("pattern", ["(?<=a+)b", "(?=a)b", "(?!a)b", "(a*)*\\1b", "(?P<n>a+)(?P=n)", "(?x)a b", "(?>a)"])
+async def test_what_takes_more_than_linear_time_is_not_known(controller: Running, pattern: str) -> None:
+    await controller.add_network("aab")
+    told = (await searched(controller, pattern))["errors"][0]["message"]
+    assert told.startswith("filter regexp: ")
+    assert "look-around and references to groups are not known" in told
 
 
 @pytest.mark.parametrize(
@@ -269,16 +358,7 @@ async def test_a_pattern_is_searched_for_anywhere_in_the_name(controller: Runnin
     assert [edge["node"]["name"] for edge in answer["remoteNetworks"]["edges"]] == found
 
 
-async def test_the_slowest_pattern_allowed_ends_soon_on_the_longest_name(controller: Running) -> None:
-    await controller.add_network("a" * 255)
-    begun = time.monotonic()
-    assert await controller.query('{ remoteNetworks(filter: {name: {regexp: ".*?.*?.*?[bc]"}}) { totalCount } }') == {
-        "remoteNetworks": {"totalCount": 0}
-    }
-    assert time.monotonic() - begun < 10
-
-
-@pytest.mark.parametrize("pattern", ["(", "[a", "*", "x" * (MAX_PATTERN_CHARS + 1), "(?<=a+)b", "a{99999999999}"])
+@pytest.mark.parametrize("pattern", ["(", "[a", "*", "x" * (MAX_PATTERN_CHARS + 1), "a{2000}", "((x{100}){100}){100}"])
 async def test_a_pattern_that_is_none_is_told(controller: Running, pattern: str) -> None:
     await controller.add_network("office")
     answer = await controller.ask(
