@@ -35,9 +35,9 @@ class TokenBuckets:
         """Return after how many seconds there is a token; 0: now."""
         return max(0.0, (1.0 - self._filled(name, now).tokens) / self._rate)
 
-    def take(self, name: str, now: float) -> None:
-        """Take a token that `wait` said is there (or go below zero by one)."""
-        self._filled(name, now).tokens -= 1.0
+    def take(self, name: str, now: float, count: int = 1) -> None:
+        """Take tokens of which `wait` said that there is one (or go below zero)."""
+        self._filled(name, now).tokens -= count
 
     def _filled(self, name: str, now: float) -> _Bucket:
         bucket = self._buckets.get(name)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from graphql import GraphQLError
 
+from klinket.controller.graphql import deadline
+
 #: A pattern above this is refused: Python's matcher backtracks.
 MAX_PATTERN_CHARS = 100
 #: Repetitions in one pattern: the time of a search grows with the length of the name to this power.
@@ -31,6 +33,7 @@ _OPERATIONS: dict[str, Callable[[str, Any], bool]] = {
 
 def matches_text(value: str, condition: dict[str, Any] | None) -> bool:
     """Return whether `value` meets every non-null operation of a StringFilterOperationInput."""
+    deadline.check()
     for name, wanted in (condition or {}).items():
         if wanted is None:
             continue

@@ -1,4 +1,8 @@
-"""Mutations: a scope, a savepoint, and the payload that clients know (ok, error, entity)."""
+"""Root fields: the scope each needs, and for mutations a savepoint and the payload that clients know (ok, error, entity).
+
+The scope stands at the resolver (`scope_of`): a document is refused as a whole before anything of it executes, and the
+resolver asks once more.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,29 @@ from collections.abc import Callable
 from typing import Any
 
 from klinket.controller.app import api_tokens
+from klinket.controller.graphql import deadline
 from klinket.controller.graphql.context import RequestContext
-from klinket.domain.errors import AuthenticationFailed, KlinketError
+from klinket.domain.errors import Forbidden as Forbidden
+from klinket.domain.errors import KlinketError
 
 #: A use case behind a mutation: context and arguments in, the fields of the payload out.
 Change = Callable[..., dict[str, Any]]
 
 
-class Forbidden(AuthenticationFailed):
-    """The token's scopes do not cover this."""
-
-    code = "forbidden"
-
-
 def require(context: RequestContext, scope: str) -> None:
     """Raise Forbidden unless the caller's token has the scope."""
     if scope not in context.caller.scopes:
-        raise Forbidden(f"this API token lacks the scope {scope!r}", hint="use a token that has it")
+        raise lacking(scope)
+
+
+def lacking(scope: str) -> Forbidden:
+    """Return what a caller is told whose token lacks a scope."""
+    return Forbidden(f"this API token lacks the scope {scope!r}", hint="use a token that has it")
+
+
+def scope_of(resolver: Callable[..., Any] | None) -> str | None:
+    """Return the scope that a root field's resolver needs; None for one made by neither `query` nor `mutation`."""
+    return getattr(resolver, "scope", None)
 
 
 def mutation(scope: str) -> Callable[[Change], Callable[..., dict[str, Any]]]:
@@ -33,13 +43,17 @@ def mutation(scope: str) -> Callable[[Change], Callable[..., dict[str, Any]]]:
             context: RequestContext = info.context
             require(context, scope)
             try:
+                deadline.check()
                 with context.tx.savepoint():
                     return {"ok": True, "error": None, **change(context, **arguments)}
+            except deadline.TookTooLong:
+                raise  # the whole document is undone
             except KlinketError as error:
                 return {"ok": False, "error": str(error)}
             finally:
                 context.siblings.clear()
 
+        resolve.scope = scope  # type: ignore[attr-defined]
         return resolve
 
     return decorate
@@ -50,6 +64,8 @@ def query(resolver: Callable[..., Any]) -> Callable[..., Any]:
 
     def resolve(_source: Any, info: Any, **arguments: Any) -> Any:
         require(info.context, api_tokens.READ)
+        deadline.check()
         return resolver(info.context, **arguments)
 
+    resolve.scope = api_tokens.READ  # type: ignore[attr-defined]
     return resolve
