@@ -26,6 +26,8 @@ from klinket.cli import roles
 @click.option("--event-files-kept", default=10, show_default=True, help="Rotated event files that are kept.")
 @click.option("--events-to-stdout", is_flag=True, help="Write audit and network events to standard output as JSON lines.")
 @click.option("--allow-outbound", multiple=True, metavar="CIDR", help="A private range that webhooks and others may be in.")
+@click.option("--api-reads-per-minute", default=600, show_default=True, help="Admin API requests of a token; 0: no limit.")
+@click.option("--api-writes-per-minute", default=200, show_default=True, help="Mutations of a token; 0: no limit.")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
     network: str,
@@ -43,6 +45,8 @@ def controller(
     event_files_kept: int,
     events_to_stdout: bool,
     allow_outbound: tuple[str, ...],
+    api_reads_per_minute: int,
+    api_writes_per_minute: int,
     log_level: str,
 ) -> None:
     """Run the controller: the only authority, never on the path of traffic.
@@ -74,6 +78,8 @@ def controller(
         event_files_kept=event_files_kept,
         events_to_stdout=events_to_stdout,
         allowed_outbound=tuple(_network(text) for text in allow_outbound),
+        api_reads_per_minute=api_reads_per_minute,
+        api_writes_per_minute=api_writes_per_minute,
     )
     # What a log shipper reads must never hold the first token.
     roles.run_until_stopped(lambda stop: run(config, lambda text: click.echo(text, err=events_to_stdout), stop))

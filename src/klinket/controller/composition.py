@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 
-from klinket.controller.app import api_tokens
-from klinket.controller.app.ports import Actor, Store
+from klinket.controller.api_access import ApiAccess, ApiRates
+from klinket.controller.app.ports import Store
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.enrolment import Enrolments
-from klinket.controller.graphql.context import ApiCaller, ApiServices, KeyFileFacts
+from klinket.controller.graphql.context import ApiServices, KeyFileFacts
 from klinket.controller.graphql.execute import API_READS, GraphQLApi
 from klinket.controller.graphql.extension.load import load_extension
 from klinket.controller.graphql.http import graphql_routes
 from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.schema import load_schema
 from klinket.controller.head_guard import HeadGuard
-from klinket.controller.http import Endpoints
+from klinket.controller.http import Endpoints, no_such_method, no_such_path
 from klinket.controller.key_revocation import KeyRevocations
 from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
@@ -29,7 +29,6 @@ from klinket.controller.peers import Peers
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
-from klinket.domain.audit import ActorType
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH, LOGOUT_PATH, REVOKE_PATH
 
@@ -66,11 +65,7 @@ def compose(
         attached_connectors=peers.online,
     )
 
-    async def authenticate(token: str, address: str) -> ApiCaller:
-        row = await store.read(lambda tx: api_tokens.by_text(tx, token))
-        actor = Actor(ActorType.API, id=str(row.id), name=row.name, source=address)
-        return ApiCaller(actor, frozenset(row.scopes))
-
+    access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))
     metrics = Metrics(peers)
     origin = config.public_url.rstrip("/")
     endpoints = Endpoints(
@@ -82,14 +77,16 @@ def compose(
         RelayChannels(store, trusted, peers, clock),
         KeyRevocations(store, origin + REVOKE_PATH, clock),
         metrics,
-        authenticate,
+        access.authenticate,
     )
     reads = Lane(API_READS)
     app = Starlette(
         routes=[
-            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads), authenticate),
-            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads), authenticate),
+            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads), access),
+            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads), access),
             *endpoints.routes(),
-        ]
+        ],
+        exception_handlers={404: no_such_path, 405: no_such_method},
     )
+    app.router.redirect_slashes = False  # the address of a redirect would come from the request
     return Controller(app, peers, dispatch, metrics)

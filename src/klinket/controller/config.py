@@ -18,11 +18,17 @@ from klinket.wire.identity import parse_network_name
 MIN_GRANT_SECONDS = 30
 MIN_EVENT_FILE_BYTES = 65_536
 MAX_EVENT_FILES = 1_000
+#: Requests and mutations of one API token in a minute; 0: no limit (docs/decisions/0009-limits-of-api-tokens.md).
+API_READS_PER_MINUTE = 600
+API_WRITES_PER_MINUTE = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerConfig:
-    """`public_url`: what parts dial and what login assertions are made for; never taken from a request."""
+    """`public_url`: what parts dial and what login assertions are made for; never taken from a request.
+
+    `api_reads_per_minute`, `api_writes_per_minute`: of each API token; 0: no limit.
+    """
 
     network: str
     state: Path
@@ -39,6 +45,8 @@ class ControllerConfig:
     event_files_kept: int = DEFAULT_KEPT_FILES
     events_to_stdout: bool = False
     allowed_outbound: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    api_reads_per_minute: int = API_READS_PER_MINUTE
+    api_writes_per_minute: int = API_WRITES_PER_MINUTE
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)
@@ -52,6 +60,9 @@ class ControllerConfig:
             raise InvalidInput("event-file", told)
         if not MIN_GRANT_SECONDS <= self.grant_seconds <= MAX_LIFETIME_SECONDS:
             raise InvalidInput("grant-seconds", f"grants live {MIN_GRANT_SECONDS} to {MAX_LIFETIME_SECONDS} s")
+        for name in ("api_reads_per_minute", "api_writes_per_minute"):
+            if getattr(self, name) < 0:
+                raise InvalidInput(name.replace("_", "-"), "a limit is 0 (none) or more a minute")
 
     @property
     def local_sinks(self) -> dict[SinkKind, dict[str, Any]]:

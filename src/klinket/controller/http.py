@@ -18,6 +18,8 @@ from klinket.controller.app.ports import Store, StoreUnavailable
 from klinket.controller.channels import Channels
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
+from klinket.controller.graphql.http import retry_header
+from klinket.controller.http_status import status_of
 from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
@@ -25,31 +27,21 @@ from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.seats import proven
 from klinket.controller.trust import Trust
-from klinket.domain.errors import (
-    AuthenticationFailed,
-    Conflict,
-    ConnectorTokensDead,
-    InvalidInput,
-    KlinketError,
-    NotFound,
-    Throttled,
-)
+from klinket.domain.errors import AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
-from klinket.wire.paths import CUTS_PATH, ENROL_PATH, LOGOUT_PATH, REVOKE_PATH, VALIDATE_TOKENS_PATH
+from klinket.wire.paths import (
+    CUTS_PATH,
+    ENROL_PATH,
+    EXTENSION_PATH,
+    GRAPHQL_PATH,
+    LOGOUT_PATH,
+    REVOKE_PATH,
+    VALIDATE_TOKENS_PATH,
+)
 from klinket.wire.relay import RELAY_CHANNEL_PATH
 
 logger = logging.getLogger(__name__)
-
-_STATUS: tuple[tuple[type[KlinketError], int], ...] = (
-    (StoreUnavailable, 503),
-    (Throttled, 429),
-    (ConnectorTokensDead, 410),
-    (NotFound, 404),
-    (Conflict, 409),
-    (AuthenticationFailed, 401),
-    (InvalidInput, 400),
-)
 
 
 class RefreshToken(msgspec.Struct):
@@ -71,7 +63,7 @@ class Endpoints:
         relay_channels: RelayChannels,
         revocations: KeyRevocations,
         counted: Metrics,
-        authenticate: Callable[[str, str], Awaitable[ApiCaller]],
+        authenticate: Callable[[Request], Awaitable[ApiCaller]],
     ) -> None:
         self._store = store
         self._trust = trust
@@ -166,10 +158,10 @@ class Endpoints:
     # ---- receipts
 
     async def _reader(self, request: Request) -> None:
-        caller = await self._authenticate(request.headers.get("x-api-key", ""), address_of(request))
+        caller = await self._authenticate(request)
         proven(request)
         if api_tokens.READ not in caller.scopes:
-            raise AuthenticationFailed("this API token may not read")
+            raise Forbidden("this API token may not read", hint="use a token that has the scope read")
 
     async def _cuts(self, request: Request) -> Response:
         await self._reader(request)
@@ -191,13 +183,26 @@ def _shown(cut: dict[str, object]) -> dict[str, object]:
 
 def told(error: KlinketError) -> Response:
     """Return an error as code, message and hint, with Retry-After where waiting helps."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
     body: dict[str, object] = {"code": error.code, "message": error.message, "hint": error.hint}
-    headers = {}
     if error.retry_after is not None:
         body["retry_after"] = round(error.retry_after, 1)
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return JSONResponse(body, status_code=status, headers=headers)
+    return JSONResponse(body, status_code=status_of(error), headers=retry_header(error))
+
+
+async def no_such_path(request: Request, _: Exception) -> Response:
+    """Answer a path that leads nowhere."""
+    slash = request.url.path + "/" in (GRAPHQL_PATH, EXTENSION_PATH)
+    hint = f"with the slash at the end: {request.url.path}/" if slash else f"the Admin API is at {GRAPHQL_PATH}"
+    body = {"code": NotFound.code, "message": "there is nothing at this path", "hint": hint}
+    return JSONResponse(body, status_code=404)
+
+
+async def no_such_method(_: Request, error: Exception) -> Response:
+    """Answer a method that a path does not know."""
+    headers = getattr(error, "headers", None)
+    allowed = (headers or {}).get("Allow", "")
+    body = {"code": InvalidInput.code, "message": "this path does not take this method", "hint": f"it takes {allowed}"}
+    return JSONResponse(body, status_code=405, headers=headers)
 
 
 def _outcome(error: KlinketError) -> str:

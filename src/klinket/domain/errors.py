@@ -74,6 +74,12 @@ class AuthenticationFailed(KlinketError):
     code = "authentication-failed"
 
 
+class Forbidden(AuthenticationFailed):
+    """Whoever asks is known, but may not do this, or not from there (HTTP 403)."""
+
+    code = "forbidden"
+
+
 class InvalidToken(AuthenticationFailed):
     code = "invalid-token"
 

@@ -21,11 +21,14 @@ class TokenBuckets:
         """Return after how many seconds there is a token; 0: now. Takes none."""
         return max(0.0, (1.0 - self._filled(name, now)) / self._rate)
 
-    def take(self, name: str, now: float) -> float:
-        """Take a token and return 0; where there is none, take none and return after how many seconds there is one."""
+    def take(self, name: str, now: float, count: int = 1) -> float:
+        """Take `count` tokens and return 0; where there is not one, take none and return after how many seconds there is one.
+
+        A bucket that is not empty gives more than it holds: those who come later wait for it.
+        """
         tokens = self._filled(name, now)
         wait = max(0.0, (1.0 - tokens) / self._rate)
-        self._buckets[name] = (tokens if wait else tokens - 1.0, now)
+        self._buckets[name] = (tokens if wait else tokens - count, now)
         self._buckets.move_to_end(name)
         if len(self._buckets) > self._max_buckets:
             self._buckets.popitem(last=False)

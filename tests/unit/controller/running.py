@@ -88,9 +88,9 @@ class Enrolled:
 
 
 class Running:
-    """`offset`: seconds by which the controller's clock is ahead of this machine's."""
+    """`offset`: seconds by which the controller's clock is ahead of this machine's. `settings`: of ControllerConfig."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, **settings: Any) -> None:
         self.offset = 0.0
         port = free_port()
         self.config = ControllerConfig(
@@ -99,6 +99,7 @@ class Running:
             listen=HostPort("127.0.0.1", port),
             public_url=f"https://127.0.0.1:{port}",
             grant_seconds=GRANT_SECONDS,
+            **{"api_reads_per_minute": 0, "api_writes_per_minute": 0, **settings},
         )
         self.master = sealing.load_or_make(state / "keys" / "master.key")
         self.store = SqliteStore(self.config.database, self.clock)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from klinket.controller.app.ports import StoreClosed, StoreOverloaded, StoreUnavailable
+from klinket.controller.graphql.http import MAX_BODY_BYTES
 from klinket.controller.trust import KeyPurpose
 from klinket.wire import signing
 from klinket.wire.key_file import LOGIN_PATH
@@ -108,12 +109,19 @@ async def test_a_query_to_a_controller_that_goes_down_is_told_as_such(controller
 
 
 @pytest.mark.parametrize("path", [LOGIN_PATH, LOGOUT_PATH, ENROL_PATH, VALIDATE_TOKENS_PATH])
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"a": 1}', b"{" * 100_000, b"x" * 300_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"a": 1}', b"{" * 100_000])
 async def test_a_body_that_is_not_understood_is_refused_with_its_name(controller: Running, path: str, content: bytes) -> None:
     async with controller.http() as client:
         answer = await client.post(path, content=content)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid-input")
     assert "body" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("path", [LOGIN_PATH, LOGOUT_PATH, ENROL_PATH, VALIDATE_TOKENS_PATH])
+async def test_a_body_above_the_limit_is_not_read(controller: Running, path: str) -> None:
+    async with controller.http() as client:
+        answer = await client.post(path, content=b"x" * (MAX_BODY_BYTES + 1))
+    assert (answer.status_code, answer.json()["code"]) == (413, "body-too-large")
 
 
 @pytest.mark.parametrize(
@@ -136,18 +144,16 @@ async def test_tokens_are_checked_with_the_access_token_as_bearer(controller: Ru
     assert answer.json() == {"ok": True} if status == 200 else answer.json()["code"] == "connector-tokens-dead"
 
 
-@pytest.mark.parametrize(("scopes", "status"), [(("read",), 200), (("write",), 401), (("read", "write"), 200)])
-async def test_cuts_are_shown_to_those_who_may_read(controller: Running, scopes: tuple[str, ...], status: int) -> None:
+@pytest.mark.parametrize("scopes", [("read",), ("write",), ("read", "write")])
+async def test_cuts_are_shown_to_those_who_may_read(controller: Running, scopes: tuple[str, ...]) -> None:
     account = await controller.add_account(resources=[await controller.add_resource(await controller.add_network())])
     key, _ = await controller.add_key(account)
     await controller.revoke_key(key)
     headers = {"X-API-KEY": controller.tokens[scopes]}
     answer = await controller.get(CUTS_PATH, headers=headers)
-    assert answer.status_code == status
-    if status == 200:
-        (cut,) = answer.json()["cuts"]
-        assert cut["scope"].startswith("key ")
-        assert (await controller.get(f"{CUTS_PATH}/{cut['id']}", headers=headers)).json() == cut
+    (cut,) = answer.json()["cuts"]
+    assert cut["scope"].startswith("key ")
+    assert (await controller.get(f"{CUTS_PATH}/{cut['id']}", headers=headers)).json() == cut
 
 
 @pytest.mark.parametrize("number", [999, 1 << 62, 10**30])

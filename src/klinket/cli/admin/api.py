@@ -14,6 +14,7 @@ from klinket.domain.errors import (
     AuthenticationFailed,
     Conflict,
     ControllerUnreachable,
+    Forbidden,
     InvalidInput,
     KlinketError,
     NotFound,
@@ -37,15 +38,19 @@ class Missing(KlinketError):
 
 @dataclass(frozen=True)
 class AdminApiClient:
-    """Speaks to one controller. `url`: https URL without path; `authority`: path of a PEM file or None: the system's."""
+    """Speaks to one controller. `url`: https URL without path; `authority`: path of a PEM file or None: the system's.
+
+    `path`: of the schema that documents are for.
+    """
 
     url: str
     token: str = field(repr=False)
     authority: str | None = None
+    path: str = GRAPHQL_PATH
 
     def execute(self, document: str, **variables: Any) -> dict[str, Any]:
         """Return `data`; raises a KlinketError for every other answer."""
-        answer = self._request("POST", GRAPHQL_PATH, {"query": document, "variables": variables})
+        answer = self._request("POST", self.path, {"query": document, "variables": variables})
         if answer.get("errors"):
             raise KlinketError("; ".join(str(error.get("message")) for error in answer["errors"]))
         data: dict[str, Any] = answer["data"]
@@ -127,7 +132,7 @@ def _parsed(status: int, retry_after: str | None, text: bytes) -> dict[str, Any]
     if status == 401:
         raise AuthenticationFailed(message, hint=hint or "set KLINKET_API_TOKEN to a valid token")
     if status == 403:
-        raise AuthenticationFailed(message, hint=hint or "use a token with the scope this needs")
+        raise Forbidden(message, hint=hint or "use a token with the scope this needs")
     if status == 404:
         raise NotFound("object", message)
     if status == 429:

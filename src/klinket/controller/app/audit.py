@@ -7,6 +7,7 @@ from typing import Any
 
 from klinket.controller.app.ports import Actor
 from klinket.controller.app.rows import (
+    ApiTokenRow,
     ConnectorRow,
     DeviceRow,
     GroupRow,
@@ -20,6 +21,7 @@ from klinket.controller.app.rows import (
     UserRow,
 )
 from klinket.domain.address import ResourceAddress
+from klinket.domain.api_token import permission_of
 
 TARGET_VERSION = "1"
 
@@ -92,6 +94,12 @@ def device_target(row: DeviceRow) -> dict[str, Any]:
 def serial_number_target(row: SerialNumberRow) -> dict[str, Any]:
     """Return a serial number as target."""
     return _target("serialNumber", row.id, row.serial_number)
+
+
+def api_token_target(row: ApiTokenRow) -> dict[str, Any]:
+    """Return an API token as target; never its text. `allowedIpRange` is null where any address will do."""
+    ranges = ", ".join(row.allowed_ranges) or None
+    return _target("publicAPIKey", row.id, row.name, permission=permission_of(row.scopes), allowedIpRange=ranges)
 
 
 def iso(milliseconds: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import re2
 from graphql import GraphQLError
 
-from klinket.controller.graphql.limits import check_time
+from klinket.controller.graphql import deadline
 
 #: Characters of a pattern.
 MAX_PATTERN_CHARS = 100
@@ -29,7 +29,7 @@ _OPERATIONS: dict[str, Callable[[str, Any], bool]] = {
 
 def matches_text(value: str, condition: dict[str, Any] | None) -> bool:
     """Return whether `value` meets every non-null operation of a StringFilterOperationInput."""
-    check_time()
+    deadline.check()
     for name, wanted in (condition or {}).items():
         if wanted is None:
             continue
