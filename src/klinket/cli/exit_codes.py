@@ -35,6 +35,7 @@ EXIT_CODES: dict[str, int] = {
     "grant-expired": 86,
     "cut": 87,
     "address-forbidden": 88,
+    "audit-altered": 92,
     "authentication-failed": 65,
     "invalid-input": USAGE,
 }
