@@ -20,6 +20,8 @@ from klinket.cli import roles
 @click.option("--with-relay", metavar="HOST:PORT", help="Run a relay beside; clients and connectors dial this address.")
 @click.option("--relay-listen", metavar="HOST:PORT", help="Where it listens; default: all addresses, or the IP of --with-relay.")
 @click.option("--grant-seconds", default=300, show_default=True, help="Life of a grant: the bound while a channel is down.")
+@click.option("--flow-days", default=30, show_default=True, help="Days for which network events are kept.")
+@click.option("--flow-events", default=200_000, show_default=True, help="Network events kept; the oldest go first.")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
     network: str,
@@ -32,6 +34,8 @@ def controller(
     with_relay: str | None,
     relay_listen: str | None,
     grant_seconds: int,
+    flow_days: int,
+    flow_events: int,
     log_level: str,
 ) -> None:
     """Run the controller: the only authority, never on the path of traffic.
@@ -58,5 +62,7 @@ def controller(
         relay=HostPort.parse(with_relay) if with_relay else None,
         relay_listen=HostPort.parse(relay_listen) if relay_listen else None,
         grant_seconds=grant_seconds,
+        flow_days=flow_days,
+        flow_events=flow_events,
     )
     roles.run_until_stopped(lambda stop: run(config, click.echo, stop))

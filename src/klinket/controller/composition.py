@@ -14,6 +14,7 @@ from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.enrolment import Enrolments
+from klinket.controller.exports import Exports
 from klinket.controller.graphql.context import ApiCaller, ApiServices, KeyFileFacts
 from klinket.controller.graphql.execute import GraphQLApi
 from klinket.controller.graphql.extension.load import load_extension
@@ -80,6 +81,7 @@ def compose(
             *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services), authenticate),
             *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services), authenticate),
             *endpoints.routes(),
+            *Exports(store, trusted, authenticate).routes(),
         ]
     )
     return Controller(app, peers, dispatch)

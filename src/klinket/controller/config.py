@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from klinket.controller.app.flow_events import DEFAULT_DAYS, DEFAULT_MAX_EVENTS
 from klinket.domain.errors import InvalidInput
 from klinket.net.sockets import HostPort
 from klinket.wire.grant_token import DEFAULT_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS
 from klinket.wire.identity import parse_network_name
 
 MIN_GRANT_SECONDS = 30
+#: Days, and number, of flow events that can be kept.
+MAX_FLOW_DAYS = 3_650
+MAX_FLOW_EVENTS = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class ControllerConfig:
     relay: HostPort | None = None
     relay_listen: HostPort | None = None
     grant_seconds: int = DEFAULT_LIFETIME_SECONDS
+    flow_days: int = DEFAULT_DAYS
+    flow_events: int = DEFAULT_MAX_EVENTS
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)
@@ -39,6 +45,11 @@ class ControllerConfig:
             raise InvalidInput("certificate", "--certificate and --key go together")
         if not MIN_GRANT_SECONDS <= self.grant_seconds <= MAX_LIFETIME_SECONDS:
             raise InvalidInput("grant-seconds", f"grants live {MIN_GRANT_SECONDS} to {MAX_LIFETIME_SECONDS} s")
+
+        if not 1 <= self.flow_days <= MAX_FLOW_DAYS:
+            raise InvalidInput("flow-days", f"flow events are kept for 1 to {MAX_FLOW_DAYS} days")
+        if not 1 <= self.flow_events <= MAX_FLOW_EVENTS:
+            raise InvalidInput("flow-events", f"1 to {MAX_FLOW_EVENTS} flow events can be kept")
 
     @property
     def relay_listens_on(self) -> HostPort | None:

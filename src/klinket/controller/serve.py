@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.applications import Starlette
 
-from klinket.controller import sealing, trust
-from klinket.controller.app import api_tokens, defaults, sessions
+from klinket.controller import audit_signing, sealing, trust
+from klinket.controller.app import api_tokens, defaults, flow_events, sessions
 from klinket.controller.app.ports import Transaction
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
@@ -24,6 +24,7 @@ from klinket.controller.sealing import MasterKey
 from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
+from klinket.domain.errors import KlinketError
 from klinket.net import clock, tls
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 FIRST_TOKEN_NAME = "first start"  # noqa: S105 - a name
 #: Seconds between rounds of housekeeping, and after which a session nobody attached is forgotten.
 HOUSEKEEPING_SECONDS = 60.0
+#: Seconds between looks for audit events to sign and flow events to forget.
+EVENTS_SECONDS = 10.0
 LOST_SESSION_MS = 24 * 3_600_000
 
 
@@ -69,6 +72,7 @@ async def _serve(
     await _say_hello(config, store, announce)
     async with _web_server(controller.app, config, context):
         tasks.start(_housekeeping(store, controller.peers), "housekeeping")
+        tasks.start(_keep_events(config, store, trusted), "events")
         if config.relay is not None and config.relay_listens_on is not None:
             beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
             await beside.prepare(store)
@@ -158,3 +162,14 @@ async def _housekeeping(store: SqliteStore, peers: Peers) -> None:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
         await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+
+
+async def _keep_events(config: ControllerConfig, store: SqliteStore, trusted: Trust) -> None:
+    while True:
+        await asyncio.sleep(EVENTS_SECONDS)
+        try:
+            await audit_signing.sign_waiting(store, trusted)
+            while await store.write(lambda tx: flow_events.forget(tx, days=config.flow_days, max_events=config.flow_events)):
+                await asyncio.sleep(0)  # one step a transaction: others want to write as well
+        except KlinketError as error:
+            logger.warning("audit and flow events wait for the next round: %s", error.message)

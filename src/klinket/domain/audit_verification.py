@@ -209,4 +209,6 @@ class _Walk:
             return FindingKind.MISSING, f"{where}: event {number} is missing: event {one.number} stands in its place"
         if comes_later:
             return FindingKind.INSERTED, f"{where}: something was inserted before event {number}"
+        if one.number is not None and one.number > number and one.number in self._authentic and not self._places[one.number]:
+            return FindingKind.MISSING, f"{where}: event {number} is missing: what stands in its place was event {one.number}"
         return FindingKind.ALTERED, f"{where}: event {number} was altered"
