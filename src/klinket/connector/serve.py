@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 
 from klinket.connector import enrol
@@ -17,6 +18,7 @@ from klinket.connector.flows import FlowServer
 from klinket.connector.links import LinkServer
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
+from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
 from klinket.domain.identifiers import RemoteNetworkId
 from klinket.net.backoff import Backoff
@@ -47,7 +49,8 @@ class Connector:
         self._key = self._state.identity_key()
         self._clock = PeerClock()
         self._core = ConnectorCore()
-        self._events = FlowEventLog(self._state, self._clock.now)
+        self._traffic_log = TrafficLog(sys.stdout) if config.logs_traffic else None
+        self._events = FlowEventLog(self._state, self._clock.now, self._traffic_log)
         self._own = set(own_addresses())
         self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own)
         self._terminator: LinkTerminator | None = None
@@ -157,6 +160,8 @@ class Connector:
         if self._head[0] == message.epoch and stamp < self._head:
             logger.error("the controller is behind what it has said before (revision %d): a restored backup?", stamp[1])
         self._configuration = message
+        if self._traffic_log is not None:
+            self._traffic_log.configure(message)
         self._core.configure(
             message.network, RemoteNetworkId(message.remote_network), KeySet.from_jwks(message.grant_keys), message.limits
         )

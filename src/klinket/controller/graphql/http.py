@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.graphql.execute import GraphQLApi
+from klinket.controller.graphql.request_ids import identified
 from klinket.domain.errors import AuthenticationFailed, KlinketError, Throttled
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> li
     async def post(request: Request) -> Response:
         peer = request.client.host if request.client else ""
         try:
-            caller = await authenticate(request.headers.get("x-api-key", ""), peer)
+            caller = identified(await authenticate(request.headers.get("x-api-key", ""), peer), request.headers)
         except Throttled as error:
             return told(429, error)
         except AuthenticationFailed as error:

@@ -7,13 +7,13 @@ from importlib.resources import files
 
 from graphql import GraphQLSchema, build_schema
 
-from klinket.controller.graphql.extension.resolvers import controller, sessions
+from klinket.controller.graphql.extension.resolvers import audit, controller, flows, sessions
 from klinket.controller.graphql.schema import Resolver, bind, merged
 
 #: The SDL's files, in the order in which people should read them.
-NOUNS = ("controller", "sessions")
+NOUNS = ("controller", "sessions", "audit", "flows")
 #: Types whose fields are plain entries of the dictionaries that resolvers return.
-PLAIN = ("PageInfo", "Controller")
+PLAIN = ("PageInfo", "Controller", "AuditActor", "AuditTarget", "AuditRequest")
 
 
 def extension_sdl() -> str:
@@ -24,7 +24,7 @@ def extension_sdl() -> str:
 
 def extension_resolvers() -> dict[str, Resolver]:
     """Return every resolver by "Type.field"."""
-    return merged(module.FIELDS for module in (controller, sessions))
+    return merged(module.FIELDS for module in (controller, sessions, audit, flows))
 
 
 @cache
