@@ -28,6 +28,8 @@ from klinket.cli import roles
 @click.option("--allow-outbound", multiple=True, metavar="CIDR", help="A private range that webhooks and others may be in.")
 @click.option("--api-reads-per-minute", default=600, show_default=True, help="Admin API requests of a token; 0: no limit.")
 @click.option("--api-writes-per-minute", default=200, show_default=True, help="Mutations of a token; 0: no limit.")
+@click.option("--flow-days", default=30, show_default=True, help="Days for which network events are kept.")
+@click.option("--flow-events", default=200_000, show_default=True, help="Network events kept; the oldest go first.")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
     network: str,
@@ -47,6 +49,8 @@ def controller(
     allow_outbound: tuple[str, ...],
     api_reads_per_minute: int,
     api_writes_per_minute: int,
+    flow_days: int,
+    flow_events: int,
     log_level: str,
 ) -> None:
     """Run the controller: the only authority, never on the path of traffic.
@@ -80,6 +84,8 @@ def controller(
         allowed_outbound=tuple(_network(text) for text in allow_outbound),
         api_reads_per_minute=api_reads_per_minute,
         api_writes_per_minute=api_writes_per_minute,
+        flow_days=flow_days,
+        flow_events=flow_events,
     )
     # What a log shipper reads must never hold the first token.
     roles.run_until_stopped(lambda stop: run(config, lambda text: click.echo(text, err=events_to_stdout), stop))

@@ -12,10 +12,16 @@ from urllib.parse import urlsplit
 from klinket.domain.errors import InvalidInput
 from klinket.net.channel import controller_context
 
+#: The one version of the traffic log there is.
+TRAFFIC_LOG_VERSION = "v2"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectorConfig:
-    """`controller`: https URL; `state`: folder of the identity key, kept cuts and flow events; `labels`: shown to admins."""
+    """`controller`: https URL; `state`: folder of the identity key, kept cuts and flow events; `labels`: shown to admins.
+
+    `logs_traffic`: print an event of each flow on stdout.
+    """
 
     controller: str
     access_token: str = field(repr=False)
@@ -23,6 +29,7 @@ class ConnectorConfig:
     state: Path
     controller_ca: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    logs_traffic: bool = False
 
 
 def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path) -> ConnectorConfig:
@@ -55,7 +62,18 @@ def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path
             for name, value in os.environ.items()
             if name.startswith("TWINGATE_LABEL_")
         },
+        logs_traffic=_logs_traffic(),
     )
+
+
+def _logs_traffic() -> bool:
+    """Return whether KLINKET_LOG_ANALYTICS, or TWINGATE_LOG_ANALYTICS, asks for the traffic log; raises InvalidInput."""
+    for name in ("KLINKET_LOG_ANALYTICS", "TWINGATE_LOG_ANALYTICS"):
+        if version := os.environ.get(name, "").strip():
+            if version != TRAFFIC_LOG_VERSION:
+                raise InvalidInput(name, f"there is no traffic log {version[:40]!r}", hint=f"set {name}={TRAFFIC_LOG_VERSION}")
+            return True
+    return False
 
 
 def _read(path: Path) -> dict[str, object]:

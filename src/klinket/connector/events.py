@@ -12,20 +12,23 @@ from collections.abc import AsyncIterator, Callable
 from klinket.connector.core import Flow
 from klinket.connector.limits import BATCH_EVENTS, MAX_COLLECTED_EVENTS
 from klinket.connector.state import ConnectorState
+from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import FlowId
+from klinket.domain.resource import Resource
 from klinket.wire.control import FlowEvent, FlowEvents
 
 logger = logging.getLogger(__name__)
 
 
 class FlowEventLog:
-    """`clock`: the controller's time in seconds since the epoch."""
+    """`clock`: the controller's time in seconds since the epoch; `traffic_log` is told every event as well, if there is one."""
 
-    def __init__(self, state: ConnectorState, clock: Callable[[], float]) -> None:
+    def __init__(self, state: ConnectorState, clock: Callable[[], float], traffic_log: TrafficLog | None = None) -> None:
         self._state = state
         self._clock = clock
+        self._traffic_log = traffic_log
         self._collected: list[FlowEvent] = []
         self._last_batch = max(state.spooled(), default=0)
         self._sent: set[int] = set()
@@ -48,8 +51,16 @@ class FlowEventLog:
             failure=failure.value if failure else None,
         )
 
-    def refused(self, id: FlowId, principal: Principal, destination: Destination, relay: int, failure: FlowFailure) -> None:
-        """A flow was not opened: denied by the grant, or failed on the way to the resource."""
+    def refused(
+        self,
+        id: FlowId,
+        principal: Principal,
+        destination: Destination,
+        relay: int,
+        failure: FlowFailure,
+        resource: Resource | None = None,
+    ) -> None:
+        """A flow was not opened: denied by the grant, or failed on the way to the resource that would have allowed it."""
         denied = {
             FlowFailure.NOT_GRANTED, FlowFailure.GRANT_EXPIRED, FlowFailure.SERVICE_KEY_EXPIRED,
             FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.THROTTLED, FlowFailure.CUT, FlowFailure.ADDRESS_FORBIDDEN,
@@ -62,13 +73,14 @@ class FlowEventLog:
                 session=principal.session,
                 service_account=principal.account,
                 key=principal.key,
-                resource=None,
+                resource=None if resource is None else resource.id,
                 host=destination.host,
                 port=destination.port,
                 protocol=destination.protocol.value,
                 relay=relay,
                 failure=failure.value,
-            )
+            ),
+            resource,
         )
 
     def _collect(self, event: str, flow: Flow, **more: object) -> None:
@@ -85,10 +97,13 @@ class FlowEventLog:
                 port=flow.destination.port,
                 protocol=flow.destination.protocol.value,
                 **more,  # type: ignore[arg-type]
-            )
+            ),
+            flow.resource,
         )
 
-    def _add(self, event: FlowEvent) -> None:
+    def _add(self, event: FlowEvent, resource: Resource | None) -> None:
+        if self._traffic_log is not None:
+            self._traffic_log.add(event, resource)
         if len(self._collected) >= MAX_COLLECTED_EVENTS:
             self._lost += 1
         else:

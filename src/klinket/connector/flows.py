@@ -15,6 +15,7 @@ from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, PIPE_IDLE_SECONDS
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId
+from klinket.domain.resource import Resource
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import FlowSummary, Pump
 from klinket.net.sockets import reset
@@ -94,7 +95,7 @@ class FlowServer:
             reached, address = await self._reach(flow)
         except FlowRefused as error:
             self._core.close(flow)
-            await self._refuse(pipe, record, request, relay, error)
+            await self._refuse(pipe, record, request, relay, error, flow.resource)
             return False
         except BaseException:
             self._core.close(flow)
@@ -123,7 +124,7 @@ class FlowServer:
             else:
                 reset(reached)
                 if stopped:
-                    self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure)
+                    self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure, flow.resource)
             raise
         finally:
             self._enders.pop(flow.id, None)
@@ -161,10 +162,18 @@ class FlowServer:
             reset(reached)
             raise FlowRefused(FlowFailure.RESET, f"{flow.destination} closed the connection at once") from error
 
-    async def _refuse(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int, error: FlowRefused) -> None:
+    async def _refuse(
+        self,
+        pipe: SealedPipe,
+        record: LinkRecord,
+        request: OpenRequest,
+        relay: int,
+        error: FlowRefused,
+        resource: Resource | None = None,
+    ) -> None:
         failure = error.failure
         assert isinstance(failure, FlowFailure)
-        self._events.refused(request.flow, record.principal, request.destination, relay, failure)
+        self._events.refused(request.flow, record.principal, request.destination, relay, failure, resource)
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
         pipe.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 
 from klinket.connector import enrol
@@ -18,6 +19,7 @@ from klinket.connector.limits import BATCH_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
+from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.cut import CutKey
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
 from klinket.domain.identifiers import RemoteNetworkId
@@ -52,7 +54,8 @@ class Connector:
         self._key = self._state.identity_key()
         self._clock = PeerClock()
         self._core = ConnectorCore()
-        self._events = FlowEventLog(self._state, self._clock.now)
+        self._traffic_log = TrafficLog(sys.stdout) if config.logs_traffic else None
+        self._events = FlowEventLog(self._state, self._clock.now, self._traffic_log)
         self._own: set[str] = set()
         self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own)
         self._terminator: LinkTerminator | None = None
@@ -177,6 +180,8 @@ class Connector:
             self._state.keep_head(stamp, message.head)
         self._channel.head = self._state.kept_head()[1]
         self._configuration = message
+        if self._traffic_log is not None:
+            self._traffic_log.configure(message)
         self._core.configure(
             message.network, RemoteNetworkId(message.remote_network), KeySet.from_jwks(message.grant_keys), message.limits
         )

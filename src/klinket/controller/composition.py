@@ -14,6 +14,7 @@ from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.enrolment import Enrolments
+from klinket.controller.exports import Exports
 from klinket.controller.graphql.context import ApiServices, KeyFileFacts
 from klinket.controller.graphql.execute import API_READS, GraphQLApi
 from klinket.controller.graphql.extension.load import load_extension
@@ -85,6 +86,7 @@ def compose(
             *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads), access),
             *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads), access),
             *endpoints.routes(),
+            *Exports(store, trusted, access.authenticate).routes(),
         ],
         exception_handlers={404: no_such_path, 405: no_such_method},
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from klinket.controller.app.flow_events import DEFAULT_DAYS, DEFAULT_MAX_EVENTS
 from klinket.controller.sinks.files import DEFAULT_FILE_BYTES, DEFAULT_KEPT_FILES
 from klinket.domain.errors import InvalidInput
 from klinket.domain.sink import SinkKind
@@ -21,6 +22,9 @@ MAX_EVENT_FILES = 1_000
 #: Requests and mutations of one API token in a minute; 0: no limit (docs/decisions/0009-limits-of-api-tokens.md).
 API_READS_PER_MINUTE = 600
 API_WRITES_PER_MINUTE = 200
+#: Days, and number, of flow events that can be kept.
+MAX_FLOW_DAYS = 3_650
+MAX_FLOW_EVENTS = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,8 @@ class ControllerConfig:
     allowed_outbound: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     api_reads_per_minute: int = API_READS_PER_MINUTE
     api_writes_per_minute: int = API_WRITES_PER_MINUTE
+    flow_days: int = DEFAULT_DAYS
+    flow_events: int = DEFAULT_MAX_EVENTS
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)
@@ -63,6 +69,10 @@ class ControllerConfig:
         for name in ("api_reads_per_minute", "api_writes_per_minute"):
             if getattr(self, name) < 0:
                 raise InvalidInput(name.replace("_", "-"), "a limit is 0 (none) or more a minute")
+        if not 1 <= self.flow_days <= MAX_FLOW_DAYS:
+            raise InvalidInput("flow-days", f"flow events are kept for 1 to {MAX_FLOW_DAYS} days")
+        if not 1 <= self.flow_events <= MAX_FLOW_EVENTS:
+            raise InvalidInput("flow-events", f"1 to {MAX_FLOW_EVENTS} flow events can be kept")
 
     @property
     def local_sinks(self) -> dict[SinkKind, dict[str, Any]]:

@@ -7,8 +7,8 @@ import logging
 import ssl
 from collections.abc import Callable
 
-from klinket.controller import sealing, trust, web
-from klinket.controller.app import api_tokens, defaults, key_hygiene, sessions, sinks
+from klinket.controller import audit_signing, sealing, trust, web
+from klinket.controller.app import api_tokens, defaults, flow_events, key_hygiene, sessions, sinks
 from klinket.controller.app.ports import Transaction
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 FIRST_TOKEN_NAME = "first start"  # noqa: S105 - a name
 #: Seconds between rounds of housekeeping, and after which a session nobody attached is forgotten.
 HOUSEKEEPING_SECONDS = 60.0
+#: Seconds between looks for audit events to sign and flow events to forget.
+EVENTS_SECONDS = 10.0
 LOST_SESSION_MS = 24 * 3_600_000
 
 
@@ -70,6 +72,7 @@ async def _serve(
             await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
             tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
+            tasks.start(_keep_events(config, store, trusted), "events")
             if config.relay is not None and config.relay_listens_on is not None:
                 beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
                 await beside.prepare(store)
@@ -132,3 +135,14 @@ async def _housekeeping(store: SqliteStore, peers: Peers, counted: Metrics) -> N
             counted.set_expiring(await store.read(key_hygiene.expiring_counts))
         except Exception:
             logger.exception("housekeeping failed; trying again in %.0f s", HOUSEKEEPING_SECONDS)
+
+
+async def _keep_events(config: ControllerConfig, store: SqliteStore, trusted: Trust) -> None:
+    while True:
+        await asyncio.sleep(EVENTS_SECONDS)
+        try:
+            await audit_signing.sign_waiting(store, trusted)
+            while await store.write(lambda tx: flow_events.forget(tx, days=config.flow_days, max_events=config.flow_events)):
+                await asyncio.sleep(0)  # one step a transaction: others want to write as well
+        except Exception:
+            logger.exception("audit and flow events wait for the next round")

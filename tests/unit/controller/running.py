@@ -118,6 +118,10 @@ class Running:
         for scopes in (("read",), ("write",), ("read", "write"), api_tokens.ALL_SCOPES):
             self.tokens[scopes] = await self.api_token(scopes)
 
+    async def reopen_trust(self) -> None:
+        """Read the keys anew, as a restart does; those that are too old are replaced."""
+        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, os.urandom)
+
     @property
     def login_url(self) -> str:
         return self.config.public_url + LOGIN_PATH

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import click
@@ -10,7 +9,6 @@ import click
 from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient, find
 from klinket.cli.admin.output import abandon_secret, print_secret, reserve_secret, show_object, show_rows, told, write_secret
-from klinket.wire.paths import EXTENSION_PATH
 
 SELECTION = "id name scopes isEnabled isExpired expiresAt allowedRanges lastUsedAt createdAt createdBy"
 DEFAULT_DAYS = 365
@@ -29,10 +27,6 @@ def token() -> None:
     """
 
 
-def _extension(api: AdminApiClient) -> AdminApiClient:
-    return dataclasses.replace(api, path=EXTENSION_PATH)
-
-
 def _row(node: dict[str, Any]) -> dict[str, Any]:
     """Add what a person wants to know: `scope`, the highest, which brings the others, and `state`."""
     state = "expired" if node["isExpired"] else "enabled" if node["isEnabled"] else "disabled"
@@ -41,11 +35,11 @@ def _row(node: dict[str, Any]) -> dict[str, Any]:
 
 def find_token(api: AdminApiClient, wanted: str) -> dict[str, Any]:
     """Return the token with this name or id; raises NotFound."""
-    return _row(find(_extension(api).nodes("apiTokens", SELECTION), "API token", wanted))
+    return _row(find(api.extension.nodes("apiTokens", SELECTION), "API token", wanted))
 
 
 def _update(api: AdminApiClient, wanted: str, **changes: Any) -> dict[str, Any]:
-    payload = _extension(api).change(
+    payload = api.extension.change(
         "apiTokenUpdate",
         "mutation($id: ID!, $name: String, $scopes: [ApiTokenScope!], $isEnabled: Boolean, $allowedRanges: [String!])"
         " { apiTokenUpdate(id: $id, name: $name, scopes: $scopes, isEnabled: $isEnabled, allowedRanges: $allowedRanges)"
@@ -74,7 +68,7 @@ def create(
     """
     descriptor = reserve_secret(out) if out else None
     try:
-        payload = _extension(api).change(
+        payload = api.extension.change(
             "apiTokenCreate",
             "mutation($name: String!, $scopes: [ApiTokenScope!]!, $days: Int!, $ranges: [String!])"
             " { apiTokenCreate(name: $name, scopes: $scopes, expirationTime: $days, allowedRanges: $ranges)"
@@ -102,7 +96,7 @@ def create(
 @with_api
 def list_tokens(api: AdminApiClient, as_json: bool) -> None:
     """List tokens with scope, state and last use."""
-    rows = [_row(node) for node in _extension(api).nodes("apiTokens", SELECTION)]
+    rows = [_row(node) for node in api.extension.nodes("apiTokens", SELECTION)]
     columns = {
         "NAME": "name", "SCOPE": "scope", "STATE": "state", "EXPIRES": "expiresAt", "FROM": "allowedRanges",
         "LAST USED": "lastUsedAt", "MADE BY": "createdBy", "ID": "id",
@@ -178,7 +172,7 @@ def disable(api: AdminApiClient, name: str, as_json: bool) -> None:
 @with_api
 def delete(api: AdminApiClient, name: str, as_json: bool) -> None:
     """Delete a token for good."""
-    _extension(api).change(
+    api.extension.change(
         "apiTokenDelete",
         "mutation($id: ID!) { apiTokenDelete(id: $id) { ok error } }",
         id=find_token(api, name)["id"],

@@ -86,8 +86,9 @@ def user_target(row: UserRow) -> dict[str, Any]:
 def device_target(row: DeviceRow) -> dict[str, Any]:
     """Return a device as target."""
     return _target(
-        "device", row.id, row.name, osName=row.os_name, serialNumber=row.serial_number, isTrusted=row.is_trusted,
-        clientVersion=row.facts.get("clientVersion"), displayName=row.name, activeState=row.active_state,
+        "device", row.id, row.name, platform=row.facts.get("platform"), osName=row.os_name,
+        serialNumber=row.serial_number, isTrusted=row.is_trusted, clientVersion=row.facts.get("clientVersion"),
+        displayName=row.name, activeState=row.active_state,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from klinket.controller.app.audit import actor_detail
+from klinket.controller.app.audit import TARGET_VERSION, actor_detail
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ConnectorRow, CutRow
 from klinket.domain.audit import AuditAction, AuditEvent
@@ -60,7 +60,7 @@ def order(
         AuditEvent(
             AuditAction.CUT,
             actor,
-            ({"type": "cut", "id": str(row.id), "name": str(scope)},),
+            ({"version": TARGET_VERSION, "type": "cut", "id": str(row.id), "name": str(scope)},),
             {"reason": reason.value, "revision": revision},
         )
     )

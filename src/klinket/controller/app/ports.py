@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -70,6 +70,21 @@ class Repository(Protocol[R]):
 
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
+
+    def select(
+        self,
+        order: str,
+        limit: int,
+        *,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        descending: bool = False,
+        **equal: Any,
+    ) -> list[R]:
+        """Return up to `limit` rows, ordered by a column: those that meet all conditions, with columns at `least` and `below`."""
+
+    def add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows that have all their values; raises Conflict for a broken rule."""
 
     def add(self, **values: Any) -> R:
         """Insert a row (times of creation and change are filled in) and return it; raises Conflict for a broken rule."""

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.graphql.deadline import MAX_SECONDS, TookTooLong
 from klinket.controller.graphql.execute import GraphQLApi, Refused, told
+from klinket.controller.graphql.request_ids import identified
 from klinket.controller.http_status import status_of
 from klinket.controller.seats import asked, proven
 from klinket.domain.errors import InvalidInput, KlinketError
@@ -67,7 +68,7 @@ def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
             return refusal(status_of(error), error)
 
     async def answer(request: Request) -> dict[str, Any]:
-        caller = await access.authenticate(request)
+        caller = identified(await access.authenticate(request), request.headers)
         proven(request)
         given = _understood(await bounded_body(request))
         operation = api.prepare(given.query, given.variables, given.operationName)

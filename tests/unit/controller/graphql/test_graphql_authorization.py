@@ -86,10 +86,13 @@ CONTRACT = """
 EXTENSION = """
     apiToken                    read
     apiTokens                   read
+    auditEvent                  read
+    auditEvents                 read
     controller                  read
     cut                         read
     cuts                        read
     explain                     read
+    flowEvents                  read
     serviceKey                  read
     serviceKeys                 read
     sessions                    read

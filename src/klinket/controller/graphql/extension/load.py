@@ -7,14 +7,25 @@ from importlib.resources import files
 
 from graphql import GraphQLSchema, build_schema
 
-from klinket.controller.graphql.extension.resolvers import api_tokens, controller, cuts, explain, service_keys, sessions, sinks
+from klinket.controller.graphql.extension.resolvers import (
+    api_tokens,
+    audit,
+    controller,
+    cuts,
+    explain,
+    flows,
+    service_keys,
+    sessions,
+    sinks,
+)
 from klinket.controller.graphql.schema import Resolver, bind, merged
 
 #: The SDL's files, in the order in which people should read them.
-NOUNS = ("controller", "sessions", "service_keys", "cuts", "explain", "sinks", "api_tokens")
+NOUNS = ("controller", "sessions", "service_keys", "cuts", "explain", "audit", "flows", "sinks", "api_tokens")
 #: Types whose fields are plain entries of the dictionaries that resolvers return.
 PLAIN = (
     "PageInfo", "Controller", "Maker", "ServiceKeyUse", "CutReceipt", "CutFlow", "Explanation", "ExplanationStep",
+    "AuditActor", "AuditTarget", "AuditRequest",
 )  # fmt: skip
 
 
@@ -26,7 +37,8 @@ def extension_sdl() -> str:
 
 def extension_resolvers() -> dict[str, Resolver]:
     """Return every resolver by "Type.field"."""
-    return merged(module.FIELDS for module in (controller, sessions, service_keys, cuts, explain, sinks, api_tokens))
+    modules = (controller, sessions, service_keys, cuts, explain, audit, flows, sinks, api_tokens)
+    return merged(module.FIELDS for module in modules)
 
 
 @cache
