@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from klinket.cli import roles
+from klinket.cli import database, roles
 
 
 @click.command()
 @click.option("--network", required=True, envvar="KLINKET_NETWORK", metavar="NAME", help="The network's name, e.g. acme.")
 @click.option("--state", required=True, type=click.Path(path_type=Path), help="Folder of the database and keys.")
+@database.options
 @click.option("--listen", default="0.0.0.0:8443", show_default=True, metavar="HOST:PORT")
 @click.option("--public-url", required=True, metavar="URL", help="What parts and key files use: https://HOST[:PORT].")
 @click.option("--certificate", type=click.Path(path_type=Path, exists=True), help="TLS chain (PEM); default: own authority.")
@@ -24,6 +25,7 @@ from klinket.cli import roles
 def controller(
     network: str,
     state: Path,
+    given: database.Given,
     listen: str,
     public_url: str,
     certificate: Path | None,
@@ -58,5 +60,6 @@ def controller(
         relay=HostPort.parse(with_relay) if with_relay else None,
         relay_listen=HostPort.parse(relay_listen) if relay_listen else None,
         grant_seconds=grant_seconds,
+        postgres=given.address(),
     )
     roles.run_until_stopped(lambda stop: run(config, click.echo, stop))

@@ -45,10 +45,16 @@ class Session:
     time_ms: int
 
 
+#: How the words of a controller begin that has no database now: it will be back.
+_STORE = "store-"
+
+
 def refusal(code: str, message: str, hint: str = "", retry_after: float | None = None) -> KlinketError:
     """Return the error that a code word of the controller stands for."""
     if code == Throttled.code:
         return Throttled(message, hint=hint, retry_after=retry_after)
+    if code.startswith(_STORE):
+        return errors.ControllerUnreachable(message, hint=hint or None)
     kind = _REFUSALS.get(code)
     if kind is None:
         # The key proved nothing there: what exactly was wrong is the controller's to know.

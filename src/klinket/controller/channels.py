@@ -16,6 +16,7 @@ from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.authority import parse_request
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.peers import POLICY_VIOLATION, ClientPeer, ConnectorPeer, Outbox, Peers
+from klinket.controller.store.errors import StoreUnavailable
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import (
     ConnectorTokensDead,
@@ -33,6 +34,11 @@ logger = logging.getLogger(__name__)
 #: Seconds from the challenge to the peer's Attach.
 ATTACH_SECONDS = 10.0
 NONCE_BYTES = 24
+#: Seconds a channel waits for an absent database to take what its peer reports; meanwhile heartbeats are not answered, so this
+#: is less than the silence after which a peer gives up (wire.control.CHANNEL_SILENCE_SECONDS).
+STORE_PATIENCE_SECONDS = 20.0
+#: Seconds between tries.
+STORE_AGAIN_SECONDS = 0.5
 
 
 class Channels:
@@ -182,7 +188,7 @@ class Channels:
                 await self._heartbeat(peer, message, address)
             case control.CutReceipt():
                 flows = [msgspec.to_builtins(flow) for flow in message.flows]
-                await self._store.write(
+                await self._write_patiently(
                     lambda tx: cuts.answer(
                         tx,
                         message.id,
@@ -193,7 +199,7 @@ class Channels:
                     )
                 )
             case control.FlowEvents():
-                await self._store.write(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events))
+                await self._write_patiently(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events))
                 peer.outbox.put(control.FlowEventsStored(batch=message.batch))
             case control.Renew():
                 await self._dispatch.configure_connector(peer)
@@ -208,21 +214,37 @@ class Channels:
             case _:
                 raise ProtocolError(f"a connector does not send {type(message).__name__}")
 
+    async def _write_patiently(self, change: Callable[[Transaction], object]) -> None:
+        """Make a change that may be made twice, also when the database is away for a moment; raises StoreUnavailable."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + STORE_PATIENCE_SECONDS
+        while True:
+            try:
+                await self._store.write(change)
+                return
+            except StoreUnavailable:
+                if loop.time() > until:
+                    raise
+                await asyncio.sleep(STORE_AGAIN_SECONDS)
+
     async def _heartbeat(self, peer: ConnectorPeer, message: control.Heartbeat, address: str) -> None:
         self._answer_heartbeat(peer.outbox, message)
         relays = tuple(sorted(message.relays[:64]))
         changed = relays != peer.relays
         peer.relays = relays
-        there = await self._store.write(
-            lambda tx: connectors.heartbeat(
-                tx,
-                peer.connector,
-                version=message.version,
-                hostname=message.hostname,
-                public_ip=address,
-                private_ips=message.private_ips,
+        try:
+            there = await self._store.write(
+                lambda tx: connectors.heartbeat(
+                    tx,
+                    peer.connector,
+                    version=message.version,
+                    hostname=message.hostname,
+                    public_ip=address,
+                    private_ips=message.private_ips,
+                )
             )
-        )
+        except StoreUnavailable:  # the connector is not at fault: its channel outlives an absence of the database
+            there = True
         if not there:
             raise ConnectorTokensDead("this connector was deleted")
         if changed:

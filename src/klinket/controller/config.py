@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from klinket.controller.database import PostgresAddress
 from klinket.domain.errors import InvalidInput
 from klinket.net.sockets import HostPort
 from klinket.wire.grant_token import DEFAULT_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS
@@ -17,7 +18,10 @@ MIN_GRANT_SECONDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class ControllerConfig:
-    """`public_url`: what parts dial and what login assertions are made for; never taken from a request."""
+    """`public_url`: what parts dial and what login assertions are made for; never taken from a request.
+
+    `postgres`: where the database is, if it is not the file in the state folder.
+    """
 
     network: str
     state: Path
@@ -29,6 +33,7 @@ class ControllerConfig:
     relay: HostPort | None = None
     relay_listen: HostPort | None = None
     grant_seconds: int = DEFAULT_LIFETIME_SECONDS
+    postgres: PostgresAddress | None = None
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)
@@ -62,9 +67,9 @@ class ControllerConfig:
         return urlsplit(self.public_url).hostname or ""
 
     @property
-    def database(self) -> Path:
-        """Return the path of the SQLite file."""
-        return self.state / "klinket.db"
+    def database(self) -> Path | PostgresAddress:
+        """Return where the database is: PostgreSQL's address, or the path of the SQLite file."""
+        return self.postgres or self.state / "klinket.db"
 
     @property
     def authority_file(self) -> Path:

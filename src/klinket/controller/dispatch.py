@@ -11,6 +11,7 @@ from klinket.controller.app import access, cuts, group_access, service_keys, sna
 from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
+from klinket.controller.store.errors import StoreUnavailable
 from klinket.controller.trust import Trust
 from klinket.domain.errors import AuthenticationFailed
 from klinket.net.tasks import TaskSet
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between looks for expiries even when none is known: a clock may have been set.
 LOOK_SECONDS = 30.0
+#: Seconds until the store is asked again after it could not answer.
+AGAIN_SECONDS = 0.5
 
 
 class Dispatch:
@@ -70,7 +73,12 @@ class Dispatch:
         while True:
             await self._changed.wait()
             self._changed.clear()  # changes while the snapshot is read make another round
-            self._snapshot = await self._store.read(snapshot.take)
+            try:
+                self._snapshot = await self._store.read(snapshot.take)
+            except StoreUnavailable:  # decisions go on from what is known; grants bound for how long
+                self._changed.set()
+                await asyncio.sleep(AGAIN_SECONDS)
+                continue
             self._expiries_changed.set()
             for client in list(self._peers.clients.values()):
                 self.refresh_client(client)
@@ -142,7 +150,11 @@ class Dispatch:
             moment = self.snapshot.next_expiry(now - LOOK_SECONDS)
             delay = LOOK_SECONDS if moment is None else min(LOOK_SECONDS, moment - now)
             if moment is not None and delay <= 0:
-                ended = await self._store.write(_end_expired)
+                try:
+                    ended = await self._store.write(_end_expired)
+                except StoreUnavailable:
+                    await asyncio.sleep(AGAIN_SECONDS)
+                    continue
                 logger.info("%d accesses and keys have expired", ended)
                 # A key that was ended stays in the snapshot's expiries until the next one is read.
                 await asyncio.sleep(0.05)

@@ -24,6 +24,7 @@ from klinket.controller.graphql.http import bounded_body
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.relay_channels import RelayChannels
+from klinket.controller.store.errors import StoreUnavailable
 from klinket.controller.trust import Trust
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -47,6 +48,7 @@ VALIDATE_TOKENS_PATH = "/api/v4/connector/validate_tokens"
 CUTS_PATH = "/api/klinket/v1/cuts"
 _STATUS: tuple[tuple[type[KlinketError], int], ...] = (
     (Throttled, 429),
+    (StoreUnavailable, 503),
     (ConnectorTokensDead, 410),
     (NotFound, 404),
     (Conflict, 409),

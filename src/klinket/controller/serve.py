@@ -21,7 +21,8 @@ from klinket.controller.config import ControllerConfig
 from klinket.controller.peers import Peers
 from klinket.controller.relay_process import RelayProcess
 from klinket.controller.sealing import MasterKey
-from klinket.controller.store.engine import SqliteStore
+from klinket.controller.store.engine import SqlStore, open_store
+from klinket.controller.store.errors import StoreUnavailable
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
@@ -42,7 +43,7 @@ async def run(config: ControllerConfig, announce: Callable[[str], None], stop: a
     """Serve until `stop` is set. `announce` prints what the first start has to say, once."""
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     master = sealing.load_or_make(config.master_key_file or config.state / "keys" / "master.key")
-    store = SqliteStore(config.database, clock.wall)
+    store = open_store(config.database, clock.wall)
     try:
         await store.write(defaults.ensure)
         trusted = await trust.load_or_make(store, master, config.network, clock.entropy)
@@ -56,7 +57,7 @@ async def run(config: ControllerConfig, announce: Callable[[str], None], stop: a
 
 async def _serve(
     config: ControllerConfig,
-    store: SqliteStore,
+    store: SqlStore,
     trusted: Trust,
     master: MasterKey,
     announce: Callable[[str], None],
@@ -136,7 +137,7 @@ def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
     return context
 
 
-async def _say_hello(config: ControllerConfig, store: SqliteStore, announce: Callable[[str], None]) -> None:
+async def _say_hello(config: ControllerConfig, store: SqlStore, announce: Callable[[str], None]) -> None:
     def first_token(tx: Transaction) -> str | None:
         if tx.api_tokens.newest(1):
             return None
@@ -153,8 +154,11 @@ async def _say_hello(config: ControllerConfig, store: SqliteStore, announce: Cal
         )
 
 
-async def _housekeeping(store: SqliteStore, peers: Peers) -> None:
+async def _housekeeping(store: SqlStore, peers: Peers) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
-        await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+        try:
+            await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+        except StoreUnavailable as error:
+            logger.warning("no housekeeping now: %s", error.message)

@@ -25,9 +25,10 @@ from klinket.controller.app.rows import AuditRow
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
+from klinket.controller.database import PostgresAddress
 from klinket.controller.graphql.http import EXTENSION_PATH, GRAPHQL_PATH
 from klinket.controller.http import ENROL_PATH
-from klinket.controller.store.engine import SqliteStore
+from klinket.controller.store.engine import open_store
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import ProtocolError
@@ -38,6 +39,7 @@ from klinket.wire import access_token, assertion, control, signing
 from klinket.wire.cut_token import sign_cut
 from klinket.wire.key_file import LOGIN_PATH, KeyFile, parse_key_file
 from klinket.wire.relay import RELAY_CHANNEL_PATH
+from tests.unit.controller.postgres import everything
 
 T = TypeVar("T")
 M = TypeVar("M", bound=control.Message)
@@ -47,6 +49,13 @@ GRANT_SECONDS = 120
 SOURCE = "192.0.2.7"
 #: Seconds a test waits for a message that must come.
 PATIENCE = 10.0
+
+
+def everything_stored(database: Path | PostgresAddress) -> bytes:
+    """Return all bytes of SQLite's files, or all values of PostgreSQL's tables."""
+    if isinstance(database, PostgresAddress):
+        return everything(database)
+    return b"".join(path.read_bytes() for path in sorted(database.parent.glob(database.name + "*")))
 
 
 def free_port() -> int:
@@ -91,7 +100,7 @@ class Enrolled:
 class Running:
     """`offset`: seconds by which the controller's clock is ahead of this machine's."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, postgres: PostgresAddress | None = None) -> None:
         self.offset = 0.0
         port = free_port()
         self.config = ControllerConfig(
@@ -100,9 +109,10 @@ class Running:
             listen=HostPort("127.0.0.1", port),
             public_url=f"https://127.0.0.1:{port}",
             grant_seconds=GRANT_SECONDS,
+            postgres=postgres,
         )
         self.master = sealing.load_or_make(state / "keys" / "master.key")
-        self.store = SqliteStore(self.config.database, self.clock)
+        self.store = open_store(self.config.database, self.clock)
         self.tokens: dict[tuple[str, ...], str] = {}
 
     def clock(self) -> float:
@@ -191,8 +201,8 @@ class Running:
         return (await self.audit())[-1]
 
     def everything_stored(self) -> bytes:
-        """Return all bytes of the database's files."""
-        return b"".join(path.read_bytes() for path in sorted(self.config.state.glob("klinket.db*")))
+        """Return all bytes of the database's files, or all values of PostgreSQL's tables."""
+        return everything_stored(self.config.database)
 
     # ---- an inventory, made as an admin makes it
 

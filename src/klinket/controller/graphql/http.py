@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.graphql.execute import GraphQLApi
+from klinket.controller.store.errors import StoreUnavailable
 from klinket.domain.errors import AuthenticationFailed, KlinketError, Throttled
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> li
             return told(429, error)
         except AuthenticationFailed as error:
             return told(401, error)
+        except StoreUnavailable as error:
+            return told(503, error)
         try:
             body = await bounded_body(request)
         except ValueError:
@@ -63,6 +66,8 @@ def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> li
         try:
             async with asyncio.timeout(MAX_SECONDS):
                 answer = await api.execute(given.query, given.variables, given.operationName, caller)
+        except StoreUnavailable as error:
+            return told(503, error)
         except TimeoutError:
             return plain(503, f"the request took longer than {MAX_SECONDS:.0f} s")
         return JSONResponse(answer)

@@ -13,6 +13,9 @@ from klinket.controller.graphql.filters import MAX_PATTERN_CHARS
 from klinket.controller.graphql.http import GRAPHQL_PATH, MAX_BODY_BYTES
 from tests.unit.controller.running import Running
 
+# Most of what is here ends before the store is asked.
+pytestmark = pytest.mark.sqlite_only
+
 
 async def raw(controller: Running, content: bytes | str, **headers: str) -> Any:
     async with controller.http() as client:
