@@ -68,7 +68,7 @@ def _defaults(given: Mapping[str, str]) -> dict[str, str]:
         "keepalives_count": str(count),
         "tcp_user_timeout": str((idle + between * count) * 1000),
     }
-    hosts = given.get("host", "").split(",")
+    hosts = [host for name in ("host", "hostaddr") for host in given.get(name, "").split(",")]
     if not all(host in _LOCAL or host.startswith(("/", "@")) for host in hosts):
         # Whoever answers in the database's place would decide who may reach what.
         found["sslmode"] = "verify-full"

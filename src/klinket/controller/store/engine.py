@@ -278,7 +278,7 @@ class SqlStore:
         if not self._is_away:
             self._is_away = True
             reason = error.orig if isinstance(error, DBAPIError) else error
-            logger.error("the database is away: %s", str(reason or "connection lost").strip())
+            logger.error("the database is away: %s", str(reason or "connection lost").strip().splitlines()[0])
 
     def _is_back(self) -> None:
         if self._is_away:
