@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from klinket.connector import enrol
+from klinket.connector import enrol, limits
 from klinket.connector.addresses import own_addresses
 from klinket.connector.channel import ConnectorChannel
 from klinket.connector.config import ConnectorConfig
@@ -15,10 +15,12 @@ from klinket.connector.enrol import Credentials
 from klinket.connector.events import FlowEventLog
 from klinket.connector.flows import FlowServer
 from klinket.connector.links import LinkServer
+from klinket.connector.pipes import ProvenPipes
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
 from klinket.domain.identifiers import RemoteNetworkId
+from klinket.net import descriptors
 from klinket.net.backoff import Backoff
 from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock
@@ -49,9 +51,12 @@ class Connector:
         self._core = ConnectorCore()
         self._events = FlowEventLog(self._state, self._clock.now)
         self._own = set(own_addresses())
-        self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own)
+        # A pipe takes a file, its flow another; connections that wait at relays take theirs beside them.
+        spare = limits.SPARE_DESCRIPTORS + limits.MAX_IDLE
+        pipes = ProvenPipes(min(limits.MAX_PIPES, max(16, (descriptors.raise_limit() - spare) // 2)))
+        self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own, pipes)
         self._terminator: LinkTerminator | None = None
-        self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator)
+        self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, pipes)
         self._relays: dict[int, RelayPresence] = {}
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
@@ -184,6 +189,8 @@ class Connector:
             return None
         ended = self._core.apply_cut(cut, self._clock.now())
         told = self._flows.end(ended, received_at)
+        if cut.scope.ends_sessions:
+            self._links.end_over(cut.scope.holds)
         self._cut_tokens[cut.id] = token
         self._head = max(self._head, cut.stamp)
         if told:
@@ -222,6 +229,7 @@ class Connector:
             deadline = self._core.next_deadline()
             if deadline is not None and deadline <= now:
                 self._flows.end(self._core.deadline_reached(now), time.monotonic())
+            self._links.end_unfinished()
             if (relays := self._attached_relays()) != self._told_relays:
                 self._told_relays = relays
                 self._channel.relays_changed()
