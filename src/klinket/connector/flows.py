@@ -12,6 +12,7 @@ from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
 from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
+from klinket.connector.names import NameLookups
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
@@ -41,6 +42,7 @@ class FlowServer:
     ) -> None:
         self._core = core
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
+        self._names = NameLookups()
         self._events = events
         self._clock = clock
         self._own = own
@@ -149,7 +151,9 @@ class FlowServer:
 
     async def _reach(self, flow: Flow, pipe: SealedPipe) -> tuple[socket.socket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
-        dialling = asyncio.ensure_future(dial.reach(flow.resource, flow.destination, self._own()))
+        dialling = asyncio.ensure_future(
+            dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
+        )
 
         def give_up(_: Failure) -> None:
             dialling.cancel()

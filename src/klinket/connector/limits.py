@@ -31,5 +31,12 @@ SPARE_DESCRIPTORS = 128
 BATCH_EVENTS = 200
 MAX_SPOOLED_BATCHES = 2_000
 BATCH_SECONDS = 1.0
+#: Names looked up at a time, for all and per account; names of an account that wait for that.
+MAX_LOOKUPS = 64
+LOOKUPS_PER_ACCOUNT = 4
+MAX_WAITING_LOOKUPS = 256
+#: Seconds for which a name nobody knew is not asked for again, and names for which that is remembered.
+UNKNOWN_NAME_SECONDS = 2.0
+MAX_UNKNOWN_NAMES = 10_000
 #: Account buckets kept; the least recently used go first.
 MAX_BUCKETS = 10_000

@@ -156,7 +156,7 @@ async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.Mo
     if not here:
         pytest.skip("this machine has no address but loopback")
     with socket.create_server((here[0], 0)) as server:
-        resolving_to(monkeypatch, "255.255.255.255", here[0])
+        resolving_to(monkeypatch, "2001:db8::1", here[0])
         sock = await dial.reach(resource(1, "db.internal"), tcp("db.internal", server.getsockname()[1]), ())
         with sock:
             assert sock.getpeername()[0] == here[0]
@@ -173,3 +173,9 @@ async def test_udp_sets_the_peer_and_sends_nothing() -> None:
             assert sock.getpeername() == target.getsockname()
         with pytest.raises(TimeoutError):
             target.recv(10)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "169.254.169.254", "10.9.8.7"])
+async def test_a_special_address_is_not_dialled_because_of_a_wide_range(host: str) -> None:
+    told = await failure("0.0.0.0/0", tcp(host, 80), own=("10.9.8.7",))
+    assert told.failure is FlowFailure.ADDRESS_FORBIDDEN
