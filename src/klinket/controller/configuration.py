@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 
 from klinket.controller.app.rows import ConnectorRow, RelayRow
@@ -25,6 +26,8 @@ from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, sign_grant
 from klinket.wire.inventory import entry_of
 from klinket.wire.ticket import TicketRole
 
+#: Random bytes of a ticket's id.
+TICKET_ID_BYTES = 12
 #: Seconds a relay ticket lives; renewed with every configuration.
 TICKET_SECONDS = 3600.0
 #: Per service account, all keys together, at each connector.
@@ -144,6 +147,7 @@ def _tickets(
                 connectors=connectors[: ticket.MAX_CONNECTORS],
                 now=now,
                 lifetime=TICKET_SECONDS,
+                id=secrets.token_urlsafe(TICKET_ID_BYTES),
             ),
             expires_at_ms=round((now + TICKET_SECONDS) * 1000),
         )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
-import resource
 import select
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from klinket.net import sockets
+from klinket.net.descriptors import raise_limit
 from klinket.net.sockets import HostPort
 from klinket.net.splice import KernelPipes, Pair
 from klinket.net.tasks import TaskSet
@@ -47,10 +47,17 @@ class RelayServer:
         self._pipes = KernelPipes()
         self._waiting: dict[int, socket.socket] = {}
         self._pairs: set[Pair] = set()
-        self._hellos: Counter[str] = Counter()
+        #: By source, the oldest first: connections whose hello is not complete.
+        self._hellos: dict[str, dict[socket.socket, asyncio.Task[None]]] = {}
+        self._hellos_in_all = 0
         self._listener: socket.socket | None = None
-        # A pair takes two sockets, and up to two kernel pipes while bytes are in flight.
-        self._max_connections = max(16, (_descriptor_limit() - limits.spare_descriptors) * 2 // 3)
+        descriptors = raise_limit() - limits.spare_descriptors
+        # Hellos have files of their own: silent connections take none from pairs, and pairs none from who comes.
+        self._max_hellos = max(4, min(limits.max_hellos, descriptors // 4))
+        # A pair takes two sockets, and up to two kernel pipes (two ends each) while bytes are in flight.
+        self._max_connections = max(16, (descriptors - self._max_hellos) // 3)
+        # What is left of them is for connections that wait.
+        core.pairs.capacity = min(limits.max_pairs, self._max_connections * 3 // 8)
 
     @property
     def pairs(self) -> int:
@@ -90,17 +97,35 @@ class RelayServer:
             except OSError as error:
                 logger.error("relay cannot accept: %s; raise the limit of open files", error.strerror)
                 return
-            source = str(where[0])
-            in_use = len(self._waiting) + 2 * len(self._pairs) + self._hellos.total()
-            if (
-                in_use >= self._max_connections
-                or self._hellos.total() >= self._limits.max_hellos
-                or self._hellos[source] >= self._limits.max_hellos_per_address
-            ):
+            source = source_of(str(where[0]))
+            if len(self._waiting) + 2 * len(self._pairs) >= self._max_connections:
                 _answer_and_close(sock, RelayAnswer.LIMIT)
                 continue
-            self._hellos[source] += 1
-            self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
+            self._make_room(source)
+            task = self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
+            self._hellos.setdefault(source, {})[sock] = task
+            self._hellos_in_all += 1
+
+    def _make_room(self, source: str) -> None:
+        """Have the oldest silent connection of a source with too many give way, or that of the biggest source."""
+        if len(self._hellos.get(source, ())) >= self._limits.max_hellos_per_address:
+            biggest = source
+        elif self._hellos_in_all >= self._max_hellos:
+            biggest = max(self._hellos, key=lambda one: len(self._hellos[one]))
+        else:
+            return
+        oldest, task = next(iter(self._hellos[biggest].items()))
+        self._no_hello(oldest, biggest)
+        task.cancel()
+        _answer(oldest, RelayAnswer.LIMIT)
+
+    def _no_hello(self, sock: socket.socket, source: str) -> None:
+        """Count a connection no more among those whose hello is not complete."""
+        found = self._hellos.get(source)
+        if found is not None and found.pop(sock, None) is not None:
+            self._hellos_in_all -= 1
+            if not found:
+                del self._hellos[source]
 
     async def _begin(self, sock: socket.socket, source: str) -> None:
         """Read a connection's first message within its time; hand it on, or close it."""
@@ -122,9 +147,7 @@ class RelayServer:
             # Includes ProtocolError and InvalidToken: that connection ends, nothing else.
             logger.info("relay: a connection from %s was refused: %s", source, error)
         finally:
-            self._hellos[source] -= 1
-            if not self._hellos[source]:
-                del self._hellos[source]
+            self._no_hello(sock, source)
             if not kept:
                 sock.close()
 
@@ -151,21 +174,27 @@ class RelayServer:
     def _perform(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
             if isinstance(output, Paired):
-                self._join(self._waiting.pop(output.client), self._waiting.pop(output.connector))
+                self._join(self._waiting.pop(output.client), self._waiting.pop(output.connector), output.holder)
             else:
                 sock = self._waiting.pop(output.peer, None)
                 if sock is not None:
                     _answer_and_close(sock, output.answer)
 
-    def _join(self, client: socket.socket, connector: socket.socket) -> None:
+    def _join(self, client: socket.socket, connector: socket.socket, holder: str) -> None:
         try:
             connector.send(bytes((RelayAnswer.PAIRED,)))
             client.send(bytes((RelayAnswer.PAIRED,)))
         except OSError:
             sockets.reset(client)
             sockets.reset(connector)
+            self._core.pair_ended(holder)
             return
-        pair = Pair(client, connector, self._pipes, self._pairs.discard)
+
+        def ended(pair: Pair) -> None:
+            self._pairs.discard(pair)
+            self._core.pair_ended(holder)
+
+        pair = Pair(client, connector, self._pipes, ended)
         self._pairs.add(pair)
         pair.start()
 
@@ -185,18 +214,27 @@ class RelayServer:
                 pair.reset()
 
 
-def _answer_and_close(sock: socket.socket, answer: RelayAnswer) -> None:
+def source_of(address: str) -> str:
+    """Return what connections are counted by: an IPv4 address, or the /64 of an IPv6 one, of which one host has them all."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, 64), strict=False))
+
+
+def _answer(sock: socket.socket, answer: RelayAnswer) -> None:
     try:
         sock.setblocking(False)
         sock.send(bytes((answer,)))
     except OSError:
         pass
+
+
+def _answer_and_close(sock: socket.socket, answer: RelayAnswer) -> None:
+    _answer(sock, answer)
     sock.close()
-
-
-def _descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; returns it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if hard > 0 else 1 << 20

@@ -100,7 +100,15 @@ KINDS = [
     Kind(
         "ticket",
         lambda: ticket.sign_ticket(
-            KEY, network="acme", role=ticket.TicketRole.CLIENT, holder="s1", relay=4, connectors=[1, 2], now=NOW, lifetime=3600
+            KEY,
+            network="acme",
+            role=ticket.TicketRole.CLIENT,
+            holder="s1",
+            relay=4,
+            connectors=[1, 2],
+            now=NOW,
+            lifetime=3600,
+            id="t",
         ),
         lambda token, now: ticket.verify_ticket(token, KEYS, network="acme", relay=4, now=now),
     ),
