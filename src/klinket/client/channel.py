@@ -22,6 +22,10 @@ from klinket.wire.version import PRODUCT_VERSION
 logger = logging.getLogger(__name__)
 
 
+#: Seconds between configurations asked for, at the least.
+RENEW_SECONDS = 1.0
+
+
 class ClientChannel:
     """One attachment after another."""
 
@@ -40,6 +44,11 @@ class ClientChannel:
         self._renewed = renewed
         self._sequence = 0
         self._connection: ClientConnection | None = None
+        self._tickets_used_up = asyncio.Event()
+
+    def tickets_used_up(self) -> None:
+        """Ask for a configuration with fresh tickets soon: a relay takes each once, and an answer of its may be lost."""
+        self._tickets_used_up.set()
 
     async def attach(self, session: Session) -> None:
         """Attach and stay until the channel ends; raises ControllerUnreachable, or why the session is over."""
@@ -103,7 +112,13 @@ class ClientChannel:
             await channel.send(connection, control.encode(beat))
 
     async def _ask_again(self, connection: ClientConnection, at_ms: int) -> None:
-        await asyncio.sleep(max(0.5, at_ms / 1000 - self._clock.now()))
+        await asyncio.sleep(RENEW_SECONDS)
+        try:
+            async with asyncio.timeout(max(0.0, at_ms / 1000 - self._clock.now())):
+                await self._tickets_used_up.wait()
+        except TimeoutError:
+            pass
+        self._tickets_used_up.clear()
         await channel.send(connection, control.encode(control.Renew()))
 
     async def _renew_certificate(self, connection: ClientConnection, session: Session) -> None:

@@ -19,7 +19,7 @@ from klinket.connector.pipes import ProvenPipes
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
-from klinket.domain.identifiers import RemoteNetworkId
+from klinket.domain.identifiers import ConnectorId, RemoteNetworkId
 from klinket.net import descriptors
 from klinket.net.backoff import Backoff
 from klinket.net.channel import controller_context
@@ -28,6 +28,8 @@ from klinket.net.link import LinkTerminator
 from klinket.net.tasks import TaskSet
 from klinket.wire import control
 from klinket.wire.cut_token import verify_cut
+from klinket.wire.identity import ConnectorIdentity
+from klinket.wire.receipt_token import sign_receipt
 from klinket.wire.signing import KeySet
 
 logger = logging.getLogger(__name__)
@@ -195,11 +197,14 @@ class Connector:
         self._head = max(self._head, cut.stamp)
         if told:
             logger.info("cut %d (%s): %d flows ended", cut.id, cut.scope, len(told))
+        stopped_at, took = self._clock.now(), time.monotonic() - received_at
+        identity = ConnectorIdentity(self._configuration.network, ConnectorId(self._configuration.connector))
         return control.CutReceipt(
             id=cut.id,
-            stopped_at_ms=round(self._clock.now() * 1000),
-            took_ms=round((time.monotonic() - received_at) * 1000, 3),
+            stopped_at_ms=round(stopped_at * 1000),
+            took_ms=round(took * 1000, 3),
             flows=told,
+            token=sign_receipt(self._key, identity, cut, told, stopped_at=stopped_at, took=took),
         )
 
     def _keep(self, stamp: tuple[int, int]) -> None:

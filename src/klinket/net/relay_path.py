@@ -50,12 +50,15 @@ class _Held:
 
 
 class RelayPath:
-    """One peer's way through one relay. `ticket`: gives the newest ticket for it."""
+    """One peer's way through one relay. `ticket`: gives the newest for it; `used_up`: that was refused, a new one is needed."""
 
-    def __init__(self, relay: RelayEntry, role: RelayRole, ticket: Callable[[], str]) -> None:
+    def __init__(
+        self, relay: RelayEntry, role: RelayRole, ticket: Callable[[], str], used_up: Callable[[], None] = lambda: None
+    ) -> None:
         self.relay = relay
         self._role = role
         self._ticket = ticket
+        self._used_up = used_up
         self._address = HostPort.parse(relay.address)
         self._held: _Held | None = None
         self._admitting = asyncio.Lock()
@@ -131,6 +134,8 @@ class RelayPath:
                     raise RelayUnavailable(f"relay {self.relay.address} is not the one the controller named")
                 await stream.write(encode_ticket(self._ticket()))
                 first = await stream.read_exactly(1)
+                if first[0] == RelayAnswer.TICKET_REFUSED:
+                    self._used_up()
                 if first[0] != RelayAnswer.PAIRED:
                     known = first[0] in set(RelayAnswer)
                     raise RelayError(RelayAnswer(first[0]) if known else RelayAnswer.NOT_ALLOWED)

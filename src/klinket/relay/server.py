@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import select
 import socket
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterable
 from klinket.net import sockets
 from klinket.net.descriptors import raise_limit
 from klinket.net.sockets import HostPort
+from klinket.net.sources import source_of
 from klinket.net.splice import KernelPipes, Pair
 from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream
@@ -212,19 +212,6 @@ class RelayServer:
             oldest = asyncio.get_running_loop().time() - self._limits.pair_idle_seconds
             for pair in [pair for pair in self._pairs if pair.moved_at < oldest]:
                 pair.reset()
-
-
-def source_of(address: str) -> str:
-    """Return what connections are counted by: an IPv4 address, or the /64 of an IPv6 one, of which one host has them all."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.IPv6Network((found, 64), strict=False))
 
 
 def _answer(sock: socket.socket, answer: RelayAnswer) -> None:
