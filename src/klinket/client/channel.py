@@ -11,7 +11,7 @@ from collections.abc import Callable
 from websockets.asyncio.client import ClientConnection
 
 from klinket.client.login import Session, refusal
-from klinket.domain.errors import ControllerUnreachable, KlinketError, ProtocolError, Throttled
+from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, KlinketError, ProtocolError, SessionOver
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
@@ -20,10 +20,6 @@ from klinket.wire import access_token, control
 from klinket.wire.version import PRODUCT_VERSION
 
 logger = logging.getLogger(__name__)
-
-
-#: Seconds between configurations asked for, at the least.
-RENEW_SECONDS = 1.0
 
 
 class ClientChannel:
@@ -47,7 +43,7 @@ class ClientChannel:
         self._tickets_used_up = asyncio.Event()
 
     def tickets_used_up(self) -> None:
-        """Ask for a configuration with fresh tickets soon: a relay takes each once, and an answer of its may be lost."""
+        """Ask for a configuration with fresh tickets soon: a relay takes each once, and its answer may be lost."""
         self._tickets_used_up.set()
 
     async def attach(self, session: Session) -> None:
@@ -93,16 +89,22 @@ class ClientChannel:
             case control.CertificateRenewed():
                 self._renewed(message)
             case control.SessionEnded():
-                raise refusal(message.code, message.message, message.hint)
+                error = refusal(message.code, message.message, message.hint)
+                # Whatever the word: this session is over. Logging in again tells whether the key still works.
+                raise error if isinstance(error, AuthenticationFailed) else SessionOver(message.message)
             case control.Refused():
                 raise self._refused(message)
             case _:
                 raise ProtocolError(f"unexpected {type(message).__name__}")
 
     def _refused(self, message: control.Refused) -> KlinketError:
-        if message.code in (ControllerUnreachable.code, Throttled.code, "invalid-token", "protocol-error"):
-            return ControllerUnreachable(f"the controller refused the channel: {message.message}")
-        return refusal(message.code, message.message, message.hint, message.retry_after)
+        error = refusal(message.code, message.message, message.hint, message.retry_after)
+        if isinstance(error, AuthenticationFailed):
+            return error
+        # Throttled, an old access token, an overloaded controller: attaching again, with what is fresh then, is the answer.
+        return ControllerUnreachable(
+            f"the controller refused the channel: {message.message}", hint=message.hint, retry_after=message.retry_after
+        )
 
     async def _beat(self, connection: ClientConnection) -> None:
         while True:
@@ -112,13 +114,7 @@ class ClientChannel:
             await channel.send(connection, control.encode(beat))
 
     async def _ask_again(self, connection: ClientConnection, at_ms: int) -> None:
-        await asyncio.sleep(RENEW_SECONDS)
-        try:
-            async with asyncio.timeout(max(0.0, at_ms / 1000 - self._clock.now())):
-                await self._tickets_used_up.wait()
-        except TimeoutError:
-            pass
-        self._tickets_used_up.clear()
+        await channel.until_due(at_ms / 1000 - self._clock.now(), self._tickets_used_up)
         await channel.send(connection, control.encode(control.Renew()))
 
     async def _renew_certificate(self, connection: ClientConnection, session: Session) -> None:
@@ -128,10 +124,12 @@ class ClientChannel:
             request = control.RenewCertificate(request=certificate_request(session.key))
             await channel.send(connection, control.encode(request))
 
-    async def end_session(self) -> None:
-        """Tell the controller that the session is over, if the channel is up."""
-        if self._connection is not None:
-            try:
-                await channel.send(self._connection, control.encode(control.EndSession()))
-            except ControllerUnreachable:
-                pass
+    async def end_session(self) -> bool:
+        """Tell the controller that the session is over, if the channel is up; returns whether it could be told."""
+        if self._connection is None:
+            return False
+        try:
+            await channel.send(self._connection, control.encode(control.EndSession()))
+        except ControllerUnreachable:
+            return False
+        return True

@@ -18,6 +18,8 @@ from klinket.wire.key_file import KeyFile
 from klinket.wire.version import PRODUCT_VERSION
 
 LOGOUT_PATH = "/api/v4/headless/logout"
+#: Seconds for each step of ending a session without a channel: nobody waits long for what ends by itself, too.
+LOGOUT_SECONDS = 3.0
 _REFUSALS: dict[str, type[AuthenticationFailed]] = {
     kind.code: kind
     for kind in (
@@ -46,13 +48,20 @@ class Session:
 
 
 def refusal(code: str, message: str, hint: str = "", retry_after: float | None = None) -> KlinketError:
-    """Return the error that a code word of the controller stands for."""
+    """Return the error that a code word of the controller stands for.
+
+    A code word that says nothing about the key or the session (the controller is overloaded, is being stopped, failed inside, or
+    is newer than this client) is ControllerUnreachable: waiting may help, and no access is given up for it.
+    """
     if code == Throttled.code:
         return Throttled(message, hint=hint, retry_after=retry_after)
     kind = _REFUSALS.get(code)
     if kind is None:
-        # The key proved nothing there: what exactly was wrong is the controller's to know.
-        return errors.ServiceKeyInvalid(message or f"the controller refused ({code})", hint=hint or None)
+        return ControllerUnreachable(
+            message or f"the controller cannot serve this now ({code})",
+            hint=hint or "look at the controller's log",
+            retry_after=retry_after,
+        )
     return kind(message, hint=hint or None)
 
 
@@ -93,7 +102,7 @@ async def log_in(key_file: KeyFile, context: ssl.SSLContext) -> Session:
 async def log_out(key_file: KeyFile, session: Session, context: ssl.SSLContext) -> None:
     """End a session whose channel is gone; raises ControllerUnreachable."""
     body = {"assertion": _assertion(key_file, session.key, assertion.END_TYP)}
-    await post(f"https://{key_file.network}", LOGOUT_PATH, body, context)
+    await post(f"https://{key_file.network}", LOGOUT_PATH, body, context, LOGOUT_SECONDS)
 
 
 def _assertion(key_file: KeyFile, session_key: signing.PrivateKey, typ: str) -> str:
@@ -115,5 +124,8 @@ def _told(answer: Answer, key_file: KeyFile) -> KlinketError:
             f"{key_file.network} answered {answer.status}, and not as a klinket controller does",
             hint="check the key file's `network` field",
         )
+    if answer.status == 401 and code not in _REFUSALS:
+        # The key proved nothing there: what exactly was wrong is the controller's to know.
+        return errors.ServiceKeyInvalid(message or f"the controller refused ({code})", hint=hint or None)
     wait = answer.body.get("retry_after")
     return refusal(code, message, hint, float(wait) if isinstance(wait, int | float) else None)

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from klinket.domain.errors import InvalidInput
+from klinket.net.channel import controller_context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +42,14 @@ def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path
             "no connector tokens",
             hint="give --tokens-file, or set KLINKET_ACCESS_TOKEN and KLINKET_REFRESH_TOKEN",
         )
+    authority = _authority(ca) if ca is not None else _text(document, "controller_ca") or None
+    controller_context(authority)  # refuses what is no certificate here and now, not at the first connection
     return ConnectorConfig(
         controller=_https(where),
         access_token=access,
         refresh_token=refresh,
         state=state,
-        controller_ca=_authority(ca) if ca is not None else _text(document, "controller_ca") or None,
+        controller_ca=authority,
         labels={
             name.removeprefix("TWINGATE_LABEL_").title(): value
             for name, value in os.environ.items()

@@ -232,6 +232,17 @@ class ConnectorCore:
                 self.drop_link(handle)
         return ended
 
+    def end_all(self) -> list[EndedFlow]:
+        """Forget all links and grants: nobody may reach anything here. Returns the flows that were live, out of the table."""
+        for handle in list(self._links):
+            self.drop_link(handle)
+        self._grants.clear()
+        text = "the connector was deleted, or has new tokens"
+        ended = [EndedFlow(flow, FlowFailure.CUT, text) for flow in self._flows.values()]
+        for one in ended:
+            self.close(one.flow)
+        return ended
+
     def deadline_reached(self, now: float) -> list[EndedFlow]:
         """Return the flows whose grant has ended, out of the table already; forgets what is over."""
         over = {session for session, grant in self._grants.items() if grant.claims.expires_at + LEEWAY_SECONDS <= now}

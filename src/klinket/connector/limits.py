@@ -29,6 +29,8 @@ MAX_UNPROVEN = 512
 SPARE_DESCRIPTORS = 128
 #: Events in one batch, batches on disk, and seconds between batches.
 BATCH_EVENTS = 200
+#: Events that may wait for the disk; further ones are lost, aloud.
+MAX_COLLECTED_EVENTS = 20_000
 MAX_SPOOLED_BATCHES = 2_000
 BATCH_SECONDS = 1.0
 #: Names looked up at a time, for all and per account; names of an account that wait for that.

@@ -17,6 +17,8 @@ from klinket.domain.resource import Resource
 
 #: (epoch, revision) of the snapshot a grant was made from.
 Stamp = tuple[int, int]
+#: (epoch, revision, id): which cut it is. The id alone does not say: a controller restored from a backup gives ids once more.
+CutKey = tuple[int, int, CutId]
 
 
 class ScopeKind(Enum):
@@ -112,13 +114,16 @@ class Cut:
         """Return the floor this cut sets."""
         return (self.epoch, self.revision)
 
+    @property
+    def key(self) -> CutKey:
+        """Return what tells this cut from all others."""
+        return (self.epoch, self.revision, self.id)
+
     def strikes(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> bool:
         """Return whether an entry of a grant of that stamp is struck, or (with `narrowed`) limited, by this cut."""
         return granted_at < self.stamp and self.scope.covers(principal, resource)
 
 
-#: What one cut is told apart by: ids alone come again after a backup was restored.
-_Number = tuple[int, int, CutId]
 #: The kind of a scope with what it names.
 _Key = tuple[str, object, object]
 
@@ -145,17 +150,16 @@ class Floors:
     """The cuts in force at an edge, found by scope: a decision costs the same with one cut as with ten thousand."""
 
     def __init__(self, cuts: Iterable[Cut] = ()) -> None:
-        self._cuts: dict[_Number, Cut] = {}
+        self._cuts: dict[CutKey, Cut] = {}
         self._found: dict[_Key, list[Cut]] = {}
         for cut in cuts:
             self.add(cut)
 
     def add(self, cut: Cut) -> bool:
         """Keep a cut; returns whether it was new."""
-        number = (cut.epoch, cut.revision, cut.id)
-        if number in self._cuts:
+        if cut.key in self._cuts:
             return False
-        self._cuts[number] = cut
+        self._cuts[cut.key] = cut
         self._found.setdefault(_key(cut.scope), []).append(cut)
         return True
 
@@ -172,8 +176,8 @@ class Floors:
 
     def forget(self, issued_before: float) -> None:
         """Drop cuts issued before a time from which on no older grant can be alive."""
-        for number, cut in [(number, cut) for number, cut in self._cuts.items() if cut.issued_at < issued_before]:
-            del self._cuts[number]
+        for cut in [cut for cut in self._cuts.values() if cut.issued_at < issued_before]:
+            del self._cuts[cut.key]
             left = self._found[_key(cut.scope)]
             left.remove(cut)
             if not left:

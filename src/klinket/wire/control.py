@@ -277,7 +277,8 @@ class FlowEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowEvents(Message, frozen=True, kw_only=True, tag="flow-events"):
-    """Connector to controller, kept on its disk until answered. `batch` grows by one per batch of this connector."""
+    """Connector to controller, kept on its disk until answered. `batch` grows from batch to batch of this
+    connector, by no fixed step, and is never given twice."""
 
     batch: int
     events: list[FlowEvent]

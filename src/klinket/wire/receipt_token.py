@@ -23,8 +23,8 @@ from klinket.wire.identity import ConnectorIdentity
 
 TYP = "klinket-receipt+jwt"
 AUDIENCE = "controller"
-#: Seconds for which a receipt is taken: a connector answers again whenever it attaches.
-LIFETIME_SECONDS = 3600
+#: Seconds for which a receipt is taken: an answer that got lost is given again when the connector attaches.
+LIFETIME_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)

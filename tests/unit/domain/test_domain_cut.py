@@ -76,6 +76,15 @@ def test_a_cut_is_kept_once() -> None:
     assert {one.id for one in floors} == {1, 2}
 
 
+def test_an_id_given_once_more_after_a_restore_is_another_cut() -> None:
+    # The database went back to revision 4 and gave number 7 again: both cuts are in force.
+    floors = Floors([cut(7, CutScope.of_key(KEY), (1, 9))])
+    assert floors.add(cut(7, CutScope.of_account(OTHER_ACCOUNT), (1, 5)))
+    assert floors.add(cut(7, CutScope.of_account(ACCOUNT), (2, 9)))
+    assert len(floors) == 3
+    assert [one.stamp for one in floors.striking(PRINCIPAL, RESOURCE, (1, 1))] == [(2, 9), (1, 9)]
+
+
 def test_the_newest_cut_comes_first() -> None:
     floors = Floors([cut(1, CutScope.of_key(KEY), (1, 5)), cut(2, CutScope.of_account(ACCOUNT), (2, 1))])
     floors.add(cut(3, CutScope.of_session(SESSION), (1, 8)))

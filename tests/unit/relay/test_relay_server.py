@@ -68,9 +68,8 @@ class Running:
     ) -> RelayPath:
         relay_role = RelayRole.CLIENT if role is TicketRole.CLIENT else RelayRole.CONNECTOR
         who = holder if role is TicketRole.CLIENT else f"connector:{connectors[0]}"
-        # The path looks at the wall clock for the end of an admission.
         signed = ticket(role, connectors, holder=who, now=time.time(), lifetime=3600)
-        return RelayPath(self.entry, relay_role, lambda: signed)
+        return RelayPath(self.entry, relay_role, lambda: signed, time.time)
 
     async def raw(self, source: str = "") -> socket.socket:
         if source:
@@ -175,7 +174,7 @@ async def test_another_certificate_than_the_pinned_one_gets_no_ticket(relay: Run
         return ticket()
 
     with pytest.raises(RelayUnavailable, match="not the one"):
-        await RelayPath(entry, RelayRole.CLIENT, give).connect(7)
+        await RelayPath(entry, RelayRole.CLIENT, give, time.time).connect(7)
     assert not asked
 
 
@@ -184,7 +183,7 @@ async def test_another_certificate_than_the_pinned_one_gets_no_ticket(relay: Run
 )
 async def test_a_ticket_that_is_not_valid_is_refused_aloud(relay: Running, signed: Callable[[], str]) -> None:
     with pytest.raises(RelayError) as caught:
-        await RelayPath(relay.entry, RelayRole.CLIENT, signed).connect(7)
+        await RelayPath(relay.entry, RelayRole.CLIENT, signed, time.time).connect(7)
     assert caught.value.answer is RelayAnswer.TICKET_REFUSED
 
 
@@ -346,7 +345,7 @@ async def test_one_session_does_not_take_all_pairs(start_relay: StartRelay) -> N
 
 async def test_a_ticket_is_taken_once(relay: Running) -> None:
     signed, told = [ticket(now=time.time(), lifetime=3600)], []
-    path = RelayPath(relay.entry, RelayRole.CLIENT, lambda: signed[-1], lambda: told.append("a new one is needed"))
+    path = RelayPath(relay.entry, RelayRole.CLIENT, lambda: signed[-1], time.time, lambda: told.append("a new one is needed"))
     await path._admitted()
     path.forget_admission()
     with pytest.raises(RelayError) as caught:
