@@ -29,6 +29,7 @@ from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.wire import access_token, control, signing
 from klinket.wire.access_token import AccessClaims
 from klinket.wire.identity import ClientIdentity, ConnectorIdentity
+from klinket.wire.receipt_token import digest, verify_receipt
 
 logger = logging.getLogger(__name__)
 
@@ -197,18 +198,7 @@ class Channels:
             case control.Heartbeat():
                 await self._heartbeat(peer, message, address)
             case control.CutReceipt():
-                flows = [msgspec.to_builtins(flow) for flow in message.flows]
-                await self._write_patiently(
-                    lambda tx: cuts.answer(
-                        tx,
-                        message.id,
-                        peer.connector,
-                        stopped_at_ms=message.stopped_at_ms,
-                        took_ms=message.took_ms,
-                        flows=flows,
-                    )
-                )
-                peer.answered(message.id)
+                await self._receipt(peer, message)
             case control.FlowEvents():
                 await self._write_patiently(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events))
                 peer.outbox.put(control.FlowEventsStored(batch=message.batch))
@@ -240,6 +230,31 @@ class Channels:
                 if loop.time() > until:
                     raise
                 await asyncio.sleep(STORE_AGAIN_SECONDS)
+
+    async def _receipt(self, peer: ConnectorPeer, message: control.CutReceipt) -> None:
+        """Store a receipt; one that its connector has not signed is as good as none, and stays pending."""
+        identity = ConnectorIdentity(self._trust.network, ConnectorId(peer.connector))
+        flows = [msgspec.to_builtins(flow) for flow in message.flows]
+        try:
+            said = verify_receipt(message.token, identity, jkt=peer.jkt, now=self._clock())
+            if (said.cut, said.stopped_at_ms, said.flows_sha256) != (message.id, message.stopped_at_ms, digest(flows)):
+                raise InvalidToken("the receipt says something else than its signature")
+        except InvalidToken as error:
+            logger.error("receipt of cut %d of connector %d: %s", message.id, peer.connector, error.message)
+            return
+        await self._write_patiently(
+            lambda tx: cuts.answer(
+                tx,
+                message.id,
+                peer.connector,
+                stopped_at_ms=message.stopped_at_ms,
+                took_ms=said.took_us / 1000,
+                flows=flows,
+                token=message.token,
+                stamp=(said.epoch, said.revision),
+            )
+        )
+        peer.answered(message.id)
 
     async def _heartbeat(self, peer: ConnectorPeer, message: control.Heartbeat, address: str) -> None:
         self._answer_heartbeat(peer.outbox, message)
