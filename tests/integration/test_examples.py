@@ -55,3 +55,20 @@ def test_the_curl_example_makes_everything_and_ends_the_key(deployment: Deployme
     refused = run_curl(deployment, key_file, KLINKET_API_TOKEN="kl_api_wrong")
     assert refused.returncode != 0
     assert "authentication-failed" in refused.stderr
+
+
+@pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
+def test_the_terraform_example_is_written_as_terraform_would() -> None:
+    environment = {**clean_environment(), "CHECKPOINT_DISABLE": "1"}
+    done = subprocess.run(
+        ["terraform", "fmt", "-check", "-diff", EXAMPLES / "terraform"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_pulumi_example_is_python() -> None:
+    compile((EXAMPLES / "pulumi" / "__main__.py").read_text(), "__main__.py", "exec")
