@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,8 +58,8 @@ def check(holds: bool, text: str) -> None:
         raise SystemExit(f"the demo failed: {text}")
 
 
-def play(deployment: Deployment, story: Story) -> None:
-    """Play every step; raises SystemExit when one does not show what it should."""
+def play(deployment: Deployment, story: Story) -> str:
+    """Play every step and return the private service's URL; raises SystemExit when one does not show what it should."""
     python = sys.executable
 
     story.step("Start the controller with its relay, and a service that is private")
@@ -100,10 +103,13 @@ def play(deployment: Deployment, story: Story) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
     )  # fmt: skip
     assert reader.stdout is not None
-    for _ in range(3):
-        story.tell(reader.stdout.readline())
-    deployment.admin("service", "key", "revoke", "ci", "runner")
-    _, errors = reader.communicate(timeout=30)
+    try:
+        for _ in range(3):
+            story.tell(reader.stdout.readline())
+        deployment.admin("service", "key", "revoke", "ci", "runner")
+        _, errors = reader.communicate(timeout=30)
+    finally:
+        reader.kill()  # when the demo is ended here; otherwise it has ended by itself
     story.tell("revoked: the reader's connection was reset" if "reset" in errors.lower() else errors[-400:])
     check(reader.returncode != 0, "the reader went on after the key was revoked")
 
@@ -116,6 +122,34 @@ def play(deployment: Deployment, story: Story) -> None:
     done = job(deployment, key, "true")
     story.tell(f"{done.stderr}exit code {done.returncode}")
     check(done.returncode == 67, f"exit code {done.returncode} instead of 67 (service-key-revoked)")
+    return url
+
+
+def next_steps(deployment: Deployment, url: str) -> str:
+    """Return commands for another shell, as they can be pasted: a new key, a job with it, and what was cut."""
+    klinket = shlex.quote(os.path.relpath(Path(sys.executable).with_name("klinket")))
+    key = shlex.quote(str(deployment.directory / "ci-mine.json"))
+    return f"""\
+export KLINKET_URL={deployment.url} KLINKET_CA={shlex.quote(str(deployment.authority))}
+export KLINKET_API_TOKEN={deployment.api_token}
+{klinket} admin service key generate ci --name mine --out {key}
+{klinket} run --key-file {key} -- curl --silent --show-error {url}/orders
+{klinket} admin service key revoke ci mine
+{klinket} admin cut list
+"""
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does: with every part stopped and the directory gone."""
+
+    def end(number: int, _frame: object) -> None:
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # stopping takes a moment; a second one would leave parts behind
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks for that
+            signal.signal(number, end)
 
 
 def main() -> None:
@@ -124,13 +158,14 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
     keep = parser.parse_args().keep
     story = Story()
+    end_on_signals()
     with tempfile.TemporaryDirectory(prefix="klinket-demo-") as directory, Deployment(Path(directory)) as deployment:
-        play(deployment, story)
+        url = play(deployment, story)
         print(f"\nAdmin API: {deployment.url}/api/graphql/   certificate authority: {deployment.authority}")
         print(f"Done in {time.monotonic() - story.begun:.1f} s.")
         if keep:
-            print(f"export KLINKET_URL={deployment.url} KLINKET_CA={deployment.authority}")
-            print(f"export KLINKET_API_TOKEN={deployment.api_token}")
+            print("\nEverything still runs. In another shell, in this directory:\n")
+            print(next_steps(deployment, url))
             print("Running until Ctrl-C.", flush=True)
             try:
                 while True:
