@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ from klinket.net.pump import Pump
 from klinket.net.sockets import prepare, reset
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure
+
+logger = logging.getLogger(__name__)
 
 
 class ClientStream:
@@ -49,6 +52,17 @@ class ClientStream:
         self.failure = summary.failure
         if summary.failure is None:
             self._link.give_back(self._pipe)
+        else:
+            self._tell(summary.failure)
+
+    def _tell(self, failure: Failure) -> None:
+        logger.info(
+            "a flow to %r by connector %s ended early: %s: %s",
+            self.resource.name,
+            self._link.connector.name,
+            failure.failure.value,
+            failure.message,
+        )
 
     def cut(self, failure: Failure) -> None:
         """End the flow at once, with a reset on both sides."""

@@ -128,7 +128,8 @@ class Endpoints:
     async def _enrol(self, request: Request) -> Response:
         try:
             answer = await self._enrolments.enrol(await decoded(request, EnrolmentRequest), address_of(request))
-        except KlinketError:
+        except KlinketError as error:
+            logger.warning("enrolment refused: %s, from %s", error.code, address_of(request))
             self._metrics.enrolments.labels("refused").inc()
             raise
         self._metrics.enrolments.labels("accepted").inc()

@@ -17,7 +17,7 @@ from klinket.client.capture.resolv_conf import DEFAULT_RESOLVER
         ("nameserver 10.0.0.2\n", ("10.0.0.2",), ()),
         ("nameserver 10.0.0.2\nnameserver fe80::1%eth0\n", ("10.0.0.2", "fe80::1%eth0"), ()),
         ("  nameserver\t10.0.0.2 # comment\n", ("10.0.0.2",), ()),
-        ("search a.internal b.internal\noptions ndots:2\n", (DEFAULT_RESOLVER,), ("search a.internal b.internal", "options ndots:2")),
+        ("search a b\noptions ndots:2\n", (DEFAULT_RESOLVER,), ("search a b", "options ndots:2")),
         ("# nameserver 10.9.9.9\n; nameserver 10.9.9.9\nnameserver\nsortlist 10.0.0.0\n", (DEFAULT_RESOLVER,), ()),
         ("search a.internal", (DEFAULT_RESOLVER,), ("search a.internal",)),
     ],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from klinket.controller.app import api_tokens
 from klinket.controller.graphql.context import RequestContext
 from klinket.domain.errors import AuthenticationFailed, KlinketError
+
+logger = logging.getLogger(__name__)
 
 #: A use case behind a mutation: context and arguments in, the fields of the payload out.
 Change = Callable[..., dict[str, Any]]
@@ -36,6 +39,8 @@ def mutation(scope: str) -> Callable[[Change], Callable[..., dict[str, Any]]]:
                 with context.tx.savepoint():
                     return {"ok": True, "error": None, **change(context, **arguments)}
             except KlinketError as error:
+                # Quoted: the text may repeat what was given, line ends included.
+                logger.warning("admin api: %s refused: %s: %.300r", info.field_name, error.code, str(error))
                 return {"ok": False, "error": str(error)}
             finally:
                 context.siblings.clear()
