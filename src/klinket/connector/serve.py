@@ -14,6 +14,7 @@ from klinket.connector.core import ConnectorCore
 from klinket.connector.enrol import Credentials
 from klinket.connector.events import FlowEventLog
 from klinket.connector.flows import FlowServer
+from klinket.connector.limits import BATCH_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
@@ -78,6 +79,7 @@ class Connector:
         """Serve until `stop` is set; then drain."""
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
+        self._tasks.start(self._spool(), "flow events to disk")
         await self._stopped_or_failed(stop)
         logger.info("stopping: no new flows; %d live ones have %.0f s", self._core.flows, DRAIN_SECONDS)
         self._links.drain()
@@ -214,6 +216,12 @@ class Connector:
             else:
                 self._relays[id] = RelayPresence(message.connector, relay, tickets[id], self._links)
                 self._relays[id].start()
+
+    async def _spool(self) -> None:
+        """Put flow events on disk also while no channel is up that would take them: they outlive this process."""
+        while True:
+            await asyncio.sleep(BATCH_SECONDS)
+            self._events.spool()
 
     async def _tick(self) -> None:
         while True:
