@@ -148,6 +148,7 @@ class Deployment:
                 "--listen", f"{self.address}:{self.port}",
                 "--public-url", self.url,
                 "--with-relay", f"{self.address}:{self.relay_port}",
+                "--api-reads-per-minute", "0", "--api-writes-per-minute", "0",
                 *options,
             ]  # fmt: skip
             part = self.parts["controller"] = self._part("controller", command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -44,7 +45,7 @@ class Holder:
         core = ClientCore()
         core.configure(configuration)
         relay = configuration.relays[0]
-        path = RelayPath(relay, RelayRole.CLIENT, lambda: core.ticket_for(relay.id))
+        path = RelayPath(relay, RelayRole.CLIENT, lambda: core.ticket_for(relay.id), time.time)
         link = await ConnectorLink.open(self.connector, [path], initiator, configuration.network, core, PeerClock().now)
         await link.aclose()
 
@@ -123,7 +124,7 @@ async def test_a_client_does_not_take_a_connectors_place_at_the_relay(loopback: 
     mine = await hold(loopback)
     relay = mine.configuration.relays[0]
     token = next(ticket.token for ticket in mine.configuration.tickets if ticket.relay == relay.id)
-    path = RelayPath(relay, RelayRole.CONNECTOR, lambda: token)
+    path = RelayPath(relay, RelayRole.CONNECTOR, lambda: token, time.time)
     with pytest.raises(KlinketError):
         waiting = await path.register(mine.connector.id)
         await asyncio.wait_for(waiting.paired(), 10)

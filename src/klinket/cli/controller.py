@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import click
@@ -20,6 +21,15 @@ from klinket.cli import roles
 @click.option("--with-relay", metavar="HOST:PORT", help="Run a relay beside; clients and connectors dial this address.")
 @click.option("--relay-listen", metavar="HOST:PORT", help="Where it listens; default: all addresses, or the IP of --with-relay.")
 @click.option("--grant-seconds", default=300, show_default=True, help="Life of a grant: the bound while a channel is down.")
+@click.option("--event-file", type=click.Path(path_type=Path), help="Append audit and network events there as JSON lines.")
+@click.option("--event-file-bytes", default=104_857_600, show_default=True, help="Size at which the event file is rotated.")
+@click.option("--event-files-kept", default=10, show_default=True, help="Rotated event files that are kept.")
+@click.option("--events-to-stdout", is_flag=True, help="Write audit and network events to standard output as JSON lines.")
+@click.option("--allow-outbound", multiple=True, metavar="CIDR", help="A private range that webhooks and others may be in.")
+@click.option("--api-reads-per-minute", default=600, show_default=True, help="Admin API requests of a token; 0: no limit.")
+@click.option("--api-writes-per-minute", default=200, show_default=True, help="Mutations of a token; 0: no limit.")
+@click.option("--flow-days", default=30, show_default=True, help="Days for which network events are kept.")
+@click.option("--flow-events", default=200_000, show_default=True, help="Network events kept; the oldest go first.")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
     network: str,
@@ -32,6 +42,15 @@ def controller(
     with_relay: str | None,
     relay_listen: str | None,
     grant_seconds: int,
+    event_file: Path | None,
+    event_file_bytes: int,
+    event_files_kept: int,
+    events_to_stdout: bool,
+    allow_outbound: tuple[str, ...],
+    api_reads_per_minute: int,
+    api_writes_per_minute: int,
+    flow_days: int,
+    flow_events: int,
     log_level: str,
 ) -> None:
     """Run the controller: the only authority, never on the path of traffic.
@@ -58,5 +77,24 @@ def controller(
         relay=HostPort.parse(with_relay) if with_relay else None,
         relay_listen=HostPort.parse(relay_listen) if relay_listen else None,
         grant_seconds=grant_seconds,
+        event_file=event_file,
+        event_file_bytes=event_file_bytes,
+        event_files_kept=event_files_kept,
+        events_to_stdout=events_to_stdout,
+        allowed_outbound=tuple(_network(text) for text in allow_outbound),
+        api_reads_per_minute=api_reads_per_minute,
+        api_writes_per_minute=api_writes_per_minute,
+        flow_days=flow_days,
+        flow_events=flow_events,
     )
-    roles.run_until_stopped(lambda stop: run(config, click.echo, stop))
+    # What a log shipper reads must never hold the first token.
+    roles.run_until_stopped(lambda stop: run(config, lambda text: click.echo(text, err=events_to_stdout), stop))
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    from klinket.domain.errors import InvalidInput
+
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise InvalidInput("allow-outbound", f"{error}", hint="for example --allow-outbound 10.20.0.0/16") from error

@@ -35,7 +35,10 @@ EXIT_CODES: dict[str, int] = {
     "grant-expired": 86,
     "cut": 87,
     "address-forbidden": 88,
+    "key-not-ended": 89,
+    "audit-altered": 92,
     "authentication-failed": 65,
+    "forbidden": 65,
     "invalid-input": USAGE,
 }
 

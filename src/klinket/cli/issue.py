@@ -54,6 +54,29 @@ def api_token(name: str, state: Path) -> None:
     _issue(state, lambda tx: api_tokens.create(tx, SYSTEM, name=name, scopes=api_tokens.ALL_SCOPES, entropy=entropy)[1])
 
 
+@issue.command("accept-head")
+@_STATE
+def accept_head(state: Path) -> None:
+    """Say that a restored backup is the network's state from now on; until then the controller grants nothing.
+
+    Run it after every restore. What was revoked, disabled or deleted after the backup has come back: look at that first.
+
+    \b
+    example: klinket issue accept-head --state /var/lib/klinket
+    """
+    from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
+
+    def accept(tx: Transaction) -> str:
+        before = tx.head()
+        epoch, revision = tx.begin_epoch()
+        target = {"version": "1", "type": "controller", "id": "1", "name": "head"}
+        detail = {"before": list(before), "head": [epoch, revision]}
+        tx.record(AuditEvent(AuditAction.EDIT, SYSTEM, (target,), detail))
+        return f"accepted: epoch {epoch}, revision {revision}; connectors and clients follow within 10 s"
+
+    _issue(state, accept)
+
+
 @issue.command("relay-token")
 @click.argument("name")
 @_STATE

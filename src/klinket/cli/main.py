@@ -20,6 +20,8 @@ class LazyCommands(click.Group):
         "relay": "join clients with connectors",
         "controller": "decide who may reach what",
         "issue": "make API and relay tokens on the controller's machine",
+        "revoke": "end a service key with the key itself",
+        "scan": "find service keys and tokens that lie where they should not",
         "admin": "manage networks, connectors, resources, services, keys",
     }
 

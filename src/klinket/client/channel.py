@@ -11,7 +11,7 @@ from collections.abc import Callable
 from websockets.asyncio.client import ClientConnection
 
 from klinket.client.login import Session, refusal
-from klinket.domain.errors import ControllerUnreachable, KlinketError, ProtocolError, Throttled
+from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, KlinketError, ProtocolError, SessionOver
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
@@ -84,16 +84,22 @@ class ClientChannel:
             case control.CertificateRenewed():
                 self._renewed(message)
             case control.SessionEnded():
-                raise refusal(message.code, message.message, message.hint)
+                error = refusal(message.code, message.message, message.hint)
+                # Whatever the word: this session is over. Logging in again tells whether the key still works.
+                raise error if isinstance(error, AuthenticationFailed) else SessionOver(message.message)
             case control.Refused():
                 raise self._refused(message)
             case _:
                 raise ProtocolError(f"unexpected {type(message).__name__}")
 
     def _refused(self, message: control.Refused) -> KlinketError:
-        if message.code in (ControllerUnreachable.code, Throttled.code, "invalid-token", "protocol-error"):
-            return ControllerUnreachable(f"the controller refused the channel: {message.message}")
-        return refusal(message.code, message.message, message.hint, message.retry_after)
+        error = refusal(message.code, message.message, message.hint, message.retry_after)
+        if isinstance(error, AuthenticationFailed):
+            return error
+        # Throttled, an old access token, an overloaded controller: attaching again, with what is fresh then, is the answer.
+        return ControllerUnreachable(
+            f"the controller refused the channel: {message.message}", hint=message.hint, retry_after=message.retry_after
+        )
 
     async def _beat(self, connection: ClientConnection) -> None:
         while True:
@@ -113,10 +119,12 @@ class ClientChannel:
             request = control.RenewCertificate(request=certificate_request(session.key))
             await channel.send(connection, control.encode(request))
 
-    async def end_session(self) -> None:
-        """Tell the controller that the session is over, if the channel is up."""
-        if self._connection is not None:
-            try:
-                await channel.send(self._connection, control.encode(control.EndSession()))
-            except ControllerUnreachable:
-                pass
+    async def end_session(self) -> bool:
+        """Tell the controller that the session is over, if the channel is up; returns whether it could be told."""
+        if self._connection is None:
+            return False
+        try:
+            await channel.send(self._connection, control.encode(control.EndSession()))
+        except ControllerUnreachable:
+            return False
+        return True

@@ -11,7 +11,7 @@ from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
 from klinket.client.link import ConnectorLink, LinkLost
-from klinket.client.login import Session, log_in
+from klinket.client.login import Session, log_in, log_out
 from klinket.domain.address import canonical_host
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -30,7 +30,7 @@ from klinket.net.clock import PeerClock, entropy
 from klinket.net.link import LinkInitiator
 from klinket.net.pipe import SealedPipe
 from klinket.net.relay_path import RelayPath
-from klinket.net.tasks import TaskSet
+from klinket.net.tasks import TaskSet, first_of
 from klinket.wire import control
 from klinket.wire.key_file import KeyFile
 from klinket.wire.pipe import FrameType
@@ -72,17 +72,17 @@ class Client:
     async def start(self) -> None:
         """Log in and attach; returns with the first configuration. Raises AuthenticationFailed, ControllerUnreachable."""
         await self._log_in()
-        self._tasks.start(self._stay_attached(), "channel")
-        waits = [asyncio.ensure_future(self._configured.wait()), asyncio.ensure_future(self.ended.wait())]
+        attached = self._tasks.start(self._stay_attached(), "channel")
         try:
-            await asyncio.wait(waits, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if self._ended is not None:
-            raise self._ended
-        if not self._configured.is_set():
-            raise ControllerUnreachable(f"no configuration from {self._key_file.network} within {START_SECONDS:.0f} s")
+            await first_of(self._configured, self.ended, timeout=START_SECONDS)
+            if self._ended is not None:
+                raise self._ended
+            if not self._configured.is_set():
+                raise ControllerUnreachable(f"no configuration from {self._key_file.network} within {START_SECONDS:.0f} s")
+        except BaseException:
+            attached.cancel()  # whoever tries again starts anew: two of them would replace each other's channel for ever
+            await asyncio.gather(attached, return_exceptions=True)
+            raise
 
     async def _log_in(self) -> None:
         self._session = await log_in(self._key_file, self._context)
@@ -108,9 +108,13 @@ class Client:
             except KlinketError as error:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
-                delay = backoff.next()
+                delay = max(backoff.next(), error.retry_after or 0.0)
                 logger.warning("%s; live flows go on; trying again in %.1f s", error.message, delay)
                 await asyncio.sleep(delay)
+            except Exception:
+                # A defect, here or in what was sent. Without this task no revocation would be heard any more: it must not die.
+                logger.exception("the channel failed")
+                await asyncio.sleep(backoff.next())
 
     async def _log_in_again(self) -> bool:
         try:
@@ -120,6 +124,7 @@ class Client:
             return False
         except KlinketError as error:
             logger.warning("%s", error.message)
+            await asyncio.sleep(error.retry_after or 0.0)
             return True
         self._initiator = None
         for id in list(self._links):
@@ -150,16 +155,18 @@ class Client:
     def _configure(self, configuration: control.ClientConfiguration) -> None:
         self._core.configure(configuration)
         self._configured.set()
-        known = {connector.id for connector in configuration.connectors}
+        known = {connector.id: connector.jkt for connector in configuration.connectors}
         for id in list(self._links):
             link = self._links[id]
-            if id not in known:
-                self._tasks.start(self._links.pop(id).aclose(), "removed connector")
+            if known.get(id) != link.connector.jkt:
+                self._tasks.start(self._links.pop(id).aclose(), "removed connector, or one with another key")
             else:
                 self._tasks.start(self._present(link), "present grant")
         granted = {resource.id for resource in self._core.resources}
         for flow in [flow for flow in self._flows if flow.resource.id not in granted]:
             flow.cut(Failure(FlowFailure.CUT, "the resource is not granted any more"))
+        for flow in [flow for flow in self._flows if flow.connector not in known]:
+            flow.cut(Failure(FlowFailure.CUT, "the connector was removed"))
 
     async def _present(self, link: ConnectorLink) -> None:
         try:
@@ -173,8 +180,13 @@ class Client:
             flow.cut(Failure(FlowFailure.RESET))
         for link in list(self._links.values()):
             await link.aclose(forget=True)
-        await self._channel.end_session()
+        told = await self._channel.end_session()
         await self._tasks.aclose()
+        if not told and self._session is not None and self._ended is None:
+            try:
+                await log_out(self._key_file, self._session, self._context)
+            except ControllerUnreachable as error:
+                logger.info("the session was not ended at the controller, it ends by itself: %s", error.message)
 
     # ---- ports.FlowOpener
 
@@ -188,7 +200,7 @@ class Client:
         return self._core.resource_for(host)
 
     async def open_stream(self, destination: Destination) -> ClientStream:
-        """Open a TCP flow; returns when the target has accepted, raises FlowRefused with its answer."""
+        """Open a TCP flow; returns when the resource has accepted, raises FlowRefused with its answer."""
         resource, pipe, link = await self._open(destination)
         stream = ClientStream(resource, pipe, link, self._flows.discard)
         self._flows.add(stream)
@@ -196,8 +208,8 @@ class Client:
 
     async def open_datagrams(self, destination: Destination) -> ClientDatagrams:
         """Open a UDP association; raises FlowRefused."""
-        resource, pipe, _ = await self._open(destination)
-        datagrams = ClientDatagrams(resource, pipe, self._flows.discard)
+        resource, pipe, link = await self._open(destination)
+        datagrams = ClientDatagrams(resource, pipe, link, self._flows.discard)
         self._flows.add(datagrams)
         return datagrams
 
@@ -210,6 +222,7 @@ class Client:
         for route in self._core.routes(resource, self._clock.now()):
             # A warm pipe may have died unnoticed: one more try with a fresh one before the next connector.
             for _ in range(2):
+                link: ConnectorLink | None = None
                 try:
                     link = await self._link(route)
                     pipe = await self._ask(await link.pipe(), destination, resource)
@@ -217,20 +230,23 @@ class Client:
                     return resource, pipe, link
                 except LinkLost as error:
                     failure = error
-                    await self._lost(route)
+                    await self._lost(link)
                 except FlowRefused as error:
                     if error.failure not in (FlowFailure.DRAINING, FlowFailure.NO_CONNECTOR):
                         raise
                     failure = error
-                    await self._lost(route)
+                    await self._lost(link)
                     break
             self._core.connector_failed(route.connector.id, self._clock.now())
         raise failure or FlowRefused(FlowFailure.NO_CONNECTOR, f"no connector serves {destination}")
 
-    async def _lost(self, route: Route) -> None:
-        link = self._links.pop(route.connector.id, None)
-        if link is not None:
-            await link.aclose()
+    async def _lost(self, link: ConnectorLink | None) -> None:
+        """Close a link that has failed. Others may have failed with it, and a new one may be in its place: that one stays."""
+        if link is None:
+            return
+        if self._links.get(link.connector.id) is link:
+            del self._links[link.connector.id]
+        await link.aclose()
 
     async def _ask(self, pipe: SealedPipe, destination: Destination, resource: Resource) -> SealedPipe:
         """Send OPEN and wait for the connector's word; raises FlowRefused, LinkLost when the pipe died."""
@@ -293,7 +309,7 @@ class Client:
     def _path(self, relay: control.RelayEntry) -> RelayPath:
         path = self._paths.get(relay.id)
         if path is None or path.relay != relay:
-            path = RelayPath(relay, RelayRole.CLIENT, lambda: self._core.ticket_for(relay.id))
+            path = RelayPath(relay, RelayRole.CLIENT, lambda: self._core.ticket_for(relay.id), self._clock.now)
             self._paths[relay.id] = path
         return path
 

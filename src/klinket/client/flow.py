@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 from collections.abc import Callable
@@ -21,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class ClientStream:
-    """A TCP flow that the target has accepted. Implements ports.OpenedFlow."""
+    """A TCP flow that the resource has accepted. Implements ports.OpenedFlow. `failure`: how it ended, None while it has not."""
 
     def __init__(self, resource: Resource, pipe: SealedPipe, link: ConnectorLink, forget: Callable[[ClientStream], None]) -> None:
         self.resource = resource
+        self.connector = link.connector.id
         self._pipe = pipe
         self._link = link
         self._forget = forget
@@ -36,24 +36,24 @@ class ClientStream:
         try:
             for start in range(0, len(early), MAX_CONTENT_BYTES):
                 await self._pipe.send(FrameType.DATA, early[start : start + MAX_CONTENT_BYTES])
+            # The pipe is closed already where the flow was cut, or given up, after it was opened: the pump ends at once then.
+            self._pump = Pump(prepare(local), self._pipe)
+            summary = await self._pump.carry()
         except OSError:
-            self.failure = Failure(FlowFailure.RESET, "the pipe ended early")
-            reset(local)
-            self.abort()
-            return
-        self._pump = Pump(prepare(local), self._pipe)
-        try:
-            summary = await self._pump.start()
-        except asyncio.CancelledError:
-            self._pump.cut(Failure(FlowFailure.RESET))
+            self._end(Failure(FlowFailure.RESET, "the pipe ended early"))
+        except BaseException:
+            self._end(Failure(FlowFailure.RESET))
             raise
-        finally:
-            self._forget(self)
-        self.failure = summary.failure
-        if summary.failure is None:
-            self._link.give_back(self._pipe)
         else:
-            self._tell(summary.failure)
+            self._forget(self)
+            self.failure = self.failure or summary.failure
+            if self.failure is None:
+                self._link.give_back(self._pipe)
+        finally:
+            if self._pump is None:
+                reset(local)
+            if self.failure is not None:
+                self._tell(self.failure)
 
     def _tell(self, failure: Failure) -> None:
         logger.info(
@@ -69,10 +69,14 @@ class ClientStream:
         if self._pump is not None:
             self._pump.cut(failure)
         else:
-            self.abort()
+            self._end(failure)
 
     def abort(self) -> None:
         """Give the flow up before carry()."""
+        self._end(Failure(FlowFailure.RESET))
+
+    def _end(self, failure: Failure) -> None:
+        self.failure = self.failure or failure  # the first reason is the true one; the others follow from it
         self._forget(self)
         self._pipe.abort()
 
@@ -80,8 +84,11 @@ class ClientStream:
 class ClientDatagrams:
     """A UDP association. Implements ports.DatagramFlow."""
 
-    def __init__(self, resource: Resource, pipe: SealedPipe, forget: Callable[[ClientDatagrams], None]) -> None:
+    def __init__(
+        self, resource: Resource, pipe: SealedPipe, link: ConnectorLink, forget: Callable[[ClientDatagrams], None]
+    ) -> None:
         self.resource = resource
+        self.connector = link.connector.id
         self._pipe = pipe
         self._forget = forget
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from klinket.client.core import ClientCore
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
-from klinket.domain.identifiers import ConnectorId
+from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.link import LinkInitiator
@@ -83,7 +83,7 @@ class ConnectorLink:
                 sock = await _connect(paths, connector.id)
                 try:
                     expected = ConnectorIdentity(network, ConnectorId(connector.id))
-                    link = await initiator.offer(sock, expected, now=clock(), entropy=entropy)
+                    link = await initiator.offer(sock, expected, Thumbprint(connector.jkt), now=clock(), entropy=entropy)
                 finally:
                     sock.close()
                 made = cls(connector, paths, link, core, clock)

@@ -15,9 +15,11 @@ from klinket.net.clock import entropy, wall
 from klinket.net.request import Answer, post
 from klinket.wire import assertion, signing
 from klinket.wire.key_file import KeyFile
+from klinket.wire.paths import LOGOUT_PATH
 from klinket.wire.version import PRODUCT_VERSION
 
-LOGOUT_PATH = "/api/v4/headless/logout"
+#: Seconds for each step of ending a session without a channel: nobody waits long for what ends by itself, too.
+LOGOUT_SECONDS = 3.0
 _REFUSALS: dict[str, type[AuthenticationFailed]] = {
     kind.code: kind
     for kind in (
@@ -46,13 +48,20 @@ class Session:
 
 
 def refusal(code: str, message: str, hint: str = "", retry_after: float | None = None) -> KlinketError:
-    """Return the error that a code word of the controller stands for."""
+    """Return the error that a code word of the controller stands for.
+
+    A code word that says nothing about the key or the session (the controller is overloaded, is being stopped, failed inside, or
+    is newer than this client) is ControllerUnreachable: waiting may help, and no access is given up for it.
+    """
     if code == Throttled.code:
         return Throttled(message, hint=hint, retry_after=retry_after)
     kind = _REFUSALS.get(code)
     if kind is None:
-        # The key proved nothing there: what exactly was wrong is the controller's to know.
-        return errors.ServiceKeyInvalid(message or f"the controller refused ({code})", hint=hint or None)
+        return ControllerUnreachable(
+            message or f"the controller cannot serve this now ({code})",
+            hint=hint or "look at the controller's log",
+            retry_after=retry_after,
+        )
     return kind(message, hint=hint or None)
 
 
@@ -64,7 +73,7 @@ async def log_in(key_file: KeyFile, context: ssl.SSLContext) -> Session:
         key_file.login_path,
         {
             "grant_type": assertion.GRANT_TYPE,
-            "assertion": _assertion(key_file, session_key, assertion.LOGIN_TYP),
+            "assertion": _assertion(key_file, session_key, key_file.login_url, assertion.LOGIN_TYP),
             "certificate_request": certificate_request(session_key),
             "client": {
                 "version": PRODUCT_VERSION,
@@ -92,15 +101,16 @@ async def log_in(key_file: KeyFile, context: ssl.SSLContext) -> Session:
 
 async def log_out(key_file: KeyFile, session: Session, context: ssl.SSLContext) -> None:
     """End a session whose channel is gone; raises ControllerUnreachable."""
-    body = {"assertion": _assertion(key_file, session.key, assertion.END_TYP)}
-    await post(f"https://{key_file.network}", LOGOUT_PATH, body, context)
+    url = f"https://{key_file.network}"
+    body = {"assertion": _assertion(key_file, session.key, url + LOGOUT_PATH, assertion.END_TYP)}
+    await post(url, LOGOUT_PATH, body, context, LOGOUT_SECONDS)
 
 
-def _assertion(key_file: KeyFile, session_key: signing.PrivateKey, typ: str) -> str:
+def _assertion(key_file: KeyFile, session_key: signing.PrivateKey, audience: str, typ: str) -> str:
     return assertion.sign_assertion(
         signing.SigningKey(key_file.key_id, key_file.private_key),
         key_file.service_account_id,
-        key_file.login_url,
+        audience,
         signing.thumbprint(session_key.public_key()),
         now=wall(),
         jti=urlsafe_b64encode(entropy(16)).decode(),
@@ -115,5 +125,11 @@ def _told(answer: Answer, key_file: KeyFile) -> KlinketError:
             f"{key_file.network} answered {answer.status}, and not as a klinket controller does",
             hint="check the key file's `network` field",
         )
+    if answer.status == 401 and code not in _REFUSALS:
+        # The key proved nothing there: what exactly was wrong is the controller's to know.
+        return errors.ServiceKeyInvalid(message or f"the controller refused ({code})", hint=hint or None)
     wait = answer.body.get("retry_after")
-    return refusal(code, message, hint, float(wait) if isinstance(wait, int | float) else None)
+    retry_after = float(wait) if isinstance(wait, int | float) else None
+    if answer.status >= 500:  # nothing was said of the key, whatever the code word
+        return ControllerUnreachable(message, hint=hint, retry_after=retry_after)
+    return refusal(code, message, hint, retry_after)

@@ -10,17 +10,17 @@ from klinket.domain.resource import Resource
 
 
 class CarriedFlow(Protocol):
-    """A flow whose target has accepted."""
+    """A flow whose resource has accepted."""
 
     async def carry(self, local: socket.socket, early: bytes = b"") -> None:
-        """Move bytes between `local` (taken over and closed) and the target until both ends are done.
+        """Move bytes between `local` (taken over and closed) and the resource until both ends are done.
 
         `early`: what the program has sent already. A cut, a reset and an end without FIN close `local` with RST; never as a
         clean end of stream.
         """
 
     def abort(self) -> None:
-        """Give the flow up before carry(): the target sees a reset."""
+        """Give the flow up before carry(): the resource sees a reset."""
 
 
 class OpenedFlow(CarriedFlow, Protocol):
@@ -54,6 +54,6 @@ class FlowOpener(Protocol):
         """
 
     async def open_stream(self, destination: Destination) -> OpenedFlow:
-        """Open a TCP flow; returns when the target has accepted, raises FlowRefused with the target's answer."""
+        """Open a TCP flow; returns when the resource has accepted, raises FlowRefused with the resource's answer."""
 
     async def open_datagrams(self, destination: Destination) -> DatagramFlow: ...

@@ -11,6 +11,7 @@ from klinket.client.client import Client
 from klinket.domain.errors import ControllerUnreachable, Throttled
 from klinket.net.backoff import Backoff
 from klinket.net.sockets import HostPort
+from klinket.net.tasks import first_of
 from klinket.wire.key_file import KeyFile
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,7 @@ async def run(key_file: KeyFile, settings: ProxySettings, stop: asyncio.Event) -
         if not await _start(client, stop):
             return
         logger.info("online: %d resources granted", len(client.resources))
-        waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(client.ended.wait())]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        await first_of(stop, client.ended)
         if client.end_reason is not None:
             raise client.end_reason
     finally:
@@ -60,6 +58,7 @@ async def _start(client: Client, stop: asyncio.Event) -> bool:
         stopping.cancel()
         if not starting.done():
             starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
             return False
         try:
             starting.result()

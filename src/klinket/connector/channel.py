@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConnectorChannel:
-    """One attachment after another. `handle_cut` applies a cut and returns its receipt."""
+    """One attachment after another. `handle_cut` applies a cut and returns its receipt, or None while it cannot be judged yet."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class ConnectorChannel:
         relays: Callable[[], list[int]],
         private_ips: Callable[[], list[str]],
         configure: Callable[[control.ConnectorConfiguration], Awaitable[list[control.CutReceipt]]],
-        handle_cut: Callable[[control.Cut], control.CutReceipt],
+        handle_cut: Callable[[control.Cut], control.CutReceipt | None],
         renewed: Callable[[control.CertificateRenewed], None],
     ) -> None:
         self._config = config
@@ -56,7 +56,10 @@ class ConnectorChannel:
         self._renewed = renewed
         self._sequence = 0
         self._revision = 0
+        #: The newest signed head, shown with every heartbeat.
+        self.head = ""
         self._relays_changed = asyncio.Event()
+        self._renewal: asyncio.Task[None] | None = None
 
     def relays_changed(self) -> None:
         """Tell the controller at once at which relays this connector waits."""
@@ -96,8 +99,9 @@ class ConnectorChannel:
         match message:
             case control.Cut():
                 receipt = self._handle_cut(message)  # before anything else, without waiting
-                sent.add(message.id)
-                await channel.send(connection, control.encode(receipt))
+                if receipt is not None:
+                    sent.add(message.id)
+                    await channel.send(connection, control.encode(receipt))
             case control.ConnectorConfiguration():
                 self._clock.set(message.time_ms)
                 self._revision = message.revision
@@ -105,17 +109,21 @@ class ConnectorChannel:
                     if receipt.id not in sent:
                         sent.add(receipt.id)
                         await channel.send(connection, control.encode(receipt))
-                tasks.start(self._ask_again(connection, message.renew_at_ms), "renew configuration")
+                if self._renewal is not None:
+                    self._renewal.cancel()  # one at a time: each configuration says anew when the next is due
+                self._renewal = tasks.start(self._ask_again(connection, message.renew_at_ms), "renew configuration")
             case control.HeartbeatAnswer():
                 self._clock.set(message.time_ms)
             case control.FlowEventsStored():
-                self._events.stored(message.batch)
+                await self._events.stored(message.batch)
             case control.CertificateRenewed():
                 self._renewed(message)
             case control.Refused():
                 if message.code == ConnectorTokensDead.code:
                     raise ConnectorTokensDead(message.message, hint=message.hint)
-                raise ControllerUnreachable(f"the controller refused: {message.message}", hint=message.hint)
+                raise ControllerUnreachable(
+                    f"the controller refused: {message.message}", hint=message.hint, retry_after=message.retry_after
+                )
             case _:
                 raise ProtocolError(f"unexpected {type(message).__name__}")
 
@@ -132,6 +140,7 @@ class ConnectorChannel:
                 relays=self._relays(),
                 revision=self._revision,
                 flows=self._core.flows,
+                head=self.head,
             )
             await channel.send(connection, control.encode(beat))
             try:
@@ -142,7 +151,7 @@ class ConnectorChannel:
 
     async def _send_events(self, connection: ClientConnection) -> None:
         while True:
-            for batch in self._events.unsent():
+            async for batch in self._events.unsent():
                 await channel.send(connection, control.encode(batch))
             await asyncio.sleep(BATCH_SECONDS)
 

@@ -10,11 +10,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from klinket.domain.errors import InvalidInput
+from klinket.net.channel import controller_context
+
+#: The one version of the traffic log there is.
+TRAFFIC_LOG_VERSION = "v2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectorConfig:
-    """`controller`: https URL; `state`: folder of the identity key, kept cuts and flow events; `labels`: shown to admins."""
+    """`controller`: https URL; `state`: folder of the identity key, kept cuts and flow events; `labels`: shown to admins.
+
+    `logs_traffic`: print an event of each flow on stdout.
+    """
 
     controller: str
     access_token: str = field(repr=False)
@@ -22,6 +29,7 @@ class ConnectorConfig:
     state: Path
     controller_ca: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    logs_traffic: bool = False
 
 
 def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path) -> ConnectorConfig:
@@ -41,18 +49,31 @@ def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path
             "no connector tokens",
             hint="give --tokens-file, or set KLINKET_ACCESS_TOKEN and KLINKET_REFRESH_TOKEN",
         )
+    authority = _authority(ca) if ca is not None else _text(document, "controller_ca") or None
+    controller_context(authority)  # refuses what is no certificate here and now, not at the first connection
     return ConnectorConfig(
         controller=_https(where),
         access_token=access,
         refresh_token=refresh,
         state=state,
-        controller_ca=_authority(ca) if ca is not None else _text(document, "controller_ca") or None,
+        controller_ca=authority,
         labels={
             name.removeprefix("TWINGATE_LABEL_").title(): value
             for name, value in os.environ.items()
             if name.startswith("TWINGATE_LABEL_")
         },
+        logs_traffic=_logs_traffic(),
     )
+
+
+def _logs_traffic() -> bool:
+    """Return whether KLINKET_LOG_ANALYTICS, or TWINGATE_LOG_ANALYTICS, asks for the traffic log; raises InvalidInput."""
+    for name in ("KLINKET_LOG_ANALYTICS", "TWINGATE_LOG_ANALYTICS"):
+        if version := os.environ.get(name, "").strip():
+            if version != TRAFFIC_LOG_VERSION:
+                raise InvalidInput(name, f"there is no traffic log {version[:40]!r}", hint=f"set {name}={TRAFFIC_LOG_VERSION}")
+            return True
+    return False
 
 
 def _read(path: Path) -> dict[str, object]:

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from klinket.connector import limits
-from klinket.connector.buckets import TokenBuckets
 from klinket.domain.cut import Cut, Floors
 from klinket.domain.errors import FlowRefused, InvalidToken, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.grant import Denied, Principal, decide
 from klinket.domain.identifiers import FlowId, RemoteNetworkId, SessionId, Thumbprint
 from klinket.domain.resource import Resource, ResourceIndex
+from klinket.domain.token_buckets import TokenBuckets
 from klinket.wire.control import AccountLimits
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, GrantClaims, verify_grant
 from klinket.wire.link import Link
@@ -72,13 +72,15 @@ class ConnectorCore:
         self._grants: dict[SessionId, _Grant] = {}
         self._flows: dict[FlowId, Flow] = {}
         self._per_account: Counter[str] = Counter()
-        self._buckets = TokenBuckets()
+        self._buckets = _new_flow_buckets(self._limits)
         self.floors = Floors()
         self.draining = False
 
     def configure(self, network: str, remote_network: RemoteNetworkId, grant_keys: KeySet, account_limits: AccountLimits) -> None:
         """Take over what the controller says of this connector."""
         self._network, self._remote_network = network, remote_network
+        if account_limits != self._limits:
+            self._buckets = _new_flow_buckets(account_limits)
         self._grant_keys, self._limits = grant_keys, account_limits
 
     @property
@@ -171,7 +173,7 @@ class ConnectorCore:
                 f"the service account has {self._limits.max_flows} flows, the limit for all its keys together",
                 retry_after=1,
             )
-        wait = self._buckets.take(account, now, rate=self._limits.new_flows_per_second, burst=self._limits.new_flows_burst)
+        wait = self._buckets.take(account, now)
         if wait:
             raise FlowRefused(
                 FlowFailure.THROTTLED,
@@ -189,6 +191,16 @@ class ConnectorCore:
         return self._no_longer_allowed(
             (flow for flow in self._flows.values() if cut.scope.covers(flow.principal, flow.resource.id)), now
         )
+
+    def end_all(self) -> list[EndedFlow]:
+        """Forget all links and grants: nobody may reach anything here. Returns the flows that were live, out of the table."""
+        self._links.clear()
+        self._grants.clear()
+        text = "the connector was deleted, or has new tokens"
+        ended = [EndedFlow(flow, FlowFailure.CUT, text) for flow in self._flows.values()]
+        for one in ended:
+            self.close(one.flow)
+        return ended
 
     def deadline_reached(self, now: float) -> list[EndedFlow]:
         """Return the flows whose grant has ended, out of the table already; forgets what is over."""
@@ -220,3 +232,7 @@ class ConnectorCore:
     def _forget(self, now: float) -> None:
         for handle in [handle for handle, record in self._links.items() if record.link.expires_at <= now]:
             del self._links[handle]
+
+
+def _new_flow_buckets(account_limits: AccountLimits) -> TokenBuckets:
+    return TokenBuckets(account_limits.new_flows_burst, account_limits.new_flows_per_second, limits.MAX_BUCKETS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Sequence
 
 from klinket.connector.forbidden import granted_by_address, is_forbidden
 from klinket.connector.limits import DIAL_SECONDS
@@ -13,6 +14,7 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import sockets
+from klinket.net.sockets import FamilyAddress
 
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL}
 
@@ -20,17 +22,20 @@ _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM
 async def reach(resource: Resource, destination: Destination, own: Collection[str]) -> socket.socket:
     """Return a connected non-blocking socket (TCP, or UDP with its peer set); raises FlowRefused with what happened."""
     host = resource.host_to_dial(destination.host)
+    begun = time.monotonic()
     try:
         async with asyncio.timeout(DIAL_SECONDS):
             addresses = await _addresses(resource, host, destination, own)
-            return await _dial(addresses, destination)
+            if destination.protocol is TransportProtocol.UDP:
+                return _associate(addresses)
+            return await sockets.connect_first(addresses, DIAL_SECONDS - (time.monotonic() - begun))
     except TimeoutError as error:
         raise FlowRefused(FlowFailure.TIMED_OUT, f"{destination} did not answer within {DIAL_SECONDS:.0f} s") from error
+    except OSError as error:
+        raise _told(error, destination) from error
 
 
-async def _addresses(
-    resource: Resource, host: str, destination: Destination, own: Collection[str]
-) -> list[tuple[int, tuple[str, int] | tuple[str, int, int, int]]]:
+async def _addresses(resource: Resource, host: str, destination: Destination, own: Collection[str]) -> list[FamilyAddress]:
     kind = socket.SOCK_STREAM if destination.protocol is TransportProtocol.TCP else socket.SOCK_DGRAM
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, destination.port, type=kind)
@@ -52,35 +57,28 @@ async def _addresses(
     return allowed  # type: ignore[return-value]
 
 
-async def _dial(
-    addresses: list[tuple[int, tuple[str, int] | tuple[str, int, int, int]]], destination: Destination
-) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    kind = socket.SOCK_STREAM if destination.protocol is TransportProtocol.TCP else socket.SOCK_DGRAM
+def _associate(addresses: Sequence[FamilyAddress]) -> socket.socket:
+    """Return a UDP socket whose peer is the first address that has a route; sends nothing. Raises OSError."""
     failure: OSError | None = None
     for family, address in addresses:
-        sock = socket.socket(family, kind | socket.SOCK_CLOEXEC)
         try:
-            if kind == socket.SOCK_STREAM:
-                await loop.sock_connect(sockets.prepare(sock), address)
-            else:
-                sock.setblocking(False)
-                sock.connect(address)  # UDP: sets the peer, sends nothing
+            sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        except OSError as error:  # a family this machine does not speak
+            failure = error
+            continue
+        sock.setblocking(False)
+        try:
+            sock.connect(address)
             return sock
         except OSError as error:
             sock.close()
             failure = error
-        except BaseException:
-            sock.close()
-            raise
-    raise _told(failure, destination)
+    raise failure or OSError("no address")
 
 
-def _told(error: OSError | None, destination: Destination) -> FlowRefused:
+def _told(error: OSError, destination: Destination) -> FlowRefused:
     if isinstance(error, ConnectionRefusedError):
         return FlowRefused(FlowFailure.REFUSED, f"{destination} refused the connection")
-    if isinstance(error, TimeoutError) or (error is not None and error.errno == errno.ETIMEDOUT):
-        return FlowRefused(FlowFailure.TIMED_OUT, f"{destination} did not answer")
-    if error is not None and error.errno in _UNREACHABLE:
+    if error.errno in _UNREACHABLE:
         return FlowRefused(FlowFailure.UNREACHABLE, f"{destination} is unreachable from the connector")
-    return FlowRefused(FlowFailure.UNREACHABLE, f"{destination}: {error.strerror if error else 'no address'}")
+    return FlowRefused(FlowFailure.UNREACHABLE, f"{destination}: {error.strerror or error}")

@@ -10,10 +10,9 @@ from klinket.connector.config import ConnectorConfig
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable
 from klinket.net.certificate_request import certificate_request
 from klinket.net.request import post
+from klinket.wire.paths import ENROL_PATH
 from klinket.wire.signing import PrivateKey
 from klinket.wire.version import CONNECTOR_VERSION
-
-ENROL_PATH = "/api/v4/connector/enroll"
 
 
 class EnrolmentRefused(AuthenticationFailed):

@@ -1,30 +1,39 @@
-"""Flow events: collected, spooled to disk in batches, sent while the channel is up, forgotten when stored."""
+"""Flow events: collected, spooled to disk in batches, sent while the channel is up, forgotten when stored.
+
+The disk is waited for in threads: flows are moved by the loop meanwhile.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from klinket.connector.core import Flow
-from klinket.connector.limits import BATCH_EVENTS
+from klinket.connector.limits import BATCH_EVENTS, MAX_COLLECTED_EVENTS
 from klinket.connector.state import ConnectorState
+from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import FlowId
+from klinket.domain.resource import Resource
 from klinket.wire.control import FlowEvent, FlowEvents
 
 logger = logging.getLogger(__name__)
 
 
 class FlowEventLog:
-    """`clock`: the controller's time in seconds since the epoch."""
+    """`clock`: the controller's time in seconds since the epoch; `traffic_log` is told every event as well, if there is one."""
 
-    def __init__(self, state: ConnectorState, clock: Callable[[], float]) -> None:
+    def __init__(self, state: ConnectorState, clock: Callable[[], float], traffic_log: TrafficLog | None = None) -> None:
         self._state = state
         self._clock = clock
+        self._traffic_log = traffic_log
         self._collected: list[FlowEvent] = []
         self._last_batch = max(state.spooled(), default=0)
         self._sent: set[int] = set()
+        self._spooling = asyncio.Lock()
+        self._lost = 0
 
     def established(self, flow: Flow, relay: int, resource_ip: str) -> None:
         """A flow was opened."""
@@ -42,8 +51,16 @@ class FlowEventLog:
             failure=failure.value if failure else None,
         )
 
-    def refused(self, id: FlowId, principal: Principal, destination: Destination, relay: int, failure: FlowFailure) -> None:
-        """A flow was not opened: denied by a rule, or failed on the way to its target."""
+    def refused(
+        self,
+        id: FlowId,
+        principal: Principal,
+        destination: Destination,
+        relay: int,
+        failure: FlowFailure,
+        resource: Resource | None = None,
+    ) -> None:
+        """A flow was not opened: denied by the grant, or failed on the way to the resource that would have allowed it."""
         denied = {
             FlowFailure.NOT_GRANTED, FlowFailure.GRANT_EXPIRED, FlowFailure.SERVICE_KEY_EXPIRED,
             FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.THROTTLED, FlowFailure.CUT, FlowFailure.ADDRESS_FORBIDDEN,
@@ -56,13 +73,14 @@ class FlowEventLog:
                 session=principal.session,
                 service_account=principal.account,
                 key=principal.key,
-                resource=None,
+                resource=None if resource is None else resource.id,
                 host=destination.host,
                 port=destination.port,
                 protocol=destination.protocol.value,
                 relay=relay,
                 failure=failure.value,
-            )
+            ),
+            resource,
         )
 
     def _collect(self, event: str, flow: Flow, **more: object) -> None:
@@ -79,43 +97,51 @@ class FlowEventLog:
                 port=flow.destination.port,
                 protocol=flow.destination.protocol.value,
                 **more,  # type: ignore[arg-type]
-            )
+            ),
+            flow.resource,
         )
 
-    def _add(self, event: FlowEvent) -> None:
-        self._collected.append(event)
-        if len(self._collected) >= BATCH_EVENTS:
-            self.spool()
+    def _add(self, event: FlowEvent, resource: Resource | None) -> None:
+        if self._traffic_log is not None:
+            self._traffic_log.add(event, resource)
+        if len(self._collected) >= MAX_COLLECTED_EVENTS:
+            self._lost += 1
+        else:
+            self._collected.append(event)
 
     def _now(self) -> int:
         return round(self._clock() * 1000)
 
-    def spool(self) -> None:
+    async def spool(self) -> None:
         """Put what was collected on disk; a disk that is full loses events, aloud, and nothing else."""
-        if not self._collected:
-            return
-        # Numbers grow with time: a connector that lost its folder never gives a number twice.
-        self._last_batch = max(self._last_batch + 1, self._now())
-        try:
-            self._state.spool(self._last_batch, self._collected)
-        except OSError as error:
-            logger.error("%d flow events are lost: %s", len(self._collected), error)
-        self._collected = []
+        async with self._spooling:
+            while self._collected:
+                events, self._collected = self._collected[:BATCH_EVENTS], self._collected[BATCH_EVENTS:]
+                # Numbers grow with time: a connector that lost its folder never gives a number twice.
+                self._last_batch = max(self._last_batch + 1, self._now())
+                try:
+                    await asyncio.to_thread(self._state.spool, self._last_batch, events)
+                except OSError as error:
+                    logger.error("%d flow events are lost: %s", len(events), error)
+            if self._lost:
+                logger.error("%d flow events are lost: more than %d waited for the disk", self._lost, MAX_COLLECTED_EVENTS)
+                self._lost = 0
 
-    def unsent(self) -> list[FlowEvents]:
-        """Return the batches to send on the present channel."""
-        self.spool()
-        messages = []
+    async def unsent(self) -> AsyncIterator[FlowEvents]:
+        """Spool, and yield the batches to send on the present channel, the oldest first."""
+        await self.spool()
         for number in self._state.spooled():
             if number not in self._sent:
                 self._sent.add(number)
-                if events := self._state.batch(number):
-                    messages.append(FlowEvents(batch=number, events=events))
-        return messages
+                if events := await asyncio.to_thread(self._state.batch, number):
+                    yield FlowEvents(batch=number, events=events)
 
-    def stored(self, number: int) -> None:
+    async def stored(self, number: int) -> None:
         """The controller has a batch."""
-        self._state.stored(number)
+        try:
+            await asyncio.to_thread(self._state.stored, number)
+        except OSError as error:
+            logger.error("a batch of flow events that was stored cannot be removed: %s", error)
         self._sent.discard(number)
 
     def channel_lost(self) -> None:

@@ -15,6 +15,7 @@ from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, PIPE_IDLE_SECONDS
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId
+from klinket.domain.resource import Resource
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import FlowSummary, Pump
 from klinket.net.sockets import reset
@@ -91,15 +92,16 @@ class FlowServer:
             await self._refuse(pipe, record, request, relay, error)
             return False
         try:
-            target, address = await self._reach(flow, pipe)
+            reached, address = await self._reach(flow)
         except FlowRefused as error:
             self._core.close(flow)
-            await self._refuse(pipe, record, request, relay, error)
+            await self._refuse(pipe, record, request, relay, error, flow.resource)
             return False
         except BaseException:
             self._core.close(flow)
             raise
         stopped: list[Failure] = []
+        carrier: Pump | _Association | None = None
 
         def stop(failure: Failure) -> None:
             stopped.append(failure)
@@ -110,15 +112,19 @@ class FlowServer:
             await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
             self._events.established(flow, relay, address)
             if flow.destination.protocol is TransportProtocol.TCP:
-                pump = Pump(target, pipe)
-                self._enders[flow.id] = pump.cut
-                summary = await pump.start()
+                carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
+                self._enders[flow.id] = carrier.cut
+                summary = await carrier.carry()
             else:
-                summary = await self._carry_datagrams(flow, target, pipe)
+                carrier = _Association(reached, pipe)
+                summary = await self._carry_datagrams(flow, carrier, pipe)
         except BaseException:
-            reset(target)
-            if stopped:
-                self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure)
+            if carrier is not None:
+                self._events.closed(flow, relay, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
+            else:
+                reset(reached)
+                if stopped:
+                    self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure, flow.resource)
             raise
         finally:
             self._enders.pop(flow.id, None)
@@ -127,7 +133,7 @@ class FlowServer:
         self._events.closed(flow, relay, summary.bytes_sent, summary.bytes_received, failure)
         return summary.failure is None
 
-    async def _reach(self, flow: Flow, pipe: SealedPipe) -> tuple[socket.socket, str]:
+    async def _reach(self, flow: Flow) -> tuple[socket.socket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
         dialling = asyncio.ensure_future(dial.reach(flow.resource, flow.destination, self._own()))
 
@@ -136,8 +142,10 @@ class FlowServer:
 
         self._enders[flow.id] = give_up
         try:
-            target = await dialling
+            reached = await dialling
         except asyncio.CancelledError:
+            if dialling.done() and not dialling.cancelled() and dialling.exception() is None:
+                reset(dialling.result())  # it had just succeeded
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             self._core.recheck(flow, self._clock())
@@ -146,31 +154,41 @@ class FlowServer:
             self._enders.pop(flow.id, None)
         try:
             self._core.recheck(flow, self._clock())
+            return reached, str(reached.getpeername()[0])
         except FlowRefused:
-            reset(target)
+            reset(reached)
             raise
-        return target, str(target.getpeername()[0])
+        except OSError as error:
+            reset(reached)
+            raise FlowRefused(FlowFailure.RESET, f"{flow.destination} closed the connection at once") from error
 
-    async def _refuse(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int, error: FlowRefused) -> None:
+    async def _refuse(
+        self,
+        pipe: SealedPipe,
+        record: LinkRecord,
+        request: OpenRequest,
+        relay: int,
+        error: FlowRefused,
+        resource: Resource | None = None,
+    ) -> None:
         failure = error.failure
         assert isinstance(failure, FlowFailure)
-        self._events.refused(request.flow, record.principal, request.destination, relay, failure)
+        self._events.refused(request.flow, record.principal, request.destination, relay, failure, resource)
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
         pipe.close()
 
-    async def _carry_datagrams(self, flow: Flow, target: socket.socket, pipe: SealedPipe) -> FlowSummary:
+    async def _carry_datagrams(self, flow: Flow, association: _Association, pipe: SealedPipe) -> FlowSummary:
         loop = asyncio.get_running_loop()
-        association = _Association(target, pipe)
-        down = loop.create_task(association.from_target(), name=f"flow {flow.id} datagrams from target")
-        up = loop.create_task(association.to_target(), name=f"flow {flow.id} datagrams to target")
+        down = loop.create_task(association.from_resource(), name=f"flow {flow.id} datagrams from the resource")
+        up = loop.create_task(association.to_resource(), name=f"flow {flow.id} datagrams to the resource")
         idle = loop.create_task(association.until_idle(), name=f"flow {flow.id} idle")
         ended: list[Failure] = []
 
         def end(failure: Failure) -> None:
             ended.append(failure)
             pipe.send_now(FrameType.FAIL, failure.encode())
-            pipe.abort()  # ends the tasks below; the target is closed when nothing waits for it any more
+            pipe.abort()  # ends the tasks below; the socket is closed when nothing waits for it any more
 
         self._enders[flow.id] = end
         tasks = (down, up, idle)
@@ -180,7 +198,7 @@ class FlowServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            target.close()
+            association.close()
         pipe.close()
         failure = ended[0] if ended else Failure(FlowFailure.RESET, "the association is over")
         return FlowSummary(association.bytes_sent, association.bytes_received, failure)
@@ -189,14 +207,18 @@ class FlowServer:
 class _Association:
     """Datagrams between one UDP socket and one pipe."""
 
-    def __init__(self, target: socket.socket, pipe: SealedPipe) -> None:
-        self._target = target
+    def __init__(self, resource: socket.socket, pipe: SealedPipe) -> None:
+        self._resource = resource
         self._pipe = pipe
         self._moved_at = time.monotonic()
         self.bytes_sent = 0
         self.bytes_received = 0
 
-    async def to_target(self) -> None:
+    def close(self) -> None:
+        """Close the socket; nothing may wait for it any more."""
+        self._resource.close()
+
+    async def to_resource(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             frame = await self._pipe.receive()
@@ -206,17 +228,17 @@ class _Association:
             self.bytes_received += len(frame.content)
             try:
                 if frame.content:
-                    await loop.sock_sendall(self._target, frame.content)
+                    await loop.sock_sendall(self._resource, frame.content)
                 else:
-                    self._target.send(b"")  # sock_sendall of uvloop sends nothing then
+                    self._resource.send(b"")  # sock_sendall of uvloop sends nothing then
             except OSError:
                 continue  # one datagram may be lost; a port that is closed answers again on the next
 
-    async def from_target(self) -> None:
+    async def from_resource(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                datagram = await loop.sock_recv(self._target, MAX_DATAGRAM_BYTES)
+                datagram = await loop.sock_recv(self._resource, MAX_DATAGRAM_BYTES)
             except ConnectionRefusedError:
                 await self._pipe.send(FrameType.FAIL, Failure(FlowFailure.REFUSED, "the port is closed").encode())
                 return

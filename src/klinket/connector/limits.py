@@ -16,6 +16,8 @@ MAX_LINKS = 20_000
 MAX_FLOWS = 50_000
 #: Events in one batch, batches on disk, and seconds between batches.
 BATCH_EVENTS = 200
+#: Events that may wait for the disk; further ones are lost, aloud.
+MAX_COLLECTED_EVENTS = 20_000
 MAX_SPOOLED_BATCHES = 2_000
 BATCH_SECONDS = 1.0
 #: Account buckets kept; the least recently used go first.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 
 from klinket.connector.limits import MAX_IDLE, MIN_IDLE
 from klinket.connector.links import LinkServer
@@ -25,14 +27,14 @@ SHRINK_SECONDS = 30.0
 
 
 class RelayPresence:
-    """This connector at one relay."""
+    """This connector at one relay. `clock`: the controller's time."""
 
-    def __init__(self, connector: int, relay: RelayEntry, ticket: str, links: LinkServer) -> None:
+    def __init__(self, connector: int, relay: RelayEntry, ticket: str, links: LinkServer, clock: Callable[[], float]) -> None:
         self.relay = relay
         self.ticket = ticket
         self._connector = connector
         self._links = links
-        self._path = RelayPath(relay, RelayRole.CONNECTOR, lambda: self.ticket)
+        self._path = RelayPath(relay, RelayRole.CONNECTOR, lambda: self.ticket, clock)
         self._tasks = TaskSet(f"relay {relay.id}")
         self._idle: set[asyncio.Task[None]] = set()
         self._wanted = MIN_IDLE
@@ -50,7 +52,7 @@ class RelayPresence:
         """End waiting connections and those of clients."""
         await self._tasks.aclose()
 
-    async def stop_waiting(self) -> None:
+    def stop_waiting(self) -> None:
         """End waiting connections only."""
         self._wanted = 0
         for task in list(self._idle):
@@ -60,8 +62,7 @@ class RelayPresence:
         while True:
             if len(self._idle) < self._wanted:
                 try:
-                    waiting = await self._path.register(self._connector)
-                    random = await pipes.greet(waiting.sock, entropy)
+                    waiting, random = await self._register()
                 except Exception as error:
                     self.attached = False
                     delay = self._backoff.next()
@@ -74,9 +75,25 @@ class RelayPresence:
                 self._backoff.reset()
                 task = self._tasks.start(self._wait(waiting, random), "wait for a client")
                 self._idle.add(task)
+                task.add_done_callback(partial(self._over, waiting))
                 continue
             self._wake.clear()
             await self._wake.wait()
+
+    async def _register(self) -> tuple[IdleConnection, bytes]:
+        """Return a connection that waits at the relay, greeted, and the random of the greeting."""
+        waiting = await self._path.register(self._connector)
+        try:
+            return waiting, await pipes.greet(waiting.sock, entropy)
+        except BaseException:
+            waiting.sock.close()
+            raise
+
+    def _over(self, waiting: IdleConnection, task: asyncio.Task[None]) -> None:
+        """A task has ended, perhaps cancelled before its first step: nothing of it stays behind."""
+        waiting.sock.close()
+        self._idle.discard(task)
+        self._wake.set()
 
     async def _wait(self, waiting: IdleConnection, random: bytes) -> None:
         task = asyncio.current_task()

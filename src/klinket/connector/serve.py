@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 
 from klinket.connector import enrol
@@ -18,13 +19,15 @@ from klinket.connector.limits import BATCH_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
+from klinket.connector.traffic_log import TrafficLog
+from klinket.domain.cut import CutKey
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
 from klinket.domain.identifiers import RemoteNetworkId
 from klinket.net.backoff import Backoff
 from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock
 from klinket.net.link import LinkTerminator
-from klinket.net.tasks import TaskSet
+from klinket.net.tasks import TaskSet, first_of
 from klinket.wire import control
 from klinket.wire.cut_token import verify_cut
 from klinket.wire.signing import KeySet
@@ -37,6 +40,8 @@ DEAD_TOKENS_SECONDS = 60.0
 DRAIN_SECONDS = 3.0
 #: Seconds between looks at grants that end.
 TICK_SECONDS = 0.25
+#: Seconds between looks at this machine's own addresses, which names must not lead to.
+OWN_ADDRESSES_SECONDS = 30.0
 
 
 class Connector:
@@ -44,12 +49,14 @@ class Connector:
 
     def __init__(self, config: ConnectorConfig) -> None:
         self._config = config
+        self._context = controller_context(config.controller_ca)
         self._state = ConnectorState(config.state)
         self._key = self._state.identity_key()
         self._clock = PeerClock()
         self._core = ConnectorCore()
-        self._events = FlowEventLog(self._state, self._clock.now)
-        self._own = set(own_addresses())
+        self._traffic_log = TrafficLog(sys.stdout) if config.logs_traffic else None
+        self._events = FlowEventLog(self._state, self._clock.now, self._traffic_log)
+        self._own: set[str] = set()
         self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own)
         self._terminator: LinkTerminator | None = None
         self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator)
@@ -57,7 +64,9 @@ class Connector:
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
         self._head = (0, 0)
-        self._cut_tokens: dict[int, str] = {}
+        self._cut_tokens: dict[CutKey, str] = {}
+        self._receipts: dict[CutKey, control.CutReceipt] = {}
+        self._kept: tuple[tuple[int, int], list[str]] | None = None
         self._told_relays: list[int] = []
         self._failure: KlinketError | None = None
         self._failed = asyncio.Event()
@@ -77,29 +86,25 @@ class Connector:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
+        self._own = set(await asyncio.to_thread(own_addresses))
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
-        self._tasks.start(self._spool(), "flow events to disk")
-        await self._stopped_or_failed(stop)
+        self._tasks.start(self._spool_events(), "flow events")
+        self._tasks.start(self._look_at_addresses(), "own addresses")
+        await first_of(stop, self._failed)
         logger.info("stopping: no new flows; %d live ones have %.0f s", self._core.flows, DRAIN_SECONDS)
         self._links.drain()
         for presence in self._relays.values():
-            await presence.stop_waiting()
+            presence.stop_waiting()
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._core.flows and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
-        self._events.spool()
         await self._tasks.aclose()
         for presence in self._relays.values():
             await presence.aclose()
+        await self._events.spool()  # what the last flows told is sent at the next start
         if self._failure is not None:
             raise self._failure
-
-    async def _stopped_or_failed(self, stop: asyncio.Event) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (stop, self._failed)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
 
     def _attached_relays(self) -> list[int]:
         return [id for id, presence in self._relays.items() if presence.attached]
@@ -108,16 +113,15 @@ class Connector:
 
     async def _stay_attached(self) -> None:
         backoff = Backoff()
-        context = controller_context(self._config.controller_ca)
         while True:
             attached_at = time.monotonic()
             try:
                 now_ms = self._clock.now() * 1000
                 if self._credentials is None or self._credentials.expires_at_ms < now_ms + 60_000:
-                    self._credentials = await enrol.enrol(self._config, self._key, context)
+                    self._credentials = await enrol.enrol(self._config, self._key, self._context)
                     self._clock.set(self._credentials.time_ms)
                     self._new_terminator()
-                await self._channel.attach(self._credentials, context)
+                await self._channel.attach(self._credentials, self._context)
             except AuthenticationFailed as error:
                 logger.error("%s: %s; %s", error.code, error.message, error.hint)
                 self._credentials = None
@@ -127,13 +131,26 @@ class Connector:
                     self._failed.set()
                     return
                 dead = isinstance(error, ConnectorTokensDead)
+                if dead:
+                    await self._end_everything()
                 await asyncio.sleep(DEAD_TOKENS_SECONDS if dead else backoff.next() + 5)
             except KlinketError as error:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
-                delay = backoff.next()
+                delay = max(backoff.next(), error.retry_after or 0.0)
                 logger.warning("%s; live flows go on; trying again in %.1f s", error.message, delay)
                 await asyncio.sleep(delay)
+            except Exception:
+                # A defect, here or in what was sent. Without this task no cut would be heard any more: it must not die.
+                logger.exception("the channel failed; live flows go on")
+                await asyncio.sleep(backoff.next())
+
+    async def _end_everything(self) -> None:
+        """The controller does not know this connector any more: flows end, and nobody is waited for."""
+        ended = self._flows.end(self._core.end_all(), time.monotonic())
+        logger.error("this connector was deleted or has new tokens: %d flows ended", len(ended))
+        while self._relays:
+            await self._relays.popitem()[1].aclose()
 
     def _renewed(self, message: control.CertificateRenewed) -> None:
         assert self._credentials is not None
@@ -158,17 +175,27 @@ class Connector:
         self._head = max(self._head, kept_head)
         if self._head[0] == message.epoch and stamp < self._head:
             logger.error("the controller is behind what it has said before (revision %d): a restored backup?", stamp[1])
+        # An older one than the controller has said before is not kept: the one that is shows it where it was.
+        if message.head and stamp >= self._state.kept_head()[0]:
+            self._state.keep_head(stamp, message.head)
+        self._channel.head = self._state.kept_head()[1]
         self._configuration = message
+        if self._traffic_log is not None:
+            self._traffic_log.configure(message)
         self._core.configure(
             message.network, RemoteNetworkId(message.remote_network), KeySet.from_jwks(message.grant_keys), message.limits
         )
         self._new_terminator()
-        receipts = [receipt for token in [*kept, *message.cuts] if (receipt := self._apply(token)) is not None]
+        for token in kept:
+            self._apply(token)  # for its floor; what the controller still waits for an answer to is in the message
+        receipts = [receipt for token in message.cuts if (receipt := self._apply(token)) is not None]
         self._keep(stamp)
         await self._attend(message)
-        return list({receipt.id: receipt for receipt in receipts}.values())
+        return receipts
 
-    def _cut(self, message: control.Cut) -> control.CutReceipt:
+    def _cut(self, message: control.Cut) -> control.CutReceipt | None:
+        if self._configuration is None:
+            return None  # no key to verify it with, and no flow to end: the first configuration brings it again
         receipt = self._apply(message.token)
         if receipt is None:
             raise InvalidToken("a cut is not valid")
@@ -184,24 +211,36 @@ class Connector:
         except InvalidToken as error:
             logger.error("a cut was not applied: %s", error.message)
             return None
+        if (known := self._receipts.get(cut.key)) is not None:
+            return known  # it came again because the answer got lost: the same answer, with the flows it ended then
         ended = self._core.apply_cut(cut, self._clock.now())
         told = self._flows.end(ended, received_at)
-        self._cut_tokens[cut.id] = token
+        self._cut_tokens[cut.key] = token
         self._head = max(self._head, cut.stamp)
         if told:
             logger.info("cut %d (%s): %d flows ended", cut.id, cut.scope, len(told))
-        return control.CutReceipt(
+        self._receipts[cut.key] = control.CutReceipt(
             id=cut.id,
             stopped_at_ms=round(self._clock.now() * 1000),
             took_ms=round((time.monotonic() - received_at) * 1000, 3),
             flows=told,
         )
+        return self._receipts[cut.key]
 
     def _keep(self, stamp: tuple[int, int]) -> None:
         self._head = max(self._head, stamp) if stamp[0] == self._head[0] else stamp
-        in_force = {cut.id for cut in self._core.floors}
-        self._cut_tokens = {id: token for id, token in self._cut_tokens.items() if id in in_force}
-        self._state.keep_cuts(self._head, list(self._cut_tokens.values()))
+        in_force = {cut.key for cut in self._core.floors}
+        self._cut_tokens = {key: token for key, token in self._cut_tokens.items() if key in in_force}
+        self._receipts = {key: receipt for key, receipt in self._receipts.items() if key in in_force}
+        kept = (self._head, list(self._cut_tokens.values()))
+        if kept == self._kept:
+            return
+        try:
+            self._state.keep_cuts(*kept)
+            self._kept = kept
+        except OSError as error:
+            # They are in force, and the controller sends them again after a restart: no reason to serve nobody, or not to answer.
+            logger.error("cuts in force cannot be kept on disk: %s", error)
 
     # ---- relays
 
@@ -214,14 +253,8 @@ class Connector:
             if id in self._relays:
                 self._relays[id].ticket = tickets[id]
             else:
-                self._relays[id] = RelayPresence(message.connector, relay, tickets[id], self._links)
+                self._relays[id] = RelayPresence(message.connector, relay, tickets[id], self._links, self._clock.now)
                 self._relays[id].start()
-
-    async def _spool(self) -> None:
-        """Put flow events on disk also while no channel is up that would take them: they outlive this process."""
-        while True:
-            await asyncio.sleep(BATCH_SECONDS)
-            self._events.spool()
 
     async def _tick(self) -> None:
         while True:
@@ -233,6 +266,19 @@ class Connector:
             if (relays := self._attached_relays()) != self._told_relays:
                 self._told_relays = relays
                 self._channel.relays_changed()
+
+    async def _spool_events(self) -> None:
+        """Keep flow events safe also while no channel is there to send them on."""
+        while True:
+            await asyncio.sleep(BATCH_SECONDS)
+            await self._events.spool()
+
+    async def _look_at_addresses(self) -> None:
+        while True:
+            await asyncio.sleep(OWN_ADDRESSES_SECONDS)
+            found = await asyncio.to_thread(own_addresses)
+            if found:  # none: they could not be found just now
+                self._own = set(found)
 
 
 async def run(config: ConnectorConfig, stop: asyncio.Event) -> None:

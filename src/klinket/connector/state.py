@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 
 from klinket.connector.limits import MAX_SPOOLED_BATCHES
 from klinket.domain.errors import InvalidToken
+from klinket.net.files import replace_private
 from klinket.wire import signing
 from klinket.wire.control import FlowEvent
 
@@ -29,12 +29,14 @@ class ConnectorState:
         self._spool = folder / "flow-events"
         self._spool.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
+        # Looked up once, in order: only this process writes here, and thousands of names are not to be read each second.
+        self._waiting = dict.fromkeys(sorted(int(path.stem) for path in self._spool.glob(_BATCHES)))
 
     def identity_key(self) -> signing.PrivateKey:
         """Return this connector's key, made here at the first start; it never leaves this machine."""
         path = self._folder / "identity.pem"
         if not path.exists():
-            _write(path, signing.private_key_to_pem(signing.generate_private_key()).encode())
+            replace_private(path, signing.private_key_to_pem(signing.generate_private_key()).encode())
         try:
             return signing.private_key_from_pem(path.read_bytes())
         except InvalidToken as error:
@@ -44,7 +46,7 @@ class ConnectorState:
 
     def keep_cuts(self, head: tuple[int, int], tokens: Sequence[str]) -> None:
         """Keep the signed cuts in force and the newest (epoch, revision) seen."""
-        _write(self._folder / "cuts.json", json.dumps({"head": list(head), "cuts": list(tokens)}).encode())
+        replace_private(self._folder / "cuts.json", json.dumps({"head": list(head), "cuts": list(tokens)}).encode())
 
     def kept_cuts(self) -> tuple[tuple[int, int], list[str]]:
         """Return what keep_cuts has kept; nothing where there is nothing readable."""
@@ -58,48 +60,48 @@ class ConnectorState:
             logger.error("kept cuts are not readable (%s): waiting for the controller's", error)
             return (0, 0), []
 
+    # ---- the head
+
+    def keep_head(self, stamp: tuple[int, int], token: str) -> None:
+        """Keep the newest signed head."""
+        replace_private(self._folder / "head.json", json.dumps({"head": list(stamp), "token": token}).encode())
+
+    def kept_head(self) -> tuple[tuple[int, int], str]:
+        """Return what keep_head has kept; nothing where there is nothing readable."""
+        try:
+            document = json.loads((self._folder / "head.json").read_bytes())
+            epoch, revision = document["head"]
+            return (int(epoch), int(revision)), str(document["token"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return (0, 0), ""
+
     # ---- flow events
 
     def spool(self, batch: int, events: Sequence[FlowEvent]) -> None:
-        """Keep a batch until the controller has stored it; at the bound the oldest goes, aloud."""
-        names = sorted(self._spool.glob(_BATCHES))
-        if len(names) >= MAX_SPOOLED_BATCHES:
-            logger.error("flow events: %d batches wait, the limit; the oldest is dropped", len(names))
-            names[0].unlink(missing_ok=True)
-        path = self._spool / f"{batch:020d}.json"
-        temporary = path.with_suffix(".new")
-        try:
-            temporary.write_bytes(msgspec.json.encode(list(events)))
-            temporary.rename(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        """Keep a batch, durable, until the controller has stored it; at the bound the oldest goes, aloud. Raises OSError."""
+        if len(self._waiting) >= MAX_SPOOLED_BATCHES:
+            logger.error("flow events: %d batches wait, the limit; the oldest is dropped", len(self._waiting))
+            self.stored(next(iter(self._waiting)))
+        replace_private(self._path(batch), msgspec.json.encode(list(events)))
+        self._waiting[batch] = None
 
     def spooled(self) -> list[int]:
         """Return the numbers of batches that wait, the oldest first."""
-        return sorted(int(path.stem) for path in self._spool.glob(_BATCHES))
+        return list(self._waiting)
 
     def batch(self, number: int) -> list[FlowEvent]:
         """Return a batch that waits; an unreadable one is dropped and reads as empty."""
-        path = self._spool / f"{number:020d}.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=list[FlowEvent])
+            return msgspec.json.decode(self._path(number).read_bytes(), type=list[FlowEvent])
         except (OSError, msgspec.DecodeError) as error:
             logger.error("a batch of flow events is not readable: %s", error)
-            path.unlink(missing_ok=True)
+            self.stored(number)
             return []
 
     def stored(self, number: int) -> None:
-        """Forget a batch: the controller has it."""
-        (self._spool / f"{number:020d}.json").unlink(missing_ok=True)
+        """Forget a batch: the controller has it. Raises OSError."""
+        self._waiting.pop(number, None)
+        self._path(number).unlink(missing_ok=True)
 
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, durable, readable by this user only."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    def _path(self, number: int) -> Path:
+        return self._spool / f"{number:020d}.json"

@@ -12,13 +12,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from klinket.controller import enrolment, login
 from klinket.controller.app import connectors, cuts, flow_events, sessions
-from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.app.ports import Store, StoreUnavailable
 from klinket.controller.authority import parse_request
-from klinket.controller.dispatch import Dispatch
-from klinket.controller.peers import POLICY_VIOLATION, ClientPeer, ConnectorPeer, Outbox, Peers
+from klinket.controller.dispatch import Dispatch, told_as_refused
+from klinket.controller.head_guard import HeadGuard
+from klinket.controller.peers import POLICY_VIOLATION, TRY_AGAIN, ClientPeer, ConnectorPeer, Outbox, Peers, receive_text
+from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import (
-    ConnectorTokensDead,
     InvalidToken,
     KlinketError,
     ProtocolError,
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 #: Seconds from the challenge to the peer's Attach.
 ATTACH_SECONDS = 10.0
 NONCE_BYTES = 24
+#: Seconds between configurations or certificates that one peer asks for: each is made and signed for it.
+RENEW_SECONDS = 1.0
 
 
 class Channels:
@@ -44,6 +47,7 @@ class Channels:
         trust: Trust,
         peers: Peers,
         dispatch: Dispatch,
+        guard: HeadGuard,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
     ) -> None:
@@ -51,6 +55,7 @@ class Channels:
         self._trust = trust
         self._peers = peers
         self._dispatch = dispatch
+        self._guard = guard
         self._clock = clock
         self._entropy = entropy
 
@@ -60,27 +65,27 @@ class Channels:
         address = socket.client.host if socket.client else ""
         try:
             claims = await self._prove(socket)
+            proven(socket)
             if isinstance(claims.identity, ClientIdentity):
-                await self._serve_client(socket, claims.identity, claims)
+                await self._serve_client(socket, claims.identity, claims, address)
             else:
                 await self._serve_connector(socket, claims.identity, claims, address)
         except (WebSocketDisconnect, TimeoutError):
             return
+        except StoreUnavailable as error:
+            # No Refused: to a peer that would mean that it is not believed, and it would end for good.
+            logger.warning("channel from %s ended: %s", address, error.code)
+            await _close(socket, TRY_AGAIN)
         except KlinketError as error:
             logger.warning("channel from %s refused: %s: %s", address, error.code, error.message)
-            refused = control.Refused(code=error.code, message=error.message, hint=error.hint, retry_after=error.retry_after)
-            try:
-                await socket.send_text(control.encode(refused))
-                await socket.close(POLICY_VIOLATION)
-            except (WebSocketDisconnect, RuntimeError):
-                pass
+            await _close(socket, POLICY_VIOLATION, control.encode(told_as_refused(error)))
 
     async def _prove(self, socket: WebSocket) -> AccessClaims:
         """Challenge the peer; returns who it proved to be. Raises AuthenticationFailed, ProtocolError."""
         nonce = urlsafe_b64encode(self._entropy(NONCE_BYTES)).decode()
         await socket.send_text(control.encode(control.Challenge(nonce=nonce, time_ms=round(self._clock() * 1000))))
         async with asyncio.timeout(ATTACH_SECONDS):
-            message = control.decode_to_controller(await socket.receive_text())
+            message = control.decode_to_controller(await receive_text(socket))
         if not isinstance(message, control.Attach):
             raise ProtocolError("the first message must be attach")
         now = self._clock()
@@ -96,7 +101,7 @@ class Channels:
         try:
             while True:
                 async with asyncio.timeout(control.CHANNEL_SILENCE_SECONDS):
-                    text = await socket.receive_text()
+                    text = await receive_text(socket)
                 done = handle(control.decode_to_controller(text))
                 if asyncio.iscoroutine(done):
                     await done
@@ -107,9 +112,15 @@ class Channels:
     def _answer_heartbeat(self, outbox: Outbox, message: control.Heartbeat) -> None:
         outbox.put(control.HeartbeatAnswer(sequence=message.sequence, time_ms=round(self._clock() * 1000)))
 
+    async def _paced(self, peer: ClientPeer | ConnectorPeer) -> None:
+        """Wait until this peer may have another configuration; what it sends meanwhile waits unread."""
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, peer.renew_from - now))
+        peer.renew_from = max(now, peer.renew_from) + RENEW_SECONDS
+
     # ---- clients
 
-    async def _serve_client(self, socket: WebSocket, identity: ClientIdentity, claims: AccessClaims) -> None:
+    async def _serve_client(self, socket: WebSocket, identity: ClientIdentity, claims: AccessClaims, address: str) -> None:
         principal = identity.principal
         await self._store.read(lambda tx: sessions.live(tx, principal.session))
         peer = ClientPeer(principal, claims.jkt, Outbox(socket))
@@ -118,28 +129,29 @@ class Channels:
         if former is not None:
             former.outbox.finish()
         try:
-            self._dispatch.refresh_client(peer, always=True)
-            await self._run(socket, peer.outbox, lambda message: self._client_message(peer, message))
+            await self._dispatch.tell_client(peer)
+            await self._run(socket, peer.outbox, lambda message: self._client_message(peer, message, address))
         finally:
             if self._peers.clients.get(principal.session) is peer:
                 del self._peers.clients[principal.session]
 
-    async def _client_message(self, peer: ClientPeer, message: control.ToController) -> None:
+    async def _client_message(self, peer: ClientPeer, message: control.ToController, address: str) -> None:
         match message:
             case control.Heartbeat():
                 self._answer_heartbeat(peer.outbox, message)
             case control.Renew():
-                self._dispatch.refresh_client(peer, always=True)
+                await self._paced(peer)
+                await self._dispatch.tell_client(peer)
             case control.RenewCertificate():
+                await self._paced(peer)
                 await self._renew_client(peer, message)
             case control.EndSession():
-                await self._store.write(lambda tx: self._end_session(tx, peer))
+                # Its flows are its own to end, and it has: a cut for each job that ends would drown those that matter.
+                session = peer.principal.session
+                await self._store.write(lambda tx: sessions.end(tx, session, sessions.ENDED_BY_CLIENT, address, cut=False))
                 peer.outbox.finish()
             case _:
                 raise ProtocolError(f"a client does not send {type(message).__name__}")
-
-    def _end_session(self, tx: Transaction, peer: ClientPeer) -> None:
-        sessions.end(tx, peer.principal.session, "the client has ended")
 
     async def _renew_client(self, peer: ClientPeer, message: control.RenewCertificate) -> None:
         key = _same_key(message.request, peer.jkt)
@@ -158,9 +170,7 @@ class Channels:
 
     async def _serve_connector(self, socket: WebSocket, identity: ConnectorIdentity, claims: AccessClaims, address: str) -> None:
         connector = identity.connector
-        row = await self._store.read(lambda tx: tx.connectors.get(connector))
-        if row is None or row.enrolled_jkt != claims.jkt:
-            raise ConnectorTokensDead("this connector was deleted, or has new tokens")
+        row = await self._store.read(lambda tx: connectors.believed(tx, connector, claims.jkt))
         peer = ConnectorPeer(connector, claims.jkt, Outbox(socket))
         former = self._peers.connectors.get(connector)
         self._peers.connectors[connector] = peer
@@ -192,13 +202,17 @@ class Channels:
                         flows=flows,
                     )
                 )
+                peer.answered(message.id)
             case control.FlowEvents():
                 await self._store.write(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events))
                 peer.outbox.put(control.FlowEventsStored(batch=message.batch))
             case control.Renew():
+                await self._paced(peer)
                 await self._dispatch.configure_connector(peer)
             case control.RenewCertificate():
+                await self._paced(peer)
                 key = _same_key(message.request, peer.jkt)
+                await self._store.read(lambda tx: connectors.believed(tx, peer.connector, peer.jkt))
                 certificate, token, expires_at = enrolment.issue(self._trust, ConnectorId(peer.connector), key, self._clock())
                 peer.outbox.put(
                     control.CertificateRenewed(
@@ -213,20 +227,36 @@ class Channels:
         relays = tuple(sorted(message.relays[:64]))
         changed = relays != peer.relays
         peer.relays = relays
-        there = await self._store.write(
+        head = await self._store.write(
             lambda tx: connectors.heartbeat(
                 tx,
                 peer.connector,
+                peer.jkt,
                 version=message.version,
                 hostname=message.hostname,
                 public_ip=address,
                 private_ips=message.private_ips,
             )
         )
-        if not there:
-            raise ConnectorTokensDead("this connector was deleted")
-        if changed:
+        if message.head and self._guard.shown(message.head, peer.connector, self._clock()) and self._guard.behind(head):
+            proven = self._guard.proven
+            logger.error(
+                "ALARM controller-behind: at %s, connector %d proves %s: nothing is granted", head, peer.connector, proven
+            )
+            await self._store.write(lambda tx: connectors.record_behind(tx, peer.connector, proven, address))
+        # Another head than the one read last: another program has written, accepting a restored backup for example.
+        if changed or head != self._dispatch.snapshot.stamp or self._guard.behind(head):
             self._dispatch.peers_changed()
+
+
+async def _close(socket: WebSocket, code: int, last: str | None = None) -> None:
+    """Say a last word, if there is one, and close; a peer that has gone already is none to tell."""
+    try:
+        if last is not None:
+            await socket.send_text(last)
+        await socket.close(code)
+    except (WebSocketDisconnect, RuntimeError):
+        pass
 
 
 def _same_key(request: str, jkt: Thumbprint) -> signing.PublicKey:

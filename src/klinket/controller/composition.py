@@ -7,27 +7,31 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 
-from klinket.controller.app import api_tokens
-from klinket.controller.app.ports import Actor, Store
+from klinket.controller.api_access import ApiAccess, ApiRates
+from klinket.controller.app.ports import Store
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.enrolment import Enrolments
-from klinket.controller.graphql.context import ApiCaller, ApiServices, KeyFileFacts
-from klinket.controller.graphql.execute import GraphQLApi
+from klinket.controller.exports import Exports
+from klinket.controller.graphql.context import ApiServices, KeyFileFacts
+from klinket.controller.graphql.execute import API_READS, GraphQLApi
 from klinket.controller.graphql.extension.load import load_extension
-from klinket.controller.graphql.http import EXTENSION_PATH, GRAPHQL_PATH, graphql_routes
+from klinket.controller.graphql.http import graphql_routes
+from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.schema import load_schema
-from klinket.controller.http import Endpoints
+from klinket.controller.head_guard import HeadGuard
+from klinket.controller.http import Endpoints, no_such_method, no_such_path
+from klinket.controller.key_revocation import KeyRevocations
 from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
-from klinket.domain.audit import ActorType
 from klinket.wire.key_file import LOGIN_PATH
+from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH, LOGOUT_PATH, REVOKE_PATH
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Controller:
     app: Starlette
     peers: Peers
     dispatch: Dispatch
+    metrics: Metrics
 
 
 def compose(
@@ -50,7 +55,8 @@ def compose(
 ) -> Controller:
     """Return a controller over an open store. `clock`: seconds since the epoch."""
     peers = Peers()
-    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds)
+    guard = HeadGuard(trusted)
+    dispatch = Dispatch(store, trusted, peers, guard, clock, config.grant_seconds)
     authority = trusted.authorities[AuthorityPurpose.WEB].certificate_pem if config.certificate is None else None
     services = ApiServices(
         facts=KeyFileFacts(config.host_and_port, authority),
@@ -60,26 +66,29 @@ def compose(
         attached_connectors=peers.online,
     )
 
-    async def authenticate(token: str, address: str) -> ApiCaller:
-        row = await store.read(lambda tx: api_tokens.by_text(tx, token))
-        actor = Actor(ActorType.API, id=str(row.id), name=row.name, source=address)
-        return ApiCaller(actor, frozenset(row.scopes))
-
+    access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))
+    metrics = Metrics(peers)
+    origin = config.public_url.rstrip("/")
     endpoints = Endpoints(
         store,
         trusted,
-        Logins(store, trusted, config.public_url.rstrip("/") + LOGIN_PATH, clock, entropy, lambda: peers.clients),
+        Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients, guard),
         Enrolments(store, trusted, clock),
-        Channels(store, trusted, peers, dispatch, clock, entropy),
+        Channels(store, trusted, peers, dispatch, guard, clock, entropy),
         RelayChannels(store, trusted, peers, clock),
-        Metrics(peers),
-        authenticate,
+        KeyRevocations(store, origin + REVOKE_PATH, clock),
+        metrics,
+        access.authenticate,
     )
+    reads = Lane(API_READS)
     app = Starlette(
         routes=[
-            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services), authenticate),
-            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services), authenticate),
+            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads), access),
+            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads), access),
             *endpoints.routes(),
-        ]
+            *Exports(store, trusted, access.authenticate).routes(),
+        ],
+        exception_handlers={404: no_such_path, 405: no_such_method},
     )
-    return Controller(app, peers, dispatch)
+    app.router.redirect_slashes = False  # the address of a redirect would come from the request
+    return Controller(app, peers, dispatch, metrics)

@@ -22,6 +22,7 @@ from klinket.wire.control import (
     RelayTicket,
 )
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, sign_grant
+from klinket.wire.head_token import sign_head
 from klinket.wire.inventory import entry_of
 from klinket.wire.ticket import TicketRole
 
@@ -57,6 +58,7 @@ def for_client(
             remote_network=row.remote_network_id,
             relays=list(attached.get(row.id, ())),
             online=row.id in attached,
+            jkt=row.enrolled_jkt or "",
         )
         for network in grouped
         for row in snapshot.connectors.get(network, ())
@@ -121,6 +123,7 @@ def for_connector(
         cuts=list(cuts),
         limits=ACCOUNT_LIMITS,
         max_grant_seconds=MAX_LIFETIME_SECONDS,
+        head=sign_head(trust.signers[KeyPurpose.HEAD], snapshot.stamp, network=trust.network, now=now),
         renew_at_ms=round((now + min(TICKET_SECONDS, 4 * grant_seconds) / 2) * 1000),
     )
 

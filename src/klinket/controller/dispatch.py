@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from klinket.controller import configuration
-from klinket.controller.app import access, cuts, group_access, service_keys, snapshot
+from klinket.controller.app import access, connectors, cuts, group_access, service_keys, snapshot
 from klinket.controller.app.ports import Committed, Store, Transaction
+from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
+from klinket.controller.head_guard import ControllerBehind, HeadGuard
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
 from klinket.controller.trust import Trust
-from klinket.domain.errors import AuthenticationFailed
+from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
 from klinket.net.tasks import TaskSet
-from klinket.wire.control import Cut, SessionEnded
+from klinket.wire.control import Cut, Refused, SessionEnded
 
 logger = logging.getLogger(__name__)
 
 #: Seconds between looks for expiries even when none is known: a clock may have been set.
 LOOK_SECONDS = 30.0
+#: Seconds after a round that failed (a full disk, say) until the next.
+RETRY_SECONDS = 1.0
+#: Seconds a deleted connector has for the receipt of its last cut.
+DISMISS_SECONDS = 2.0
 
 
 class Dispatch:
     """Keeps attached peers up to date with the store. Call `start` once on the event loop."""
 
-    def __init__(self, store: Store, trust: Trust, peers: Peers, clock: Callable[[], float], grant_seconds: int) -> None:
+    def __init__(
+        self, store: Store, trust: Trust, peers: Peers, guard: HeadGuard, clock: Callable[[], float], grant_seconds: int
+    ) -> None:
+        self._guard = guard
         self._store = store
         self._trust = trust
         self._peers = peers
@@ -45,7 +54,7 @@ class Dispatch:
     async def start(self) -> None:
         """Read the first snapshot and follow commits from now on."""
         self._store.on_commit(self._committed)
-        self._snapshot = await self._store.read(snapshot.take)
+        self._snapshot = await self._read()
         self._tasks.start(self._follow(), "snapshots")
         self._tasks.start(self._expire(), "expiries")
 
@@ -63,41 +72,83 @@ class Dispatch:
             for connector in announced.connectors:
                 peer = self._peers.connectors.get(connector)
                 if peer is not None:
-                    peer.outbox.put(message)
+                    peer.cut(message)
         self._changed.set()
+
+    # ---- what changed for whom
+
+    async def _read(self) -> Snapshot:
+        """Return a snapshot for everybody who is attached when this is called."""
+        principals = [peer.principal for peer in self._peers.clients.values()]
+        connectors = list(self._peers.connectors)
+        return await self._store.read(lambda tx: snapshot.take(tx, principals, connectors))
 
     async def _follow(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()  # changes while the snapshot is read make another round
-            self._snapshot = await self._store.read(snapshot.take)
-            self._expiries_changed.set()
-            for client in list(self._peers.clients.values()):
-                self.refresh_client(client)
-            for connector in list(self._peers.connectors.values()):
-                self._refresh_connector(connector)
+            try:
+                asked = list(self._peers.connectors.values())
+                self._snapshot = await self._read()
+                self._expiries_changed.set()
+                self._refresh_clients(self._snapshot)
+                await self._refresh_connectors(asked, self._snapshot)
+            except Exception:
+                # Whoever is attached goes on with what it has; without another round nothing would ever reach them.
+                logger.exception("peers could not be told of a change; trying again in %.0f s", RETRY_SECONDS)
+                self._changed.set()
+                await asyncio.sleep(RETRY_SECONDS)
 
-    def refresh_client(self, peer: ClientPeer, *, always: bool = False) -> None:
+    def _refresh_clients(self, current: Snapshot) -> None:
+        for client in list(self._peers.clients.values()):
+            # One that has just attached is told on its own, and another round follows what this one came too early for.
+            if current.covers(client.principal) and current.stamp >= client.stamp:
+                try:
+                    self._tell(client, current)
+                except Exception:
+                    logger.exception("session %s could not be told of a change", client.principal.session)
+
+    async def tell_client(self, peer: ClientPeer) -> None:
+        """Send a client its configuration, or end its session: from memory, or read for it when it has just attached."""
+        current = self.snapshot
+        if not current.covers(peer.principal) or current.stamp < peer.stamp:
+            read = await self._store.read(lambda tx: snapshot.take(tx, [peer.principal]))
+            # A round may have overtaken this.
+            current = self.snapshot if self.snapshot.covers(peer.principal) and self.snapshot.stamp >= read.stamp else read
+        self._tell(peer, current, always=True)
+
+    def _tell(self, peer: ClientPeer, current: Snapshot, *, always: bool = False) -> None:
         """Send a client its configuration if something changed for it (or `always`), or end its session."""
         now = self._clock()
+        peer.stamp = current.stamp
         try:
-            self.snapshot.check(peer.principal, now)
+            current.check(peer.principal, now)
+            self._guard.check(current.stamp)
+        except ControllerBehind as error:
+            # No word that ends the session: its grants fade by themselves, and it may have others later.
+            refused = Refused(
+                code=ControllerUnreachable.code, message=error.message, hint=error.hint, retry_after=error.retry_after
+            )
+            peer.outbox.put(refused)
+            peer.outbox.finish()
+            return
         except AuthenticationFailed as error:
             peer.outbox.put(SessionEnded(code=error.code, message=error.message, hint=error.hint))
             peer.outbox.finish()
             return
         online = self._peers.online()
-        grouped = self.snapshot.resources_by_network(peer.principal.account)
+        grouped = current.resources_by_network(peer.principal.account)
         concerned = tuple(
-            (row.id, row.name, online.get(row.id)) for network in grouped for row in self.snapshot.connectors.get(network, ())
+            (row.id, row.name, row.enrolled_jkt, online.get(row.id))
+            for network in grouped
+            for row in current.connectors.get(network, ())
         )
-        state = (self.snapshot.accounts.get(peer.principal.account), concerned, self.snapshot.relays)
+        state = (current.accounts.get(peer.principal.account), concerned, current.relays)
         if state == peer.sent and not always:
             return
-        peer.sent = state
         peer.outbox.put(
             configuration.for_client(
-                self.snapshot,
+                current,
                 self._trust,
                 peer.principal,
                 peer.jkt,
@@ -106,53 +157,88 @@ class Dispatch:
                 grant_seconds=self._grant_seconds,
             )
         )
+        peer.sent = state
 
-    def _refresh_connector(self, peer: ConnectorPeer) -> None:
-        known = {row.id for rows in self.snapshot.connectors.values() for row in rows}
-        if peer.connector not in known:
-            from klinket.wire.control import Refused
-
-            peer.outbox.put(
-                Refused(
-                    code="connector-tokens-dead",
-                    message="this connector was deleted",
-                    hint="create a connector, generate tokens, and start it with them",
-                )
-            )
-            peer.outbox.finish()
+    async def _refresh_connectors(self, asked: Iterable[ConnectorPeer], current: Snapshot) -> None:
+        """Dismiss connectors that were deleted or have new tokens, and tell the others which relays there are."""
+        for peer in asked:
+            # One that has enrolled since the snapshot was read is not dead.
+            believed = current.known_connectors.get(peer.connector) == peer.jkt
+            if not believed and not await self._store.read(lambda tx: _is_believed(tx, peer)):  # noqa: B023
+                self._dismiss(peer)
+            elif peer.sent is not None and peer.sent != current.relays:  # the first configuration comes with attaching
+                await self.configure_connector(peer)
 
     async def configure_connector(self, peer: ConnectorPeer) -> None:
         """Send a connector its full state, with the cuts that may still have to be applied."""
-        tokens = await self._store.read(lambda tx: [row.token for row in cuts.in_force(tx)])
-        rows = [row for listed in self.snapshot.connectors.values() for row in listed if row.id == peer.connector]
-        if not rows:
-            self._refresh_connector(peer)
+        try:
+            row, tokens = await self._store.read(lambda tx: _believed_with_cuts(tx, peer))
+        except ConnectorTokensDead:
+            self._dismiss(peer)
             return
-        peer.outbox.put(
-            configuration.for_connector(
-                self.snapshot, self._trust, rows[0], tokens, now=self._clock(), grant_seconds=self._grant_seconds
-            )
+        message = configuration.for_connector(
+            self.snapshot, self._trust, row, tokens, now=self._clock(), grant_seconds=self._grant_seconds
         )
+        peer.configure(message, self.snapshot.relays)
+
+    def _dismiss(self, peer: ConnectorPeer) -> None:
+        if not peer.dismissed:
+            peer.dismissed = True
+            self._tasks.start(self._say_goodbye(peer), f"connector {peer.connector} is dismissed")
+
+    async def _say_goodbye(self, peer: ConnectorPeer) -> None:
+        """Wait for the receipt of the cut that ended what the connector carried, then refuse it for good."""
+        try:
+            async with asyncio.timeout(DISMISS_SECONDS):
+                await peer.all_answered()
+        except TimeoutError:
+            logger.warning("connector %d is dismissed and has not answered its last cut", peer.connector)
+        peer.outbox.put(told_as_refused(ConnectorTokensDead("this connector was deleted, or has new tokens")))
+        peer.outbox.finish()
 
     # ---- expiries
 
     async def _expire(self) -> None:
         while True:
-            now = self._clock()
-            moment = self.snapshot.next_expiry(now - LOOK_SECONDS)
-            delay = LOOK_SECONDS if moment is None else min(LOOK_SECONDS, moment - now)
-            if moment is not None and delay <= 0:
-                ended = await self._store.write(_end_expired)
-                logger.info("%d accesses and keys have expired", ended)
-                # A key that was ended stays in the snapshot's expiries until the next one is read.
-                await asyncio.sleep(0.05)
-                continue
-            self._expiries_changed.clear()
             try:
-                async with asyncio.timeout(max(0.001, delay)):
-                    await self._expiries_changed.wait()
-            except TimeoutError:
-                pass
+                await self._expire_once()
+            except Exception:
+                logger.exception("what has expired could not be ended; trying again in %.0f s", RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _expire_once(self) -> None:
+        """End what has expired, also while no controller ran; then wait for the next moment, or another snapshot."""
+        self._expiries_changed.clear()
+        now = self._clock()
+        moment = self.snapshot.next_expiry
+        delay = LOOK_SECONDS if moment is None else min(LOOK_SECONDS, moment - now)
+        if delay <= 0:
+            ended = await self._store.write(_end_expired)
+            logger.info("%d accesses and keys have expired", ended)
+            delay = RETRY_SECONDS  # the snapshot that knows of it is on its way, and ends this wait
+        try:
+            async with asyncio.timeout(delay):
+                await self._expiries_changed.wait()
+        except TimeoutError:
+            pass
+
+
+def told_as_refused(error: KlinketError) -> Refused:
+    """Return an error as the last message of a live channel."""
+    return Refused(code=error.code, message=error.message, hint=error.hint, retry_after=error.retry_after)
+
+
+def _is_believed(tx: Transaction, peer: ConnectorPeer) -> bool:
+    try:
+        connectors.believed(tx, peer.connector, peer.jkt)
+    except ConnectorTokensDead:
+        return False
+    return True
+
+
+def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str]]:
+    """Return the row of a connector with the cuts that it may still have to apply; raises ConnectorTokensDead."""
+    return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)]
 
 
 def _end_expired(tx: Transaction) -> int:

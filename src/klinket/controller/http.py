@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -15,44 +14,34 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from klinket.controller import metrics
 from klinket.controller.app import api_tokens, cuts
 from klinket.controller.app.audit import iso
-from klinket.controller.app.ports import Store
+from klinket.controller.app.ports import Store, StoreUnavailable
 from klinket.controller.channels import Channels
-from klinket.controller.connector_tokens import bearer
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
-from klinket.controller.graphql.http import bounded_body
+from klinket.controller.graphql.http import retry_header
+from klinket.controller.http_status import status_of
+from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.relay_channels import RelayChannels
+from klinket.controller.request import address_of, bearer, decoded
+from klinket.controller.seats import proven
 from klinket.controller.trust import Trust
-from klinket.domain.errors import (
-    AuthenticationFailed,
-    Conflict,
-    ConnectorTokensDead,
-    InvalidInput,
-    KlinketError,
-    NotFound,
-    Throttled,
-)
+from klinket.domain.errors import AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
+from klinket.wire.paths import (
+    CUTS_PATH,
+    ENROL_PATH,
+    EXTENSION_PATH,
+    GRAPHQL_PATH,
+    LOGOUT_PATH,
+    REVOKE_PATH,
+    VALIDATE_TOKENS_PATH,
+)
 from klinket.wire.relay import RELAY_CHANNEL_PATH
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T", bound=msgspec.Struct)
-
-LOGOUT_PATH = "/api/v4/headless/logout"
-ENROL_PATH = "/api/v4/connector/enroll"
-VALIDATE_TOKENS_PATH = "/api/v4/connector/validate_tokens"
-CUTS_PATH = "/api/klinket/v1/cuts"
-_STATUS: tuple[tuple[type[KlinketError], int], ...] = (
-    (Throttled, 429),
-    (ConnectorTokensDead, 410),
-    (NotFound, 404),
-    (Conflict, 409),
-    (AuthenticationFailed, 401),
-    (InvalidInput, 400),
-)
 
 
 class RefreshToken(msgspec.Struct):
@@ -72,8 +61,9 @@ class Endpoints:
         enrolments: Enrolments,
         channels: Channels,
         relay_channels: RelayChannels,
+        revocations: KeyRevocations,
         counted: Metrics,
-        authenticate: Callable[[str, str], Awaitable[ApiCaller]],
+        authenticate: Callable[[Request], Awaitable[ApiCaller]],
     ) -> None:
         self._store = store
         self._trust = trust
@@ -81,6 +71,7 @@ class Endpoints:
         self._enrolments = enrolments
         self._channels = channels
         self._relay_channels = relay_channels
+        self._revocations = revocations
         self._metrics = counted
         self._authenticate = authenticate
 
@@ -89,6 +80,7 @@ class Endpoints:
         return [
             Route(LOGIN_PATH, self._guarded(self._login), methods=["POST"]),
             Route(LOGOUT_PATH, self._guarded(self._logout), methods=["POST"]),
+            Route(REVOKE_PATH, self._guarded(self._revoke), methods=["POST"]),
             Route(ENROL_PATH, self._guarded(self._enrol), methods=["POST"]),
             Route(VALIDATE_TOKENS_PATH, self._guarded(self._validate_tokens), methods=["POST"]),
             Route("/.well-known/jwks.json", self._jwks),
@@ -116,8 +108,9 @@ class Endpoints:
             body = await decoded(request, LoginRequest)
             answer = await self._logins.login(body, address_of(request))
         except KlinketError as error:
-            self._metrics.logins.labels("throttled" if isinstance(error, Throttled) else "refused").inc()
+            self._metrics.logins.labels(_outcome(error)).inc()
             raise
+        proven(request)
         self._metrics.logins.labels("accepted").inc()
         return secret(msgspec.to_builtins(answer))
 
@@ -125,13 +118,18 @@ class Endpoints:
         await self._logins.end(await decoded(request, EndRequest), address_of(request))
         return Response(status_code=204)
 
+    async def _revoke(self, request: Request) -> Response:
+        await self._revocations.revoke(await decoded(request, RevokeRequest), address_of(request))
+        return Response(status_code=204)
+
     async def _enrol(self, request: Request) -> Response:
         try:
             answer = await self._enrolments.enrol(await decoded(request, EnrolmentRequest), address_of(request))
         except KlinketError as error:
             logger.warning("enrolment refused: %s, from %s", error.code, address_of(request))
-            self._metrics.enrolments.labels("refused").inc()
+            self._metrics.enrolments.labels(_outcome(error)).inc()
             raise
+        proven(request)
         self._metrics.enrolments.labels("accepted").inc()
         return secret(msgspec.to_builtins(answer))
 
@@ -161,9 +159,10 @@ class Endpoints:
     # ---- receipts
 
     async def _reader(self, request: Request) -> None:
-        caller = await self._authenticate(request.headers.get("x-api-key", ""), address_of(request))
+        caller = await self._authenticate(request)
+        proven(request)
         if api_tokens.READ not in caller.scopes:
-            raise AuthenticationFailed("this API token may not read")
+            raise Forbidden("this API token may not read", hint="use a token that has the scope read")
 
     async def _cuts(self, request: Request) -> Response:
         await self._reader(request)
@@ -185,32 +184,37 @@ def _shown(cut: dict[str, object]) -> dict[str, object]:
 
 def told(error: KlinketError) -> Response:
     """Return an error as code, message and hint, with Retry-After where waiting helps."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 400)
     body: dict[str, object] = {"code": error.code, "message": error.message, "hint": error.hint}
-    headers = {}
     if error.retry_after is not None:
         body["retry_after"] = round(error.retry_after, 1)
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return JSONResponse(body, status_code=status, headers=headers)
+    return JSONResponse(body, status_code=status_of(error), headers=retry_header(error))
+
+
+async def no_such_path(request: Request, _: Exception) -> Response:
+    """Answer a path that leads nowhere."""
+    slash = request.url.path + "/" in (GRAPHQL_PATH, EXTENSION_PATH)
+    hint = f"with the slash at the end: {request.url.path}/" if slash else f"the Admin API is at {GRAPHQL_PATH}"
+    body = {"code": NotFound.code, "message": "there is nothing at this path", "hint": hint}
+    return JSONResponse(body, status_code=404)
+
+
+async def no_such_method(_: Request, error: Exception) -> Response:
+    """Answer a method that a path does not know."""
+    headers = getattr(error, "headers", None)
+    allowed = (headers or {}).get("Allow", "")
+    body = {"code": InvalidInput.code, "message": "this path does not take this method", "hint": f"it takes {allowed}"}
+    return JSONResponse(body, status_code=405, headers=headers)
+
+
+def _outcome(error: KlinketError) -> str:
+    if isinstance(error, StoreUnavailable):
+        return "unavailable"  # nobody's credentials are in doubt
+    return "throttled" if isinstance(error, Throttled) else "refused"
 
 
 def secret(body: object) -> Response:
     """Return an answer that nobody keeps."""
     return JSONResponse(body, headers={"Cache-Control": "no-store"})
-
-
-async def decoded(request: Request, type: type[T]) -> T:
-    """Return the JSON body; raises InvalidInput("body")."""
-    try:
-        return msgspec.json.decode(await bounded_body(request), type=type)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        # The text of a decoding error names fields and types, never values.
-        raise InvalidInput("body", f"the body is not understood: {error}") from error
-
-
-def address_of(request: Request) -> str:
-    """Return the address of the peer; no header has a say in it."""
-    return request.client.host if request.client else ""
 
 
 def _is_loopback(address: str) -> bool:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from klinket.controller.app import sessions
-from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.app import key_hygiene, sessions
+from klinket.controller.app.ports import Store, StoreUnavailable, Transaction
+from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.controller.authority import AuthorityPurpose, parse_request
+from klinket.controller.head_guard import HeadGuard
 from klinket.controller.throttle import LoginThrottle
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import (
@@ -90,22 +92,26 @@ def issue(trust: Trust, principal: Principal, key: signing.PublicKey, key_expire
 
 
 class Logins:
-    """Answers logins; `login_url` is the audience, from the configuration only."""
+    """Answers logins; `login_url` and `logout_url` are the audiences, from the configuration only."""
 
     def __init__(
         self,
         store: Store,
         trust: Trust,
         login_url: str,
+        logout_url: str,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         attached: Callable[[], Collection[str]],
+        guard: HeadGuard,
     ) -> None:
         """`attached`: gives the sessions that are attached now; others free their seats (security.md 20)."""
         self._attached = attached
+        self._guard = guard
         self._store = store
         self._trust = trust
         self._login_url = login_url
+        self._logout_url = logout_url
         self._clock = clock
         self._entropy = entropy
         self._throttle = LoginThrottle()
@@ -114,35 +120,36 @@ class Logins:
 
     async def login(self, request: LoginRequest, address: str) -> LoginAnswer:
         """Return a new session; raises AuthenticationFailed or Throttled, with an audit event where the key is known."""
-        self._throttle.check_address(address, time.monotonic())
         kid = Kid("")
         try:
             if request.grant_type != GRANT_TYPE:
                 raise InvalidInput("grant_type", f"grant_type must be {GRANT_TYPE}")
             kid = assertion.unverified_kid(request.assertion)
-            verified, account_name = await self._verify(request.assertion, kid, assertion.LOGIN_TYP)
+            verified, account_name = await self._verify(request.assertion, kid, assertion.LOGIN_TYP, self._login_url)
             session_key = parse_request(request.certificate_request)
             if signing.thumbprint(session_key) != verified.jkt:
                 raise InvalidToken("the certificate request is for another key than the assertion names")
             self._throttle.count_account(verified.account, account_name, time.monotonic())
             return await self._begin(verified, session_key, request.client, address)
+        except StoreUnavailable as error:
+            logger.warning("login not answered: %s, from %s", error.code, address)
+            raise
         except KlinketError as error:
-            if isinstance(error, AuthenticationFailed):
-                self._throttle.failed(address, time.monotonic())
+            self._throttle.failed(error, address, kid, time.monotonic())
             code = "wrong-signature" if isinstance(error.__cause__, WrongSignature) else error.code
             logger.warning("login refused: %s, key %s, from %s", code, kid[:64] or "-", address)
-            if kid:
+            if kid and self._throttle.may_record(kid, time.monotonic()):
                 await self._store.write(lambda tx: sessions.record_refusal(tx, kid, code, address))
             raise
 
     async def end(self, request: EndRequest, address: str) -> None:
         """End the session whose key an end assertion names; the answer is the same whatever happens."""
-        self._throttle.check_address(address, time.monotonic())
+        kid = Kid("")
         try:
             kid = assertion.unverified_kid(request.assertion)
-            verified, _ = await self._verify(request.assertion, kid, assertion.END_TYP)
+            verified, _ = await self._verify(request.assertion, kid, assertion.END_TYP, self._logout_url)
         except AuthenticationFailed as error:
-            self._throttle.failed(address, time.monotonic())
+            self._throttle.failed(error, address, kid, time.monotonic())
             logger.warning("logout refused: %s, from %s", error.code, address)
             return
 
@@ -150,12 +157,12 @@ class Logins:
             for row in tx.sessions.find(jkt=verified.jkt, ended_at_ms=None):
                 key = tx.service_keys.get(row.service_key_id)
                 if key is not None and key.kid == verified.kid:
-                    sessions.end(tx, SessionId(row.id), "logout")
-                    tx.bump()
+                    # Its channel is gone, or in other hands: its flows may live.
+                    sessions.end(tx, SessionId(row.id), sessions.LOGOUT, address, cut=True)
 
         await self._store.write(end)
 
-    async def _verify(self, token: str, kid: Kid, typ: str) -> tuple[Assertion, str]:
+    async def _verify(self, token: str, kid: Kid, typ: str, audience: str) -> tuple[Assertion, str]:
         try:
             key, account = await self._store.read(lambda tx: sessions.key_for_login(tx, kid))
         except ServiceKeyUnknown:
@@ -172,7 +179,7 @@ class Logins:
                 signing.public_key_from_pem(key.public_key),
                 kid=kid,
                 account=ServiceAccountUuid(account.uuid),
-                audience=self._login_url,
+                audience=audience,
                 now=self._clock(),
                 typ=typ,
             )
@@ -185,8 +192,10 @@ class Logins:
     async def _begin(self, verified: Assertion, session_key: signing.PublicKey, facts: ClientFacts, address: str) -> LoginAnswer:
         session = SessionId(urlsafe_b64encode(self._entropy(16)).rstrip(b"=").decode())
         attached = set(self._attached())
-        _, key, account = await self._store.write(
-            lambda tx: sessions.begin(
+
+        def begin(tx: Transaction) -> tuple[ServiceKeyRow, ServiceAccountRow]:
+            self._guard.check(tx.head())
+            _, key, account = sessions.begin(
                 tx,
                 verified,
                 session,
@@ -195,7 +204,10 @@ class Logins:
                 address=address,
                 attached=attached,
             )
-        )
+            key_hygiene.used(tx, key, hostname=facts.hostname, address=address, client_version=facts.version)
+            return key, account
+
+        key, account = await self._store.write(begin)
         now = self._clock()
         principal = Principal(ServiceAccountUuid(account.uuid), Kid(key.kid), session)
         expires_at = None if key.expires_at_ms is None else key.expires_at_ms / 1000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -23,6 +25,18 @@ class Metrics:
         self.enrolments = Counter(
             "klinket_enrolments_total", "Enrolments of connectors by outcome", ["outcome"], registry=self._registry
         )
+
+        self._expiring = Gauge(
+            "klinket_service_keys_expiring",
+            "Active service keys that expire within so many days",
+            ["days"],
+            registry=self._registry,
+        )
+
+    def set_expiring(self, counts: Mapping[int, int]) -> None:
+        """Take over how many keys expire within how many days."""
+        for days, count in counts.items():
+            self._expiring.labels(str(days)).set(count)
 
     def text(self) -> bytes:
         """Return the exposition text."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from klinket.domain.cut import Stamp
+from klinket.domain.errors import ProtocolError
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.wire import control
@@ -19,8 +21,15 @@ TRY_AGAIN = 1013
 POLICY_VIOLATION = 1008
 
 
-class PeerTooSlow(Exception):
-    """The queue of a peer is full."""
+async def receive_text(socket: WebSocket) -> str:
+    """Return the next message; raises WebSocketDisconnect, and ProtocolError for a binary one."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message["code"], message.get("reason"))
+    text = message.get("text")
+    if text is None:
+        raise ProtocolError("messages on a live channel are text")
+    return str(text)
 
 
 class Outbox:
@@ -68,7 +77,11 @@ class ClientPeer:
     principal: Principal
     jkt: Thumbprint
     outbox: Outbox
+    #: What it was told last, and of which revision that was.
     sent: object = None
+    stamp: Stamp = (0, 0)
+    #: When its next Renew is answered, on the event loop's clock.
+    renew_from: float = 0.0
 
 
 @dataclass(eq=False)
@@ -79,6 +92,41 @@ class ConnectorPeer:
     jkt: Thumbprint
     outbox: Outbox
     relays: tuple[int, ...] = ()
+    #: What the configuration it has was made of; None: it has none yet, and could not apply a cut.
+    sent: object = None
+    dismissed: bool = False
+    renew_from: float = 0.0
+    _early: list[control.Cut] = field(default_factory=list)
+    _unanswered: set[int] = field(default_factory=set)
+    _all_answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def configure(self, message: control.ConnectorConfiguration, made_of: object) -> None:
+        """Send a configuration, and after the first one the cuts that were ordered while it was made."""
+        self.outbox.put(message)
+        self.sent = made_of
+        for cut in self._early:
+            self.outbox.put(cut)
+        self._early.clear()
+
+    def cut(self, message: control.Cut) -> None:
+        """Send a cut, not before the configuration that says whose signature it bears."""
+        self._unanswered.add(message.id)
+        self._all_answered.clear()
+        if self.sent is None:
+            self._early.append(message)
+        else:
+            self.outbox.put(message)
+
+    def answered(self, cut: int) -> None:
+        """Note the receipt of a cut."""
+        self._unanswered.discard(cut)
+        if not self._unanswered:
+            self._all_answered.set()
+
+    async def all_answered(self) -> None:
+        """Wait until every cut sent here is answered."""
+        if self._unanswered:
+            await self._all_answered.wait()
 
 
 @dataclass(eq=False)

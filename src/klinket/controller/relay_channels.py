@@ -10,16 +10,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from klinket.controller.app import relays
 from klinket.controller.app.ports import Store
-from klinket.controller.peers import POLICY_VIOLATION, Outbox, Peers, RelayPeer
+from klinket.controller.app.rows import RelayRow
+from klinket.controller.peers import POLICY_VIOLATION, TRY_AGAIN, Outbox, Peers, RelayPeer, receive_text
+from klinket.controller.request import address_of, bearer
+from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
-from klinket.domain.errors import KlinketError
+from klinket.domain.errors import AuthenticationFailed, KlinketError
 from klinket.net.sockets import HostPort
 from klinket.wire import relay as wire
+from klinket.wire.relay import RelayReport
 
 logger = logging.getLogger(__name__)
-
-#: Seconds without a report after which a relay's channel counts as dead.
-SILENCE_SECONDS = 35.0
 
 
 class RelayChannels:
@@ -33,13 +34,33 @@ class RelayChannels:
 
     async def serve(self, socket: WebSocket) -> None:
         """Serve one WebSocket until it ends."""
-        scheme, _, token = socket.headers.get("authorization", "").partition(" ")
+        token = bearer(socket)
         try:
-            row = await self._store.read(lambda tx: relays.by_token(tx, token if scheme == "Bearer" else ""))
-        except KlinketError:
+            row = await self._store.read(lambda tx: relays.by_token(tx, token))
+        except AuthenticationFailed as error:
+            logger.warning("relay from %s refused: %s", address_of(socket), error.message)
             await socket.close(POLICY_VIOLATION)
             return
+        except KlinketError as error:
+            logger.warning("relay from %s not answered: %s", address_of(socket), error.code)
+            await socket.close(TRY_AGAIN)
+            return
+        proven(socket)
         await socket.accept()
+        try:
+            await self._attend(socket, row)
+        except (WebSocketDisconnect, TimeoutError):
+            pass
+        except Exception as error:
+            known = isinstance(error, KlinketError)
+            logger.warning("relay %s: its channel ends: %s", row.name, error, exc_info=None if known else error)
+            try:
+                await socket.close(TRY_AGAIN)
+            except RuntimeError:
+                pass  # it is closed already
+
+    async def _attend(self, socket: WebSocket, row: RelayRow) -> None:
+        """Take reports and answer each until the relay goes or is silent for too long."""
         peer = RelayPeer(row.id, Outbox(socket))
         former = self._peers.relays.get(row.id)
         self._peers.relays[row.id] = peer
@@ -48,33 +69,28 @@ class RelayChannels:
         sender = asyncio.create_task(peer.outbox.run())
         try:
             while True:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    report = wire.decode_report(await socket.receive_text())
-                HostPort.parse(report.address)
-                await self._store.write(
-                    lambda tx: relays.report(
-                        tx,
-                        row.id,
-                        address=report.address,  # noqa: B023 - awaited in this round
-                        certificate_sha256=report.certificate_sha256,  # noqa: B023
-                    )
-                )
-                peer.outbox.put_text(
-                    wire.encode(
-                        wire.RelayConfiguration(
-                            relay=row.id,
-                            network=self._trust.network,
-                            ticket_keys=self._trust.keys[KeyPurpose.TICKET].to_jwks(),
-                            time_ms=round(self._clock() * 1000),
-                        )
-                    )
-                )
-        except (WebSocketDisconnect, TimeoutError):
-            pass
-        except KlinketError as error:
-            logger.warning("relay %s: %s", row.name, error.message)
+                async with asyncio.timeout(wire.RELAY_SILENCE_SECONDS):
+                    report = wire.decode_report(await receive_text(socket))
+                await self._take(row, report, address_of(socket))
+                peer.outbox.put_text(wire.encode(self._configuration(row)))
         finally:
             if self._peers.relays.get(row.id) is peer:
                 del self._peers.relays[row.id]
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
+
+    async def _take(self, row: RelayRow, report: RelayReport, source: str) -> None:
+        HostPort.parse(report.address)
+        await self._store.write(
+            lambda tx: relays.report(
+                tx, row.id, address=report.address, certificate_sha256=report.certificate_sha256, source=source
+            )
+        )
+
+    def _configuration(self, row: RelayRow) -> wire.RelayConfiguration:
+        return wire.RelayConfiguration(
+            relay=row.id,
+            network=self._trust.network,
+            ticket_keys=self._trust.keys[KeyPurpose.TICKET].to_jwks(),
+            time_ms=round(self._clock() * 1000),
+        )

@@ -15,6 +15,7 @@ from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.config import ControllerConfig
 from klinket.domain.audit import SYSTEM
 from klinket.net.backoff import Backoff
+from klinket.net.files import replace_private
 from klinket.net.sockets import HostPort
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 NAME = "beside-the-controller"
 #: Seconds between looks whether a relay left by an earlier controller is still there.
 LOOK_SECONDS = 1.0
+#: Seconds between complaints that another program has the relay's port.
+TELL_SECONDS = 60.0
 
 
 class RelayProcess:
@@ -45,44 +48,70 @@ class RelayProcess:
         if self._token_file.exists() and await store.read(known):
             return
         _, token = await store.write(lambda tx: relays.create_or_replace(tx, SYSTEM, name=NAME, entropy=self._entropy))
-        _write_private(self._token_file, token)
+        replace_private(self._token_file, token.encode())
 
     @property
     def _token_file(self) -> Path:
         return self._folder / "token"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._folder / "relay.pid"
 
     async def run(self) -> None:
         """Keep the relay running until cancelled; then it is ended as well."""
         backoff = Backoff(0.2, 10.0)
         try:
             while True:
-                while await self._answers():
-                    await asyncio.sleep(LOOK_SECONDS)  # left by an earlier controller, and alive
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._command(), stdin=asyncio.subprocess.DEVNULL, start_new_session=False
-                )
-                (self._folder / "relay.pid").write_text(str(self._process.pid))
+                await self._wait_for_the_port()
                 began = asyncio.get_running_loop().time()
-                code = await self._process.wait()
+                try:
+                    self._process = await asyncio.create_subprocess_exec(
+                        *self._command(), stdin=asyncio.subprocess.DEVNULL, start_new_session=False
+                    )
+                    self._pid_file.write_text(str(self._process.pid))
+                    how = f"ended with {await self._process.wait()}"
+                except OSError as error:
+                    how = f"could not be started: {error.strerror}"
                 if asyncio.get_running_loop().time() - began > 30:
                     backoff.reset()
                 delay = backoff.next()
-                logger.error("the relay ended with %d; starting it again in %.1f s", code, delay)
+                logger.error("the relay %s; starting it again in %.1f s", how, delay)
                 await asyncio.sleep(delay)
         finally:
             self._end()
+
+    async def _wait_for_the_port(self) -> None:
+        """Wait while a relay that an earlier controller left behind serves there; say so if it is another program."""
+        told_at: float | None = None
+        while await self._answers():
+            now = asyncio.get_running_loop().time()
+            if self._left_behind() is None and (told_at is None or now - told_at >= TELL_SECONDS):
+                told_at = now
+                logger.error(
+                    "another program listens on %s: the relay cannot; end it, or give another --relay-listen", self._listen
+                )
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _left_behind(self) -> int | None:
+        """Return the process id of the relay that was started last, if it is alive."""
+        try:
+            pid = int(self._pid_file.read_text())
+            return pid if "relay" in Path(f"/proc/{pid}/cmdline").read_text().split("\0") else None
+        except (OSError, ValueError):
+            return None
 
     def _end(self) -> None:
         """End the relay, also one that was left behind, when the controller is stopped on purpose."""
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             return
-        try:
-            pid = int((self._folder / "relay.pid").read_text())
-            if "relay" in Path(f"/proc/{pid}/cmdline").read_text().split("\0"):
+        pid = self._left_behind()
+        if pid is not None:
+            try:
                 os.kill(pid, signal.SIGTERM)
-        except (OSError, ValueError):
-            pass
+            except OSError:
+                pass  # it has ended by itself
 
     async def _answers(self) -> bool:
         host = "127.0.0.1" if self._listen.host in ("0.0.0.0", "::") else self._listen.host  # noqa: S104 - compared only
@@ -106,11 +135,3 @@ class RelayProcess:
         if self._config.certificate is None:
             command += ["--ca", str(self._config.authority_file)]
         return command
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

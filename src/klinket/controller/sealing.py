@@ -11,6 +11,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from klinket.domain.errors import KlinketError
+from klinket.net.files import replace_private
 
 MASTER_KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -57,7 +58,8 @@ def load_or_make(path: Path) -> MasterKey:
     if text := os.environ.pop(_VARIABLE, ""):  # children (the relay) must not inherit it
         return _parsed(text, _VARIABLE)
     if not path.exists():
-        _make(path)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_private(path, (os.urandom(MASTER_KEY_BYTES).hex() + "\n").encode())
     if path.stat().st_mode & 0o077:
         raise MasterKeyWrong(f"{path} is readable by others", hint=f"chmod 600 {path}")
     return _parsed(path.read_text(), str(path))
@@ -67,14 +69,3 @@ def _parsed(text: str, source: str) -> MasterKey:
     if not _HEX.fullmatch(text.strip()):
         raise MasterKeyWrong(f"{source} does not hold 64 hexadecimal digits")
     return MasterKey(bytes.fromhex(text.strip()))
-
-
-def _make(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(os.urandom(MASTER_KEY_BYTES).hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

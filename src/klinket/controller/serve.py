@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
-import uvicorn
-from starlette.applications import Starlette
-
-from klinket.controller import sealing, trust
-from klinket.controller.app import api_tokens, defaults, sessions
+from klinket.controller import audit_signing, sealing, trust, web
+from klinket.controller.app import api_tokens, defaults, flow_events, key_hygiene, sessions, sinks
 from klinket.controller.app.ports import Transaction
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
+from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
 from klinket.controller.relay_process import RelayProcess
 from klinket.controller.sealing import MasterKey
+from klinket.controller.sinks.delivery import Deliveries
 from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
+from klinket.net.files import replace_private
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
-from klinket.wire.control import MAX_CONTROL_BYTES
 from klinket.wire.cut_token import sign_cut
 
 logger = logging.getLogger(__name__)
@@ -35,6 +32,8 @@ logger = logging.getLogger(__name__)
 FIRST_TOKEN_NAME = "first start"  # noqa: S105 - a name
 #: Seconds between rounds of housekeeping, and after which a session nobody attached is forgotten.
 HOUSEKEEPING_SECONDS = 60.0
+#: Seconds between looks for audit events to sign and flow events to forget.
+EVENTS_SECONDS = 10.0
 LOST_SESSION_MS = 24 * 3_600_000
 
 
@@ -64,57 +63,32 @@ async def _serve(
 ) -> None:
     context = _web_context(config, trusted)
     controller = compose(config, store, trusted, master, clock=clock.wall, entropy=clock.entropy)
-    await controller.dispatch.start()
     tasks = TaskSet("controller")
-    await _say_hello(config, store, announce)
-    async with _web_server(controller.app, config, context):
-        tasks.start(_housekeeping(store, controller.peers), "housekeeping")
-        if config.relay is not None and config.relay_listens_on is not None:
-            beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
-            await beside.prepare(store)
-            tasks.start(beside.run(), "relay")
-        await stop.wait()
+    try:
+        await controller.dispatch.start()
+        listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
+        await _say_hello(config, store, announce)
+        async with web.serving(controller.app, listener, context) as server:
+            await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
+            tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
+            tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
+            tasks.start(_keep_events(config, store, trusted), "events")
+            if config.relay is not None and config.relay_listens_on is not None:
+                beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
+                await beside.prepare(store)
+                tasks.start(beside.run(), "relay")
+            stopped = tasks.start(stop.wait(), "stop")
+            await asyncio.wait({stopped, server.running}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                # Without its web server a controller is none: whoever keeps it running should start it again.
+                raise OSError(f"the web server on {config.listen} has ended") from _failure_of(server.running)
+    finally:
         await tasks.aclose()
         await controller.dispatch.aclose()
 
 
-@asynccontextmanager
-async def _web_server(app: Starlette, config: ControllerConfig, context: ssl.SSLContext) -> AsyncIterator[None]:
-    """Run uvicorn, already listening when the body begins (dependencies.md 2.2 for the settings)."""
-    settings = uvicorn.Config(
-        app,
-        host=config.listen.host,
-        port=config.listen.port,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        ws_max_size=MAX_CONTROL_BYTES,
-        ws_ping_interval=20,
-        ws_ping_timeout=20,
-        backlog=4096,
-        timeout_graceful_shutdown=5,
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        lifespan="off",
-    )
-    settings.load()
-    settings.ssl = context
-    server = uvicorn.Server(settings)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    serving = asyncio.create_task(server._serve())
-    try:
-        while not server.started:
-            if serving.done():
-                serving.result()
-                raise OSError(f"cannot listen on {config.listen}")
-            await asyncio.sleep(0.01)
-        yield
-    finally:
-        server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
+def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
@@ -129,10 +103,7 @@ def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
     key = signing.generate_private_key()
     certificate = authority.certify_web(key.public_key(), [config.public_host], clock.wall())
     tls.load_identity(context, certificate, signing.private_key_to_pem(key))
-    temporary = config.authority_file.with_suffix(".new")
-    temporary.write_text(authority.certificate_pem)
-    os.chmod(temporary, 0o644)  # noqa: PTH101 - it is public
-    temporary.rename(config.authority_file)
+    replace_private(config.authority_file, authority.certificate_pem.encode(), mode=0o644)  # it is public
     return context
 
 
@@ -153,8 +124,25 @@ async def _say_hello(config: ControllerConfig, store: SqliteStore, announce: Cal
         )
 
 
-async def _housekeeping(store: SqliteStore, peers: Peers) -> None:
+async def _housekeeping(store: SqliteStore, peers: Peers, counted: Metrics) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
-        await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+        try:
+            await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+            await store.write(key_hygiene.end_overlaps)
+            await store.write(key_hygiene.warn_of_expiry)
+            counted.set_expiring(await store.read(key_hygiene.expiring_counts))
+        except Exception:
+            logger.exception("housekeeping failed; trying again in %.0f s", HOUSEKEEPING_SECONDS)
+
+
+async def _keep_events(config: ControllerConfig, store: SqliteStore, trusted: Trust) -> None:
+    while True:
+        await asyncio.sleep(EVENTS_SECONDS)
+        try:
+            await audit_signing.sign_waiting(store, trusted)
+            while await store.write(lambda tx: flow_events.forget(tx, days=config.flow_days, max_events=config.flow_events)):
+                await asyncio.sleep(0)  # one step a transaction: others want to write as well
+        except Exception:
+            logger.exception("audit and flow events wait for the next round")

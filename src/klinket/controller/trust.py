@@ -15,7 +15,7 @@ from klinket.wire.signing import KeySet, SigningKey
 
 #: Milliseconds after which a signing key is replaced, at the controller's next start.
 ROTATE_MS = 90 * 24 * 3_600_000
-#: Milliseconds a retired signing key still verifies: longer than what it signed lives.
+#: Milliseconds a retired signing key still verifies: longer than what it signed lives. Keys of the audit verify for ever.
 RETIRED_MS = 8 * 24 * 3_600_000
 
 
@@ -26,6 +26,8 @@ class KeyPurpose(Enum):
     GRANT = "grant"
     TICKET = "ticket"
     CUT = "cut"
+    HEAD = "head"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def _signing_keys(tx: Transaction, master: MasterKey) -> tuple[dict[KeyPurpose, 
         rows = [
             row
             for row in tx.signing_keys.find(purpose=purpose.value)
-            if row.retired_at_ms is None or row.retired_at_ms > tx.now_ms - RETIRED_MS
+            if row.retired_at_ms is None or row.retired_at_ms > tx.now_ms - RETIRED_MS or purpose is KeyPurpose.AUDIT
         ]
         keys[purpose] = KeySet((row.kid, signing.public_key_from_jwk(row.public_jwk)) for row in rows)
         newest = max((row for row in rows if row.retired_at_ms is None), key=lambda row: row.created_at_ms)
@@ -92,7 +94,7 @@ def _signing_keys(tx: Transaction, master: MasterKey) -> tuple[dict[KeyPurpose, 
 
 
 def rotate(tx: Transaction, master: MasterKey, purpose: KeyPurpose, entropy: Callable[[int], bytes]) -> SigningKeyRow:
-    """Make a new signing key of a purpose; earlier ones retire, and verify for RETIRED_MS more."""
+    """Make a new signing key of a purpose; earlier ones retire, and verify for RETIRED_MS more (those of the audit for ever)."""
     for row in tx.signing_keys.find(purpose=purpose.value, retired_at_ms=None):
         tx.signing_keys.change(row.kid, retired_at_ms=tx.now_ms)
     key = SigningKey.generate(f"{purpose.value}-{entropy(8).hex()}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,44 @@ from klinket.domain.audit import AuditEvent
 VERSION = "1"
 #: What the first event names as the digest before it.
 BEGINNING = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBlock:
+    """What the controller signs as it goes: the digest of each event from number `first` on. `time`: seconds, of signing.
+
+    Each digest is in it, not only the last one: whoever alters an event and computes all digests after it anew is told which
+    event it was.
+    """
+
+    network: str
+    first: int
+    previous: str
+    digests: tuple[str, ...]
+    time: int
+
+    @property
+    def last(self) -> int:
+        """Return the number of the last event in it."""
+        return self.first + len(self.digests) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRange:
+    """What the controller signs under an export: which events are in it, so that neither end can be cut off.
+
+    `previous`: the digest before the first event; `digest`: of the last one. `begin_ms` (in it) and `end_ms` (not in it): the
+    time range that was asked for, None where it is open. An empty export has `last` = `first` - 1.
+    """
+
+    network: str
+    first: int
+    last: int
+    previous: str
+    digest: str
+    begin_ms: int | None
+    end_ms: int | None
+    time: int
 
 
 def exported(event: AuditEvent, *, number: int, time_ms: int, previous: str) -> dict[str, Any]:

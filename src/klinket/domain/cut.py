@@ -12,11 +12,13 @@ from enum import Enum
 
 from klinket.domain.flow import FlowFailure
 from klinket.domain.grant import Principal
-from klinket.domain.identifiers import CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
+from klinket.domain.identifiers import ConnectorId, CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from klinket.domain.resource import Resource
 
 #: (epoch, revision) of the snapshot a grant was made from.
 Stamp = tuple[int, int]
+#: (epoch, revision, id): which cut it is. The id alone does not say: a controller restored from a backup gives ids once more.
+CutKey = tuple[int, int, CutId]
 
 
 class ScopeKind(Enum):
@@ -27,17 +29,19 @@ class ScopeKind(Enum):
     SESSION = "session"
     RESOURCE = "resource"
     ACCESS = "access"
+    CONNECTOR = "connector"
 
 
 @dataclass(frozen=True, slots=True)
 class CutScope:
-    """`account` is set for ACCOUNT and ACCESS, `resource` for RESOURCE and ACCESS, `key` and `session` for their kind."""
+    """`account` is set for ACCOUNT and ACCESS, `resource` for RESOURCE and ACCESS, the others for their kind."""
 
     kind: ScopeKind
     account: ServiceAccountUuid | None = None
     key: Kid | None = None
     session: SessionId | None = None
     resource: ResourceId | None = None
+    connector: ConnectorId | None = None
 
     @classmethod
     def of_account(cls, account: ServiceAccountUuid) -> CutScope:
@@ -64,6 +68,11 @@ class CutScope:
         """A resource, for one service account."""
         return cls(ScopeKind.ACCESS, account=account, resource=resource)
 
+    @classmethod
+    def of_connector(cls, connector: ConnectorId) -> CutScope:
+        """Everything one connector carries; such a cut goes to that connector alone."""
+        return cls(ScopeKind.CONNECTOR, connector=connector)
+
     def covers(self, principal: Principal, resource: ResourceId) -> bool:
         """Return whether a flow of this principal to this resource is in the scope."""
         match self.kind:
@@ -77,9 +86,11 @@ class CutScope:
                 return resource == self.resource
             case ScopeKind.ACCESS:
                 return principal.account == self.account and resource == self.resource
+            case ScopeKind.CONNECTOR:
+                return self.connector is not None
 
     def __str__(self) -> str:
-        parts = [str(part) for part in (self.account, self.key, self.session, self.resource) if part is not None]
+        parts = [str(part) for part in (self.account, self.key, self.session, self.resource, self.connector) if part is not None]
         return " ".join([self.kind.value, *parts])
 
 
@@ -103,22 +114,31 @@ class Cut:
         """Return the floor this cut sets."""
         return (self.epoch, self.revision)
 
+    @property
+    def key(self) -> CutKey:
+        """Return what tells this cut from all others."""
+        return (self.epoch, self.revision, self.id)
+
     def strikes(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> bool:
-        """Return whether an entry of a grant of that stamp is struck, or (with `narrowed`) limited, by this cut."""
-        return granted_at < self.stamp and self.scope.covers(principal, resource)
+        """Return whether an entry of a grant of that stamp is struck, or (with `narrowed`) limited, by this cut.
+
+        Revisions of two epochs do not compare: after a backup was restored, what either life has cut stays cut.
+        """
+        older = granted_at[0] != self.epoch or granted_at[1] < self.revision
+        return older and self.scope.covers(principal, resource)
 
 
 class Floors:
     """The cuts in force at an edge."""
 
     def __init__(self, cuts: Iterable[Cut] = ()) -> None:
-        self._cuts: dict[CutId, Cut] = {cut.id: cut for cut in cuts}
+        self._cuts: dict[CutKey, Cut] = {cut.key: cut for cut in cuts}
 
     def add(self, cut: Cut) -> bool:
         """Keep a cut; returns whether it was new."""
-        if cut.id in self._cuts:
+        if cut.key in self._cuts:
             return False
-        self._cuts[cut.id] = cut
+        self._cuts[cut.key] = cut
         return True
 
     def striking(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> list[Cut]:
@@ -128,8 +148,8 @@ class Floors:
 
     def forget(self, issued_before: float) -> None:
         """Drop cuts issued before a time from which on no older grant can be alive."""
-        for id in [id for id, cut in self._cuts.items() if cut.issued_at < issued_before]:
-            del self._cuts[id]
+        for key in [key for key, cut in self._cuts.items() if cut.issued_at < issued_before]:
+            del self._cuts[key]
 
     def __len__(self) -> int:
         return len(self._cuts)

@@ -74,6 +74,12 @@ class AuthenticationFailed(KlinketError):
     code = "authentication-failed"
 
 
+class Forbidden(AuthenticationFailed):
+    """Whoever asks is known, but may not do this, or not from there (HTTP 403)."""
+
+    code = "forbidden"
+
+
 class InvalidToken(AuthenticationFailed):
     code = "invalid-token"
 
@@ -160,3 +166,10 @@ class FlowRefused(KlinketError):
     def __init__(self, failure: FlowFailure, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message, hint=hint, retry_after=retry_after)
         self.failure = failure
+
+
+class AuditAltered(KlinketError):
+    """An export of the audit is not what the controller signed; the message names the first event that is wrong."""
+
+    code = "audit-altered"
+    default_hint = "export again and compare; keep the file: it shows what was changed"

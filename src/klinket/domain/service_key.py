@@ -13,6 +13,10 @@ MIN_DAYS, MAX_DAYS = 0, 365
 #: Days the console and `klinket admin` offer; the API itself has no default.
 DEFAULT_DAYS = 365
 SECONDS_PER_DAY = 86_400
+#: Days before a key's expiry at which admins are warned, the farthest first.
+WARN_DAYS = (30, 7, 1)
+#: Days without a login after which an active key counts as idle.
+IDLE_DAYS = 30
 INVALID_EXPIRATION = "Invalid key expiration time. A value from 0-365 is required."
 
 
@@ -87,6 +91,29 @@ def expiry_from_days(days: int, now: float) -> float | None:
     if not MIN_DAYS <= days <= MAX_DAYS:
         raise InvalidInput("expirationTime", INVALID_EXPIRATION)
     return None if days == 0 else now + days * SECONDS_PER_DAY
+
+
+def due_warning(expires_at: float | None, warned_days: int | None, now: float) -> int | None:
+    """Return the member of WARN_DAYS a warning is due for at `now`, or None; `warned_days`: the last one that was given.
+
+    Times in seconds since the epoch. A key that has expired is not warned of any more.
+    """
+    if expires_at is None or expires_at <= now:
+        return None
+    reached = [days for days in WARN_DAYS if expires_at - now <= days * SECONDS_PER_DAY]
+    if not reached or (warned_days is not None and warned_days <= min(reached)):
+        return None
+    return min(reached)
+
+
+def warned_at_creation(days: int) -> int | None:
+    """Return the member of WARN_DAYS that counts as given for a key that lives `days`: its end is no news then."""
+    return min((one for one in WARN_DAYS if 0 < days <= one), default=None)
+
+
+def is_idle(created_at: float, last_used_at: float | None, now: float) -> bool:
+    """Return whether nobody has logged in with an active key for IDLE_DAYS. Times in seconds since the epoch."""
+    return now - (created_at if last_used_at is None else last_used_at) > IDLE_DAYS * SECONDS_PER_DAY
 
 
 def diagram() -> str:

@@ -5,6 +5,7 @@ Shape: `PREFIX` + 41 base62 digits of 30 random bytes + 6 base62 digits of the C
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 
 from klinket.domain.errors import InvalidToken
@@ -36,6 +37,11 @@ def check(text: str, prefix: str) -> str:
     if len(text) != len(prefix) + _RANDOM_CHARS + _CHECK_CHARS or not text.isascii() or text[-_CHECK_CHARS:] != _checksum(body):
         raise InvalidToken("the token is incomplete or mistyped", hint="copy it again, whole")
     return text
+
+
+def token_hash(text: str) -> str:
+    """Return how a text secret of full entropy is stored: its SHA-256, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _checksum(body: str) -> str:

@@ -23,8 +23,10 @@ CONNECT_SECONDS = 10.0
 def controller_context(authority_pem: str | None) -> ssl.SSLContext:
     """Return a context that trusts the given authorities only, or the system's when None; raises InvalidInput."""
     try:
-        context = ssl.create_default_context(cadata=authority_pem) if authority_pem else ssl.create_default_context()
-    except ssl.SSLError as error:
+        if authority_pem is not None and not authority_pem.strip():
+            raise ValueError("it is empty")  # ssl would take the system's authorities instead
+        context = ssl.create_default_context(cadata=authority_pem)
+    except (ssl.SSLError, ValueError, TypeError) as error:  # the last two: not ASCII
         raise InvalidInput("controller_ca", f"not certificates in PEM: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import socket
 import ssl
 from dataclasses import dataclass
@@ -85,10 +86,13 @@ class LinkInitiator:
         self._own = _leaf_of(certificate_pem)
         self._context = _context(ssl.PROTOCOL_TLS_CLIENT, certificate_pem, key, connector_authority_pem)
 
-    async def offer(self, sock: socket.socket, expected: ConnectorIdentity, *, now: float, entropy: Entropy) -> Link:
+    async def offer(
+        self, sock: socket.socket, expected: ConnectorIdentity, jkt: Thumbprint, *, now: float, entropy: Entropy
+    ) -> Link:
         """Make a link on a connection whose greeting was not read yet; closes nothing.
 
-        Raises LinkRefused when the peer is not exactly `expected`, OSError when the connection fails.
+        Raises LinkRefused when the peer is not exactly `expected` with the key of thumbprint `jkt`, OSError when the
+        connection fails.
         """
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
@@ -98,6 +102,8 @@ class LinkInitiator:
                 peer = Leaf.parse(stream.peer_certificate)
                 if stream.protocol != LINK_PROTOCOL or peer.uri != expected.uri:
                     raise LinkRefused(f"the other end is {peer.uri}, not {expected.uri}")
+                if not hmac.compare_digest(signing.thumbprint(peer.public_key), jkt):
+                    raise LinkRefused(f"{peer.uri} has another key than the controller names: its tokens were replaced")
                 offer = wire.LinkOffer(entropy)
                 await stream.write(offer.payload())
                 answer = await stream.read_exactly(wire.ANSWER_BYTES)

@@ -1,4 +1,4 @@
-"""The hot loop: a program's or target's socket on one side, a sealed pipe on the other.
+"""The hot loop: a program's or resource's socket on one side, a sealed pipe on the other.
 
 Raw sockets on the loop's readers and writers, one frame per read, shared buffers; bytes are copied only under back-pressure.
 """
@@ -27,22 +27,8 @@ class FlowSummary:
     failure: Failure | None = None
 
 
-async def carry(local: socket.socket, pipe: SealedPipe) -> FlowSummary:
-    """Move bytes between `local` and `pipe` until both have ended; closes `local`.
-
-    After a clean end (`failure` None) the pipe may carry another flow. Otherwise `local` and the pipe were reset. Cancelling
-    resets both.
-    """
-    pump = Pump(local, pipe)
-    try:
-        return await pump.start()
-    except asyncio.CancelledError:
-        pump.cut(Failure(FlowFailure.RESET))
-        raise
-
-
 class Pump:
-    """One flow's bytes. `cut()` ends it from outside, at once."""
+    """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once."""
 
     def __init__(self, local: socket.socket, pipe: SealedPipe) -> None:
         self._local = local
@@ -53,11 +39,27 @@ class Pump:
         self._to_local: memoryview | None = None  # content that local has not taken yet
         self._local_ended = False
         self._pipe_ended = False
+        self._over = False  # not told by the future: whoever waits for it may cancel it while the sockets are still watched
         self.bytes_sent = 0
         self.bytes_received = 0
 
+    async def carry(self) -> FlowSummary:
+        """Move bytes between `local` and the pipe until both have ended; closes `local`.
+
+        After a clean end (`failure` None) the pipe may carry another flow. Otherwise `local` and the pipe were reset.
+        Cancelling resets both.
+        """
+        try:
+            return await self.start()
+        except asyncio.CancelledError:
+            self.cut(Failure(FlowFailure.RESET))
+            raise
+
     def start(self) -> asyncio.Future[FlowSummary]:
-        """Begin; the future holds the summary when the flow has ended."""
+        """Begin; the future holds the summary when the flow has ended. Cancelling it does not end the flow: use carry()."""
+        if self._pipe.closed:
+            self._pipe_broke()
+            return self._done
         self._loop.add_reader(self._local, self._local_readable)
         self._loop.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()  # frames that came together with OPEN or OPENED are here already
@@ -65,7 +67,7 @@ class Pump:
 
     def cut(self, failure: Failure) -> None:
         """Reset both sides now; the peer is told why where that needs no waiting."""
-        if not self._done.done():
+        if not self._over:
             if self._to_pipe is None and not self._local_ended:
                 try:
                     self._pipe.sock.send(self._pipe.sealer.seal(FrameType.FAIL, failure.encode()))
@@ -148,7 +150,7 @@ class Pump:
         """Open every whole frame that is here, until local does not take more."""
         opened, receiver = SCRATCH.opened, self._pipe.receiver
         try:
-            while not self._done.done() and self._to_local is None:
+            while not self._over and self._to_local is None:
                 filled, last = 0, 0
                 while RECEIVE_BYTES - filled > MAX_CONTENT_BYTES:
                     frame = receiver.open_into(opened[filled:])
@@ -240,8 +242,9 @@ class Pump:
         self._finish(failure)
 
     def _finish(self, failure: Failure | None) -> None:
-        if self._done.done():
+        if self._over:
             return
+        self._over = True
         for sock in (self._local, self._pipe.sock):
             if sock.fileno() >= 0:
                 self._loop.remove_reader(sock)
@@ -252,4 +255,5 @@ class Pump:
             sockets.reset(self._local)
             self._pipe.abort()
         self._to_pipe = self._to_local = None
-        self._done.set_result(FlowSummary(self.bytes_sent, self.bytes_received, failure))
+        if not self._done.done():
+            self._done.set_result(FlowSummary(self.bytes_sent, self.bytes_received, failure))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from klinket.domain.errors import ProtocolError
-from klinket.net import clock, sockets
+from klinket.net import sockets
 from klinket.net.sockets import HostPort
 from klinket.net.tls import TlsStream, certificate_digest
 from klinket.wire.control import RelayEntry
@@ -29,6 +29,8 @@ from klinket.wire.relay import (
 #: Seconds to connect to a relay, and for an admission or pairing on top.
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
+#: Seconds before its end at which an admission is not used any more.
+RENEW_AHEAD_SECONDS = 30.0
 _STALE = (RelayAnswer.UNKNOWN_ADMISSION, RelayAnswer.EXPIRED)
 
 
@@ -50,12 +52,13 @@ class _Held:
 
 
 class RelayPath:
-    """One peer's way through one relay. `ticket`: gives the newest ticket for it."""
+    """One peer's way through one relay. `ticket`: gives the newest ticket for it; `clock`: the controller's time."""
 
-    def __init__(self, relay: RelayEntry, role: RelayRole, ticket: Callable[[], str]) -> None:
+    def __init__(self, relay: RelayEntry, role: RelayRole, ticket: Callable[[], str], clock: Callable[[], float]) -> None:
         self.relay = relay
         self._role = role
         self._ticket = ticket
+        self._clock = clock
         self._address = HostPort.parse(relay.address)
         self._held: _Held | None = None
         self._admitting = asyncio.Lock()
@@ -94,9 +97,11 @@ class RelayPath:
         hello = RelayHello(self._role, held.admission.id, held.counter, connector)
         try:
             await asyncio.get_running_loop().sock_sendall(sock, hello.sign(held.admission.key))
-        except OSError as error:
+        except BaseException as error:
             sock.close()
-            raise RelayUnavailable(f"relay {self.relay.address}: {error}") from error
+            if isinstance(error, OSError):
+                raise RelayUnavailable(f"relay {self.relay.address}: {error}") from error
+            raise
         return sock
 
     async def _paired(self, sock: socket.socket, timeout: float | None) -> None:
@@ -116,7 +121,7 @@ class RelayPath:
 
     async def _admitted(self) -> _Held:
         async with self._admitting:
-            if self._held is None or self._held.admission.expires_at - 30 < clock.wall():
+            if self._held is None or self._held.admission.expires_at - RENEW_AHEAD_SECONDS < self._clock():
                 self._held = _Held(await self._admit())
             return self._held
 

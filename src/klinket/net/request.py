@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from klinket.domain.errors import ControllerUnreachable
 
+#: Seconds for each step of a request, and bytes of an answer.
 TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 1 << 20
 
@@ -30,13 +31,18 @@ class Answer:
         return value if isinstance(value, str) else ""
 
 
-async def post(url: str, path: str, body: Mapping[str, object], context: ssl.SSLContext) -> Answer:
-    """POST JSON to `path` of the controller's https `url`; raises ControllerUnreachable."""
-    return await asyncio.to_thread(_post, urlsplit(url).netloc, path, json.dumps(body).encode(), context)
+async def post(
+    url: str, path: str, body: Mapping[str, object], context: ssl.SSLContext, timeout: float = TIMEOUT_SECONDS
+) -> Answer:
+    """POST JSON to `path` of the controller's https `url`; raises ControllerUnreachable.
+
+    `timeout`: seconds for each step (connecting, sending, each part of the answer).
+    """
+    return await asyncio.to_thread(_post, urlsplit(url).netloc, path, json.dumps(body).encode(), context, timeout)
 
 
-def _post(netloc: str, path: str, body: bytes, context: ssl.SSLContext) -> Answer:
-    connection = http.client.HTTPSConnection(netloc, timeout=TIMEOUT_SECONDS, context=context)
+def _post(netloc: str, path: str, body: bytes, context: ssl.SSLContext, timeout: float) -> Answer:
+    connection = http.client.HTTPSConnection(netloc, timeout=timeout, context=context)
     try:
         connection.request("POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"})
         response = connection.getresponse()

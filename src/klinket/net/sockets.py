@@ -5,9 +5,26 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klinket.domain.errors import InvalidInput
+
+#: A connection without traffic is probed after this many seconds, then every so many, and is dead after so many probes without an
+#: answer: 60 s in all. A peer whose machine lost power says nothing, and some connections wait for it without limit.
+KEEPALIVE_IDLE_SECONDS = 30
+KEEPALIVE_INTERVAL_SECONDS = 10
+KEEPALIVE_PROBES = 3
+#: TCP_USER_TIMEOUT is left alone on purpose: it also ends a connection whose reader is alive and only pauses (zero window).
+_KEEPALIVE = (
+    ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
+    ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
+    ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+)
+
+#: An address as `socket.connect` takes it, with its family in front.
+FamilyAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
@@ -36,9 +53,13 @@ class HostPort:
 
 
 def prepare(sock: socket.socket) -> socket.socket:
-    """Make a TCP socket non-blocking and send small writes at once; returns it."""
+    """Make a TCP socket non-blocking, send small writes at once, and notice a peer that is gone; returns it."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if (option := getattr(socket, name, None)) is not None:  # macOS names the first one differently: its default holds
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
     return sock
 
 
@@ -52,23 +73,39 @@ def reset(sock: socket.socket) -> None:
 
 
 async def connect(address: HostPort, timeout: float) -> socket.socket:
-    """Return a connected, prepared socket; raises OSError (TimeoutError after `timeout` seconds)."""
-    loop = asyncio.get_running_loop()
+    """Return a connected, prepared socket; raises OSError (TimeoutError after `timeout` seconds, name look-up included)."""
     async with asyncio.timeout(timeout):
-        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        failure: OSError | None = None
-        for family, kind, protocol, _, where in found:
-            sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
-            try:
-                await loop.sock_connect(prepare(sock), where)
-                return sock
-            except OSError as error:
-                sock.close()
-                failure = error
-            except BaseException:
-                sock.close()
-                raise
-        raise failure or OSError(f"no address for {address.host}")
+        begun = time.monotonic()
+        found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        return await connect_first([(entry[0], entry[4]) for entry in found], timeout - (time.monotonic() - begun))  # type: ignore[misc]
+
+
+async def connect_first(addresses: Sequence[FamilyAddress], timeout: float) -> socket.socket:
+    """Return a prepared socket connected to the first address that accepts; raises what the last one said (OSError).
+
+    Each address gets an equal part of the time that is left, so that one that swallows everything leaves time for the others
+    (as RFC 8305 wants it, but one after the other: a resource sees no connections that nobody wanted).
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    failure: OSError | None = None
+    for number, (family, address) in enumerate(addresses):
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError as error:  # a family this machine does not speak
+            failure = error
+            continue
+        try:
+            async with asyncio.timeout(max(0.0, deadline - loop.time()) / (len(addresses) - number)):
+                await loop.sock_connect(prepare(sock), address)
+            return sock
+        except OSError as error:  # TimeoutError is one
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure or OSError("no address")
 
 
 async def receive_exactly(sock: socket.socket, count: int) -> bytes:

@@ -51,7 +51,7 @@ class KernelPipes:
 class _Half:
     """One direction: from `source` to `target`."""
 
-    __slots__ = ("blocked", "count", "ended", "held", "pipe", "source", "target")
+    __slots__ = ("blocked", "ended", "held", "pipe", "source", "target")
 
     def __init__(self, source: socket.socket, target: socket.socket) -> None:
         self.source = source
@@ -60,7 +60,6 @@ class _Half:
         self.held = 0
         self.ended = False
         self.blocked = False
-        self.count = 0
 
 
 class Pair:
@@ -73,11 +72,6 @@ class Pair:
         self._halves = (_Half(one, two), _Half(two, one))
         self._over = False
         self.moved_at = self._loop.time()
-
-    @property
-    def bytes_moved(self) -> int:
-        """Return the bytes moved in both directions."""
-        return sum(half.count for half in self._halves)
 
     def start(self) -> None:
         """Begin to move bytes."""
@@ -125,7 +119,6 @@ class Pair:
                     self._loop.add_writer(half.target, self._move, half)
                 return False
             half.held -= count
-            half.count += count
         self.moved_at = self._loop.time()
         return True
 

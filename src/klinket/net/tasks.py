@@ -12,6 +12,16 @@ from klinket.domain.errors import KlinketError
 logger = logging.getLogger(__name__)
 
 
+async def first_of(*events: asyncio.Event, timeout: float | None = None) -> None:
+    """Return when one of the events is set, or after `timeout` seconds; which it was, the events tell."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 class TaskSet:
     """Owns tasks until `aclose()`, which cancels and awaits them."""
 

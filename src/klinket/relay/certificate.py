@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import ssl
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from klinket.net.files import replace_private
 from klinket.net.tls import certificate_digest
 from klinket.wire.relay import ADMISSION_PROTOCOL
 
@@ -26,7 +26,7 @@ def load_or_make(state: Path) -> tuple[ssl.SSLContext, str]:
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = state / _FILE
     if not path.exists():
-        _write(path, _make())
+        replace_private(path, _make())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
@@ -51,13 +51,3 @@ def _make() -> bytes:
         .sign(key, hashes.SHA256())
     )
     return certificate.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

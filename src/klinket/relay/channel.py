@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 
 from klinket.net import channel
 from klinket.net.backoff import Backoff
 from klinket.net.clock import PeerClock
+from klinket.net.tasks import TaskSet
 from klinket.relay.config import RelayConfig
 from klinket.wire import relay as wire
 from klinket.wire.relay import RelayConfiguration, RelayReport
@@ -17,19 +19,17 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of one message from the controller.
 MAX_MESSAGE_BYTES = 262_144
-#: Seconds without a message after which the channel counts as dead; the controller answers every report.
-SILENCE_SECONDS = 35.0
 
 
 async def keep_channel(
     config: RelayConfig,
+    context: ssl.SSLContext,
     clock: PeerClock,
     report: Callable[[], RelayReport],
     configure: Callable[[RelayConfiguration], None],
 ) -> None:
-    """Keep the channel up for ever; pairs live on while it is down."""
+    """Keep the channel up for ever; pairs live on while it is down. `context`: whom to believe to be the controller."""
     backoff = Backoff()
-    context = channel.controller_context(config.controller_ca)
     while True:
         try:
             async with channel.open_channel(
@@ -47,10 +47,11 @@ async def keep_channel(
                         await asyncio.sleep(wire.RELAY_REPORT_SECONDS)
                         await channel.send(connection, wire.encode(report()))
 
-                reporting = asyncio.create_task(report_on())
+                tasks = TaskSet("relay channel")
+                tasks.start(report_on(), "reports")
                 try:
                     while True:
-                        text = await channel.receive(connection, SILENCE_SECONDS)
+                        text = await channel.receive(connection, wire.RELAY_SILENCE_SECONDS)
                         message = wire.decode_configuration(text)
                         clock.set(message.time_ms)
                         configure(message)
@@ -59,7 +60,7 @@ async def keep_channel(
                             logger.info("relay %d is attached to %s", message.relay, config.controller)
                             first = False
                 finally:
-                    reporting.cancel()
+                    await tasks.aclose()
         except Exception as error:
             delay = backoff.next()
             logger.warning("relay: %s; trying again in %.1f s", error, delay)

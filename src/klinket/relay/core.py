@@ -79,11 +79,6 @@ class RelayCore:
         self._relay, self._network, self._keys = relay, network, KeySet.from_jwks(ticket_keys)
 
     @property
-    def configured(self) -> bool:
-        """Return whether the controller has said who this relay is."""
-        return self._relay != 0
-
-    @property
     def waiting(self) -> int:
         """Return how many connections wait for a partner."""
         return len(self._where)

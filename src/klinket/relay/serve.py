@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock, entropy
+from klinket.net.tasks import TaskSet
 from klinket.relay import certificate
 from klinket.relay.channel import keep_channel
 from klinket.relay.config import RelayConfig
@@ -20,7 +22,8 @@ RELAY_VERSION = "0.1.0"
 
 
 async def run(config: RelayConfig, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. Raises OSError when the address cannot be listened on."""
+    """Serve until `stop` is set. Raises OSError when the address cannot be listened on, InvalidInput for a bad authority."""
+    trusting = controller_context(config.controller_ca)
     context, digest = certificate.load_or_make(config.state)
     clock = PeerClock()
     core = RelayCore(config.limits, entropy)
@@ -40,9 +43,13 @@ async def run(config: RelayConfig, stop: asyncio.Event) -> None:
     def configure(message: RelayConfiguration) -> None:
         core.configure(message.relay, message.network, message.ticket_keys)
 
-    channel = asyncio.create_task(keep_channel(config, clock, report, configure))
+    tasks = TaskSet("relay")
+    channel = tasks.start(keep_channel(config, trusting, clock, report, configure), "channel")
+    stopped = tasks.start(stop.wait(), "stop")
     try:
-        await stop.wait()
+        await asyncio.wait({channel, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if channel.done():
+            await channel  # it never ends by itself: whoever started the relay should see why it did
     finally:
-        channel.cancel()
+        await tasks.aclose()
         await server.aclose()

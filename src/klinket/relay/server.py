@@ -31,6 +31,12 @@ logger = logging.getLogger(__name__)
 
 #: Connections accepted in one go.
 ACCEPT_ROUNDS = 64
+#: Seconds for which nothing is accepted after an accept that failed, mostly for want of file descriptors.
+ACCEPT_PAUSE_SECONDS = 0.1
+#: Seconds between complaints about that.
+TELL_SECONDS = 10.0
+#: A pair takes two sockets, and up to two kernel pipes of two ends each while bytes are in flight.
+DESCRIPTORS_PER_CONNECTION = 3
 #: Seconds between looks for waiting connections that have gone, and for idle pairs.
 SWEEP_SECONDS = 2.0
 
@@ -49,8 +55,9 @@ class RelayServer:
         self._pairs: set[Pair] = set()
         self._hellos: Counter[str] = Counter()
         self._listener: socket.socket | None = None
-        # A pair takes two sockets, and up to two kernel pipes while bytes are in flight.
-        self._max_connections = max(16, (_descriptor_limit() - limits.spare_descriptors) * 2 // 3)
+        self._resume: asyncio.TimerHandle | None = None
+        self._tell_again_at = 0.0
+        self._max_connections = max(16, (_descriptor_limit() - limits.spare_descriptors) // DESCRIPTORS_PER_CONNECTION)
 
     @property
     def pairs(self) -> int:
@@ -62,12 +69,14 @@ class RelayServer:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         self._listener = socket.create_server((address.host, address.port), family=family, backlog=4096)
         self._listener.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+        self._resume_accepting()
         self._tasks.start(self._sweep(), "sweep")
         return int(self._listener.getsockname()[1])
 
     async def aclose(self) -> None:
         """Stop accepting and close everything."""
+        if self._resume is not None:
+            self._resume.cancel()
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
@@ -88,7 +97,7 @@ class RelayServer:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                logger.error("relay cannot accept: %s; raise the limit of open files", error.strerror)
+                self._pause_accepting(error)
                 return
             source = str(where[0])
             in_use = len(self._waiting) + 2 * len(self._pairs) + self._hellos.total()
@@ -101,6 +110,21 @@ class RelayServer:
                 continue
             self._hellos[source] += 1
             self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """Look away for a moment: the connection that could not be accepted still waits, and would call at once again."""
+        assert self._listener is not None
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._tell_again_at:
+            self._tell_again_at = loop.time() + TELL_SECONDS
+            logger.error("relay cannot accept: %s; raise the limit of open files", error.strerror)
+        loop.remove_reader(self._listener)
+        self._resume = loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        assert self._listener is not None
+        self._resume = None
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     async def _begin(self, sock: socket.socket, source: str) -> None:
         """Read a connection's first message within its time; hand it on, or close it."""

@@ -10,6 +10,7 @@ from klinket.wire import signing
 
 LOGIN_TYP = "klinket-login+jwt"
 END_TYP = "klinket-end+jwt"
+REVOKE_TYP = "klinket-revoke+jwt"
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 #: Seconds an assertion lives at the most.
 MAX_LIFETIME_SECONDS = 60
@@ -29,7 +30,7 @@ class Assertion:
 def sign_assertion(
     key: signing.SigningKey, account: str, audience: str, jkt: Thumbprint, *, now: float, jti: str, typ: str = LOGIN_TYP
 ) -> str:
-    """Return an assertion of the service key `key` (its kid is the key id) for `audience`, the login URL."""
+    """Return an assertion of the service key `key` (its kid is the key id) for `audience`, the URL it is sent to."""
     claims = {
         "iss": account,
         "sub": account,

@@ -70,13 +70,17 @@ class RelayTicket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectorEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A connector a client may use, and the relays it is attached to."""
+    """A connector a client may use, and the relays it is attached to.
+
+    `jkt`: thumbprint of the one key it may prove (RFC 7638); "": it has none, and nobody is to be believed.
+    """
 
     id: int
     name: str
     remote_network: int
     relays: list[int] = []
     online: bool = True
+    jkt: str = ""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +122,7 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
-    """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out."""
+    """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out. `head`: the newest signed head it was ever given."""
 
     sequence: int
     time_ms: int
@@ -128,6 +132,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     relays: list[int] = []
     revision: int = 0
     flows: int = 0
+    head: str = ""
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):
@@ -201,7 +206,8 @@ class AccountLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 class ConnectorConfiguration(Message, frozen=True, kw_only=True, tag="connector-configuration"):
     """Everything a connector needs, complete each time. `grant_keys`, `cut_keys`: JWK sets as JSON objects;
-    `cuts`: signed cuts (wire.cut_token) younger than the longest grant, to be applied again."""
+    `cuts`: signed cuts (wire.cut_token) younger than the longest grant, to be applied again; `head`: epoch and
+    revision, signed (wire.head_token), for the connector to keep and to show."""
 
     epoch: int
     revision: int
@@ -218,6 +224,7 @@ class ConnectorConfiguration(Message, frozen=True, kw_only=True, tag="connector-
     limits: AccountLimits
     max_grant_seconds: int
     renew_at_ms: int
+    head: str = ""
 
 
 class Cut(Message, frozen=True, kw_only=True, tag="cut"):
@@ -273,7 +280,8 @@ class FlowEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowEvents(Message, frozen=True, kw_only=True, tag="flow-events"):
-    """Connector to controller, kept on its disk until answered. `batch` grows by one per batch of this connector."""
+    """Connector to controller, kept on its disk until answered. `batch` grows from batch to batch of this
+    connector, by no fixed step, and is never given twice."""
 
     batch: int
     events: list[FlowEvent]

@@ -9,7 +9,7 @@ import msgspec
 from klinket.domain.cut import Cut, CutScope, ScopeKind
 from klinket.domain.errors import InvalidToken, ProtocolError
 from klinket.domain.flow import FlowFailure
-from klinket.domain.identifiers import CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
+from klinket.domain.identifiers import ConnectorId, CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from klinket.wire import signing
 from klinket.wire.control import ResourceEntry
 from klinket.wire.inventory import entry_of, resource_of
@@ -34,7 +34,7 @@ def sign_cut(key: signing.SigningKey, cut: Cut, *, network: str) -> str:
         "reason": cut.reason.value,
         "kind": scope.kind.value,
     }
-    for name in ("account", "key", "session", "resource"):
+    for name in ("account", "key", "session", "resource", "connector"):
         if (value := getattr(scope, name)) is not None:
             claims[name] = value
     if cut.narrowed is not None:
@@ -76,3 +76,5 @@ def _scope(kind: ScopeKind, claims: dict[str, Any]) -> CutScope:
         case ScopeKind.ACCESS:
             account = ServiceAccountUuid(signing.text(claims, "account"))
             return CutScope.of_access(account, ResourceId(signing.whole(claims, "resource")))
+        case ScopeKind.CONNECTOR:
+            return CutScope.of_connector(ConnectorId(signing.whole(claims, "connector")))

@@ -12,6 +12,7 @@ from typing import Any
 
 from klinket.domain.errors import InvalidToken, ServiceKeyInvalid
 from klinket.wire import signing
+from klinket.wire.paths import REVOKE_PATH
 
 LOGIN_PATH = "/api/v4/headless/login"
 VERSION = "1"
@@ -57,6 +58,11 @@ class KeyFile:
     def login_url(self) -> str:
         """Return the URL the login assertion is made for (`aud`)."""
         return f"https://{self.network}{self.login_path}"
+
+    @property
+    def revoke_url(self) -> str:
+        """Return the URL the assertion that ends this key is made for (`aud`)."""
+        return f"https://{self.network}{REVOKE_PATH}"
 
     @property
     def private_key(self) -> signing.PrivateKey:

@@ -159,6 +159,8 @@ class RelayConfiguration(RelayMessage, frozen=True, kw_only=True, tag="relay-con
 
 
 RELAY_REPORT_SECONDS = 10.0
+#: A relay's channel without any message for this long is dead, on either side, in seconds; each report is answered.
+RELAY_SILENCE_SECONDS = 35.0
 _encoder = msgspec.json.Encoder()
 _reports: msgspec.json.Decoder[RelayReport] = msgspec.json.Decoder(RelayReport)
 _configurations: msgspec.json.Decoder[RelayConfiguration] = msgspec.json.Decoder(RelayConfiguration)

@@ -46,12 +46,14 @@ def test_throttled_says_when_to_come_back() -> None:
     assert error.retry_after == 7.5
 
 
-@pytest.mark.parametrize("code", ["", "something-new", "internal", "flow-refused", "__class__"])
-def test_an_unknown_code_word_is_a_refusal_all_the_same(code: str) -> None:
-    error = refusal(code, "no")
-    assert isinstance(error, AuthenticationFailed)
-    assert isinstance(refusal(code, ""), AuthenticationFailed)
-    assert error.message == "no"
+@pytest.mark.parametrize(
+    "code", ["", "something-new", "internal", "store-overloaded", "store-closed", "flow-refused", "__class__"]
+)
+def test_a_code_word_that_says_nothing_of_the_key_is_no_refusal(code: str) -> None:
+    error = refusal(code, "not now", retry_after=2.0)
+    assert isinstance(error, ControllerUnreachable), "a client gives its access up for a refusal"
+    assert (error.message, error.retry_after) == ("not now", 2.0)
+    assert code in refusal(code, "").message
 
 
 @dataclass
@@ -162,6 +164,22 @@ async def test_a_refused_login(controller: Controller, kind: type[Authentication
     error = await told(controller)
     assert type(error) is kind
     assert (error.message, error.hint) == ("no", "ask an admin")
+
+
+async def test_a_401_is_a_refusal_whatever_its_code_word(controller: Controller) -> None:
+    controller.answers(401, {"code": "something-new", "message": "no"})
+    assert type(await told(controller)) is errors.ServiceKeyInvalid
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(503, "store-overloaded"), (503, "store-closed"), (500, "internal"), (400, "store-overloaded"), (400, "invalid-input")],
+)
+async def test_a_controller_that_cannot_serve_is_no_key_that_is_refused(controller: Controller, status: int, code: str) -> None:
+    controller.answers(status, {"code": code, "message": "too much to do", "retry_after": 1})
+    error = await told(controller)
+    assert type(error) is ControllerUnreachable
+    assert (error.message, error.retry_after) == ("too much to do", 1.0)
 
 
 async def test_a_throttled_login(controller: Controller) -> None:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import trustme
 
 from klinket.connector.config import ConnectorConfig, load
 from klinket.domain.errors import InvalidInput
@@ -17,6 +18,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("KLINKET_", "TWINGATE_")):
             monkeypatch.delenv(name)
+
+
+AUTHORITY = trustme.CA().cert_pem.bytes().decode()
 
 
 def from_environment(tmp_path: Path) -> ConnectorConfig:
@@ -47,19 +51,19 @@ def test_the_file_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("KLINKET_ACCESS_TOKEN", "other")
     monkeypatch.setenv("KLINKET_URL", "https://other.example.com")
     path = tmp_path / "tokens.json"
-    document = {"url": "https://acme.example.com", "access_token": "a", "refresh_token": "r", "controller_ca": "PEM"}
+    document = {"url": "https://acme.example.com", "access_token": "a", "refresh_token": "r", "controller_ca": AUTHORITY}
     path.write_text(json.dumps(document))
     config = load(path, None, None, tmp_path)
     assert (config.access_token, config.refresh_token) == ("a", "r")
-    assert (config.controller, config.controller_ca) == ("https://acme.example.com", "PEM")
+    assert (config.controller, config.controller_ca) == ("https://acme.example.com", AUTHORITY.strip())
 
 
 def test_an_option_names_another_controller_and_authority(tmp_path: Path) -> None:
     path, ca = tmp_path / "tokens.json", tmp_path / "ca.pem"
     path.write_text(json.dumps({"url": "https://acme.example.com", "access_token": "a", "refresh_token": "r"}))
-    ca.write_text("OTHER PEM")
+    ca.write_text(AUTHORITY)
     config = load(path, "https://there.example.com", ca, tmp_path)
-    assert (config.controller, config.controller_ca) == ("https://there.example.com", "OTHER PEM")
+    assert (config.controller, config.controller_ca) == ("https://there.example.com", AUTHORITY)
 
 
 def test_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +109,24 @@ def test_a_missing_tokens_file_or_authority_is_told_by_its_path(tmp_path: Path) 
     path.write_text('{"access_token": "a", "refresh_token": "r"}')
     with pytest.raises(InvalidInput, match=r"gone\.pem"):
         load(path, "https://acme.example.com", tmp_path / "gone.pem", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "  \n", "not PEM", "é", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+@pytest.mark.parametrize("where", ["file", "tokens"])
+def test_an_authority_that_is_none_is_refused_at_once(tmp_path: Path, content: str, where: str) -> None:
+    tokens: dict[str, str] = {"url": "https://acme.example.com", "access_token": "a", "refresh_token": "r"}
+    if where == "tokens":
+        if not content.strip():
+            pytest.skip("left out of a tokens file: the system's authorities")
+        tokens["controller_ca"] = content
+    path, ca = tmp_path / "tokens.json", tmp_path / "ca.pem"
+    path.write_text(json.dumps(tokens))
+    ca.write_text(content)
+    with pytest.raises(InvalidInput) as caught:
+        load(path, None, ca if where == "file" else None, tmp_path)
+    assert caught.value.field == "controller_ca"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Dialling with real sockets: what the target said is what is told."""
+"""Dialling with real sockets: what the resource said is what is told."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_a_target_that_accepts() -> None:
+async def test_a_resource_that_accepts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         sock = await dial.reach(resource(1, "127.0.0.1"), tcp("127.0.0.1", server.getsockname()[1]), ())
         with sock, server.accept()[0] as accepted:
@@ -77,7 +77,7 @@ async def test_a_refused_connection() -> None:
     assert descriptors() == before
 
 
-async def test_a_target_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_resource_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dial, "DIAL_SECONDS", 0.3)
     with silent_port() as port:
         before = descriptors()
@@ -162,14 +162,23 @@ async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.Mo
             assert sock.getpeername()[0] == here[0]
 
 
+async def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dial, "DIAL_SECONDS", 2.0)
+    with silent_port() as port, socket.create_server(("127.0.0.2", port)) as server:
+        resolving_to(monkeypatch, "127.0.0.1", "127.0.0.2")
+        sock = await dial.reach(resource(1, "127.0.0.1"), tcp("127.0.0.1", port), ())
+        with sock:
+            assert sock.getpeername() == server.getsockname()
+
+
 async def test_udp_sets_the_peer_and_sends_nothing() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
-        target.bind(("127.0.0.1", 0))
-        target.settimeout(0.1)
-        destination = Destination("127.0.0.1", target.getsockname()[1], TransportProtocol.UDP)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.settimeout(0.1)
+        destination = Destination("127.0.0.1", listener.getsockname()[1], TransportProtocol.UDP)
         sock = await dial.reach(resource(1, "127.0.0.1"), destination, ())
         with sock:
             assert sock.type == socket.SOCK_DGRAM
-            assert sock.getpeername() == target.getsockname()
+            assert sock.getpeername() == listener.getsockname()
         with pytest.raises(TimeoutError):
-            target.recv(10)
+            listener.recv(10)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,12 +19,18 @@ from klinket.connector.state import ConnectorState
 from klinket.domain.errors import InvalidToken
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId
+from klinket.wire.control import FlowEvents
 from klinket.wire.signing import thumbprint
 from tests.unit.connector.conftest import DATABASE, NOW, principal, tcp
 
 
 def flow(number: int = 1) -> Flow:
     return Flow(FlowId(f"{number:032x}"), principal(), DATABASE, tcp("db.internal", 5432), NOW)
+
+
+async def sent(log: FlowEventLog) -> list[FlowEvents]:
+    """Return what is to be sent now."""
+    return [batch async for batch in log.unsent()]
 
 
 # ---- the identity key
@@ -61,56 +70,97 @@ def test_cuts_that_are_not_readable_stop_nothing(tmp_path: Path, content: bytes)
 # ---- flow events
 
 
-def test_events_are_sent_once_on_a_channel_and_forgotten_when_stored(tmp_path: Path) -> None:
+async def test_events_are_sent_once_on_a_channel_and_forgotten_when_stored(tmp_path: Path) -> None:
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
     log.established(flow(), 7, "10.0.0.5")
-    (batch,) = log.unsent()
+    (batch,) = await sent(log)
     (event,) = batch.events
     assert (event.event, event.flow, event.relay, event.resource_ip) == ("established", flow().id, 7, "10.0.0.5")
     assert (event.host, event.port, event.protocol, event.resource) == ("db.internal", 5432, "tcp", DATABASE.id)
-    assert log.unsent() == []
+    assert await sent(log) == []
     log.channel_lost()
-    assert [again.batch for again in log.unsent()] == [batch.batch]
-    log.stored(batch.batch)
+    assert [again.batch for again in await sent(log)] == [batch.batch]
+    await log.stored(batch.batch)
     log.channel_lost()
-    assert log.unsent() == []
+    assert await sent(log) == []
 
 
-def test_events_survive_a_restart_and_numbers_only_grow(tmp_path: Path) -> None:
+async def test_events_survive_a_restart_and_numbers_only_grow(tmp_path: Path) -> None:
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
     log.closed(flow(1), 7, 10, 20, None)
-    log.spool()
+    await log.spool()
     log.closed(flow(2), 7, 30, 40, FlowFailure.CUT)
-    log.spool()
+    await log.spool()
     restarted = FlowEventLog(ConnectorState(tmp_path), lambda: NOW - 3600)  # the clock went back, too
-    first, second = restarted.unsent()
+    first, second = await sent(restarted)
     assert first.batch < second.batch
     assert [event.flow for event in (*first.events, *second.events)] == [flow(1).id, flow(2).id]
     assert (second.events[0].bytes_to_client, second.events[0].bytes_from_client) == (30, 40)
     assert second.events[0].failure == "cut"
     restarted.established(flow(3), 7, "")
-    (third,) = restarted.unsent()
+    (third,) = await sent(restarted)
     assert third.batch > second.batch
 
 
-def test_a_lost_folder_gives_no_number_twice(tmp_path: Path) -> None:
+async def test_a_lost_folder_gives_no_number_twice(tmp_path: Path) -> None:
     one = FlowEventLog(ConnectorState(tmp_path / "one"), lambda: NOW)
     one.established(flow(), 7, "")
     two = FlowEventLog(ConnectorState(tmp_path / "two"), lambda: NOW + 1)
     two.established(flow(), 7, "")
-    assert one.unsent()[0].batch < two.unsent()[0].batch
+    assert (await sent(one))[0].batch < (await sent(two))[0].batch
 
 
-def test_a_full_batch_goes_to_disk_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connector_events, "BATCH_EVENTS", 3)
     state = ConnectorState(tmp_path)
     log = FlowEventLog(state, lambda: NOW)
     for number in range(7):
         log.established(flow(number), 7, "")
-    assert [len(state.batch(number)) for number in state.spooled()] == [3, 3]
+    await log.spool()
+    assert [len(state.batch(number)) for number in state.spooled()] == [3, 3, 1]
 
 
-def test_the_spool_is_bounded_and_drops_the_oldest_aloud(
+async def test_events_that_wait_for_the_disk_are_bounded_and_lost_aloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connector_events, "MAX_COLLECTED_EVENTS", 2)
+    log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
+    for number in range(5):
+        log.established(flow(number), 7, "")
+    (batch,) = await sent(log)
+    assert [event.flow for event in batch.events] == [flow(0).id, flow(1).id]
+    assert "3 flow events are lost" in caplog.text
+
+
+async def test_the_loop_goes_on_while_the_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_: int) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
+    log.established(flow(), 7, "")
+    spooling = asyncio.ensure_future(log.spool())
+    async with asyncio.timeout(10):
+        while not begun.is_set():
+            await asyncio.sleep(0.005)  # this line runs at all: the loop is free
+    assert not spooling.done(), "on disk means synced"
+    go_on.set()
+    await spooling
+
+
+async def test_the_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
+    monkeypatch.setattr(Path, "glob", None)
+    log.established(flow(), 7, "")
+    (batch,) = await sent(log)
+    await log.stored(batch.batch)
+    assert await sent(log) == []
+
+
+async def test_the_spool_is_bounded_and_drops_the_oldest_aloud(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connector_state, "MAX_SPOOLED_BATCHES", 3)
@@ -118,7 +168,7 @@ def test_the_spool_is_bounded_and_drops_the_oldest_aloud(
     log = FlowEventLog(state, lambda: NOW)
     for number in range(5):
         log.established(flow(number), 7, "")
-        log.spool()
+        await log.spool()
     kept = [event.flow for number in state.spooled() for event in state.batch(number)]
     assert kept == [flow(number).id for number in (2, 3, 4)]
     assert "the oldest is dropped" in caplog.text
@@ -136,48 +186,48 @@ def test_the_spool_is_bounded_and_drops_the_oldest_aloud(
         (FlowFailure.NAME_NOT_FOUND, "failed"),
     ],
 )
-def test_a_refusal_is_denied_by_a_rule_or_failed_on_the_way(tmp_path: Path, failure: FlowFailure, event: str) -> None:
+async def test_a_refusal_is_denied_by_the_grant_or_failed_on_the_way(tmp_path: Path, failure: FlowFailure, event: str) -> None:
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
     log.refused(flow().id, principal(), tcp("db.internal", 5432), 7, failure)
-    (batch,) = log.unsent()
+    (batch,) = await sent(log)
     assert [(one.event, one.failure, one.resource) for one in batch.events] == [(event, failure.value, None)]
 
 
-def test_a_batch_that_is_not_readable_is_dropped_and_the_others_go_out(tmp_path: Path) -> None:
+async def test_a_batch_that_is_not_readable_is_dropped_and_the_others_go_out(tmp_path: Path) -> None:
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
     log.established(flow(1), 7, "")
-    log.spool()
+    await log.spool()
     log.established(flow(2), 7, "")
-    log.spool()
+    await log.spool()
     broken, whole = sorted((tmp_path / "flow-events").glob("*.json"))
     broken.write_text("[{")
-    assert [event.flow for batch in log.unsent() for event in batch.events] == [flow(2).id]
+    assert [event.flow for batch in await sent(log) for event in batch.events] == [flow(2).id]
     assert not broken.exists()
     assert json.loads(whole.read_text())[0]["flow"] == flow(2).id
 
 
-def test_files_of_others_in_the_spool_do_not_stop_a_connector(tmp_path: Path) -> None:
+async def test_files_of_others_in_the_spool_do_not_stop_a_connector(tmp_path: Path) -> None:
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
     log.established(flow(), 7, "")
-    log.spool()
+    await log.spool()
     (tmp_path / "flow-events" / "notes.json").write_text("[]")
     restarted = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
-    assert [event.flow for batch in restarted.unsent() for event in batch.events] == [flow().id]
+    assert [event.flow for batch in await sent(restarted) for event in batch.events] == [flow().id]
 
 
-def test_a_disk_that_takes_nothing_loses_events_aloud_and_leaves_no_rubbish(
+async def test_a_disk_that_takes_nothing_loses_events_aloud_and_leaves_no_rubbish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
     log.established(flow(1), 7, "")
 
-    def full(self: Path, target: object) -> None:
+    def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", full)
-        log.spool()
+        patched.setattr(os, "fsync", full)
+        await log.spool()
     assert "1 flow events are lost" in caplog.text
     assert list((tmp_path / "flow-events").iterdir()) == []
     log.established(flow(2), 7, "")
-    assert [event.flow for batch in log.unsent() for event in batch.events] == [flow(2).id]
+    assert [event.flow for batch in await sent(log) for event in batch.events] == [flow(2).id]

@@ -18,15 +18,13 @@ import httpx2
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from klinket.controller import sealing, serve, trust
+from klinket.controller import sealing, serve, trust, web
 from klinket.controller.app import api_tokens
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import AuditRow
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
-from klinket.controller.graphql.http import EXTENSION_PATH, GRAPHQL_PATH
-from klinket.controller.http import ENROL_PATH
 from klinket.controller.store.engine import SqliteStore
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
@@ -37,6 +35,7 @@ from klinket.net.sockets import HostPort
 from klinket.wire import access_token, assertion, control, signing
 from klinket.wire.cut_token import sign_cut
 from klinket.wire.key_file import LOGIN_PATH, KeyFile, parse_key_file
+from klinket.wire.paths import ENROL_PATH, EXTENSION_PATH, GRAPHQL_PATH
 from klinket.wire.relay import RELAY_CHANNEL_PATH
 
 T = TypeVar("T")
@@ -89,9 +88,9 @@ class Enrolled:
 
 
 class Running:
-    """`offset`: seconds by which the controller's clock is ahead of this machine's."""
+    """`offset`: seconds by which the controller's clock is ahead of this machine's. `settings`: of ControllerConfig."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, **settings: Any) -> None:
         self.offset = 0.0
         port = free_port()
         self.config = ControllerConfig(
@@ -100,6 +99,7 @@ class Running:
             listen=HostPort("127.0.0.1", port),
             public_url=f"https://127.0.0.1:{port}",
             grant_seconds=GRANT_SECONDS,
+            **{"api_reads_per_minute": 0, "api_writes_per_minute": 0, **settings},
         )
         self.master = sealing.load_or_make(state / "keys" / "master.key")
         self.store = SqliteStore(self.config.database, self.clock)
@@ -117,6 +117,10 @@ class Running:
         self.app, self.peers, self.dispatch = made.app, made.peers, made.dispatch
         for scopes in (("read",), ("write",), ("read", "write"), api_tokens.ALL_SCOPES):
             self.tokens[scopes] = await self.api_token(scopes)
+
+    async def reopen_trust(self) -> None:
+        """Read the keys anew, as a restart does; those that are too old are replaced."""
+        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, os.urandom)
 
     @property
     def login_url(self) -> str:
@@ -282,7 +286,8 @@ class Running:
     async def listening(self) -> AsyncIterator[None]:
         """Serve over TLS on loopback, as `klinket controller` does."""
         await self.dispatch.start()
-        async with serve._web_server(self.app, self.config, serve._web_context(self.config, self.trust)):
+        async with web.serving(self.app, web.bind(self.config.listen), serve._web_context(self.config, self.trust)) as server:
+            self.seats = server.seats
             yield
             await self.dispatch.aclose()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from klinket.domain.cut import Cut, CutScope, Floors, ScopeKind, Stamp
 from klinket.domain.flow import FlowFailure
 from klinket.domain.grant import Principal
-from klinket.domain.identifiers import CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
+from klinket.domain.identifiers import ConnectorId, CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from tests.unit.domain.conftest import MODERATE
 
 ACCOUNT, OTHER_ACCOUNT = ServiceAccountUuid("account-1"), ServiceAccountUuid("account-2")
@@ -24,6 +24,7 @@ SCOPES = {
     ScopeKind.SESSION: CutScope.of_session(SESSION),
     ScopeKind.RESOURCE: CutScope.of_resource(RESOURCE),
     ScopeKind.ACCESS: CutScope.of_access(ACCOUNT, RESOURCE),
+    ScopeKind.CONNECTOR: CutScope.of_connector(ConnectorId(7)),
 }
 #: What each kind of scope looks at.
 LOOKS_AT = {
@@ -32,6 +33,7 @@ LOOKS_AT = {
     ScopeKind.SESSION: {"session"},
     ScopeKind.RESOURCE: {"resource"},
     ScopeKind.ACCESS: {"account", "resource"},
+    ScopeKind.CONNECTOR: set(),  # it goes to that connector alone
 }
 
 
@@ -62,9 +64,9 @@ def test_an_empty_scope_covers_nobody(kind: ScopeKind) -> None:
 
 @pytest.mark.parametrize(
     ("granted_at", "struck"),
-    [((1, 9), True), ((1, 10), False), ((1, 11), False), ((0, 99), True), ((2, 1), False)],
+    [((1, 9), True), ((1, 10), False), ((1, 11), False), ((0, 99), True), ((2, 1), True)],
 )
-def test_only_older_grants_are_struck(granted_at: Stamp, struck: bool) -> None:
+def test_older_grants_are_struck_and_those_of_another_epoch(granted_at: Stamp, struck: bool) -> None:
     assert cut(1, CutScope.of_key(KEY), (1, 10)).strikes(PRINCIPAL, RESOURCE, granted_at) is struck
 
 
@@ -74,6 +76,15 @@ def test_a_cut_is_kept_once() -> None:
     assert floors.add(cut(2, CutScope.of_key(KEY)))
     assert len(floors) == 2
     assert {one.id for one in floors} == {1, 2}
+
+
+def test_an_id_given_once_more_after_a_restore_is_another_cut() -> None:
+    # The database went back to revision 4 and gave number 7 again: both cuts are in force.
+    floors = Floors([cut(7, CutScope.of_key(KEY), (1, 9))])
+    assert floors.add(cut(7, CutScope.of_account(OTHER_ACCOUNT), (1, 5)))
+    assert floors.add(cut(7, CutScope.of_account(ACCOUNT), (2, 9)))
+    assert len(floors) == 3
+    assert [one.stamp for one in floors.striking(PRINCIPAL, RESOURCE, (1, 1))] == [(2, 9), (1, 9)]
 
 
 def test_the_newest_cut_comes_first() -> None:
@@ -106,7 +117,11 @@ STAMP = st.tuples(st.integers(1, 3), st.integers(0, 5))
 def test_floors_find_exactly_the_cuts_that_strike(cuts: list[tuple[CutScope, Stamp]], at: Stamp, resource: ResourceId) -> None:
     floors = Floors(cut(id, scope, stamp) for id, (scope, stamp) in enumerate(cuts))
     found = floors.striking(PRINCIPAL, resource, at)
-    expected = {id for id, (scope, stamp) in enumerate(cuts) if at < stamp and scope.covers(PRINCIPAL, resource)}
+    expected = {
+        id
+        for id, (scope, stamp) in enumerate(cuts)
+        if (at[0] != stamp[0] or at[1] < stamp[1]) and scope.covers(PRINCIPAL, resource)
+    }
     assert {one.id for one in found} == expected
     assert [one.stamp for one in found] == sorted((one.stamp for one in found), reverse=True)
 

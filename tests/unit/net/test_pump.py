@@ -13,7 +13,7 @@ import uvloop
 
 from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
-from klinket.net.pump import FlowSummary, Pump, carry
+from klinket.net.pump import FlowSummary, Pump
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure
 from tests.unit.net.conftest import Ends, pipe_ends, tcp_pair
@@ -27,12 +27,12 @@ def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLo
 
 
 class Flow:
-    """program <-> pump <-> pipe <-> pump <-> target, all on real sockets."""
+    """program <-> pump <-> pipe <-> pump <-> resource, all on real sockets."""
 
     def __init__(self, ends: Ends) -> None:
         self.ends = ends
         self.program, local = tcp_pair()
-        self.target, remote = tcp_pair()
+        self.resource, remote = tcp_pair()
         self.client = Pump(local, ends.client)
         self.connector = Pump(remote, ends.connector)
         self.summaries = asyncio.gather(self.client.start(), self.connector.start())
@@ -43,7 +43,7 @@ class Flow:
 
     def close(self) -> None:
         self.program.close()
-        self.target.close()
+        self.resource.close()
 
 
 async def send_slowly(sock: socket.socket, total: int, seed: int) -> str:
@@ -76,8 +76,8 @@ async def test_bytes_arrive_unaltered_both_ways_under_back_pressure(ends: Ends, 
     async with asyncio.timeout(100):
         sent_up, sent_down, read_up, read_down = await asyncio.gather(
             send_slowly(flow.program, 24 * MEBIBYTE + 13, seed),
-            send_slowly(flow.target, 24 * MEBIBYTE + 7, seed + 100),
-            read_slowly(flow.target, seed + 200),
+            send_slowly(flow.resource, 24 * MEBIBYTE + 7, seed + 100),
+            read_slowly(flow.resource, seed + 200),
             read_slowly(flow.program, seed + 300),
         )
     assert (sent_up, sent_down) == (read_up, read_down)
@@ -98,12 +98,12 @@ async def test_a_pipe_carries_one_flow_after_another(ends: Ends) -> None:
         assert (await ends.client.receive()).type is FrameType.OPENED
         flow = Flow(ends)
         await loop.sock_sendall(flow.program, b"question")
-        assert await loop.sock_recv(flow.target, 100) == b"question"
+        assert await loop.sock_recv(flow.resource, 100) == b"question"
         flow.program.shutdown(socket.SHUT_WR)
-        assert await loop.sock_recv(flow.target, 100) == b""
-        await loop.sock_sendall(flow.target, b"answer after the question ended")
+        assert await loop.sock_recv(flow.resource, 100) == b""
+        await loop.sock_sendall(flow.resource, b"answer after the question ended")
         assert await loop.sock_recv(flow.program, 100) == b"answer after the question ended"
-        flow.target.close()
+        flow.resource.close()
         assert await loop.sock_recv(flow.program, 100) == b""
         assert [summary.failure for summary in await flow.ended()] == [None, None]
         flow.close()
@@ -112,17 +112,17 @@ async def test_a_pipe_carries_one_flow_after_another(ends: Ends) -> None:
 async def test_data_that_comes_with_the_opened_frame_is_not_lost(ends: Ends) -> None:
     loop = asyncio.get_running_loop()
     await ends.connector.send(FrameType.OPENED)
-    target, remote = tcp_pair()
+    resource, remote = tcp_pair()
     pump = Pump(remote, ends.connector)
     pump.start()
-    await loop.sock_sendall(target, b"the target speaks first")
+    await loop.sock_sendall(resource, b"the resource speaks first")
     await asyncio.sleep(0.05)
     assert (await ends.client.receive()).type is FrameType.OPENED
     program, local = tcp_pair()
     Pump(local, ends.client).start()
-    assert await loop.sock_recv(program, 100) == b"the target speaks first"
+    assert await loop.sock_recv(program, 100) == b"the resource speaks first"
     program.close()
-    target.close()
+    resource.close()
 
 
 async def reset_is_seen(sock: socket.socket) -> bool:
@@ -134,13 +134,13 @@ async def reset_is_seen(sock: socket.socket) -> bool:
     return False
 
 
-@pytest.mark.parametrize("which", ["program", "target"])
+@pytest.mark.parametrize("which", ["program", "resource"])
 async def test_a_reset_on_one_side_is_a_reset_on_the_other(ends: Ends, which: str) -> None:
     flow = Flow(ends)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(flow.program, b"x")
-    assert await loop.sock_recv(flow.target, 1) == b"x"
-    here, there = (flow.program, flow.target) if which == "program" else (flow.target, flow.program)
+    assert await loop.sock_recv(flow.resource, 1) == b"x"
+    here, there = (flow.program, flow.resource) if which == "program" else (flow.resource, flow.program)
     sockets.reset(here)
     assert await reset_is_seen(there)
     assert all(summary.failure is not None for summary in await flow.ended())
@@ -152,7 +152,7 @@ async def test_a_reset_on_one_side_is_a_reset_on_the_other(ends: Ends, which: st
 async def test_a_stream_cut_off_without_fin_is_a_reset_never_a_clean_end(ends: Ends) -> None:
     flow = Flow(ends)
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(flow.target, b"half of the ans")
+    await loop.sock_sendall(flow.resource, b"half of the ans")
     assert await loop.sock_recv(flow.program, 100) == b"half of the ans"
     ends.connector.sock.shutdown(socket.SHUT_WR)  # an attacker, or a dying relay, ends the TCP stream cleanly
     assert await reset_is_seen(flow.program)
@@ -163,9 +163,9 @@ async def test_a_cut_resets_both_sides_and_says_why(ends: Ends) -> None:
     flow = Flow(ends)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(flow.program, b"x")
-    assert await loop.sock_recv(flow.target, 1) == b"x"
+    assert await loop.sock_recv(flow.resource, 1) == b"x"
     flow.connector.cut(Failure(FlowFailure.CUT, "the key was revoked"))
-    assert await reset_is_seen(flow.target)
+    assert await reset_is_seen(flow.resource)
     assert await reset_is_seen(flow.program)
     client, connector = await flow.ended()
     assert connector.failure == Failure(FlowFailure.CUT, "the key was revoked")
@@ -173,11 +173,50 @@ async def test_a_cut_resets_both_sides_and_says_why(ends: Ends) -> None:
     flow.close()
 
 
+@pytest.mark.parametrize("side", ["client", "connector"])
+async def test_cancelling_a_flow_resets_both_ends(ends: Ends, side: str) -> None:
+    program, local = tcp_pair()
+    pipe, other = (ends.client, ends.connector) if side == "client" else (ends.connector, ends.client)
+    carrying = asyncio.ensure_future(Pump(local, pipe).carry())
+    await asyncio.get_running_loop().sock_sendall(program, b"x")
+    assert (await other.receive()).content == b"x"
+    carrying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await carrying
+    assert await reset_is_seen(program)
+    assert (await other.receive()).type is FrameType.FAIL
+    with pytest.raises(OSError):
+        await other.receive()
+    assert local.fileno() == -1
+    assert pipe.closed
+    program.close()
+
+
+async def test_a_cut_ends_a_flow_whose_waiter_was_cancelled(ends: Ends) -> None:
+    program, local = tcp_pair()
+    pump = Pump(local, ends.client)
+    pump.start().cancel()
+    pump.cut(Failure(FlowFailure.CUT))
+    assert await reset_is_seen(program)
+    assert ends.client.closed
+    program.close()
+
+
+async def test_a_flow_on_a_pipe_that_was_closed_ends_at_once(ends: Ends) -> None:
+    program, local = tcp_pair()
+    ends.client.abort()
+    async with asyncio.timeout(5):
+        summary = await Pump(local, ends.client).carry()
+    assert summary.failure is not None
+    assert await reset_is_seen(program)
+    program.close()
+
+
 async def test_a_cut_under_back_pressure_resets_at_once(ends: Ends) -> None:
     flow = Flow(ends)
     loop = asyncio.get_running_loop()
     sender = asyncio.ensure_future(loop.sock_sendall(flow.program, bytes(64 * MEBIBYTE)))
-    await asyncio.sleep(0.3)  # the target reads nothing: every buffer on the way is full
+    await asyncio.sleep(0.3)  # the resource reads nothing: every buffer on the way is full
     assert not sender.done()
     flow.connector.cut(Failure(FlowFailure.CUT))
     flow.client.cut(Failure(FlowFailure.CUT))
@@ -192,7 +231,7 @@ async def test_an_altered_frame_ends_the_flow_as_a_reset() -> None:
     frame = bytearray(ends.connector.sealer.seal(FrameType.DATA, b"content"))
     frame[-1] ^= 1
     program, local = tcp_pair()
-    task = asyncio.ensure_future(carry(local, ends.client))
+    task = asyncio.ensure_future(Pump(local, ends.client).carry())
     await asyncio.sleep(0)
     ends.connector.sock.send(frame)
     assert await reset_is_seen(program)

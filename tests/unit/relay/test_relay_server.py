@@ -68,9 +68,8 @@ class Running:
     ) -> RelayPath:
         relay_role = RelayRole.CLIENT if role is TicketRole.CLIENT else RelayRole.CONNECTOR
         who = "session-1" if role is TicketRole.CLIENT else f"connector:{connectors[0]}"
-        # The path looks at the wall clock for the end of an admission.
         signed = ticket(role, connectors, holder=who, now=time.time(), lifetime=3600)
-        return RelayPath(self.entry, relay_role, lambda: signed)
+        return RelayPath(self.entry, relay_role, lambda: signed, time.time)
 
     async def raw(self) -> socket.socket:
         sock = await sockets.connect(self.address, 5)
@@ -172,7 +171,7 @@ async def test_another_certificate_than_the_pinned_one_gets_no_ticket(relay: Run
         return ticket()
 
     with pytest.raises(RelayUnavailable, match="not the one"):
-        await RelayPath(entry, RelayRole.CLIENT, give).connect(7)
+        await RelayPath(entry, RelayRole.CLIENT, give, time.time).connect(7)
     assert not asked
 
 
@@ -181,7 +180,7 @@ async def test_another_certificate_than_the_pinned_one_gets_no_ticket(relay: Run
 )
 async def test_a_ticket_that_is_not_valid_is_refused_aloud(relay: Running, signed: Callable[[], str]) -> None:
     with pytest.raises(RelayError) as caught:
-        await RelayPath(relay.entry, RelayRole.CLIENT, signed).connect(7)
+        await RelayPath(relay.entry, RelayRole.CLIENT, signed, time.time).connect(7)
     assert caught.value.answer is RelayAnswer.TICKET_REFUSED
 
 
@@ -451,3 +450,51 @@ async def test_a_restarted_relay_is_shown_the_ticket_again(start_relay: StartRel
     waiting = await connectors.register(7)
     with await clients.connect(7), await waiting.paired():
         pass
+
+
+async def test_a_relay_without_file_descriptors_waits_quietly_and_then_goes_on(
+    relay: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = relay.server._listener
+    assert listener is not None
+    tries = 0
+
+    class Exhausted:
+        """The listening socket of a process that may open nothing more."""
+
+        def fileno(self) -> int:
+            return listener.fileno()
+
+        def accept(self) -> tuple[socket.socket, object]:
+            nonlocal tries
+            tries += 1
+            raise OSError(24, "Too many open files")
+
+        def close(self) -> None:
+            listener.close()
+
+    monkeypatch.setattr(relay.server, "_listener", Exhausted())
+    waiting = await relay.raw()
+    began = time.monotonic()
+    async with asyncio.timeout(10):
+        while tries < 4:
+            await asyncio.sleep(0.01)
+    assert time.monotonic() - began >= 2 * relay_server.ACCEPT_PAUSE_SECONDS
+    assert caplog.text.count("cannot accept") == 1
+    monkeypatch.setattr(relay.server, "_listener", listener)
+    peer = relay.core.admit(ticket(), NOW)
+    await asyncio.get_running_loop().sock_sendall(waiting, RelayHello(RelayRole.CLIENT, peer.id, 1, 8).sign(peer.key))
+    assert (await asyncio.wait_for(sockets.receive_exactly(waiting, 1), 10))[0] == RelayAnswer.NOT_ALLOWED
+
+
+def test_a_pair_in_flight_fits_into_the_descriptors_that_are_counted_for_it() -> None:
+    before = {int(name) for name in os.listdir("/proc/self/fd")}
+    pool = relay_server.KernelPipes()
+    held = [*socket.socketpair(), *socket.socketpair()][:2]
+    pipes = [pool.borrow(), pool.borrow()]
+    in_use = {int(name) for name in os.listdir("/proc/self/fd")} - before
+    assert len(in_use) <= 2 * relay_server.DESCRIPTORS_PER_CONNECTION + 2  # the other two ends of the test's own pairs
+    for sock in held:
+        sock.close()
+    for ends in pipes:
+        pool.give_back(ends, empty=False)

@@ -7,7 +7,7 @@ import pytest
 from klinket.domain.cut import Cut, CutScope, ScopeKind
 from klinket.domain.errors import InvalidToken
 from klinket.domain.flow import FlowFailure
-from klinket.domain.identifiers import CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
+from klinket.domain.identifiers import ConnectorId, CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from klinket.domain.ports import PortPolicy, PortRange, PortRule, Protocols
 from klinket.domain.resource import Resource
 from klinket.wire import signing
@@ -23,6 +23,7 @@ SCOPES = {
     ScopeKind.SESSION: CutScope.of_session(SessionId("s" * 22)),
     ScopeKind.RESOURCE: CutScope.of_resource(ResourceId(9)),
     ScopeKind.ACCESS: CutScope.of_access(ACCOUNT, ResourceId(9)),
+    ScopeKind.CONNECTOR: CutScope.of_connector(ConnectorId(7)),
 }
 NARROWED = resource(9, "10.0.0.0/8", protocols=Protocols(PortRule(PortPolicy.RESTRICTED, (PortRange(443, 443),))))
 
@@ -63,7 +64,7 @@ def test_a_cut_of_another_network_is_refused() -> None:
 def test_a_cut_without_what_its_kind_is_about_is_refused(kind: ScopeKind) -> None:
     """Never read as an empty scope, which would cover nobody."""
     header, claims, _ = parts(sign_cut(KEY, cut(kind), network="acme"))
-    about = [name for name in ("account", "key", "session", "resource") if name in claims]
+    about = [name for name in ("account", "key", "session", "resource", "connector") if name in claims]
     assert about
     for name in about:
         junk: list[dict[str, object]] = [{}, {name: None}, {name: ""}, {name: []}, {name: True}]

@@ -23,6 +23,9 @@ class LazyGroup(click.Group):
         "resource": "klinket.cli.admin.resource:resource",
         "service": "klinket.cli.admin.service:service",
         "cut": "klinket.cli.admin.cut:cut",
+        "token": "klinket.cli.admin.token:token",
+        "audit": "klinket.cli.admin.audit:audit",
+        "flow": "klinket.cli.admin.flow:flow",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,7 +49,7 @@ class LazyGroup(click.Group):
 @click.option("--ca", envvar="KLINKET_CA", metavar="FILE", help="The controller's authority (PEM), if it is its own.")
 @click.pass_context
 def admin(ctx: click.Context, url: str | None, ca: str | None) -> None:
-    """Manage networks, connectors, resources, services, keys and cuts.
+    """Manage networks, connectors, resources, services, keys, cuts and API tokens; read audit and network events.
 
     The API token is read from KLINKET_API_TOKEN, never from the command line.
 

@@ -6,7 +6,8 @@ import http.client
 import json
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,19 +15,22 @@ from klinket.domain.errors import (
     AuthenticationFailed,
     Conflict,
     ControllerUnreachable,
+    Forbidden,
     InvalidInput,
     KlinketError,
     NotFound,
     Throttled,
 )
+from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH
 
-GRAPHQL_PATH = "/api/graphql/"
 #: Seconds one request may take.
 TIMEOUT_SECONDS = 30.0
 #: Nodes asked for per page.
 PAGE_NODES = 100
 #: Bytes of an answer that are read at the most.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+#: Bytes of a download passed on at a time.
+DOWNLOAD_BYTES = 65_536
 
 
 class Missing(KlinketError):
@@ -37,15 +41,24 @@ class Missing(KlinketError):
 
 @dataclass(frozen=True)
 class AdminApiClient:
-    """Speaks to one controller. `url`: https URL without path; `authority`: path of a PEM file or None: the system's."""
+    """Speaks to one controller. `url`: https URL without path; `authority`: path of a PEM file or None: the system's.
+
+    `path`: of the schema that documents are for.
+    """
 
     url: str
     token: str = field(repr=False)
     authority: str | None = None
+    path: str = GRAPHQL_PATH
+
+    @property
+    def extension(self) -> AdminApiClient:
+        """Return the same client for what klinket has beyond the public API (docs/reference/admin-api.md)."""
+        return replace(self, path=EXTENSION_PATH)
 
     def execute(self, document: str, **variables: Any) -> dict[str, Any]:
         """Return `data`; raises a KlinketError for every other answer."""
-        answer = self._request("POST", GRAPHQL_PATH, {"query": document, "variables": variables})
+        answer = self._request("POST", self.path, {"query": document, "variables": variables})
         if answer.get("errors"):
             raise KlinketError("; ".join(str(error.get("message")) for error in answer["errors"]))
         data: dict[str, Any] = answer["data"]
@@ -74,26 +87,51 @@ class AdminApiClient:
                 return
             after = page["pageInfo"]["endCursor"]
 
+    def download(self, path: str, write: Callable[[bytes], object]) -> None:
+        """Pass the body of a GET on piece by piece, however long it is; raises ControllerUnreachable when it breaks off."""
+        connection = self._connection()
+        with self._told_as_klinket():
+            try:
+                connection.request("GET", path, headers=self._headers())
+                response = connection.getresponse()
+                if response.status != 200:
+                    _parsed(response.status, response.getheader("Retry-After"), response.read(MAX_ANSWER_BYTES))
+                while piece := response.read(DOWNLOAD_BYTES):
+                    write(piece)
+            finally:
+                connection.close()
+
     def get(self, path: str) -> Any:
         """Return the JSON of a GET on one of klinket's own endpoints."""
         return self._request("GET", path, None)
 
     def _request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        connection = self._connection()
+        with self._told_as_klinket():
+            try:
+                connection.request(method, path, body=None if body is None else json.dumps(body), headers=self._headers())
+                response = connection.getresponse()
+                text = response.read(MAX_ANSWER_BYTES)
+            finally:
+                connection.close()
+        return _parsed(response.status, response.getheader("Retry-After"), text)
+
+    def _connection(self) -> http.client.HTTPSConnection:
         address = urlsplit(self.url if "://" in self.url else f"https://{self.url}")
         if address.scheme != "https" or not address.hostname:
             raise InvalidInput("url", f"not an https URL: {self.url}", hint="set KLINKET_URL to https://HOST:PORT")
-        connection = http.client.HTTPSConnection(
+        return http.client.HTTPSConnection(
             address.hostname, address.port or 443, timeout=TIMEOUT_SECONDS, context=self._context()
         )
+
+    def _headers(self) -> dict[str, str]:
+        return {"X-API-KEY": self.token, "Content-Type": "application/json", "User-Agent": "klinket-admin"}
+
+    @contextmanager
+    def _told_as_klinket(self) -> Iterator[None]:
+        """Tell errors of the connection in klinket's own words."""
         try:
-            connection.request(
-                method,
-                path,
-                body=None if body is None else json.dumps(body),
-                headers={"X-API-KEY": self.token, "Content-Type": "application/json", "User-Agent": "klinket-admin"},
-            )
-            response = connection.getresponse()
-            text = response.read(MAX_ANSWER_BYTES)
+            yield
         except ssl.SSLCertVerificationError as error:
             raise ControllerUnreachable(
                 f"{self.url} does not prove who it is: {error.verify_message}",
@@ -103,9 +141,6 @@ class AdminApiClient:
             raise ControllerUnreachable(
                 f"cannot reach {self.url}: {error}", hint="check KLINKET_URL and that the controller runs"
             ) from error
-        finally:
-            connection.close()
-        return _parsed(response.status, response.getheader("Retry-After"), text)
 
     def _context(self) -> ssl.SSLContext:
         try:
@@ -127,7 +162,7 @@ def _parsed(status: int, retry_after: str | None, text: bytes) -> dict[str, Any]
     if status == 401:
         raise AuthenticationFailed(message, hint=hint or "set KLINKET_API_TOKEN to a valid token")
     if status == 403:
-        raise AuthenticationFailed(message, hint=hint or "use a token with the scope this needs")
+        raise Forbidden(message, hint=hint or "use a token with the scope this needs")
     if status == 404:
         raise NotFound("object", message)
     if status == 429:

@@ -9,8 +9,7 @@ import click
 from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient
 from klinket.cli.admin.output import show_object, show_rows
-
-CUTS_PATH = "/api/klinket/v1/cuts"
+from klinket.wire.paths import CUTS_PATH
 
 
 @click.group()

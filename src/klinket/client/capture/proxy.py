@@ -1,6 +1,6 @@
 """Local proxies for programs that can be told of one: HTTP CONNECT and SOCKS5.
 
-Honest: the answer is given when the target has answered, and says what it said. On loopback only; every user of this machine
+Honest: the answer is given when the resource has answered, and says what it said. On loopback only; every user of this machine
 may use them.
 """
 

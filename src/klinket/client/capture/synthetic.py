@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 
 RANGE = ipaddress.ip_network("100.96.0.0/12")
-#: Names that get an address: the range without its last /16, which holds klinket's own.
-MAX_NAMES = RANGE.num_addresses - (1 << 16) - 1
+#: Names that get an address: the range without its first and its last address, which are a network's and its broadcast address.
+MAX_NAMES = RANGE.num_addresses - 2
 
 
 class SyntheticAddresses:

@@ -7,6 +7,7 @@ from typing import Any
 
 from klinket.controller.app.ports import Actor
 from klinket.controller.app.rows import (
+    ApiTokenRow,
     ConnectorRow,
     DeviceRow,
     GroupRow,
@@ -16,10 +17,11 @@ from klinket.controller.app.rows import (
     SerialNumberRow,
     ServiceAccountRow,
     ServiceKeyRow,
+    SessionRow,
     UserRow,
 )
 from klinket.domain.address import ResourceAddress
-from klinket.domain.service_key import state_of
+from klinket.domain.api_token import permission_of
 
 TARGET_VERSION = "1"
 
@@ -56,13 +58,13 @@ def account_target(row: ServiceAccountRow) -> dict[str, Any]:
 
 def key_target(row: ServiceKeyRow, account: ServiceAccountRow, now_ms: int, *, deleted: bool = False) -> dict[str, Any]:
     """Return a service key as target, with its state and its whole account; never the key text."""
-    state = state_of(
-        revoked_at=None if row.revoked_at_ms is None else row.revoked_at_ms / 1000,
-        expires_at=None if row.expires_at_ms is None else row.expires_at_ms / 1000,
-        now=now_ms / 1000,
-    )
-    word = "deleted" if deleted else state.value.lower()
+    word = "deleted" if deleted else row.state(now_ms).value.lower()
     return _target("serviceAccountKey", row.id, row.name, state=word, serviceAccount=account_target(account))
+
+
+def session_target(row: SessionRow) -> dict[str, Any]:
+    """Return a session as target; its name is the host's it runs on."""
+    return {"version": TARGET_VERSION, "type": "session", "id": row.id, "name": row.hostname}
 
 
 def policy_target(row: SecurityPolicyRow) -> dict[str, Any]:
@@ -84,14 +86,21 @@ def user_target(row: UserRow) -> dict[str, Any]:
 def device_target(row: DeviceRow) -> dict[str, Any]:
     """Return a device as target."""
     return _target(
-        "device", row.id, row.name, osName=row.os_name, serialNumber=row.serial_number, isTrusted=row.is_trusted,
-        clientVersion=row.facts.get("clientVersion"), displayName=row.name, activeState=row.active_state,
+        "device", row.id, row.name, platform=row.facts.get("platform"), osName=row.os_name,
+        serialNumber=row.serial_number, isTrusted=row.is_trusted, clientVersion=row.facts.get("clientVersion"),
+        displayName=row.name, activeState=row.active_state,
     )  # fmt: skip
 
 
 def serial_number_target(row: SerialNumberRow) -> dict[str, Any]:
     """Return a serial number as target."""
     return _target("serialNumber", row.id, row.serial_number)
+
+
+def api_token_target(row: ApiTokenRow) -> dict[str, Any]:
+    """Return an API token as target; never its text. `allowedIpRange` is null where any address will do."""
+    ranges = ", ".join(row.allowed_ranges) or None
+    return _target("publicAPIKey", row.id, row.name, permission=permission_of(row.scopes), allowedIpRange=ranges)
 
 
 def iso(milliseconds: int) -> str:

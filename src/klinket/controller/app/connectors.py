@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 
+from klinket.controller.app import cuts
 from klinket.controller.app.audit import connector_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ConnectorRow, RemoteNetworkRow
 from klinket.domain import token_text
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
+from klinket.domain.cut import CutScope, Stamp
 from klinket.domain.errors import Conflict, ConnectorTokensDead, InvalidToken, NotFound
+from klinket.domain.flow import FlowFailure
+from klinket.domain.identifiers import ConnectorId
 from klinket.domain.names import parse_name
+from klinket.domain.token_text import token_hash
 
 KIND = "Connector"
 #: Milliseconds after the last heartbeat at which a connector counts as dead.
@@ -89,15 +93,25 @@ def update(
 
 
 def delete(tx: Transaction, actor: Actor, row: ConnectorRow) -> None:
-    """Delete a connector: clients hear of it with the commit, and stop to trust it (security.md 16)."""
+    """Delete a connector: clients hear of it with the commit, and stop to trust it (security.md 16).
+
+    One that has ever served is cut: what it carries ends at once, with a receipt.
+    """
     network = network_of(tx, row)
+    if row.enrolled_jkt is not None or row.last_heartbeat_ms is not None:
+        cuts.order(tx, CutScope.of_connector(ConnectorId(row.id)), FlowFailure.CUT, actor, connectors=[row])
     tx.connectors.remove(id=row.id)
     tx.bump()
     tx.record(AuditEvent(AuditAction.DELETE, actor, (connector_target(row, network),)))
 
 
 def issue_tokens(tx: Transaction, actor: Actor, row: ConnectorRow, entropy: Callable[[int], bytes]) -> tuple[str, str]:
-    """Return a new (access token, refresh token); every earlier pair, and the key it enrolled, is dead."""
+    """Return a new (access token, refresh token); every earlier pair, and the key it enrolled, is dead.
+
+    What the connector with that key carries ends at once, with a receipt.
+    """
+    if row.enrolled_jkt is not None:
+        cuts.order(tx, CutScope.of_connector(ConnectorId(row.id)), FlowFailure.CUT, actor, connectors=[row])
     access = token_text.compose(token_text.CONNECTOR_ACCESS_TOKEN, entropy(token_text.RANDOM_BYTES))
     refresh = token_text.compose(token_text.CONNECTOR_REFRESH_TOKEN, entropy(token_text.RANDOM_BYTES))
     tx.connectors.change(row.id, access_token_hash=token_hash(access), refresh_token_hash=token_hash(refresh), enrolled_jkt=None)
@@ -105,11 +119,6 @@ def issue_tokens(tx: Transaction, actor: Actor, row: ConnectorRow, entropy: Call
     network = network_of(tx, row)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (connector_target(row, network),), {"tokens": "issued"}))
     return access, refresh
-
-
-def token_hash(token: str) -> str:
-    """Return how a text secret of full entropy is stored: its SHA-256."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def by_tokens(tx: Transaction, access: str, refresh: str) -> ConnectorRow:
@@ -131,6 +140,7 @@ def enrol(tx: Transaction, row: ConnectorRow, jkt: str, source: str) -> None:
     network = network_of(tx, row)
     if row.enrolled_jkt is None:
         tx.connectors.change(row.id, enrolled_jkt=jkt)
+        tx.bump()  # clients pin the key
         actor = Actor(SYSTEM.type, name=row.name, source=source)
         tx.record(AuditEvent(AuditAction.ENROL, actor, (connector_target(row, network),), {"jkt": jkt}))
     elif not hmac.compare_digest(row.enrolled_jkt, jkt):
@@ -144,13 +154,19 @@ def record_refused_enrolment(tx: Transaction, row: ConnectorRow, source: str) ->
     tx.record(AuditEvent(AuditAction.REFUSE, actor, (connector_target(row, network_of(tx, row)),), detail))
 
 
-def heartbeat(
-    tx: Transaction, connector_id: int, *, version: str, hostname: str, public_ip: str, private_ips: Sequence[str]
-) -> bool:
-    """Note a connector's report; returns whether it is still there."""
+def believed(tx: Transaction, connector_id: int, jkt: str) -> ConnectorRow:
+    """Return a connector whose present key this is; raises ConnectorTokensDead for a deleted one, or one with new tokens."""
     row = tx.connectors.get(connector_id)
-    if row is None:
-        return False
+    if row is None or not hmac.compare_digest(row.enrolled_jkt or "", jkt):
+        raise ConnectorTokensDead("this connector was deleted, or has new tokens")
+    return row
+
+
+def heartbeat(
+    tx: Transaction, connector_id: int, jkt: str, *, version: str, hostname: str, public_ip: str, private_ips: Sequence[str]
+) -> Stamp:
+    """Note a connector's report; returns the head. Raises ConnectorTokensDead."""
+    row = believed(tx, connector_id, jkt)
     tx.connectors.change(
         connector_id,
         updated_at_ms=row.updated_at_ms,
@@ -160,7 +176,16 @@ def heartbeat(
         private_ips=[text[:45] for text in private_ips[:32]],
         last_heartbeat_ms=tx.now_ms,
     )
-    return True
+    return tx.head()
+
+
+def record_behind(tx: Transaction, connector_id: int, proven: Stamp, source: str) -> None:
+    """Raise the alarm: a connector proves that this database has forgotten something."""
+    row = tx.connectors.get(connector_id)
+    if row is not None:
+        actor = Actor(SYSTEM.type, name=row.name, source=source)
+        detail = {"alarm": "controller-behind", "head": list(tx.head()), "proven": list(proven)}
+        tx.record(AuditEvent(AuditAction.WARN, actor, (connector_target(row, network_of(tx, row)),), detail))
 
 
 def state(row: ConnectorRow, now_ms: int) -> str:

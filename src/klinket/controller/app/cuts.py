@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from klinket.controller.app.audit import actor_detail
+from klinket.controller.app.audit import TARGET_VERSION, actor_detail
 from klinket.controller.app.ports import Actor, Transaction
-from klinket.controller.app.rows import CutRow
+from klinket.controller.app.rows import ConnectorRow, CutRow
 from klinket.domain.audit import AuditAction, AuditEvent
-from klinket.domain.cut import Cut, CutScope
+from klinket.domain.cut import Cut, CutScope, ScopeKind
 from klinket.domain.errors import NotFound
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import CutId
@@ -20,6 +20,8 @@ from klinket.wire.signing import LEEWAY_SECONDS
 PENDING, ANSWERED = "pending", "answered"
 #: Cuts shown in a list.
 LISTED_CUTS = 100
+#: Cuts that a connector is told again when it attaches, the newest.
+MAX_IN_FORCE = 10_000
 
 
 def order(
@@ -29,9 +31,10 @@ def order(
     actor: Actor,
     *,
     remote_networks: Iterable[int] | None = None,
+    connectors: Iterable[ConnectorRow] | None = None,
     narrowed: Resource | None = None,
 ) -> CutRow:
-    """End access in `scope` for every grant made so far; concerns the connectors of the networks (None: of all).
+    """End access in `scope` for every grant made so far; concerns these connectors, else those of the networks (None: all).
 
     The cut is signed and stored with one pending receipt per connector; it goes out when the transaction has committed.
     """
@@ -40,7 +43,10 @@ def order(
     row = tx.cuts.add(epoch=epoch, revision=revision, scope=str(scope), reason=reason.value, token="", actor=actor_detail(actor))
     cut = Cut(CutId(row.id), scope, epoch, revision, reason, tx.now_ms / 1000, narrowed)
     row = tx.cuts.change(row.id, token=tx.sign_cut(cut))
-    concerned = tx.connectors.find(**({} if remote_networks is None else {"remote_network_id": set(remote_networks)}))
+    if connectors is not None:
+        concerned = list(connectors)
+    else:
+        concerned = tx.connectors.find(**({} if remote_networks is None else {"remote_network_id": set(remote_networks)}))
     for connector in concerned:
         tx.cut_receipts.add(
             cut_id=row.id,
@@ -54,7 +60,7 @@ def order(
         AuditEvent(
             AuditAction.CUT,
             actor,
-            ({"type": "cut", "id": str(row.id), "name": str(scope)},),
+            ({"version": TARGET_VERSION, "type": "cut", "id": str(row.id), "name": str(scope)},),
             {"reason": reason.value, "revision": revision},
         )
     )
@@ -70,18 +76,11 @@ def answer(
         tx.cut_receipts.change(receipt.id, state=ANSWERED, stopped_at_ms=stopped_at_ms, took_ms=round(took_ms, 3), flows=flows)
 
 
-def unanswered(tx: Transaction, connector_id: int) -> list[CutRow]:
-    """Return the cuts this connector has not answered and could still have to apply, the oldest first."""
-    pending = tx.cut_receipts.find(connector_id=connector_id, state=PENDING)
-    oldest = tx.now_ms - 1000 * (MAX_LIFETIME_SECONDS + round(LEEWAY_SECONDS))
-    found = tx.cuts.find(id=[receipt.cut_id for receipt in pending])
-    return [cut for cut in found if cut.created_at_ms >= oldest]
-
-
 def in_force(tx: Transaction) -> list[CutRow]:
-    """Return the cuts that a grant still alive could be older than."""
+    """Return the cuts that a grant still alive could be older than, the newest MAX_IN_FORCE; not those of one connector alone."""
     oldest = tx.now_ms - 1000 * (MAX_LIFETIME_SECONDS + round(LEEWAY_SECONDS))
-    return [cut for cut in tx.cuts.newest(10_000) if cut.created_at_ms >= oldest]
+    found = tx.cuts.since("created_at_ms", oldest)[-MAX_IN_FORCE:]
+    return [cut for cut in found if cut.scope.partition(" ")[0] != ScopeKind.CONNECTOR.value]
 
 
 def receipt(tx: Transaction, cut_id: int) -> dict[str, Any]:

@@ -1,37 +1,162 @@
-"""Flow events of connectors: kept once each, also when a batch is sent again."""
+"""Flow events of connectors: kept once each, with the names of that time, for as long and as many as configured."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
 from klinket.controller.app.ports import Transaction
+from klinket.controller.app.rows import FlowEventRow
+from klinket.domain.errors import ProtocolError
+from klinket.domain.flow import TransportProtocol
 from klinket.wire.control import FlowEvent
+from klinket.wire.traffic_log import EVENT_TYPES, Named, Surroundings, log_entry, status_of
 
-#: Events kept; the oldest go first.
-MAX_EVENTS = 200_000
-#: Batches between looks at the bound.
-_LOOK_EVERY = 64
+#: Events of one batch.
+MAX_BATCH_EVENTS = 1_000
+#: Events kept by default; the oldest go first (`--flow-events`).
+DEFAULT_MAX_EVENTS = 200_000
+#: Days for which an event is kept by default (`--flow-days`).
+DEFAULT_DAYS = 30
+#: Events forgotten in one transaction.
+FORGET_STEP = 1_000
+#: Events read at a time.
+PAGE_EVENTS = 500
+DAY_MS = 24 * 3_600_000
+_MAX_WHOLE = (1 << 53) - 1
+#: Kinds with which a connection is over.
+FINISHED = ("closed", "failed", "denied")
 
 
 def keep(tx: Transaction, connector_id: int, batch: int, events: Sequence[FlowEvent]) -> int:
-    """Store a batch; one that was stored before is not stored again. Returns how many events were new."""
+    """Store a batch; one that was stored before is not stored again. Returns how many events were new.
+
+    Raises ProtocolError for what no connector sends.
+    """
     if tx.flow_events.find(connector_id=connector_id, batch=batch, number=0):
         return 0
-    last = None
-    for number, event in enumerate(events):
-        last = tx.flow_events.add(
-            connector_id=connector_id,
-            batch=batch,
-            number=number,
-            time_ms=event.time_ms,
-            kind=event.event,
-            flow=event.flow,
-            resource_id=event.resource,
-            failure=event.failure,
-            event=msgspec.to_builtins(event),
+    if len(events) > MAX_BATCH_EVENTS:
+        raise ProtocolError(f"a batch of {len(events)} flow events, the limit is {MAX_BATCH_EVENTS}")
+    checked = [_checked(event, tx.now_ms) for event in events]
+    names = _Names(tx, connector_id, checked)
+    tx.flow_events.add_all([_row(names, connector_id, batch, number, event) for number, event in enumerate(checked)])
+    return len(checked)
+
+
+def _checked(event: FlowEvent, now_ms: int) -> FlowEvent:
+    """Return an event with nothing in it that could not be shown: a connector may be in strange hands."""
+    if event.event not in EVENT_TYPES or event.protocol not in {protocol.value for protocol in TransportProtocol}:
+        raise ProtocolError(f"a flow event of an unknown kind: {event.event[:40]!r}, {event.protocol[:40]!r}")
+    whole = (event.port, event.bytes_from_client, event.bytes_to_client, event.duration_ms or 0, event.resource or 0)
+    if not all(0 <= value <= _MAX_WHOLE for value in whole) or event.port > 65_535:
+        raise ProtocolError("a flow event with a number out of its range")
+    return replace(
+        event,
+        flow=event.flow[:64],
+        time_ms=min(max(0, event.time_ms), now_ms),
+        session=event.session[:64],
+        service_account=event.service_account[:64],
+        key=event.key[:64],
+        host=event.host[:253],
+        resource_ip=None if event.resource_ip is None else event.resource_ip[:45],
+        client_ip=None if event.client_ip is None else event.client_ip[:45],
+        failure=None if event.failure is None else event.failure[:40],
+    )
+
+
+class _Names:
+    """Who and what the events of a batch name, read with one statement a table."""
+
+    def __init__(self, tx: Transaction, connector_id: int, events: Sequence[FlowEvent]) -> None:
+        def given(values: Collection[Any]) -> set[Any]:
+            return {value for value in values if value is not None}
+
+        self.accounts = {
+            row.uuid: row for row in tx.service_accounts.find(uuid=given([event.service_account for event in events]))
+        }
+        self.keys = {row.kid: row for row in tx.service_keys.find(kid=given([event.key for event in events]))}
+        self.resources = {row.id: row for row in tx.resources.find(id=given([event.resource for event in events]))}
+        self.sessions = {row.id: row for row in tx.sessions.find(id=given([event.session for event in events]))}
+        self.relays = {row.id: row for row in tx.relays.find()}
+        self.connector = tx.connectors.get(connector_id)
+        self.network = None if self.connector is None else tx.remote_networks.get(self.connector.remote_network_id)
+
+    def around(self, connector_id: int, event: FlowEvent) -> Surroundings:
+        """Return the names of one event."""
+        account, key = self.accounts.get(event.service_account), self.keys.get(event.key)
+        resource = self.resources.get(event.resource) if event.resource is not None else None
+        relay = self.relays.get(event.relay) if event.relay is not None else None
+        session = self.sessions.get(event.session)
+        host, _, port = (relay.address or "").rpartition(":") if relay is not None else ("", "", "")
+        return Surroundings(
+            connector=Named(str(connector_id), self.connector.name if self.connector else None),
+            remote_network=Named(str(self.network.id), self.network.name) if self.network else Named(""),
+            account=Named(str(account.id), account.name) if account else Named(event.service_account),
+            key=Named(str(key.id), key.name) if key else Named(event.key),
+            resource_id=None if event.resource is None else str(event.resource),
+            rule=None if resource is None else resource.address,
+            relay=None if relay is None else (host.strip("[]"), relay.name, int(port) if port.isdigit() else None),
+            client_ip=None if session is None else session.address,
         )
-    if last is not None and batch % _LOOK_EVERY == 0:
-        tx.flow_events.remove_below("id", last.id - MAX_EVENTS)
-    return len(events)
+
+
+def _row(names: _Names, connector_id: int, batch: int, number: int, event: FlowEvent) -> dict[str, Any]:
+    account, key = names.accounts.get(event.service_account), names.keys.get(event.key)
+    entry = log_entry(event, names.around(connector_id, event))
+    return {
+        "connector_id": connector_id,
+        "batch": batch,
+        "number": number,
+        "time_ms": event.time_ms,
+        "kind": event.event,
+        "flow": event.flow,
+        "service_account_id": account.id if account else None,
+        "service_key_id": key.id if key else None,
+        "resource_id": event.resource,
+        "remote_network_id": names.network.id if names.network else None,
+        "failure": event.failure,
+        "event": {**entry, "status": status_of(event.event, event.failure)},
+    }
+
+
+# ---- retention
+
+
+def forget(tx: Transaction, *, days: int, max_events: int) -> int:
+    """Delete at most FORGET_STEP events that are too old or too many; returns how many, so that callers can go on."""
+    old = tx.flow_events.select("time_ms", FORGET_STEP, below={"time_ms": tx.now_ms - days * DAY_MS})
+    removed = tx.flow_events.remove(id=[row.id for row in old]) if old else 0
+    oldest, newest = tx.flow_events.select("id", 1), tx.flow_events.newest(1)
+    if removed < FORGET_STEP and oldest and newest:
+        # Ids grow by one per event; gaps, where old events went before, only make it keep a few less.
+        bound = min(newest[0].id - max_events + 1, oldest[0].id + FORGET_STEP - removed)
+        removed += tx.flow_events.remove_below("id", bound)
+    return removed
+
+
+# ---- exports
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A finished connection: its last event, and the one with which it was established, if there was one."""
+
+    last: FlowEventRow
+    established: FlowEventRow | None
+
+
+def page(tx: Transaction, after_id: int, begin_ms: int | None, end_ms: int | None, **equal: Any) -> list[FlowEventRow]:
+    """Return up to PAGE_EVENTS events of a time range in the order in which they came; `begin_ms` is in it, `end_ms` is not."""
+    least = {"id": after_id + 1} | ({} if begin_ms is None else {"time_ms": begin_ms})
+    return tx.flow_events.select("id", PAGE_EVENTS, least=least, below={} if end_ms is None else {"time_ms": end_ms}, **equal)
+
+
+def connections(tx: Transaction, rows: Sequence[FlowEventRow]) -> Iterator[Connection]:
+    """Yield the connections that ended with these events."""
+    flows = {row.flow for row in rows}
+    begun = {(row.connector_id, row.flow): row for row in tx.flow_events.find(flow=flows, kind="established")}
+    for row in rows:
+        yield Connection(row, begun.get((row.connector_id, row.flow)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from klinket.controller.app.access import check_expiry
+from klinket.controller.app.access import MAX_ENDED, check_expiry
 from klinket.controller.app.audit import group_target, resource_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import GroupAccessRow, GroupRow, ResourceRow
@@ -36,8 +36,8 @@ def revoke(tx: Transaction, actor: Actor, resource: ResourceRow, group: GroupRow
 
 
 def end_expired(tx: Transaction) -> int:
-    """Take away every access whose time is over; returns how many."""
-    over = [row for row in tx.group_access.find() if row.expires_at_ms is not None and row.expires_at_ms <= tx.now_ms]
+    """Take away access whose time is over, up to MAX_ENDED rows; returns how many."""
+    over = tx.group_access.until("expires_at_ms", tx.now_ms, MAX_ENDED)
     for row in over:
         resource, group = tx.resources.get(row.resource_id), tx.groups.get(row.group_id)
         assert resource is not None

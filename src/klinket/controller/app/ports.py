@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from klinket.controller.app import rows
 from klinket.domain.audit import Actor as Actor
 from klinket.domain.audit import AuditEvent
 from klinket.domain.cut import Cut, Stamp
+from klinket.domain.errors import KlinketError
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+class StoreUnavailable(KlinketError):
+    """Base of what is no fault of the caller: the change was not made, and waiting helps."""
+
+    retry_seconds: ClassVar[float] = 1.0
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after=self.retry_seconds)
+
+
+class StoreOverloaded(StoreUnavailable):
+    """More changes wait than the writer can take."""
+
+    code = "store-overloaded"
+    default_hint = "try again in a moment"
+
+
+class StoreClosed(StoreUnavailable):
+    """The controller is going down; the change was not made."""
+
+    code = "store-closed"
+    default_hint = "try again when the controller is back"
+    retry_seconds = 5.0
 
 
 class Repository(Protocol[R]):
@@ -31,11 +56,35 @@ class Repository(Protocol[R]):
     def after(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions and whose `column` is above `bound`, ordered by it."""
 
+    def until(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions and whose `column` is at most `bound`, ordered by it."""
+
+    def lowest(self, column: str, **equal: Any) -> int | None:
+        """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
+
+    def count(self, **equal: Any) -> int:
+        """Return how many rows meet all conditions."""
+
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for: len() counts, a slice reads that part."""
 
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
+
+    def select(
+        self,
+        order: str,
+        limit: int,
+        *,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        descending: bool = False,
+        **equal: Any,
+    ) -> list[R]:
+        """Return up to `limit` rows, ordered by a column: those that meet all conditions, with columns at `least` and `below`."""
+
+    def add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows that have all their values; raises Conflict for a broken rule."""
 
     def add(self, **values: Any) -> R:
         """Insert a row (times of creation and change are filled in) and return it; raises Conflict for a broken rule."""
@@ -96,6 +145,9 @@ class Transaction(Protocol):
 
     def bump(self) -> Stamp:
         """Count one more change; returns the new (epoch, revision). Everything others must hear of calls it."""
+
+    def begin_epoch(self) -> Stamp:
+        """Begin another life of this database, above all that any of it ever said; returns the new (epoch, revision)."""
 
     def record(self, event: AuditEvent) -> None:
         """Write an audit event."""

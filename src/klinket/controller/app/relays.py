@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from klinket.controller.app.connectors import token_hash
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import RelayRow
 from klinket.domain import token_text
-from klinket.domain.audit import AuditAction, AuditEvent
+from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.errors import AuthenticationFailed, InvalidToken
 from klinket.domain.names import parse_name
+from klinket.domain.token_text import token_hash
 
 
 def create_or_replace(tx: Transaction, actor: Actor, *, name: str, entropy: Callable[[int], bytes]) -> tuple[RelayRow, str]:
@@ -23,9 +24,13 @@ def create_or_replace(tx: Transaction, actor: Actor, *, name: str, entropy: Call
         row = tx.relays.add(name=parse_name(name), token_hash=token_hash(text))
     tx.bump()
     action = AuditAction.EDIT if found else AuditAction.CREATE
-    target = {"version": "1", "type": "relay", "id": str(row.id), "name": row.name}
-    tx.record(AuditEvent(action, actor, (target,), {"token": "issued"}))
+    tx.record(AuditEvent(action, actor, (_target(row),), {"token": "issued"}))
     return row, text
+
+
+def _target(row: RelayRow) -> dict[str, Any]:
+    certificate = {"certificateSha256": row.certificate_sha256}
+    return {"version": "1", "type": "relay", "id": str(row.id), "name": row.name, "address": row.address} | certificate
 
 
 def by_token(tx: Transaction, text: str) -> RelayRow:
@@ -40,11 +45,13 @@ def by_token(tx: Transaction, text: str) -> RelayRow:
     return found[0]
 
 
-def report(tx: Transaction, id: int, *, address: str, certificate_sha256: str) -> bool:
+def report(tx: Transaction, id: int, *, address: str, certificate_sha256: str, source: str) -> bool:
     """Take over a relay's address and certificate; returns whether they changed."""
     row = tx.relays.get(id)
     if row is None or (row.address, row.certificate_sha256) == (address, certificate_sha256):
         return False
-    tx.relays.change(id, address=address, certificate_sha256=certificate_sha256)
+    changed = tx.relays.change(id, address=address, certificate_sha256=certificate_sha256)
     tx.bump()
+    actor = Actor(SYSTEM.type, name=row.name, source=source)
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (_target(changed),), {"before": _target(row)}))
     return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from klinket.domain.service_key import KeyState, state_of
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteNetworkRow:
@@ -99,6 +101,16 @@ class ServiceKeyRow:
     replaces_key_id: int | None
     overlap_ends_ms: int | None
     warned_days: int | None
+
+    @property
+    def expires_at(self) -> float | None:
+        """Return the expiry in seconds since the epoch; None: never."""
+        return None if self.expires_at_ms is None else self.expires_at_ms / 1000
+
+    def state(self, now_ms: int) -> KeyState:
+        """Return the state of the key at a moment."""
+        revoked_at = None if self.revoked_at_ms is None else self.revoked_at_ms / 1000
+        return state_of(revoked_at=revoked_at, expires_at=self.expires_at, now=now_ms / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,12 +357,3 @@ class SinkRow:
     next_try_ms: int | None
     last_delivered_ms: int | None
     last_error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class HeadRow:
-    """The one row that says which life of the database this is (epoch) and the number of its last change (revision)."""
-
-    id: int
-    epoch: int
-    revision: int

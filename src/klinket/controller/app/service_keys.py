@@ -14,9 +14,11 @@ from klinket.domain.errors import NotFound, ServiceKeyExpired, ServiceKeyRevoked
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid
 from klinket.domain.names import parse_name
-from klinket.domain.service_key import KeyEvent, KeyState, apply, expiry_from_days, state_of
+from klinket.domain.service_key import KeyEvent, apply, expiry_from_days, warned_at_creation
 
 KIND = "Service account key"
+#: Expired keys that one transaction ends.
+MAX_ENDED = 500
 
 
 class KeyOrigin(Enum):
@@ -32,15 +34,6 @@ def get(tx: Transaction, id: int | None, shown_id: object) -> ServiceKeyRow:
     if row is None:
         raise NotFound(KIND, shown_id)
     return row
-
-
-def state(row: ServiceKeyRow, now_ms: int) -> KeyState:
-    """Return the state of a key at a moment."""
-    return state_of(
-        revoked_at=None if row.revoked_at_ms is None else row.revoked_at_ms / 1000,
-        expires_at=None if row.expires_at_ms is None else row.expires_at_ms / 1000,
-        now=now_ms / 1000,
-    )
 
 
 def account_of(tx: Transaction, row: ServiceKeyRow) -> ServiceAccountRow:
@@ -63,7 +56,7 @@ def create(
 ) -> ServiceKeyRow:
     """Store the public half (PEM) of a new key that expires in `days`, 0: never. Raises InvalidInput."""
     expires_at = expiry_from_days(days, tx.now_ms / 1000)
-    made_up = f"key {len(tx.service_keys.find(service_account_id=account.id)) + 1} of {iso(tx.now_ms)[:10]}"
+    made_up = f"key {tx.service_keys.count(service_account_id=account.id) + 1} of {iso(tx.now_ms)[:10]}"
     row = tx.service_keys.add(
         name=made_up if name is None else parse_name(name),
         service_account_id=account.id,
@@ -73,6 +66,7 @@ def create(
         expiry_cut=False,
         origin=origin.value,
         created_by=actor_detail(actor),
+        warned_days=warned_at_creation(days),
     )
     tx.bump()
     tx.record(AuditEvent(AuditAction.CREATE, actor, (key_target(row, account, tx.now_ms),)))
@@ -81,7 +75,7 @@ def create(
 
 def rename(tx: Transaction, actor: Actor, row: ServiceKeyRow, name: str) -> ServiceKeyRow:
     """Rename an active key; raises LifecycleError, InvalidInput."""
-    apply(state(row, tx.now_ms), KeyEvent.RENAME)
+    apply(row.state(tx.now_ms), KeyEvent.RENAME)
     changed = tx.service_keys.change(row.id, name=parse_name(name))
     tx.bump()
     account = account_of(tx, row)
@@ -92,7 +86,7 @@ def rename(tx: Transaction, actor: Actor, row: ServiceKeyRow, name: str) -> Serv
 
 def revoke(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> ServiceKeyRow:
     """Revoke an active key for good: its sessions and flows end at once. Raises LifecycleError."""
-    apply(state(row, tx.now_ms), KeyEvent.REVOKE)
+    apply(row.state(tx.now_ms), KeyEvent.REVOKE)
     changed = tx.service_keys.change(row.id, revoked_at_ms=tx.now_ms)
     account = account_of(tx, row)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (key_target(changed, account, tx.now_ms),)))
@@ -102,7 +96,7 @@ def revoke(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> ServiceKeyRow:
 
 def delete(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> None:
     """Delete a revoked or expired key; raises LifecycleError."""
-    apply(state(row, tx.now_ms), KeyEvent.DELETE)
+    apply(row.state(tx.now_ms), KeyEvent.DELETE)
     account = account_of(tx, row)
     if row.revoked_at_ms is None and not row.expiry_cut:
         _end(tx, actor, row, FlowFailure.SERVICE_KEY_EXPIRED, ServiceKeyExpired.code)
@@ -112,16 +106,15 @@ def delete(tx: Transaction, actor: Actor, row: ServiceKeyRow) -> None:
 
 
 def end_expired(tx: Transaction) -> int:
-    """Order the cut of every key whose expiry has come since the last look; returns how many."""
-    over = [
-        row
-        for row in tx.service_keys.find(expiry_cut=False, revoked_at_ms=None)
-        if row.expires_at_ms is not None and row.expires_at_ms <= tx.now_ms
-    ]
+    """Order the cut of keys whose expiry has come since the last look, up to MAX_ENDED of them; returns how many."""
+    over = tx.service_keys.until("expires_at_ms", tx.now_ms, MAX_ENDED, expiry_cut=False)
     for row in over:
         tx.service_keys.change(row.id, expiry_cut=True)
-        _end(tx, SYSTEM, row, FlowFailure.SERVICE_KEY_EXPIRED, ServiceKeyExpired.code)
-    return len(over)
+        if row.revoked_at_ms is None:  # what was revoked was cut then
+            _end(tx, SYSTEM, row, FlowFailure.SERVICE_KEY_EXPIRED, ServiceKeyExpired.code)
+    if over:
+        tx.bump()  # also where no cut did: whoever waits for the next expiry has to look again
+    return sum(row.revoked_at_ms is None for row in over)
 
 
 def _end(tx: Transaction, actor: Actor, row: ServiceKeyRow, failure: FlowFailure, reason: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from klinket.controller.app import cuts
-from klinket.controller.app.audit import TARGET_VERSION, key_target
+from klinket.controller.app.audit import key_target, session_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow, SessionRow
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
@@ -23,7 +23,7 @@ from klinket.domain.errors import (
 )
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid, SessionId
-from klinket.domain.service_key import KeyState, state_of
+from klinket.domain.service_key import KeyState
 from klinket.wire.assertion import Assertion
 
 #: Live sessions of one service account, all keys together.
@@ -34,7 +34,11 @@ SEAT_MS = 60_000
 UNKNOWN_KEY = "no such service key"
 #: Milliseconds after its end, or after its last possible certificate, at which a session is forgotten.
 FORGET_SESSION_MS = 7 * 24 * 3_600_000
+#: Lost sessions that one round of housekeeping ends.
+MAX_LOST = 500
 ENDED_BY_ADMIN = "ended by an admin"
+ENDED_BY_CLIENT = "the client has ended"
+LOGOUT = "logout"
 
 
 def key_for_login(tx: Transaction, kid: Kid) -> tuple[ServiceKeyRow, ServiceAccountRow]:
@@ -51,9 +55,7 @@ def key_for_login(tx: Transaction, kid: Kid) -> tuple[ServiceKeyRow, ServiceAcco
 
 def check_usable(row: ServiceKeyRow, now_ms: int) -> None:
     """Raise ServiceKeyRevoked or ServiceKeyExpired unless the key is active."""
-    revoked_at = None if row.revoked_at_ms is None else row.revoked_at_ms / 1000
-    expires_at = None if row.expires_at_ms is None else row.expires_at_ms / 1000
-    state = state_of(revoked_at=revoked_at, expires_at=expires_at, now=now_ms / 1000)
+    state = row.state(now_ms)
     if state is KeyState.REVOKED:
         raise ServiceKeyRevoked(f"service key {row.name!r} was revoked")
     if state is KeyState.EXPIRED:
@@ -129,11 +131,26 @@ def live(tx: Transaction, session: SessionId) -> tuple[SessionRow, ServiceKeyRow
     return row, key, account
 
 
-def end(tx: Transaction, session: SessionId, reason: str) -> None:
-    """End one session, if it is live."""
+def end(tx: Transaction, session: SessionId, reason: str, address: str, *, cut: bool) -> None:
+    """End one session for whoever holds it, if it is live. `cut`: flows of it may live, and end with it."""
     row = tx.sessions.get(session)
-    if row is not None and row.ended_at_ms is None:
-        tx.sessions.change(session, ended_at_ms=tx.now_ms, end_reason=reason)
+    if row is None or row.ended_at_ms is not None:
+        return
+    tx.sessions.change(session, ended_at_ms=tx.now_ms, end_reason=reason)
+    account = tx.service_accounts.get(row.service_account_id)
+    name = None if account is None else account.name
+    actor = Actor(SYSTEM.type, id=None if account is None else account.uuid, name=name, source=address)
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (session_target(row),), {"session": "ended", "reason": reason}))
+    if cut:
+        _cut(tx, actor, row)
+    else:
+        tx.bump()
+
+
+def _cut(tx: Transaction, actor: Actor, row: SessionRow) -> None:
+    granted = tx.access.find(service_account_id=row.service_account_id)
+    networks = {one.remote_network_id for one in tx.resources.find(id=[access.resource_id for access in granted])}
+    cuts.order(tx, CutScope.of_session(SessionId(row.id)), FlowFailure.CUT, actor, remote_networks=networks)
 
 
 def end_by_admin(tx: Transaction, actor: Actor, shown_id: str) -> SessionRow:
@@ -144,11 +161,8 @@ def end_by_admin(tx: Transaction, actor: Actor, shown_id: str) -> SessionRow:
     if row.ended_at_ms is not None:
         return row
     changed = tx.sessions.change(row.id, ended_at_ms=tx.now_ms, end_reason=ENDED_BY_ADMIN)
-    target = {"version": TARGET_VERSION, "type": "session", "id": row.id, "name": row.hostname}
-    tx.record(AuditEvent(AuditAction.EDIT, actor, (target,), {"session": "ended"}))
-    granted = tx.access.find(service_account_id=row.service_account_id)
-    networks = {one.remote_network_id for one in tx.resources.find(id=[access.resource_id for access in granted])}
-    cuts.order(tx, CutScope.of_session(SessionId(row.id)), FlowFailure.CUT, actor, remote_networks=networks)
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (session_target(row),), {"session": "ended", "reason": ENDED_BY_ADMIN}))
+    _cut(tx, actor, row)
     return changed
 
 
@@ -159,9 +173,11 @@ def end_all(tx: Transaction, reason: str, **equal: Any) -> None:
 
 
 def end_lost(tx: Transaction, last_seen_before_ms: int, alive: set[str]) -> int:
-    """End sessions that were made before a time and are not attached now; returns how many."""
-    lost = [row for row in tx.sessions.find(ended_at_ms=None) if row.created_at_ms < last_seen_before_ms and row.id not in alive]
+    """End sessions that were made before a time and are not attached now, up to MAX_LOST of them; returns how many."""
+    old = tx.sessions.until("created_at_ms", last_seen_before_ms, MAX_LOST + len(alive), ended_at_ms=None)
+    lost = [row for row in old if row.id not in alive]
     for row in lost:
         tx.sessions.change(row.id, ended_at_ms=tx.now_ms, end_reason="lost")
+        tx.record(AuditEvent(AuditAction.EDIT, SYSTEM, (session_target(row),), {"session": "ended", "reason": "lost"}))
     tx.sessions.remove_below("ended_at_ms", tx.now_ms - FORGET_SESSION_MS)
     return len(lost)

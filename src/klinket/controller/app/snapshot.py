@@ -1,12 +1,16 @@
-"""Who may reach what, in memory, stamped with the revision it was read at: decisions need no SQL (DESIGN §7)."""
+"""Who may reach what, in memory, stamped with the revision it was read at: decisions need no SQL (DESIGN §7).
+
+A snapshot holds what sessions attached at the moment need, not the whole inventory (docs/decisions/0006).
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from klinket.controller.app.ports import Transaction
+from klinket.controller.app.ports import Repository, Transaction
 from klinket.controller.app.resources import BYPASS, to_domain
 from klinket.controller.app.rows import ConnectorRow, RelayRow
 from klinket.domain.cut import Stamp
@@ -21,8 +25,9 @@ from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, RemoteNetworkId, ServiceAccountUuid
 from klinket.domain.resource import Resource
 
-#: Milliseconds for which an ended session is remembered: longer than any certificate or token of it could live.
-ENDED_MS = 2 * 3_600_000
+#: Ids in one statement.
+CHUNK_IDS = 5_000
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +41,30 @@ class KeyFacts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Read-only. `expiries`: moments (seconds since the epoch) at which access or keys end by themselves."""
+    """Read-only, and only of the sessions it was taken for: `covers` says whether it may be asked.
+
+    `live_sessions`: those of them that have not ended. `known_connectors`: the key
+    (thumbprint) that those of the ones asked for have which still exist.
+    `next_expiry`: when access or a key ends by itself (seconds since the epoch); a past one is not ended yet.
+    """
 
     stamp: Stamp
+    sessions: frozenset[str]
+    live_sessions: frozenset[str]
     accounts: Mapping[ServiceAccountUuid, tuple[Resource, ...]]
     keys: Mapping[Kid, KeyFacts]
     connectors: Mapping[RemoteNetworkId, tuple[ConnectorRow, ...]]
+    known_connectors: Mapping[int, str | None]
     relays: tuple[RelayRow, ...]
-    ended_sessions: frozenset[str]
-    expiries: tuple[float, ...]
+    next_expiry: float | None
+
+    def covers(self, principal: Principal) -> bool:
+        """Return whether the snapshot was taken for this session among others."""
+        return principal.session in self.sessions
 
     def check(self, principal: Principal, now: float) -> None:
-        """Raise what ended this principal's session, if anything did."""
+        """Raise what ended this principal's session, if anything did. The snapshot must cover it."""
+        assert self.covers(principal), "a snapshot knows nothing of sessions it was not taken for"
         key = self.keys.get(principal.key)
         refusal: AuthenticationFailed | None = None
         if key is None or key.account != principal.account:
@@ -56,7 +73,7 @@ class Snapshot:
             refusal = ServiceKeyRevoked("the service key was revoked")
         elif key.expires_at is not None and key.expires_at <= now:
             refusal = ServiceKeyExpired("the service key has expired")
-        elif principal.session in self.ended_sessions:
+        elif principal.session not in self.live_sessions:
             refusal = SessionOver("the session was ended")
         if refusal is not None:
             raise refusal
@@ -68,48 +85,63 @@ class Snapshot:
             grouped[resource.remote_network].append(resource)
         return dict(grouped)
 
-    def next_expiry(self, now: float) -> float | None:
-        """Return the next moment at which something ends by itself."""
-        return next((moment for moment in self.expiries if moment > now), None)
 
-
-def take(tx: Transaction) -> Snapshot:
-    """Return the snapshot of now."""
-    now_ms = tx.now_ms
-    networks = {row.id for row in tx.remote_networks.find(is_active=True)}
-    resources = {
-        row.id: to_domain(row)
-        for row in tx.resources.find(is_active=True)
-        if row.remote_network_id in networks and row.routing_mode != BYPASS
+def take(tx: Transaction, principals: Collection[Principal] = (), connectors: Collection[int] = ()) -> Snapshot:
+    """Return the snapshot of now for these sessions and attached connectors; the statements do not grow with the inventory."""
+    uuids = {
+        row.id: ServiceAccountUuid(row.uuid) for row in _rows(tx.service_accounts, "uuid", {one.account for one in principals})
     }
-    uuids = {row.id: ServiceAccountUuid(row.uuid) for row in tx.service_accounts.find()}
-    expiries: set[float] = set()
-    accounts: dict[ServiceAccountUuid, list[Resource]] = defaultdict(list)
-    for access in tx.access.find():
-        if access.expires_at_ms is not None:
-            if access.expires_at_ms <= now_ms:
-                continue
-            expiries.add(access.expires_at_ms / 1000)
-        if access.resource_id in resources:
-            accounts[uuids[access.service_account_id]].append(resources[access.resource_id])
-    for other in tx.group_access.find():
-        if other.expires_at_ms is not None:
-            expiries.add(other.expires_at_ms / 1000)
-    keys = {}
-    for key in tx.service_keys.find():
-        expires_at = None if key.expires_at_ms is None else key.expires_at_ms / 1000
-        keys[Kid(key.kid)] = KeyFacts(uuids[key.service_account_id], key.revoked_at_ms is not None, expires_at)
-        if expires_at is not None and not key.expiry_cut and key.revoked_at_ms is None:
-            expiries.add(expires_at)
-    connectors: dict[RemoteNetworkId, list[ConnectorRow]] = defaultdict(list)
-    for connector in tx.connectors.find():
-        connectors[RemoteNetworkId(connector.remote_network_id)].append(connector)
+    keys = {
+        Kid(row.kid): KeyFacts(uuids[row.service_account_id], row.revoked_at_ms is not None, row.expires_at)
+        for row in _rows(tx.service_keys, "kid", {one.key for one in principals})
+        if row.service_account_id in uuids
+    }
+    accounts = _accounts(tx, uuids)
+    networks = {resource.remote_network for listed in accounts.values() for resource in listed}
+    by_network: dict[RemoteNetworkId, list[ConnectorRow]] = defaultdict(list)
+    for connector in _rows(tx.connectors, "remote_network_id", networks):
+        by_network[RemoteNetworkId(connector.remote_network_id)].append(connector)
+    sessions = frozenset(one.session for one in principals)
     return Snapshot(
         tx.head(),
-        {account: tuple(listed) for account, listed in accounts.items()},
+        sessions,
+        frozenset(row.id for row in _rows(tx.sessions, "id", sessions) if row.ended_at_ms is None),
+        accounts,
         keys,
-        {network: tuple(rows) for network, rows in connectors.items()},
+        {network: tuple(rows) for network, rows in by_network.items()},
+        {row.id: row.enrolled_jkt for row in _rows(tx.connectors, "id", connectors)},
         tuple(row for row in tx.relays.find() if row.address and row.certificate_sha256),
-        frozenset(row.id for row in tx.sessions.since("ended_at_ms", now_ms - ENDED_MS)),
-        tuple(sorted(expiries)),
+        _next_expiry(tx),
     )
+
+
+def _accounts(tx: Transaction, uuids: Mapping[int, ServiceAccountUuid]) -> dict[ServiceAccountUuid, tuple[Resource, ...]]:
+    """Return what each account may reach now."""
+    granted = [
+        row for row in _rows(tx.access, "service_account_id", uuids) if row.expires_at_ms is None or row.expires_at_ms > tx.now_ms
+    ]
+    rows = [row for row in _rows(tx.resources, "id", {one.resource_id for one in granted}) if row.is_active]
+    active = {row.id for row in _rows(tx.remote_networks, "id", {row.remote_network_id for row in rows}) if row.is_active}
+    resources = {row.id: to_domain(row) for row in rows if row.remote_network_id in active and row.routing_mode != BYPASS}
+    accounts: dict[ServiceAccountUuid, list[Resource]] = defaultdict(list)
+    for access in granted:
+        if access.resource_id in resources:
+            accounts[uuids[access.service_account_id]].append(resources[access.resource_id])
+    return {account: tuple(listed) for account, listed in accounts.items()}
+
+
+def _next_expiry(tx: Transaction) -> float | None:
+    moments = (
+        tx.service_keys.lowest("expires_at_ms", expiry_cut=False),
+        tx.access.lowest("expires_at_ms"),
+        tx.group_access.lowest("expires_at_ms"),
+    )
+    known = [moment for moment in moments if moment is not None]
+    return min(known) / 1000 if known else None
+
+
+def _rows(repository: Repository[_R], column: str, values: Iterable[Any]) -> Iterator[_R]:
+    """Yield the rows whose column is one of the values, by primary key within each CHUNK_IDS of them."""
+    listed = sorted(values)
+    for start in range(0, len(listed), CHUNK_IDS):
+        yield from repository.find(**{column: listed[start : start + CHUNK_IDS]})

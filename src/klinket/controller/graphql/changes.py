@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from klinket.controller.graphql import deadline
+
 _T = TypeVar("_T")
 
 #: Finds the row of a global id as a caller wrote it; raises NotFound.
@@ -13,7 +15,12 @@ Find = Callable[[str], _T]
 
 def given_rows(ids: list[str | None] | None, find: Find[_T]) -> list[_T]:
     """Return the rows of a list argument; null items, a null list and an absent one name nothing."""
-    return [find(id) for id in ids or () if id is not None]
+    found = []
+    for id in ids or ():
+        if id is not None:
+            deadline.check()
+            found.append(find(id))
+    return found
 
 
 def wanted_ids(

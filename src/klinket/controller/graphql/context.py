@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.graphql import deadline
 from klinket.controller.graphql.paging import connection
 from klinket.controller.graphql.siblings import Siblings
 
@@ -36,10 +37,11 @@ class ApiServices:
 
 @dataclass(frozen=True)
 class ApiCaller:
-    """Who asks: `actor` for the audit, and the scopes of the token: read, write, provision."""
+    """Who asks: `actor` for the audit, and the scopes of the token: read, write, provision. `token`: its row's id."""
 
     actor: Actor
     scopes: frozenset[str]
+    token: int
 
 
 @dataclass
@@ -58,4 +60,5 @@ class RequestContext:
         edge: Callable[[Any], dict[str, Any]] = lambda node: {"node": node},
     ) -> dict[str, Any]:
         """Return a page of rows as a connection; what hangs on its rows will be read for all of them at once."""
+        deadline.check()
         return connection(nodes, arguments, edge, self.siblings.saw)

@@ -7,8 +7,9 @@ fails leaves nothing behind, its neighbours stay, and the answer is given only a
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from graphql import (
@@ -19,109 +20,138 @@ from graphql import (
     OperationType,
     execute_sync,
     get_operation_ast,
-    parse,
-    validate,
 )
+from graphql.execution import Executor
 
+from klinket.controller.app.api_tokens import ALL_SCOPES, READ
 from klinket.controller.app.ports import Store, Transaction
-from klinket.controller.graphql import limits
+from klinket.controller.graphql import deadline, documents, limits
 from klinket.controller.graphql.context import ApiCaller, ApiServices, RequestContext
+from klinket.controller.graphql.documents import MAX_ERRORS, Documents
+from klinket.controller.graphql.lane import Lane
+from klinket.controller.graphql.limits import DocumentInvalid
+from klinket.controller.graphql.mutation import lacking, scope_of
 from klinket.domain.errors import KlinketError
 
 logger = logging.getLogger(__name__)
 
-#: Parsed and validated documents kept, by their text.
-CACHED_DOCUMENTS = 1_024
-#: Errors reported of one document.
-MAX_ERRORS = 20
+#: Queries that execute at a time: the store has more reader threads, and those are for logins and live channels.
+API_READS = 2
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A document that may be executed: within all limits. `mutations`: how many it holds; `scopes`: what it needs."""
+
+    document: DocumentNode
+    node: OperationDefinitionNode
+    variables: dict[str, Any]
+    scopes: frozenset[str]
+    mutations: int
+
+    def check_scopes(self, caller: ApiCaller) -> None:
+        """Raise Forbidden for the whole document when the caller's token lacks a scope that any part of it needs."""
+        for scope in ALL_SCOPES:
+            if scope in self.scopes - caller.scopes:
+                raise lacking(scope)
+
+
+class Refused(Exception):
+    """The document is not executed; `errors` is what the caller is told."""
+
+    def __init__(self, errors: list[dict[str, Any]]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
+class _TimedExecutor(Executor[Any]):
+    """Looks at the clock before each field."""
+
+    def execute_field(self, *arguments: Any, **named: Any) -> Any:
+        deadline.check()
+        return super().execute_field(*arguments, **named)
 
 
 class GraphQLApi:
     """Executes documents of one schema against the store."""
 
-    def __init__(self, store: Store, schema: GraphQLSchema, services: ApiServices) -> None:
+    def __init__(self, store: Store, schema: GraphQLSchema, services: ApiServices, reads: Lane | None = None) -> None:
+        """`reads`: shared by all APIs of a controller, so that together they leave reader threads to logins and channels."""
         self._store = store
         self._schema = schema
         self._services = services
-        self._documents: OrderedDict[str, tuple[DocumentNode | None, list[GraphQLError]]] = OrderedDict()
+        self._reads = reads or Lane(API_READS)
+        self._documents = Documents(schema)
 
-    async def execute(
-        self,
-        query: str,
-        variables: Mapping[str, Any] | None,
-        operation_name: str | None,
-        caller: ApiCaller,
-    ) -> dict[str, Any]:
-        """Return the response object of one request: `data`, and `errors` where there are any."""
-        document, errors = self._document(query)
-        if document is None or errors:
-            return {"errors": [error.formatted for error in errors]}
-        operation = get_operation_ast(document, operation_name)
-        if operation is None:
-            return _failed("the document holds several operations: give operationName, or it names none of them")
-        given = dict(variables or {})
+    def prepare(self, query: str, variables: Mapping[str, Any] | None, operation_name: str | None) -> Operation:
+        """Return what the request asks for, ready to be executed; raises Refused."""
         try:
-            limits.check(document, operation, given)
+            document, errors = self._documents.get(query)
+            if errors:
+                raise Refused([documents.told(error) for error in errors])
+            node = get_operation_ast(document, operation_name)
+            if node is None:
+                raise DocumentInvalid("the document holds several operations: give operationName, or it names none of them")
+            given = dict(variables or {})
+            cost = limits.check(self._schema, document, node, given)
         except GraphQLError as error:
-            return {"errors": [error.formatted]}
-        if operation.operation is OperationType.QUERY:
-            return await self._store.read(self._run(document, operation, given, caller))
-        return await self._store.write(self._run(document, operation, given, caller))
+            raise Refused([documents.told(error)]) from None
+        except KlinketError as error:
+            raise Refused([told(error)]) from None
+        mutations = len(cost.root_fields) if node.operation is OperationType.MUTATION else 0
+        return Operation(document, node, given, self._scopes(node, cost.root_fields), mutations)
 
-    def _run(
-        self, document: DocumentNode, operation: OperationDefinitionNode, variables: dict[str, Any], caller: ApiCaller
-    ) -> Callable[[Transaction], dict[str, Any]]:
+    async def execute(self, operation: Operation, caller: ApiCaller) -> dict[str, Any]:
+        """Return the response object: `data`, and `errors` where there are any. Raises TookTooLong."""
+        run = self._run(operation, caller, time.monotonic() + deadline.MAX_SECONDS)
+        if operation.mutations:
+            return await self._store.write(run)
+        return await self._reads.run(lambda: self._store.read(run))
+
+    def _run(self, operation: Operation, caller: ApiCaller, ends: float) -> Callable[[Transaction], dict[str, Any]]:
+        """`ends`: when nobody waits for the answer any more, on the monotonic clock."""
+
         def run(tx: Transaction) -> dict[str, Any]:
-            result = execute_sync(
-                self._schema,
-                document,
-                context_value=RequestContext(tx, caller, self._services),
-                variable_values=variables,
-                operation_name=operation.name.value if operation.name else None,
-                hide_suggestions=True,
-            )
+            with deadline.until(min(ends, time.monotonic() + deadline.MAX_EXECUTE_SECONDS)):
+                result = execute_sync(
+                    self._schema,
+                    operation.document,
+                    context_value=RequestContext(tx, caller, self._services),
+                    variable_values=operation.variables,
+                    operation_name=operation.node.name.value if operation.node.name else None,
+                    executor_class=_TimedExecutor,
+                    hide_suggestions=True,
+                )
             answer: dict[str, Any] = {"data": result.data}
             if result.errors:
-                answer["errors"] = [_told(error) for error in result.errors[:MAX_ERRORS]]
+                answer["errors"] = [_failure(error) for error in result.errors[:MAX_ERRORS]]
             return answer
 
         return run
 
-    def _document(self, query: str) -> tuple[DocumentNode | None, list[GraphQLError]]:
-        known = self._documents.get(query)
-        if known is not None:
-            self._documents.move_to_end(query)
-            return known
-        try:
-            document = parse(
-                query,
-                max_tokens=limits.MAX_TOKENS,
-                max_source_length=limits.MAX_DOCUMENT_CHARS,
-                allow_empty_selection_sets=False,
-            )
-        except GraphQLError as error:
-            return None, [error]
-        errors = validate(self._schema, document, max_errors=MAX_ERRORS, hide_suggestions=True, allow_empty_selection_sets=False)
-        self._documents[query] = document, errors
-        if len(self._documents) > CACHED_DOCUMENTS:
-            self._documents.popitem(last=False)
-        return document, errors
+    def _scopes(self, node: OperationDefinitionNode, root_fields: tuple[str, ...]) -> frozenset[str]:
+        """Return the scopes of all root fields; what GraphQL itself answers (`__schema`, `__typename`) takes reading."""
+        root = self._schema.get_root_type(node.operation)
+        assert root is not None  # the document is valid
+        fields = (root.fields.get(name) for name in root_fields)
+        return frozenset((scope_of(field.resolve) if field is not None else None) or READ for field in fields)
 
 
-def _told(error: GraphQLError) -> dict[str, Any]:
+def told(error: KlinketError) -> dict[str, Any]:
+    """Return an error of ours as an entry of `errors`."""
+    return {"message": error.message, "extensions": {"code": error.code, "hint": error.hint}}
+
+
+def _failure(error: GraphQLError) -> dict[str, Any]:
     """Return what the caller is told: our own errors and GraphQL's in full, anything else only as "internal error"."""
     cause = error.original_error
     if cause is None or isinstance(cause, GraphQLError):
-        return dict(error.formatted)
-    told = dict(error.formatted)
+        return dict(documents.told(error))
+    detail = dict(error.formatted)
     if isinstance(cause, KlinketError):
-        told["extensions"] = {"code": cause.code, "hint": cause.hint}
+        detail["extensions"] = {"code": cause.code, "hint": cause.hint}
     else:
         logger.error("admin api: %s failed", error.path, exc_info=cause)
-        told["message"] = "internal error"
-        told["extensions"] = {"code": "internal"}
-    return told
-
-
-def _failed(message: str) -> dict[str, Any]:
-    return {"errors": [{"message": message}]}
+        detail["message"] = "internal error"
+        detail["extensions"] = {"code": "internal"}
+    return detail

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+import math
+from typing import Any, Protocol
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from klinket.controller.graphql.context import ApiCaller
-from klinket.controller.graphql.execute import GraphQLApi
-from klinket.domain.errors import AuthenticationFailed, KlinketError, Throttled
+from klinket.controller.graphql.deadline import MAX_SECONDS, TookTooLong
+from klinket.controller.graphql.execute import GraphQLApi, Refused, told
+from klinket.controller.graphql.request_ids import identified
+from klinket.controller.http_status import status_of
+from klinket.controller.seats import asked, proven
+from klinket.domain.errors import InvalidInput, KlinketError
 
-logger = logging.getLogger(__name__)
-
-#: The contract, as existing clients know it, and what klinket has beyond it.
-GRAPHQL_PATH = "/api/graphql/"
-EXTENSION_PATH = "/api/klinket/graphql/"
 #: Bytes of a request body.
 MAX_BODY_BYTES = 262_144
-#: Seconds one request may execute.
-MAX_SECONDS = 30.0
+#: Seconds for a whole body to arrive.
+BODY_SECONDS = 10.0
+#: Seconds a request is given beyond MAX_SECONDS to stop by itself.
+_STOPPING_SECONDS = 5.0
 
-#: Finds who a token belongs to: (token, address of the peer) -> caller; raises AuthenticationFailed or Throttled.
-Authenticate = Callable[[str, str], Awaitable[ApiCaller]]
+
+class BodyTooLarge(KlinketError):
+    """The body of a request holds more than is read."""
+
+    code = "body-too-large"
+    default_hint = "send less at once"
+
+
+class Access(Protocol):
+    """Who may ask, and how often."""
+
+    async def authenticate(self, request: Request) -> ApiCaller:
+        """Return who asks, and count the request; raises AuthenticationFailed, Forbidden or Throttled."""
+
+    def count_mutations(self, caller: ApiCaller, count: int) -> None:
+        """Count mutations about to be executed; raises Throttled."""
 
 
 class GraphQLRequest(msgspec.Struct):
@@ -41,31 +56,30 @@ class GraphQLRequest(msgspec.Struct):
 _decoder = msgspec.json.Decoder(GraphQLRequest)
 
 
-def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> list[Route]:
+def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
     """Return the routes of one API; GET and HEAD answer at once (clients probe with them)."""
 
     async def post(request: Request) -> Response:
-        peer = request.client.host if request.client else ""
         try:
-            caller = await authenticate(request.headers.get("x-api-key", ""), peer)
-        except Throttled as error:
-            return told(429, error)
-        except AuthenticationFailed as error:
-            return told(401, error)
+            return JSONResponse(await answer(request))
+        except Refused as refused:
+            return JSONResponse({"errors": refused.errors})
+        except KlinketError as error:
+            return refusal(status_of(error), error)
+
+    async def answer(request: Request) -> dict[str, Any]:
+        caller = identified(await access.authenticate(request), request.headers)
+        proven(request)
+        given = _understood(await bounded_body(request))
+        operation = api.prepare(given.query, given.variables, given.operationName)
+        operation.check_scopes(caller)
+        access.count_mutations(caller, operation.mutations)
         try:
-            body = await bounded_body(request)
-        except ValueError:
-            return plain(413, f"the request body may hold {MAX_BODY_BYTES} bytes")
-        try:
-            given = _decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return plain(400, f"the body must be JSON with a text `query`: {error}")
-        try:
-            async with asyncio.timeout(MAX_SECONDS):
-                answer = await api.execute(given.query, given.variables, given.operationName, caller)
+            # The work stops by itself, also where the event loop is not asked; this is for a store that hangs.
+            async with asyncio.timeout(MAX_SECONDS + _STOPPING_SECONDS):
+                return await api.execute(operation, caller)
         except TimeoutError:
-            return plain(503, f"the request took longer than {MAX_SECONDS:.0f} s")
-        return JSONResponse(answer)
+            raise TookTooLong(f"the request took longer than {MAX_SECONDS:.0f} s") from None
 
     async def look(_: Request) -> Response:
         return JSONResponse({"message": "POST a GraphQL document here, with your token in X-API-KEY"})
@@ -73,23 +87,34 @@ def graphql_routes(path: str, api: GraphQLApi, authenticate: Authenticate) -> li
     return [Route(path, post, methods=["POST"]), Route(path, look, methods=["GET"])]
 
 
+def _understood(body: bytes) -> GraphQLRequest:
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # The text of a decoding error names fields and types, never values.
+        raise InvalidInput("body", f"the body must be JSON with a text `query`: {error}") from error
+
+
 async def bounded_body(request: Request) -> bytes:
-    """Return the body; raises ValueError above MAX_BODY_BYTES without reading further."""
+    """Return the body; raises BodyTooLarge above MAX_BODY_BYTES without reading further, HTTPException 408 when it is slow."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ValueError("body too large")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise BodyTooLarge(f"the request body may hold {MAX_BODY_BYTES} bytes")
+    except TimeoutError:
+        raise HTTPException(408, headers={"Connection": "close"}) from None
+    asked(request)
     return bytes(body)
 
 
-def told(status: int, error: KlinketError) -> Response:
-    """Return an error answer with code and hint, and Retry-After in whole seconds where waiting helps."""
-    headers = {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
-    detail = {"message": error.message, "extensions": {"code": error.code, "hint": error.hint}}
-    return JSONResponse({"errors": [detail]}, status_code=status, headers=headers)
+def refusal(status: int, error: KlinketError) -> Response:
+    """Return an error answer in GraphQL's shape, with code and hint."""
+    return JSONResponse({"errors": [told(error)]}, status_code=status, headers=retry_header(error))
 
 
-def plain(status: int, message: str) -> Response:
-    """Return an error answer in GraphQL's shape."""
-    return JSONResponse({"errors": [{"message": message}]}, status_code=status)
+def retry_header(error: KlinketError) -> dict[str, str]:
+    """Return Retry-After in whole seconds where waiting helps: clients take nothing else (facts §7)."""
+    return {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}

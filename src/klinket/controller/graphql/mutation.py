@@ -1,4 +1,8 @@
-"""Mutations: a scope, a savepoint, and the payload that clients know (ok, error, entity)."""
+"""Root fields: the scope each needs, and for mutations a savepoint and the payload that clients know (ok, error, entity).
+
+The scope stands at the resolver (`scope_of`): a document is refused as a whole before anything of it executes, and the
+resolver asks once more.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import Any
 
 from klinket.controller.app import api_tokens
 from klinket.controller.graphql.context import RequestContext
-from klinket.domain.errors import AuthenticationFailed, KlinketError
+from klinket.domain.errors import Forbidden as Forbidden
+from klinket.domain.errors import KlinketError
 
 logger = logging.getLogger(__name__)
 
@@ -16,16 +21,20 @@ logger = logging.getLogger(__name__)
 Change = Callable[..., dict[str, Any]]
 
 
-class Forbidden(AuthenticationFailed):
-    """The token's scopes do not cover this."""
-
-    code = "forbidden"
-
-
 def require(context: RequestContext, scope: str) -> None:
     """Raise Forbidden unless the caller's token has the scope."""
     if scope not in context.caller.scopes:
-        raise Forbidden(f"this API token lacks the scope {scope!r}", hint="use a token that has it")
+        raise lacking(scope)
+
+
+def lacking(scope: str) -> Forbidden:
+    """Return what a caller is told whose token lacks a scope."""
+    return Forbidden(f"this API token lacks the scope {scope!r}", hint="use a token that has it")
+
+
+def scope_of(resolver: Callable[..., Any] | None) -> str | None:
+    """Return the scope that a root field's resolver needs; None for one made by neither `query` nor `mutation`."""
+    return getattr(resolver, "scope", None)
 
 
 def mutation(scope: str) -> Callable[[Change], Callable[..., dict[str, Any]]]:
@@ -45,6 +54,7 @@ def mutation(scope: str) -> Callable[[Change], Callable[..., dict[str, Any]]]:
             finally:
                 context.siblings.clear()
 
+        resolve.scope = scope  # type: ignore[attr-defined]
         return resolve
 
     return decorate
@@ -57,4 +67,5 @@ def query(resolver: Callable[..., Any]) -> Callable[..., Any]:
         require(info.context, api_tokens.READ)
         return resolver(info.context, **arguments)
 
+    resolve.scope = api_tokens.READ  # type: ignore[attr-defined]
     return resolve

@@ -19,6 +19,7 @@ from graphql import (
 )
 
 from klinket.controller.graphql import resolvers
+from klinket.controller.graphql.mutation import scope_of
 from klinket.controller.graphql.resolvers import (
     access,
     connectors,
@@ -79,7 +80,7 @@ def load_schema() -> GraphQLSchema:
 
 
 def bind(schema: GraphQLSchema, table: Mapping[str, Resolver], plain_types: Collection[str]) -> None:
-    """Attach resolvers, scalars and the types of interfaces; every field must be accounted for.
+    """Attach resolvers, scalars and the types of interfaces; every field must be accounted for, root fields with a scope.
 
     Fields of `plain_types`, of edges, connections and payloads are entries of the dictionaries that resolvers return.
     """
@@ -99,6 +100,9 @@ def bind(schema: GraphQLSchema, table: Mapping[str, Resolver], plain_types: Coll
         elif isinstance(type_, GraphQLInterfaceType | GraphQLUnionType):
             type_.resolve_type = _type_of
     assert not unused, f"resolvers without a field: {sorted(unused)}"
+    for root in (schema.query_type, schema.mutation_type):
+        for field_name, field in root.fields.items() if root is not None else ():
+            assert scope_of(field.resolve), f"{root}.{field_name} says no scope"
     _bind_time(schema)
 
 

@@ -15,10 +15,9 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from klinket.controller.app.ports import AnnouncedCut, Committed, Transaction
+from klinket.controller.app.ports import AnnouncedCut, Committed, StoreClosed, StoreOverloaded, Transaction
 from klinket.controller.store.migrate import upgrade
 from klinket.controller.store.transaction import CutSigner, SqlTransaction
-from klinket.domain.errors import KlinketError
 from klinket.wire.grant_token import DEFAULT_LIFETIME_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -31,20 +30,6 @@ MAX_WAITING = 4_096
 READERS = 4
 #: Milliseconds a connection waits for a lock.
 BUSY_MS = 5_000
-
-
-class StoreOverloaded(KlinketError):
-    """More changes wait than the writer can take."""
-
-    code = "store-overloaded"
-    default_hint = "try again in a moment"
-
-
-class StoreClosed(KlinketError):
-    """The controller is going down; the change was not made."""
-
-    code = "store-closed"
-    default_hint = "try again when the controller is back"
 
 
 class _Job:
@@ -98,7 +83,11 @@ class SqliteStore:
 
     async def read(self, query: Callable[[Transaction], T]) -> T:
         """Run `query` on a snapshot."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+        except RuntimeError as error:  # the readers take no more
+            raise StoreClosed("the store is closed") from error
+        return await running
 
     def _read(self, query: Callable[[Transaction], T]) -> T:
         with self._reader.connect() as connection:

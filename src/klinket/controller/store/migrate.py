@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import time
 from pathlib import Path
 
 from alembic import command
@@ -31,5 +31,5 @@ def upgrade(connection: Connection) -> None:
 
 def _make_head(connection: Connection) -> None:
     if connection.execute(select(schema.head.c.id)).first() is None:
-        epoch = secrets.randbits(52) + 1  # another database, or a restored one, is another life
+        epoch = round(time.time() * 1000)  # another database is another life, and a later one
         connection.execute(insert(schema.head).values(id=1, epoch=epoch, revision=1))

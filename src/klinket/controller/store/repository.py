@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Generic, TypeVar, overload
 
@@ -64,9 +64,17 @@ class SqlRepository(Generic[R]):
         """Return all rows by primary key, read when they are asked for."""
         return _AllRows(self)
 
-    def count(self) -> int:
-        """Return the number of rows."""
-        return int(self._connection.execute(select(func.count()).select_from(self._table)).scalar_one())
+    def count(self, **equal: Any) -> int:
+        """Return how many rows meet all conditions."""
+        query = select(func.count()).select_from(self._table).where(*self._conditions(equal))
+        return int(self._connection.execute(query).scalar_one())
+
+    def lowest(self, column: str, **equal: Any) -> int | None:
+        """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
+        by = self._table.c[column]
+        query = select(by).where(by.is_not(None), *self._conditions(equal)).order_by(by).limit(1)
+        found = self._connection.execute(query).first()
+        return None if found is None else int(found[0])
 
     def part(self, start: int, size: int) -> list[R]:
         """Return `size` rows by primary key, from number `start` on."""
@@ -89,6 +97,42 @@ class SqlRepository(Generic[R]):
         above = self._table.c[column] > bound
         query = select(*self._columns).where(above, *self._conditions(equal)).order_by(self._table.c[column]).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
+
+    def until(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
+        """Return up to `limit` rows that meet all conditions and whose `column` is at most `bound`, ordered by it."""
+        by = self._table.c[column]
+        query = select(*self._columns).where(by <= bound, *self._conditions(equal)).order_by(by, self._key).limit(limit)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def select(
+        self,
+        order: str,
+        limit: int,
+        *,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        descending: bool = False,
+        **equal: Any,
+    ) -> list[R]:
+        """Return up to `limit` rows that meet all conditions, ordered by one column and then by primary key."""
+        by = [self._table.c[order], self._key]
+        conditions = [
+            *self._conditions(equal),
+            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
+            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
+        ]
+        columns = [column.desc() for column in by] if descending else by
+        query = select(*self._columns).where(*conditions).order_by(*columns).limit(limit)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows that have all their values, with one statement for all of them; raises Conflict."""
+        if not rows:
+            return
+        try:
+            self._connection.execute(insert(self._table), [dict(values) for values in rows])
+        except IntegrityError as error:
+            raise _conflict(error) from error
 
     def add(self, **values: Any) -> R:
         """Insert a row and return it; raises Conflict."""

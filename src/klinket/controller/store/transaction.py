@@ -87,6 +87,13 @@ class SqlTransaction:
         self.bumped = True
         return self.head()
 
+    def begin_epoch(self) -> Stamp:
+        """Begin another life of this database: epochs are times of beginning in ms, so that later ones are higher."""
+        epoch = max(self._now_ms, self.head()[0] + 1)
+        self._connection.execute(update(schema.head).values(epoch=epoch, revision=schema.head.c.revision + 1))
+        self.bumped = True
+        return self.head()
+
     def record(self, event: AuditEvent) -> None:
         """Write an audit event as the next link of the chain."""
         last = self.audit_head.get(1)

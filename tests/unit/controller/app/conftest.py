@@ -59,7 +59,9 @@ class Inventory:
     def add_connector(self, tx: Transaction, name: str, version: str | None = None) -> ConnectorRow:
         row = connectors.create(tx, ADMIN, self.office, name=name, has_status_notifications=True)
         if version is not None:
-            connectors.heartbeat(tx, row.id, version=version, hostname="host", public_ip="192.0.2.1", private_ips=["10.0.0.5"])
+            tx.connectors.change(row.id, enrolled_jkt="jkt")
+            report = {"version": version, "hostname": "host", "public_ip": "192.0.2.1", "private_ips": ["10.0.0.5"]}
+            connectors.heartbeat(tx, row.id, "jkt", **report)
         return row
 
     def add_resource(self, tx: Transaction, name: str, **values: Any) -> ResourceRow:

@@ -70,7 +70,7 @@ async def in_state(inventory: Inventory, state: KeyState) -> ServiceKeyRow:
         key = await inventory.write(lambda tx: service_keys.revoke(tx, ADMIN, key))
     if state is KeyState.EXPIRED:
         inventory.now += 24 * 3600
-    assert await inventory.read(lambda tx: service_keys.state(key, tx.now_ms)) is state
+    assert await inventory.read(lambda tx: key.state(tx.now_ms)) is state
     return key
 
 

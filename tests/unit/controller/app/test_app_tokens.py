@@ -49,11 +49,14 @@ async def test_new_connector_tokens_kill_the_pair_before_and_what_it_enrolled(in
 
 
 async def test_a_heartbeat_is_no_change_of_the_inventory(inventory: Inventory) -> None:
+    await inventory.write(lambda tx: tx.connectors.change(inventory.connector.id, enrolled_jkt="jkt"))
     before = await inventory.read(lambda tx: (tx.head(), len(tx.audit.find())))
     report = {"version": "1.80.0", "hostname": "h" * 300, "public_ip": "192.0.2.1", "private_ips": ["10.0.0.1"] * 99}
     inventory.now += 60
-    assert await inventory.write(lambda tx: connectors.heartbeat(tx, inventory.connector.id, **report))
-    assert not await inventory.write(lambda tx: connectors.heartbeat(tx, 999, **report))
+    assert await inventory.write(lambda tx: connectors.heartbeat(tx, inventory.connector.id, "jkt", **report)) == before[0]
+    for connector, jkt in ((999, "jkt"), (inventory.connector.id, "of former tokens"), (inventory.connector.id, "")):
+        with pytest.raises(ConnectorTokensDead):
+            await inventory.write(lambda tx, one=connector, jkt=jkt: connectors.heartbeat(tx, one, jkt, **report))
     assert await inventory.read(lambda tx: (tx.head(), len(tx.audit.find()))) == before
     row = await inventory.read(lambda tx: tx.connectors.get(inventory.connector.id))
     assert row is not None

@@ -161,7 +161,8 @@ async def test_a_connector_before_and_after_its_first_report(controller: Running
     }
     assert await connector_of(controller, id) == silent
     report = {"version": CONNECTOR_VERSION, "hostname": "host-1", "public_ip": "192.0.2.9", "private_ips": ["10.0.0.5"]}
-    await controller.write(lambda tx: connectors.heartbeat(tx, 1, **report))
+    await controller.write(lambda tx: tx.connectors.change(1, enrolled_jkt="jkt"))
+    await controller.write(lambda tx: connectors.heartbeat(tx, 1, "jkt", **report))
     found = await connector_of(controller, id)
     beaten = datetime.fromisoformat(found.pop("lastHeartbeatAt"))
     assert beaten.utcoffset() is not None

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import threading
 import time
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from graphql import get_introspection_query, get_operation_ast, parse
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from klinket.controller.graphql import limits
-from klinket.controller.graphql.filters import MAX_PATTERN_CHARS
-from klinket.controller.graphql.http import GRAPHQL_PATH, MAX_BODY_BYTES
+from klinket.controller.graphql import deadline, limits
+from klinket.controller.graphql.changes import given_rows
+from klinket.controller.graphql.documents import CACHED_DOCUMENTS, MAX_CACHED_BYTES, Documents
+from klinket.controller.graphql.execute import API_READS
+from klinket.controller.graphql.filters import MAX_PATTERN_CHARS, matches_text
+from klinket.controller.graphql.http import MAX_BODY_BYTES
+from klinket.controller.graphql.lane import Lane
+from klinket.controller.graphql.schema import load_schema
+from klinket.controller.store.engine import READERS
+from klinket.wire.paths import GRAPHQL_PATH
 from tests.unit.controller.running import Running
 
 
@@ -21,10 +36,11 @@ async def raw(controller: Running, content: bytes | str, **headers: str) -> Any:
         )
 
 
-def refusal(answer: dict[str, Any]) -> str:
-    """Return the text of the single error of an answer without data."""
+def refusal(answer: dict[str, Any], code: str = "document-invalid") -> str:
+    """Return the text of the single error of an answer without data, which has this code."""
     assert set(answer) == {"errors"}
     (error,) = answer["errors"]
+    assert error["extensions"]["code"] == code
     return str(error["message"])
 
 
@@ -38,7 +54,7 @@ async def test_a_body_of_the_limit_is_read_and_one_byte_more_is_not(controller: 
     assert (await raw(controller, full)).json() == {"data": {"resources": {"totalCount": 0}}}
     answer = await raw(controller, full + " ")
     assert answer.status_code == 413
-    assert refusal(answer.json()) == "the request body may hold 262144 bytes"
+    assert refusal(answer.json(), "body-too-large") == "the request body may hold 262144 bytes"
 
 
 async def test_a_large_body_without_a_token_is_not_even_read(controller: Running) -> None:
@@ -63,7 +79,7 @@ async def test_a_large_body_without_a_token_is_not_even_read(controller: Running
 async def test_a_body_that_is_not_understood_is_refused(controller: Running, content: bytes) -> None:
     answer = await raw(controller, content)
     assert answer.status_code == 400
-    assert "must be JSON with a text `query`" in refusal(answer.json())
+    assert "must be JSON with a text `query`" in refusal(answer.json(), "invalid-input")
 
 
 async def test_the_header_counts_in_any_case_and_the_query_string_not_at_all(controller: Running) -> None:
@@ -117,9 +133,11 @@ async def test_a_refused_document_is_refused_the_same_way_the_second_time(contro
 
 async def test_a_document_of_too_many_characters_or_tokens_is_refused(controller: Running) -> None:
     comment = "#" + "x" * limits.MAX_DOCUMENT_CHARS + "\n{ __typename }"
-    assert "65536" in refusal(await controller.ask(comment))
+    assert "65536" in refusal(await controller.ask(comment), "document-too-long")
     many = "{ " + "__typename " * limits.MAX_TOKENS + "}"
-    assert "2000" in refusal(await controller.ask(many))
+    assert "2000" in refusal(await controller.ask(many), "too-many-tokens")
+    comments = "#\n" * limits.MAX_TOKENS + "{ __typename }"
+    assert "2000" in refusal(await controller.ask(comments), "too-many-tokens")
 
 
 def chain(levels: int) -> str:
@@ -129,13 +147,14 @@ def chain(levels: int) -> str:
 
 async def test_selections_nest_up_to_the_limit(controller: Running) -> None:
     assert "errors" not in await controller.ask(chain(limits.MAX_DEPTH))
-    assert refusal(await controller.ask(chain(limits.MAX_DEPTH + 1))) == "the query is nested deeper than 15 levels"
+    assert refusal(await controller.ask(chain(limits.MAX_DEPTH + 1)), "too-deep") == "the query is nested deeper than 20 levels"
 
 
 async def test_nesting_by_fragments_counts_as_well(controller: Running) -> None:
     fragments = "".join(f"fragment f{n} on Query {{ ...f{n + 1} }} " for n in range(limits.MAX_DEPTH))
-    told = refusal(await controller.ask(f"{{ ...f0 }} {fragments} fragment f{limits.MAX_DEPTH} on Query {{ __typename }}"))
-    assert told == "the query is nested deeper than 15 levels"
+    document = f"{{ ...f0 }} {fragments} fragment f{limits.MAX_DEPTH} on Query {{ __typename }}"
+    told = refusal(await controller.ask(document), "too-deep")
+    assert told == "the query is nested deeper than 20 levels"
 
 
 @pytest.mark.parametrize(
@@ -153,13 +172,14 @@ async def test_root_fields_are_counted_wherever_they_stand(controller: Running, 
 
     allowed = limits.MAX_ROOT_FIELDS // max(1, shape.count("...f"))
     assert "errors" not in await controller.ask(document(allowed))
-    assert "root fields in one operation, the limit is 20" in refusal(await controller.ask(document(allowed + 1)))
+    told = refusal(await controller.ask(document(allowed + 1)), "too-many-fields")
+    assert "root fields in one operation, the limit is 20" in told
 
 
 async def test_too_many_mutations_in_one_document_change_nothing(controller: Running) -> None:
-    fields = " ".join(f'a{n}: remoteNetworkCreate(name: "n{n}") {{ ok }}' for n in range(limits.MAX_ROOT_FIELDS + 1))
+    fields = " ".join(f'a{n}: remoteNetworkCreate(name: "n{n}") {{ ok }}' for n in range(limits.MAX_MUTATIONS + 1))
     for document in (f"mutation {{ {fields} }}", f"mutation {{ ...f }} fragment f on Mutation {{ {fields} }}"):
-        assert "the limit is 20" in refusal(await controller.ask(document))
+        assert "the limit is 10" in refusal(await controller.ask(document), "too-many-mutations")
     assert await controller.read(lambda tx: tx.remote_networks.find()) == []
 
 
@@ -179,7 +199,7 @@ PAGES = {
 
 @pytest.mark.parametrize("shape", PAGES)
 async def test_pages_within_pages_multiply_however_they_are_written(controller: Running, shape: str) -> None:
-    told = refusal(await controller.ask(PAGES[shape]))
+    told = refusal(await controller.ask(PAGES[shape]), "too-costly")
     assert told == "the query may ask for more than 200000 values: ask for smaller pages"
 
 
@@ -201,47 +221,287 @@ async def test_page_sizes_in_variables_count_as_what_is_served(controller: Runni
     if first < 0:
         assert "errors" not in answer
     else:
-        assert "ask for smaller pages" in refusal(answer)
+        assert "ask for smaller pages" in refusal(answer, "too-costly")
 
 
 async def test_a_document_of_spreads_of_spreads_is_refused_in_no_time(controller: Running) -> None:
     """Each fragment spreads the next one eight times: 8**12 leaves."""
     spreads = "".join(f"fragment f{n} on Query {{ {f'...f{n + 1} ' * 8} }} " for n in range(12))
     begun = time.monotonic()
-    refusal(await controller.ask(f"{{ ...f0 }} {spreads} fragment f12 on Query {{ __typename }}"))
+    refusal(await controller.ask(f"{{ ...f0 }} {spreads} fragment f12 on Query {{ __typename }}"), "too-costly")
     assert time.monotonic() - begun < 5
 
 
+def amplified(aliases: int) -> str:
+    """Return a question for every type of every field of every type, so many times over at each level."""
+
+    def all_of(field: str, body: str) -> str:
+        return " ".join(f"a{number}: {field} {body}" for number in range(aliases))
+
+    return (
+        f"{{ __schema {{ {all_of('types', '{ ...A }')} }} }} fragment A on __Type {{ {all_of('fields', '{ ...B }')} }} "
+        f"fragment B on __Field {{ {all_of('type', '{ ...C }')} }} fragment C on __Type {{ {all_of('fields', '{ name }')} }}"
+    )
+
+
+async def test_lists_of_introspection_multiply_as_pages_do(controller: Running) -> None:
+    assert "errors" not in await controller.ask(amplified(1))
+    begun = time.monotonic()
+    assert "ask for smaller pages" in refusal(await controller.ask(amplified(3)), "too-costly")
+    assert time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("extension", [False, True], ids=["contract", "extension"])
+@pytest.mark.parametrize("full", [False, True], ids=["short", "everything"])
+async def test_the_introspection_that_clients_send_is_answered(controller: Running, extension: bool, full: bool) -> None:
+    asked = get_introspection_query(
+        descriptions=full,
+        specified_by_url=full,
+        directive_is_repeatable=full,
+        schema_description=full,
+        input_value_deprecation=full,
+    )
+    answer = await controller.query(asked, extension=extension)
+    assert len(answer["__schema"]["types"]) > 20
+
+
+async def test_lists_that_are_no_pages_multiply_as_well(controller: Running) -> None:
+    ports = " ".join(f"p{number}: ports {{ start end }}" for number in range(100))
+    asked = f"{{ resources {{ edges {{ node {{ protocols {{ tcp {{ {ports} }} }} }} }} }} }}"
+    assert "ask for smaller pages" in refusal(await controller.ask(asked), "too-costly")
+    assert "errors" not in await controller.ask(asked.replace("resources {", "resources(first: 10) {"))
+
+
+# ---- lists given as arguments
+
+NUMBERS = "serialNumbersCreate(serialNumbers: $n) { ok }"
+
+
+@pytest.mark.parametrize("count", [limits.MAX_LIST_ITEMS, limits.MAX_LIST_ITEMS + 1])
+async def test_a_list_is_as_long_as_the_limit_and_no_longer(controller: Running, count: int) -> None:
+    numbers = [f"n{number}" for number in range(count)]
+    answer = await controller.ask(f"mutation ($n: [String!]!) {{ {NUMBERS} }}", {"n": numbers})
+    if count == limits.MAX_LIST_ITEMS:
+        assert answer == {"data": {"serialNumbersCreate": {"ok": True}}}
+    else:
+        assert refusal(answer, "list-too-long") == "1001 items in one list, the limit is 1000"
+        assert await controller.read(lambda tx: tx.serial_numbers.find()) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "variables"),
+    [
+        pytest.param("{{ a(b: [{many}]) }}", {}, id="in the document"),
+        pytest.param("query ($n: [String!]! = [{many}]) {{ a(b: $n) }}", {}, id="as a default"),
+        pytest.param("query ($n: In) {{ a(b: $n) }}", {"n": {"c": [{"d": ["x"] * 501}]}}, id="inside an object"),
+        pytest.param("query ($n: In) {{ a(b: {{c: [$n]}}) }}", {"n": ["x"] * 501}, id="inside a list in the document"),
+    ],
+)
+def test_lists_count_wherever_they_are_given(document: str, variables: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_LIST_ITEMS", 500)
+    parsed = parse(document.format(many='"x" ' * 501))
+    operation = get_operation_ast(parsed)
+    assert operation is not None
+    with pytest.raises(limits.ListTooLong, match="the limit is 500"):
+        limits.check(load_schema(), parsed, operation, variables)
+
+
+async def test_the_lists_of_all_mutations_of_a_document_count_together(controller: Running) -> None:
+    fields = " ".join(f"a{number}: {NUMBERS}" for number in range(5))
+    variables = {"n": [f"n{number}" for number in range(limits.MAX_WRITE_ITEMS // 5 + 1)]}
+    told = refusal(await controller.ask(f"mutation ($n: [String!]!) {{ {fields} }}", variables), "list-too-long")
+    assert told == "4005 items in the lists of one mutation document, the limit is 4000"
+    assert await controller.read(lambda tx: tx.serial_numbers.find()) == []
+
+
+def test_lists_in_a_query_cost_as_often_as_they_are_given() -> None:
+    field = "resources(filter: {name: {in: $n}}) { totalCount }"
+    document = f"query ($n: [String!]) {{ {' '.join(f'a{number}: {field}' for number in range(20))} }}"
+    parsed = parse(document)
+    operation = get_operation_ast(parsed)
+    assert operation is not None
+    few = limits.check(load_schema(), parsed, operation, {"n": ["x"]}).values
+    many = limits.check(load_schema(), parsed, operation, {"n": ["x"] * 100}).values
+    assert many - few == 99 * 20
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    )
+)
+def test_any_variable_is_counted_or_refused(value: Any) -> None:
+    parsed = parse("query ($n: Int) { resources(first: $n) { totalCount } }")
+    operation = get_operation_ast(parsed)
+    assert operation is not None
+    assert limits.check(load_schema(), parsed, operation, {"n": value}).items == items(value)
+
+
+def items(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(items(one) for one in value.values())
+    return len(value) + sum(items(one) for one in value) if isinstance(value, list) else 0
+
+
+# ---- time
+
+
+async def test_an_operation_that_executes_for_too_long_is_ended(controller: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    await controller.add_network("office")
+    monkeypatch.setattr(deadline, "MAX_EXECUTE_SECONDS", 0.0)
+    for document in ("{ remoteNetworks { totalCount } }", 'mutation { remoteNetworkCreate(name: "late") { ok } }'):
+        answer = await raw(controller, json.dumps({"query": document}))
+        assert answer.status_code == 503
+        assert "takes longer than" in refusal(answer.json(), "took-too-long")
+    assert [row.name for row in await controller.read(lambda tx: tx.remote_networks.find())] == ["office"]
+
+
+async def test_questions_to_the_admin_api_leave_readers_to_logins(controller: Running) -> None:
+    """As many queries as there are reader threads, none of which ends: what logins need is read all the same."""
+    let_go = threading.Event()
+
+    def stuck(_: Any) -> None:
+        let_go.wait(30)
+
+    lane = Lane(API_READS)
+    queries = [asyncio.create_task(lane.run(lambda: controller.store.read(stuck))) for _ in range(READERS)]
+    try:
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0)
+            assert await controller.read(lambda tx: tx.remote_networks.find()) == []
+            queries[0].cancel()  # its thread goes on, so nobody takes its place
+            await asyncio.gather(queries[0], return_exceptions=True)
+            assert await controller.read(lambda tx: tx.remote_networks.find()) == []
+        assert API_READS < READERS
+    finally:
+        let_go.set()
+        await asyncio.gather(*queries, return_exceptions=True)
+
+
+async def test_a_query_whose_turn_comes_too_late_is_not_begun(controller: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "MAX_SECONDS", 0.0)
+    answer = await raw(controller, json.dumps({"query": "{ remoteNetworks { totalCount } }"}))
+    assert answer.status_code == 503
+    assert "takes longer than" in refusal(answer.json(), "took-too-long")
+    monkeypatch.undo()
+    assert "errors" not in await controller.ask("{ remoteNetworks { totalCount } }")
+
+
+async def test_of_a_mutation_document_that_takes_too_long_nothing_stays(
+    controller: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = " ".join(f"a{number}: {NUMBERS}" for number in range(4))
+    document = f'mutation ($n: [String!]!) {{ groupCreate(name: "ops") {{ ok }} {fields} }}'
+    variables = {"n": [f"n{number}" for number in range(limits.MAX_LIST_ITEMS)]}
+    events = len(await controller.audit())
+    monkeypatch.setattr(deadline, "MAX_EXECUTE_SECONDS", 0.02)
+    answer = await raw(controller, json.dumps({"query": document, "variables": variables}))
+    assert answer.status_code == 503
+    refusal(answer.json(), "took-too-long")
+    assert await controller.read(lambda tx: (tx.groups.find(name="ops"), tx.serial_numbers.find())) == ([], [])
+    assert len(await controller.audit()) == events
+    monkeypatch.undo()
+    assert (await controller.ask(document, variables))["data"]["groupCreate"] == {"ok": True}
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(lambda: matches_text("office", {"eq": "office"}), id="the next name of a filter"),
+        pytest.param(lambda: given_rows(["1"], lambda id: id), id="the next id of a list"),
+    ],
+)
+def test_long_work_stops_at_its_next_step(work: Callable[[], object]) -> None:
+    work()
+    with pytest.raises(deadline.TookTooLong), deadline.until(time.monotonic() - 1):
+        work()
+
+
+def test_only_what_is_done_inside_is_timed() -> None:
+    deadline.check()
+    with pytest.raises(deadline.TookTooLong), deadline.until(time.monotonic() - 1):
+        deadline.check()
+    deadline.check()
+
+
+# ---- documents kept
+
+
+def test_the_documents_kept_are_bounded_by_number_and_by_memory() -> None:
+    documents = Documents(load_schema())
+    small = [f"{{ a{number}: __typename }}" for number in range(CACHED_DOCUMENTS + 10)]
+    for text in small:
+        documents.get(text)
+    assert documents.kept[0] == CACHED_DOCUMENTS
+    assert documents.get(small[-1])[0] is documents.get(small[-1])[0]
+    many = MAX_CACHED_BYTES // 1_000_000
+    for number in range(many):
+        documents.get(f"{{ a{number}: __typename {'b: __typename ' * 330} }}")
+    assert documents.kept[1] <= MAX_CACHED_BYTES
+    assert documents.kept[0] < CACHED_DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("{" + "__typename " * 1_900 + "}", id="fields"),
+        pytest.param("{" + "__typename @include(if: true) " * 240 + "}", id="directives"),
+        pytest.param("{ __typename }" + "\n#" * 1_900, id="comments"),
+        pytest.param("{ __typename } #" + "x" * 60_000, id="one long comment"),
+        pytest.param("{" + "no " * 1_900 + "}", id="errors"),
+    ],
+)
+def test_a_document_takes_no_more_memory_than_it_counts_as(text: str) -> None:
+    documents = Documents(load_schema())
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        documents.get(text)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0 < taken < documents.kept[1]
+
+
 # ---- patterns in filters
+
+
+async def searched(controller: Running, pattern: str) -> dict[str, Any]:
+    return await controller.ask(
+        "query ($p: String) { remoteNetworks(filter: {name: {regexp: $p}}) { totalCount } }", {"p": pattern}
+    )
 
 
 @pytest.mark.parametrize(
     "pattern",
     [
         pytest.param("(a+)+$", id="repeated repetition"),
-        pytest.param("((a+))+$", id="behind one more group"),
         pytest.param("((a+)b?)+$", id="with something after it"),
-        pytest.param("(?:(?:a|a))*$", id="repeated alternatives, behind one more group"),
-        pytest.param("(a|aa)+$", id="repeated alternatives"),
-        pytest.param("a?" * 25 + "a" * 25, id="many optional letters"),
+        pytest.param("(?:(?:a|a))*$x", id="repeated alternatives"),
+        pytest.param("(|)" * 27 + "xx", id="many empty alternatives"),
+        pytest.param("a?" * 25 + "a" * 25 + "$", id="many optional letters"),
         pytest.param(".*" * 20 + "x", id="many repetitions in a row"),
-        pytest.param("(?x)((a+)) +$", id="space before the repetition"),
-        pytest.param("(a*)*\\1b", id="reference back"),
-        pytest.param("(?P<n>a+)(?P=n)(?P=n)$", id="reference back by name"),
-        pytest.param("[(]((a+))+$", id="bracket in a class before it"),
-        pytest.param("\\\\((a+))+$", id="escaped backslash before it"),
-        pytest.param("([)]a+)+$", id="bracket in a class inside it"),
+        pytest.param("(?:.{0,10}){90}x", id="many states"),
     ],
 )
-async def test_a_pattern_that_could_take_for_ever_is_refused(controller: Running, pattern: str) -> None:
-    await controller.add_network("a" * 40 + "!")
+async def test_the_time_of_a_search_does_not_explode(controller: Running, pattern: str) -> None:
+    for number in range(20):
+        await controller.add_network("a" * 250 + f"!{number}")
     begun = time.monotonic()
-    answer = await controller.ask(
-        "query ($p: String) { remoteNetworks(filter: {name: {regexp: $p}}) { totalCount } }", {"p": pattern}
-    )
-    assert time.monotonic() - begun < 5
-    assert answer["data"] is None
-    assert answer["errors"][0]["message"].startswith("filter regexp: ")
+    assert await searched(controller, pattern) == {"data": {"remoteNetworks": {"totalCount": 0}}}
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("pattern", ["(?<=a+)b", "(?=a)b", "(?!a)b", "(a*)*\\1b", "(?P<n>a+)(?P=n)", "(?x)a b", "(?>a)"])
+async def test_what_takes_more_than_linear_time_is_not_known(controller: Running, pattern: str) -> None:
+    await controller.add_network("aab")
+    told = (await searched(controller, pattern))["errors"][0]["message"]
+    assert told.startswith("filter regexp: ")
+    assert "look-around and references to groups are not known" in told
 
 
 @pytest.mark.parametrize(
@@ -268,16 +528,7 @@ async def test_a_pattern_is_searched_for_anywhere_in_the_name(controller: Runnin
     assert [edge["node"]["name"] for edge in answer["remoteNetworks"]["edges"]] == found
 
 
-async def test_the_slowest_pattern_allowed_ends_soon_on_the_longest_name(controller: Running) -> None:
-    await controller.add_network("a" * 255)
-    begun = time.monotonic()
-    assert await controller.query('{ remoteNetworks(filter: {name: {regexp: ".*?.*?.*?[bc]"}}) { totalCount } }') == {
-        "remoteNetworks": {"totalCount": 0}
-    }
-    assert time.monotonic() - begun < 10
-
-
-@pytest.mark.parametrize("pattern", ["(", "[a", "*", "x" * (MAX_PATTERN_CHARS + 1), "(?<=a+)b", "a{99999999999}"])
+@pytest.mark.parametrize("pattern", ["(", "[a", "*", "x" * (MAX_PATTERN_CHARS + 1), "a{2000}", "((x{100}){100}){100}"])
 async def test_a_pattern_that_is_none_is_told(controller: Running, pattern: str) -> None:
     await controller.add_network("office")
     answer = await controller.ask(

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from klinket.controller.app.ports import Committed, Transaction
+from klinket.controller.app.ports import Committed, StoreClosed, StoreOverloaded, Transaction
 from klinket.controller.app.rows import RemoteNetworkRow
 from klinket.controller.store import engine
-from klinket.controller.store.engine import SqliteStore, StoreClosed, StoreOverloaded
+from klinket.controller.store.engine import SqliteStore
 from klinket.domain.errors import Conflict
 
 

@@ -1,4 +1,4 @@
-"""Captured connects: a SYN is held until the target has answered, then let through, refused, or left to time out."""
+"""Captured connects: a SYN is held until the resource has answered, then let through, refused, or left to time out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _Connection = tuple[Endpoint, Endpoint]
 
 @dataclass(slots=True)
 class _Attempt:
-    """A connect of the command. `let_through`: the target has accepted, `flow` waits for the connection to arrive."""
+    """A connect of the command. `let_through`: the resource has accepted, `flow` waits for the connection to arrive."""
 
     syn: Syn
     task: asyncio.Task[None] | None = None

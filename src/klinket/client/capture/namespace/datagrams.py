@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
@@ -30,6 +31,16 @@ IDLE_SECONDS = 120.0
 BATCH = 64
 
 
+#: What the kernel says of one datagram only: too large for the way, or no room for it now.
+_LOST = (errno.EMSGSIZE, errno.ENOBUFS)
+
+
+def _refused(error: OSError) -> FlowRefused:
+    if isinstance(error, ConnectionRefusedError):
+        return FlowRefused(FlowFailure.REFUSED, "port unreachable")
+    return FlowRefused(FlowFailure.UNREACHABLE, error.strerror or "unreachable")  # no route, a firewall of this machine, ...
+
+
 class _DirectDatagrams:
     """An association of this machine, for what is not klinket's business."""
 
@@ -48,16 +59,21 @@ class _DirectDatagrams:
         return cls(sock)
 
     async def send(self, datagram: bytes) -> None:
+        """Send one; raises FlowRefused when the network says that nothing arrives. One that does not fit is lost."""
         try:
+            self._sock.send(datagram)
+        except BlockingIOError:
             await asyncio.get_running_loop().sock_sendall(self._sock, datagram)
-        except ConnectionRefusedError as error:
-            raise FlowRefused(FlowFailure.REFUSED, "port unreachable") from error
+        except OSError as error:
+            if error.errno not in _LOST:
+                raise _refused(error) from error
 
     async def receive(self) -> bytes:
+        """Return the next; raises FlowRefused when the network says that nothing arrives."""
         try:
             return await asyncio.get_running_loop().sock_recv(self._sock, packets.MAX_DATAGRAM_BYTES)
-        except ConnectionRefusedError as error:
-            raise FlowRefused(FlowFailure.REFUSED, "port unreachable") from error
+        except OSError as error:
+            raise _refused(error) from error
 
     def close(self) -> None:
         self._sock.close()

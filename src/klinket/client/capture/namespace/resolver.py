@@ -27,6 +27,8 @@ MAX_RESOLVERS = 3
 MAX_QUERIES = 512
 #: Seconds an idle connection is kept.
 CONNECTION_SECONDS = 10.0
+#: Seconds without accepting after a connection could not be accepted.
+ACCEPT_PAUSE_SECONDS = 0.1
 _EMPTY = (RecordType.AAAA, RecordType.SVCB, RecordType.HTTPS)
 
 
@@ -129,7 +131,12 @@ class NameStub:
 
     async def _accept(self) -> None:
         while True:
-            connection, _ = await self._loop.sock_accept(self._listener)
+            try:
+                connection, _ = await self._loop.sock_accept(self._listener)
+            except OSError as error:  # no descriptor to be had now
+                logger.warning("names: accept: %s", error)
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
             connection.setblocking(False)
             if len(self._tasks) < MAX_QUERIES:
                 self._tasks.start(self._serve(connection), "connection")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: The command's own address. Last of the synthetic range's part that is never given to a name.
+#: The command's own address: outside the synthetic range, so that no name is ever given it.
 OWN_ADDRESS = "100.127.255.1"
 #: Where the DNS stub answers.
 DNS_ADDRESS = "100.95.0.251"

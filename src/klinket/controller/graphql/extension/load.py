@@ -7,13 +7,26 @@ from importlib.resources import files
 
 from graphql import GraphQLSchema, build_schema
 
-from klinket.controller.graphql.extension.resolvers import controller, sessions
+from klinket.controller.graphql.extension.resolvers import (
+    api_tokens,
+    audit,
+    controller,
+    cuts,
+    explain,
+    flows,
+    service_keys,
+    sessions,
+    sinks,
+)
 from klinket.controller.graphql.schema import Resolver, bind, merged
 
 #: The SDL's files, in the order in which people should read them.
-NOUNS = ("controller", "sessions")
+NOUNS = ("controller", "sessions", "service_keys", "cuts", "explain", "audit", "flows", "sinks", "api_tokens")
 #: Types whose fields are plain entries of the dictionaries that resolvers return.
-PLAIN = ("PageInfo", "Controller")
+PLAIN = (
+    "PageInfo", "Controller", "Maker", "ServiceKeyUse", "CutReceipt", "CutFlow", "Explanation", "ExplanationStep",
+    "AuditActor", "AuditTarget", "AuditRequest",
+)  # fmt: skip
 
 
 def extension_sdl() -> str:
@@ -24,7 +37,8 @@ def extension_sdl() -> str:
 
 def extension_resolvers() -> dict[str, Resolver]:
     """Return every resolver by "Type.field"."""
-    return merged(module.FIELDS for module in (controller, sessions))
+    modules = (controller, sessions, service_keys, cuts, explain, audit, flows, sinks, api_tokens)
+    return merged(module.FIELDS for module in modules)
 
 
 @cache

@@ -6,14 +6,11 @@ from typing import Any
 
 from klinket.controller.app import service_accounts, service_keys
 from klinket.controller.app.api_tokens import PROVISION, WRITE
-from klinket.controller.app.audit import iso
 from klinket.controller.app.rows import ServiceKeyRow
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.global_id import number_of, to_global_id
+from klinket.controller.graphql.key_text import new_key
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.domain.identifiers import Kid
-from klinket.wire import signing
-from klinket.wire.key_file import KeyFile
 
 TYPE = "ServiceAccountKey"
 
@@ -27,26 +24,17 @@ def _one(context: RequestContext, id: str) -> ServiceKeyRow | None:
 @mutation(PROVISION)
 def _create(context: RequestContext, serviceAccountId: str, expirationTime: int, name: str | None = None) -> dict[str, Any]:
     account = service_accounts.get(context.tx, number_of(serviceAccountId, "ServiceAccount"), serviceAccountId)
-    private_key = signing.generate_private_key()
-    kid = Kid(f"key-{context.services.entropy(12).hex()}")
+    made = new_key(context.services)
     row = service_keys.create(
         context.tx,
         context.caller.actor,
         account,
         days=expirationTime,
         name=name,
-        kid=kid,
-        public_key=signing.public_key_to_pem(private_key.public_key()),
+        kid=made.kid,
+        public_key=made.public_key,
     )
-    key_file = KeyFile(
-        network=context.services.facts.network,
-        service_account_id=account.uuid,
-        key_id=kid,
-        private_key_pem=signing.private_key_to_pem(private_key),
-        expires_at=None if row.expires_at_ms is None else iso(row.expires_at_ms),
-        controller_ca=context.services.facts.controller_ca,
-    )
-    return {"entity": row, "token": key_file.to_json()}
+    return {"entity": row, "token": made.file_text(context.services, account, row)}
 
 
 @mutation(WRITE)
@@ -79,7 +67,7 @@ FIELDS = {
     "ServiceAccountKey.name": lambda row, _: row.name,
     "ServiceAccountKey.expiresAt": lambda row, _: row.expires_at_ms,
     "ServiceAccountKey.revokedAt": lambda row, _: row.revoked_at_ms,
-    "ServiceAccountKey.status": lambda row, info: service_keys.state(row, info.context.tx.now_ms).value,
+    "ServiceAccountKey.status": lambda row, info: row.state(info.context.tx.now_ms).value,
     "ServiceAccountKey.serviceAccount": lambda row, info: info.context.siblings.parent(
         row, "service_account_id", info.context.tx.service_accounts
     ),

@@ -132,6 +132,7 @@ service_keys = Table(
     UniqueConstraint("kid"),
     Index(None, "service_account_id"),
     Index(None, "expires_at_ms"),
+    Index(None, "expiry_cut", "expires_at_ms"),
     Index(None, "replaces_key_id"),
     sqlite_autoincrement=True,
 )
@@ -146,5 +147,6 @@ access = Table(
     Column("expires_at_ms", BigInteger),
     UniqueConstraint("resource_id", "service_account_id"),
     Index(None, "service_account_id"),
+    Index(None, "expires_at_ms"),
     sqlite_autoincrement=True,
 )

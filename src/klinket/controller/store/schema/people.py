@@ -59,6 +59,7 @@ group_access = Table(
     Column("access_duration_seconds", Integer),
     UniqueConstraint("resource_id", "group_id"),
     Index(None, "group_id"),
+    Index(None, "expires_at_ms"),
     sqlite_autoincrement=True,
 )
 

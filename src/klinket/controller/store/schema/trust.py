@@ -21,6 +21,8 @@ sessions = Table(
     Column("end_reason", String(40)),
     Index(None, "service_account_id"),
     Index(None, "service_key_id"),
+    Index(None, "ended_at_ms", "created_at_ms"),
+    Index(None, "jkt"),
 )
 
 used_assertions = Table(

@@ -69,6 +69,11 @@ def upgrade() -> None:
     with op.batch_alter_table("api_tokens", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.alter_column("created_by", existing_type=sa.JSON(), nullable=False)
     _audit_events()
+    op.create_index(op.f("ix_service_keys_expiry_cut"), "service_keys", ["expiry_cut", "expires_at_ms"], unique=False)
+    op.create_index(op.f("ix_access_expires_at_ms"), "access", ["expires_at_ms"], unique=False)
+    op.create_index(op.f("ix_group_access_expires_at_ms"), "group_access", ["expires_at_ms"], unique=False)
+    op.create_index(op.f("ix_sessions_ended_at_ms"), "sessions", ["ended_at_ms", "created_at_ms"], unique=False)
+    op.create_index(op.f("ix_sessions_jkt"), "sessions", ["jkt"], unique=False)
 
 
 _UNKNOWN = '{"type": "System", "id": null, "info": null}'

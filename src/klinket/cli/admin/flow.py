@@ -1,0 +1,116 @@
+"""`klinket admin flow`: the connections of service accounts, as connectors saw them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from klinket.cli.admin import with_api
+from klinket.cli.admin.api import AdminApiClient, find
+from klinket.cli.admin.audit import pages
+from klinket.cli.admin.export_file import fetch
+from klinket.cli.admin.output import show_rows
+from klinket.cli.admin.time_range import with_time_range
+
+EXPORT_PATH = "/api/klinket/v1/flows/export"
+_LIST = (
+    "query($filter: FlowEventFilterInput, $after: String, $first: Int)"
+    " { flowEvents(filter: $filter, first: $first, after: $after)"
+    " { pageInfo { hasNextPage endCursor } edges { node { event } } } }"
+)
+
+
+@click.group()
+def flow() -> None:
+    """Network events: connections that were made, refused, ended."""
+
+
+@flow.command("list")
+@with_time_range
+@click.option("--service", metavar="NAME", help="Of this service account (name or id).")
+@click.option("--resource", metavar="NAME", help="To this resource (name or id).")
+@click.option("--connector", metavar="NAME", help="Through this connector (name or id).")
+@click.option("--network", metavar="NAME", help="In this remote network (name or id).")
+@click.option("--key", "key_id", metavar="ID", help="With this service key.")
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(["established", "closed", "failed", "denied"]))
+@click.option("--failure", metavar="WORD", help="For example not-granted, name-not-found.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Events shown at the most.")
+@with_api
+def list_events(
+    api: AdminApiClient,
+    begin: str | None,
+    end: str | None,
+    service: str | None,
+    resource: str | None,
+    connector: str | None,
+    network: str | None,
+    key_id: str | None,
+    kinds: tuple[str, ...],
+    failure: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List network events, the newest first.
+
+    \b
+    example: klinket admin flow list --service ci --kind denied --from 24h
+    """
+    filter = {
+        "from": begin,
+        "to": end,
+        "serviceAccountId": _id(api, "serviceAccounts", "Service account", service),
+        "resourceId": _id(api, "resources", "Resource", resource),
+        "connectorId": _id(api, "connectors", "Connector", connector),
+        "remoteNetworkId": _id(api, "remoteNetworks", "Remote network", network),
+        "serviceKeyId": key_id,
+        "kinds": [kind.upper() for kind in kinds] or None,
+        "failure": failure,
+    }
+    events = pages(api, _LIST, "flowEvents", filter, limit)
+    columns = {
+        "TIME": "time", "EVENT": "event_type", "SERVICE": "service", "KEY": "key", "TO": "to", "RESOURCE": "rule",
+        "CONNECTOR": "connector", "SENT": "tx", "RECEIVED": "rx", "MS": "duration", "WHY": "failure",
+    }  # fmt: skip
+    show_rows(events if as_json else [_row(event) for event in events], columns, as_json=as_json, empty="no such events")
+
+
+def _id(api: AdminApiClient, field: str, kind: str, wanted: str | None) -> str | None:
+    if wanted is None:
+        return None
+    found: str = find(api.nodes(field, "id name"), kind, wanted)["id"]
+    return found
+
+
+def _row(event: dict[str, Any]) -> dict[str, Any]:
+    link, account, resource = event["connection"], event["service_account"], event["resource"]
+    return {
+        "time": datetime.fromtimestamp(event["timestamp"] / 1000, UTC).isoformat(timespec="milliseconds"),
+        "event_type": event["event_type"],
+        "service": account["name"] or account["id"],
+        "key": account["key"] or account["key_id"],
+        "to": f"{link['protocol']} {resource['address']}:{link['resource_port']}",
+        "rule": resource["applied_rule"],
+        "connector": event["connector"]["name"],
+        "tx": link.get("tx"),
+        "rx": link.get("rx"),
+        "duration": link.get("duration"),
+        "failure": link.get("error_message"),
+    }
+
+
+@flow.command()
+@with_time_range
+@click.option(
+    "--format", type=click.Choice(["json", "csv"]), default="json", show_default=True, help="csv: a line per connection."
+)
+@click.option("--out", metavar="FILE", help="Compressed when it ends with .gz; default: stdout.")
+@with_api
+def export(api: AdminApiClient, begin: str | None, end: str | None, format: str, out: str | None, as_json: bool) -> None:
+    """Export the network events of a time range, in the order in which they came in.
+
+    \b
+    example: klinket admin flow export --from 24h --format csv --out flows.csv.gz
+    """
+    fetch(api, EXPORT_PATH, format="json" if as_json else format, begin=begin, end=end, out=out)

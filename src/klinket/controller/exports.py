@@ -1,0 +1,189 @@
+"""Exports over HTTP: the audit and the network events of a time range, streamed page by page (facts §6)."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from klinket.controller import audit_signing
+from klinket.controller.app import api_tokens, audit_log, export_csv, flow_events
+from klinket.controller.app.ports import Store
+from klinket.controller.graphql.context import ApiCaller
+from klinket.controller.http import told
+from klinket.controller.seats import proven
+from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.audit_chain import SignedRange
+from klinket.domain.errors import Forbidden, InvalidInput, KlinketError, Throttled
+from klinket.wire import audit_export
+from klinket.wire.audit_signature import sign_range
+
+AUDIT_PATH = "/api/klinket/v1/audit/export"
+FLOWS_PATH = "/api/klinket/v1/flows/export"
+#: Exports that run at a time; one more is told to wait.
+MAX_EXPORTS = 4
+#: Seconds after which it should ask again.
+RETRY_SECONDS = 10.0
+_TYPES = {"json": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
+_ENDINGS = {"json": "jsonl", "csv": "csv"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request asks for; times in milliseconds since the epoch, None: open."""
+
+    format: str
+    begin_ms: int | None
+    end_ms: int | None
+    gzip: bool
+
+
+class Exports:
+    """Serves exports to API tokens that may read."""
+
+    def __init__(self, store: Store, trust: Trust, authenticate: Callable[[Request], Awaitable[ApiCaller]]) -> None:
+        self._store = store
+        self._trust = trust
+        self._authenticate = authenticate
+        self._running = 0
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes."""
+        return [
+            Route(AUDIT_PATH, self._serve("audit", self._audit), methods=["GET"]),
+            Route(FLOWS_PATH, self._serve("network-events", self._flows), methods=["GET"]),
+        ]
+
+    def _serve(self, name: str, export: Callable[[Wanted], AsyncIterator[bytes]]) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            try:
+                caller = await self._authenticate(request)
+                proven(request)
+                if api_tokens.READ not in caller.scopes:
+                    raise Forbidden("this API token may not read", hint="use a token that has the scope read")
+                wanted = parse_wanted(request.query_params)
+                if self._running >= MAX_EXPORTS:
+                    raise Throttled(f"{MAX_EXPORTS} exports are running, the limit", retry_after=RETRY_SECONDS)
+            except KlinketError as error:
+                return told(error)
+            ending = _ENDINGS[wanted.format] + (".gz" if wanted.gzip else "")
+            headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"', "Cache-Control": "no-store"}
+            content = self._counted(_compressed(export(wanted)) if wanted.gzip else export(wanted))
+            return StreamingResponse(
+                content, headers=headers, media_type="application/gzip" if wanted.gzip else _TYPES[wanted.format]
+            )
+
+        return serve
+
+    async def _counted(self, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        self._running += 1
+        try:
+            async for piece in content:
+                yield piece
+        finally:
+            self._running -= 1
+
+    async def _audit(self, wanted: Wanted) -> AsyncIterator[bytes]:
+        # Everything is signed first: the end of an export must be as provable as its beginning.
+        await audit_signing.sign_waiting(self._store, self._trust, now=True)
+        whole = await self._store.read(lambda tx: audit_log.range_of(tx, self._trust.network, wanted.begin_ms, wanted.end_ms))
+        shown = _audit_lines if wanted.format == "json" else _audit_csv
+        if wanted.format == "csv":
+            yield export_csv.lines([export_csv.AUDIT_COLUMNS])
+        position = whole.first - 1
+        while position < whole.last:
+            content, position = await self._store.read(lambda tx: shown(audit_log.export_step(tx, whole, position), whole))  # noqa: B023
+            yield content
+        if wanted.format == "json":
+            yield audit_export.trailer_line(sign_range(self._trust.signers[KeyPurpose.AUDIT], whole))
+
+    async def _flows(self, wanted: Wanted) -> AsyncIterator[bytes]:
+        as_json = wanted.format == "json"
+        if not as_json:
+            yield export_csv.lines([export_csv.FLOW_COLUMNS])
+        position: int | None = 0
+        newest = await self._store.read(lambda tx: tx.flow_events.newest(1))
+        last = newest[0].id if newest else 0
+
+        def step(tx: Any) -> tuple[bytes, int | None]:
+            assert position is not None
+            finished = {} if as_json else {"kind": flow_events.FINISHED}
+            rows = flow_events.page(tx, position, wanted.begin_ms, wanted.end_ms, **finished)
+            rows = [row for row in rows if row.id <= last]  # what comes in meanwhile is for the next export
+            if as_json:
+                content = b"".join(_network_line(row.event) for row in rows)
+            else:
+                content = export_csv.lines(export_csv.connection_row(one) for one in flow_events.connections(tx, rows))
+            return content, rows[-1].id if rows else None
+
+        while position is not None:
+            content, position = await self._store.read(step)
+            yield content
+
+
+def _network_line(event: dict[str, Any]) -> bytes:
+    return json.dumps({"event_type": "network", "event": event}, separators=(",", ":")).encode() + b"\n"
+
+
+def _audit_lines(step: audit_log.Exported, whole: SignedRange) -> tuple[bytes, int]:
+    """Return the lines of a step with its signatures, each after the last event it covers; and where the step ends."""
+    parts = []
+    waiting = sorted(step.signatures.items())
+    for event in step.events:
+        while waiting and waiting[0][0] < event["number"]:
+            parts.append(audit_export.signature_line(waiting.pop(0)[1]))
+        parts.append(audit_export.event_line(event))
+    parts += [audit_export.signature_line(token) for _, token in waiting]
+    return b"".join(parts), _end(step, whole)
+
+
+def _audit_csv(step: audit_log.Exported, whole: SignedRange) -> tuple[bytes, int]:
+    return export_csv.lines(export_csv.audit_row(event) for event in step.events), _end(step, whole)
+
+
+def _end(step: audit_log.Exported, whole: SignedRange) -> int:
+    return int(step.events[-1]["number"]) if step.events else whole.last
+
+
+async def _compressed(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    packer = zlib.compressobj(wbits=31)  # with gzip's header
+    async for piece in content:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
+
+
+def parse_wanted(query: Any) -> Wanted:
+    """Return what the query string asks for; raises InvalidInput naming the parameter."""
+    format = query.get("format", "json")
+    if format not in _TYPES:
+        raise InvalidInput("format", f"format is json or csv, not {format[:40]!r}")
+    begin, end = _moment("from", query.get("from")), _moment("to", query.get("to"))
+    if begin is not None and end is not None and begin > end:
+        raise InvalidInput("from", "from is later than to")
+    packed = query.get("gzip", "false").lower()
+    if packed not in ("true", "false"):
+        raise InvalidInput("gzip", "gzip is true or false")
+    return Wanted(format, begin, end, packed == "true")
+
+
+def _moment(name: str, text: str | None) -> int | None:
+    """Return milliseconds since the epoch for ISO 8601 text with an offset; None where there is none."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError("no offset")
+        return round(moment.astimezone(UTC).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(
+            name, f"{name} is not a time with an offset: {text[:40]!r}", hint="write it as 2026-12-31T00:00:00Z"
+        ) from error

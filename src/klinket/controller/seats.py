@@ -1,0 +1,140 @@
+"""Connections that have not proved who they are yet: how many, from where, for how long (security.md 20)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+
+from klinket.net.sources import source_of
+
+#: Seconds from accepting a connection until somebody has proved who they are on it; TLS, head and body included.
+UNPROVEN_SECONDS = 20.0
+#: Connections at a time on which nobody has proved anything yet, in all and of one source address (IPv6: one /64).
+MAX_UNPROVEN = 4_096
+MAX_UNPROVEN_PER_SOURCE = 1_024
+#: File descriptors kept free for the database, the relay and files.
+SPARE_DESCRIPTORS = 128
+
+
+@dataclass(eq=False)
+class Seat:
+    """One connection. `close` ends it at once. `asked`: a whole request has come, so it waits for us and not we for it."""
+
+    source: str
+    since: float
+    close: Callable[[], None] = lambda: None
+    asked: bool = False
+    proven: bool = False
+    when_proven: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Seats:
+    """All connections of one listener. `now` in seconds on a clock that does not go back."""
+
+    def __init__(self, descriptors: int) -> None:
+        """`descriptors`: the limit of open files."""
+        self._max_all = max(16, descriptors - SPARE_DESCRIPTORS)
+        self._max_unproven = min(MAX_UNPROVEN, max(8, self._max_all // 2))
+        self._max_of_source = min(MAX_UNPROVEN_PER_SOURCE, max(4, self._max_unproven // 4))
+        self._all: set[Seat] = set()
+        # Dictionaries keep the order of arrival: the first one has been silent for the longest time.
+        self._unproven: dict[str, dict[Seat, None]] = {}
+        self._unproven_count = 0
+
+    def take(self, address: str, now: float) -> Seat | None:
+        """Return a seat for a new connection, or None.
+
+        Where there is no room, the longest silent connection of the biggest source goes: a flood displaces itself. One that
+        has proved something, or whose whole request has come, is never displaced.
+        """
+        source = source_of(address)
+        if len(self._unproven.get(source, ())) >= self._max_of_source:
+            if not self._displace(source):
+                return None
+        elif self._unproven_count >= self._max_unproven or len(self._all) >= self._max_all:
+            biggest = max(self._unproven, key=lambda one: len(self._unproven[one]), default=None)
+            if biggest is None or not self._displace(biggest):
+                return None
+        seat = Seat(source, now)
+        self._all.add(seat)
+        self._unproven.setdefault(source, {})[seat] = None
+        self._unproven_count += 1
+        return seat
+
+    def leave(self, seat: Seat) -> None:
+        """The connection has ended; once or more often."""
+        self._all.discard(seat)
+        self._settle(seat)
+
+    def prove(self, seat: Seat) -> None:
+        """Somebody has proved who they are on this connection: it counts as unproven no longer."""
+        if not seat.proven:
+            seat.proven = True
+            self._settle(seat)
+            for tell in seat.when_proven:
+                tell()
+
+    def end_late(self, now: float) -> int:
+        """Close those that have proved nothing within UNPROVEN_SECONDS; returns how many."""
+        late = [seat for seats in self._unproven.values() for seat in seats if now - seat.since >= UNPROVEN_SECONDS]
+        for seat in late:
+            self.leave(seat)
+            seat.close()
+        return len(late)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def unproven(self) -> int:
+        """Return on how many connections nobody has proved anything."""
+        return self._unproven_count
+
+    def _displace(self, source: str) -> bool:
+        silent = next((seat for seat in self._unproven[source] if not seat.asked), None)
+        if silent is None:
+            return False
+        self.leave(silent)
+        silent.close()
+        return True
+
+    def _settle(self, seat: Seat) -> None:
+        seats = self._unproven.get(seat.source, {})
+        if seat in seats:
+            del seats[seat]
+            self._unproven_count -= 1
+            if not seats:
+                del self._unproven[seat.source]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A seat as requests carry it, under `state` of their scope."""
+
+    seats: Seats
+    seat: Seat
+
+
+#: Key of a request's state under which its place is.
+PLACE = "klinket.place"
+
+
+def proven(request: HTTPConnection) -> None:
+    """Note that whoever is at the other end of this request has proved who they are."""
+    place = _place_of(request)
+    if place is not None:
+        place.seats.prove(place.seat)
+
+
+def asked(request: HTTPConnection) -> None:
+    """Note that the whole request has come."""
+    place = _place_of(request)
+    if place is not None:
+        place.seat.asked = True
+
+
+def _place_of(request: HTTPConnection) -> Place | None:
+    place = request.scope.get("state", {}).get(PLACE)
+    return place if isinstance(place, Place) else None

@@ -1,0 +1,180 @@
+"""A running connector against a real controller, relay and client: cuts, receipts, and what must not end it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klinket.connector import serve as connector_serve
+from klinket.connector.config import ConnectorConfig
+from klinket.connector.serve import Connector
+from klinket.connector.state import ConnectorState
+from klinket.controller.app import cuts
+from klinket.domain.errors import ControllerUnreachable, InvalidInput
+from klinket.net import channel
+from klinket.wire import control
+from tests.unit.whole import PATIENCE, Whole, eventually, everything, tasks_named
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
+    async with everything(tmp_path) as made:
+        yield made
+
+
+async def receipts(whole: Whole) -> list[dict[str, Any]]:
+    """Return the connectors' answers to the newest cut, when all have answered."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = await whole.controller.read(cuts.receipts)
+            if found and all(one["state"] == "answered" for one in found[0]["receipts"]):
+                return list(found[0]["receipts"])
+            await asyncio.sleep(0.02)
+
+
+async def test_a_cut_resets_a_live_flow_and_its_receipt_names_it(whole: Whole) -> None:
+    flow = await whole.flow(await whole.client())
+    await whole.controller.revoke_key(whole.key)
+    assert await flow.is_reset()
+    (receipt,) = await receipts(whole)
+    (ended,) = receipt["flows"]
+    assert (ended["host"], ended["port"]) == ("127.0.0.1", whole.resource.destination.port)
+    assert ended["stopped_after_ms"] < 1000
+    assert whole.connector._core.flows == 0
+
+
+async def test_an_answer_that_got_lost_is_given_again_with_the_flows_it_named(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = await whole.flow(await whole.client())
+    real, lost = channel.send, []
+
+    async def send(connection: Any, text: str) -> None:
+        if "cut-receipt" in text and not lost:
+            lost.append(text)
+            await connection.close()
+            raise ControllerUnreachable("the line broke")
+        await real(connection, text)
+
+    monkeypatch.setattr(channel, "send", send)
+    await whole.controller.revoke_key(whole.key)
+    assert await flow.is_reset()
+    (receipt,) = await receipts(whole)
+    assert lost
+    assert len(receipt["flows"]) == 1, "not an empty one: it would say that nothing was live"
+
+
+async def test_a_deleted_connector_ends_its_flows_at_once_and_serves_nobody(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await whole.client()
+    flow = await whole.flow(client)
+    # The client is not to do it: it is told as well, and would reset its side.
+    monkeypatch.setattr(client, "_configure", lambda _: None)
+    client._channel._configure = lambda _: None
+    await whole.controller.change(
+        "mutation ($c: ID!) { connectorDelete(id: $c) { ok error } }",
+        c=whole.connector_id,
+    )
+    assert await flow.is_reset()
+    await eventually(lambda: whole.connector._core.flows == 0)
+    await eventually(lambda: not whole.connector._relays)
+    assert whole.connector._core.next_deadline() is None, "no grant counts any more"
+    with pytest.raises(OSError):
+        async with asyncio.timeout(5):
+            while await asyncio.get_running_loop().sock_recv(whole.resource.connections[0], 100):
+                pass
+            raise ConnectionResetError
+
+
+async def test_one_renewal_runs_however_many_configurations_come(whole: Whole) -> None:
+    (peer,) = whole.controller.peers.connectors.values()
+    for _ in range(5):
+        before = whole.connector._configuration
+        await whole.controller.dispatch.configure_connector(peer)
+        await eventually(lambda before=before: whole.connector._configuration is not before)
+    await eventually(lambda: len(tasks_named(": renew configuration")) == 1)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, OSError])
+async def test_no_error_ends_the_channel_for_good(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: type[Exception]
+) -> None:
+    failures = [kind("a defect, or a full disk")]
+    real = Connector._apply
+
+    def apply(self: Connector, token: str) -> control.CutReceipt | None:
+        if failures:
+            raise failures.pop()
+        return real(self, token)
+
+    monkeypatch.setattr(Connector, "_apply", apply)
+    flow = await whole.flow(await whole.client())
+    await whole.controller.revoke_key(whole.key)
+    assert await flow.is_reset()
+    await receipts(whole)
+    assert "the channel failed" in caplog.text
+
+
+async def test_a_disk_that_keeps_no_cuts_does_not_keep_the_receipt_back(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    flow = await whole.flow(await whole.client())
+    monkeypatch.setattr(ConnectorState, "keep_cuts", full)
+    await whole.controller.revoke_key(whole.key)
+    assert await flow.is_reset()
+    (receipt,) = await receipts(whole)
+    assert len(receipt["flows"]) == 1
+    assert "cannot be kept on disk" in caplog.text
+
+
+async def test_flow_events_are_on_disk_while_no_channel_is_there(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = await whole.flow(await whole.client())
+    monkeypatch.setattr(channel, "CONNECT_SECONDS", 0.0)  # nobody attaches any more
+    for peer in list(whole.controller.peers.connectors.values()):
+        peer.outbox.finish()
+    await eventually(lambda: not tasks_named("connector channel: heartbeat"))
+    await flow.echo()  # a live flow goes on
+    flow.program.close()
+    state = whole.state / "connector" / "flow-events"
+    await eventually(lambda: any(b'"closed"' in path.read_bytes() for path in state.glob("*.json")))
+
+
+async def test_own_addresses_are_looked_up_again_and_kept_when_they_cannot_be(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connector_serve, "OWN_ADDRESSES_SECONDS", 0.01)
+    answers = [["192.0.2.9"], []]
+    looked: list[int] = []
+
+    def own_addresses() -> list[str]:
+        looked.append(1)
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    monkeypatch.setattr(connector_serve, "own_addresses", own_addresses)
+    looking = asyncio.ensure_future(whole.connector._look_at_addresses())
+    await eventually(lambda: len(looked) > 3)
+    looking.cancel()
+    assert whole.connector._own == {"192.0.2.9"}
+
+
+def settings(tmp_path: Path, authority: str | None = None) -> ConnectorConfig:
+    return ConnectorConfig(
+        controller="https://127.0.0.1:1", access_token="a", refresh_token="r", state=tmp_path, controller_ca=authority
+    )
+
+
+def test_a_cut_before_the_first_configuration_waits_for_it(tmp_path: Path) -> None:
+    assert Connector(settings(tmp_path))._cut(control.Cut(id=1, token="...")) is None
+
+
+def test_an_authority_that_is_none_stops_a_connector_at_its_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput):
+        Connector(settings(tmp_path, "not PEM"))

@@ -1,0 +1,290 @@
+"""What a commit sets off: cuts first, then what changed for whom; expiries at their instant; and no failure ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from klinket.controller import configuration
+from klinket.controller import dispatch as module
+from klinket.controller.app import cuts, relays, snapshot
+from klinket.controller.app.rows import CutRow
+from klinket.controller.graphql.global_id import to_global_id
+from klinket.domain.audit import SYSTEM
+from klinket.domain.errors import ConnectorTokensDead, ServiceKeyExpired, ServiceKeyRevoked
+from klinket.wire import control
+from tests.unit.controller.running import PATIENCE, Enrolled, Running, Session
+
+DAY = 86_400.0
+
+
+async def eventually(holds: Callable[[], Any]) -> Any:
+    """Return what `holds` returns (it may be awaited) as soon as that is true."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = holds()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def stored_cuts(controller: Running) -> list[CutRow]:
+    return await controller.read(lambda tx: tx.cuts.find())
+
+
+async def enrolled(controller: Running, network: str, name: str = "office-1") -> Enrolled:
+    return await controller.enrol(await controller.connector_tokens(await controller.add_connector(network, name)))
+
+
+async def granted(controller: Running, days: int = 0) -> tuple[str, str, str, Session]:
+    """Return ids of network, resource and key, and a session that may reach the resource."""
+    network = await controller.add_network()
+    resource = await controller.add_resource(network)
+    account = await controller.add_account(resources=[resource])
+    key, key_file = await controller.add_key(account, days)
+    return network, resource, key, await controller.log_in(key_file)
+
+
+# ---- expiries
+
+
+async def test_what_expired_while_no_controller_ran_is_ended_at_the_start(controller: Running) -> None:
+    network = await controller.add_network()
+    await enrolled(controller, network)
+    resource = await controller.add_resource(network)
+    account = await controller.add_account(resources=[resource])
+    await controller.add_key(account, 1)
+    ends = controller.clock() * 1000 + 4_000_000
+    await controller.write(lambda tx: tx.access.change(1, expires_at_ms=round(ends)))
+    controller.offset = 2 * DAY
+    async with controller.listening():
+        found = await eventually(lambda: _both(controller))
+    assert {cut.scope.partition(" ")[0] for cut in found} == {"access", "key"}
+    assert await controller.read(lambda tx: tx.access.find()) == []
+
+
+async def _both(controller: Running) -> list[CutRow]:
+    found = await stored_cuts(controller)
+    return found if len(found) == 2 else []
+
+
+async def test_a_key_ends_at_its_instant_with_everything_reached_through_it(live: Running) -> None:
+    network, _, _, session = await granted(live, days=1)
+    connector = await enrolled(live, network)
+    async with live.attached(connector) as edge, live.attached(session) as client:
+        await edge.take(control.ConnectorConfiguration)
+        await client.take(control.ClientConfiguration)
+        live.offset = DAY + 1
+        live.dispatch.peers_changed()  # the clock was moved, not waited for
+        await edge.take(control.Cut)
+        assert (await client.wait_for(control.SessionEnded)).code == ServiceKeyExpired.code
+
+
+async def test_what_has_ended_is_ended_once(live: Running) -> None:
+    await granted(live, days=1)
+    live.offset = DAY + 1
+    live.dispatch.peers_changed()
+    await eventually(lambda: stored_cuts(live))
+    for _ in range(3):
+        before = live.dispatch.snapshot
+        live.dispatch.peers_changed()
+        await eventually(lambda before=before: live.dispatch.snapshot is not before)
+    assert len(await stored_cuts(live)) == 1
+    assert live.dispatch.snapshot.next_expiry is None
+
+
+# ---- clients
+
+
+async def test_access_reaches_an_attached_client_and_other_changes_do_not_disturb_it(live: Running) -> None:
+    network, _, _, session = await granted(live)
+    async with live.attached(session) as client:
+        first = await client.take(control.ClientConfiguration)
+        await live.add_account("another")
+        await live.add_key(await live.add_account("a third"))
+        other = await live.add_resource(network, "Other", "other.internal")
+        assert await client.is_alive()  # nothing else was said in between
+        await live.change(
+            "mutation ($a: ID!, $r: [ID]) { serviceAccountUpdate(id: $a, addedResourceIds: $r) { ok error } }",
+            a=to_global_id("ServiceAccount", 1),
+            r=[other],
+        )
+        second = await client.take(control.ClientConfiguration)
+    assert [one.name for one in first.resources] == ["Database"]
+    assert {one.name for one in second.resources} == {"Database", "Other"}
+    assert second.revision > first.revision
+
+
+async def test_the_cut_goes_out_before_the_client_is_told(live: Running) -> None:
+    network, _, key, session = await granted(live)
+    connector = await enrolled(live, network)
+    async with live.attached(connector) as edge, live.attached(session) as client:
+        await edge.take(control.ConnectorConfiguration)
+        await client.take(control.ClientConfiguration)
+        await live.revoke_key(key)
+        sent = await edge.take(control.Cut)
+        assert (await client.wait_for(control.SessionEnded)).code == ServiceKeyRevoked.code
+        assert await client.closed() == 1008
+    assert [cut.id for cut in await stored_cuts(live)] == [sent.id]
+
+
+async def test_a_client_that_cannot_be_told_does_not_keep_the_others_from_being_told(
+    live: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = await live.add_network()
+    accounts = [await live.add_account(name) for name in ("bad", "good")]
+    keys = [(await live.add_key(account))[1] for account in accounts]
+    bad, good = [await live.log_in(key) for key in keys]
+    async with live.attached(bad) as one, live.attached(good) as other:
+        await one.take(control.ClientConfiguration)
+        await other.take(control.ClientConfiguration)
+        real = configuration.for_client
+
+        def for_client(snapshot: Any, trust: Any, principal: Any, *more: Any, **named: Any) -> Any:
+            if principal.session == bad.id:
+                raise ValueError("no configuration for this one")
+            return real(snapshot, trust, principal, *more, **named)
+
+        monkeypatch.setattr(configuration, "for_client", for_client)
+        resource = await live.add_resource(network)
+        for account in accounts:
+            await live.change(
+                "mutation ($a: ID!, $r: [ID]) { serviceAccountUpdate(id: $a, addedResourceIds: $r) { ok error } }",
+                a=account,
+                r=[resource],
+            )
+        assert [found.name for found in (await other.take(control.ClientConfiguration)).resources] == ["Database"]
+    assert "could not be told" in caplog.text
+
+
+async def test_a_round_that_fails_is_tried_again(
+    live: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
+    real, left = snapshot.take, [OSError("disk I/O error"), OSError("disk I/O error")]
+
+    def take(*given: Any) -> Any:
+        if left:
+            raise left.pop()
+        return real(*given)
+
+    monkeypatch.setattr(snapshot, "take", take)
+    before = live.dispatch.snapshot.stamp
+    await live.add_network()
+    await eventually(lambda: live.dispatch.snapshot.stamp > before)
+    assert not left
+    assert caplog.text.count("peers could not be told of a change") == 2
+
+
+async def test_expiries_that_cannot_be_ended_are_tried_again(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
+    real, left = module._end_expired, [OSError("disk full")]
+
+    def end_expired(tx: Any) -> int:
+        if left:
+            raise left.pop()
+        return real(tx)
+
+    monkeypatch.setattr(module, "_end_expired", end_expired)
+    await granted(live, days=1)
+    live.offset = DAY + 1
+    live.dispatch.peers_changed()
+    assert await eventually(lambda: stored_cuts(live))
+    assert not left
+
+
+# ---- connectors
+
+
+async def test_a_new_relay_reaches_attached_connectors_at_once(live: Running) -> None:
+    connector = await enrolled(live, await live.add_network())
+    async with live.attached(connector) as edge:
+        assert (await edge.take(control.ConnectorConfiguration)).relays == []
+
+        def add(tx: Any) -> None:
+            row, _ = relays.create_or_replace(tx, SYSTEM, name="relay-1", entropy=lambda count: b"r" * count)
+            relays.report(tx, row.id, address="relay.example:4000", certificate_sha256="ab" * 32, source="192.0.2.9")
+
+        await live.write(add)
+        told = await edge.take(control.ConnectorConfiguration)
+        assert [relay.address for relay in told.relays] == ["relay.example:4000"]
+        assert [ticket.relay for ticket in told.tickets] == [told.relays[0].id]
+        await live.add_network("another")
+        assert await edge.is_alive()  # a change that does not concern it says nothing
+
+
+async def test_a_cut_ordered_while_the_first_configuration_is_made_follows_it(
+    live: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, _, key, _ = await granted(live)
+    connector = await enrolled(live, network)
+    real, once = cuts.in_force, [True]
+    loop = asyncio.get_running_loop()
+
+    def in_force(tx: Any) -> Any:
+        found = real(tx)
+        if once:
+            once.clear()
+            asyncio.run_coroutine_threadsafe(live.revoke_key(key), loop).result(PATIENCE)
+        return found
+
+    monkeypatch.setattr(cuts, "in_force", in_force)
+    async with live.attached(connector) as edge:
+        assert (await edge.take(control.ConnectorConfiguration)).cuts == []
+        assert (await edge.take(control.Cut)).id == 1
+
+
+async def test_a_deleted_connector_ends_what_it_carries_answers_and_is_refused(live: Running) -> None:
+    network = await live.add_network()
+    connector, other = await enrolled(live, network), await enrolled(live, network, "office-2")
+    async with live.attached(connector) as edge, live.attached(other) as bystander:
+        await edge.take(control.ConnectorConfiguration)
+        await bystander.take(control.ConnectorConfiguration)
+        await live.change(f'mutation {{ connectorDelete(id: "{_connector_id(connector)}") {{ ok error }} }}')
+        cut = await edge.take(control.Cut)
+        await edge.send(control.CutReceipt(id=cut.id, stopped_at_ms=1, took_ms=0.5, flows=[]))
+        assert (await edge.take(control.Refused)).code == ConnectorTokensDead.code
+        assert await edge.closed() == 1008
+        assert await bystander.is_alive()  # it heard of nothing
+    shown = await live.read(lambda tx: cuts.receipt(tx, cut.id))
+    assert shown["scope"] == f"connector {connector.id}"
+    assert [(one["connector"], one["state"]) for one in shown["receipts"]] == [("office-1", "answered")]
+    assert await live.read(cuts.in_force) == []  # no other connector is ever told of it
+
+
+async def test_a_deleted_connector_that_does_not_answer_is_refused_all_the_same(
+    live: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DISMISS_SECONDS", 0.05)
+    connector = await enrolled(live, await live.add_network())
+    async with live.attached(connector) as edge:
+        await edge.take(control.ConnectorConfiguration)
+        await live.change(f'mutation {{ connectorDelete(id: "{_connector_id(connector)}") {{ ok error }} }}')
+        await edge.take(control.Cut)
+        assert (await edge.take(control.Refused)).code == ConnectorTokensDead.code
+
+
+async def test_a_connector_that_never_served_is_deleted_without_a_cut(live: Running) -> None:
+    id = await live.add_connector(await live.add_network())
+    await live.change(f'mutation {{ connectorDelete(id: "{id}") {{ ok error }} }}')
+    assert await stored_cuts(live) == []
+
+
+def _connector_id(connector: Enrolled) -> str:
+    return to_global_id("Connector", connector.id)
+
+
+async def test_logs_of_a_working_dispatch_hold_no_error(live: Running, caplog: pytest.LogCaptureFixture) -> None:
+    network, _, key, session = await granted(live)
+    connector = await enrolled(live, network)
+    async with live.attached(connector) as edge, live.attached(session) as client:
+        await edge.take(control.ConnectorConfiguration)
+        await live.revoke_key(key)
+        await client.closed()
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -1,0 +1,97 @@
+"""The controller's end of a relay's channel: a token first; reports are stored and answered with the ticket keys."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from klinket.controller.app import relays
+from klinket.controller.app.ports import StoreOverloaded
+from klinket.controller.app.rows import RelayRow
+from klinket.controller.trust import KeyPurpose
+from klinket.domain.audit import SYSTEM
+from klinket.domain.errors import ControllerUnreachable
+from klinket.wire import relay as wire
+from tests.unit.controller.running import NETWORK, Running
+
+REPORT = wire.RelayReport(address="relay.example:4000", certificate_sha256="ab" * 32, version="0.1.0")
+
+
+async def relay_token(controller: Running) -> str:
+    return (await controller.write(lambda tx: relays.create_or_replace(tx, SYSTEM, name="one", entropy=os.urandom)))[1]
+
+
+async def row_of(controller: Running) -> RelayRow:
+    (row,) = await controller.read(lambda tx: tx.relays.find())
+    return row
+
+
+async def test_a_report_is_stored_and_answered_with_the_keys_that_sign_tickets(live: Running) -> None:
+    async with live.relay_channel(await relay_token(live)) as channel:
+        await channel.connection.send(wire.encode(REPORT))
+        answer = wire.decode_configuration(await channel.text())
+    row = await row_of(live)
+    assert (row.address, row.certificate_sha256) == (REPORT.address, REPORT.certificate_sha256)
+    assert (answer.relay, answer.network) == (row.id, NETWORK)
+    assert answer.ticket_keys == live.trust.keys[KeyPurpose.TICKET].to_jwks()
+    assert "d" not in answer.ticket_keys["keys"][0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("token", ["", "x", "kl_relay_" + "0" * 47])
+async def test_a_wrong_token_is_refused_before_the_channel_opens(live: Running, token: str) -> None:
+    with pytest.raises(ControllerUnreachable):
+        async with live.relay_channel(token):
+            pass
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x00\x01",
+        "",
+        "{",
+        "[]",
+        '{"type": "relay-report"}',
+        wire.encode(wire.RelayReport(address="no port", certificate_sha256="", version="")),
+        wire.encode(wire.RelayReport(address="relay.example:99999", certificate_sha256="", version="")),
+    ],
+)
+async def test_a_report_that_is_not_understood_ends_the_channel_without_a_traceback(
+    live: Running, sent: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with live.relay_channel(await relay_token(live)) as channel:
+        await channel.connection.send(sent)
+        assert await channel.closed() == 1013
+    assert (await row_of(live)).address is None
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR or record.exc_info] == []
+    assert not live.peers.relays
+
+
+async def test_a_newer_channel_of_a_relay_replaces_the_older(live: Running) -> None:
+    token = await relay_token(live)
+    async with live.relay_channel(token) as older:
+        await older.connection.send(wire.encode(REPORT))
+        await older.text()
+        async with live.relay_channel(token) as newer:
+            await newer.connection.send(wire.encode(REPORT))
+            await newer.text()
+            await older.closed()
+            await newer.connection.send(wire.encode(REPORT))
+            assert wire.decode_configuration(await newer.text()).network == NETWORK
+
+
+async def test_a_store_that_cannot_take_more_makes_a_relay_come_again(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def write(_: Any) -> Any:
+        raise StoreOverloaded("full")
+
+    async with live.relay_channel(await relay_token(live)) as channel:
+        monkeypatch.setattr(live.store, "write", write)
+        await channel.connection.send(wire.encode(REPORT))
+        assert await channel.closed() == 1013
+        with pytest.raises(ConnectionClosed):
+            await channel.connection.send("anything")
+        monkeypatch.undo()

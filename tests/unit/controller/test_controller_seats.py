@@ -1,0 +1,137 @@
+"""Connections on which nobody has proved anything: counted by source, displaced by their like, ended in time."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klinket.controller import seats
+from klinket.controller.seats import SPARE_DESCRIPTORS, UNPROVEN_SECONDS, Seat, Seats
+
+
+class Closed(list[Seat]):
+    """Seats whose connections were closed, in order."""
+
+    def watch(self, seat: Seat | None) -> Seat:
+        assert seat is not None
+        seat.close = lambda: self.append(seat)
+        return seat
+
+
+def small(all: int = 32) -> Seats:
+    """Return seats for so many connections: half of them unproven, an eighth of one source."""
+    return Seats(SPARE_DESCRIPTORS + all)
+
+
+def test_a_source_displaces_its_own_longest_silent_connection() -> None:
+    kept, closed = small(), Closed()
+    first, second, third, fourth = (closed.watch(kept.take("192.0.2.1", now)) for now in range(4))
+    first.asked = True  # its request has come whole: it waits for us
+    kept.prove(second)
+    closed.watch(kept.take("192.0.2.1", 4.0))
+    assert closed == []
+    closed.watch(kept.take("192.0.2.1", 5.0))
+    assert closed == [third]
+    assert fourth not in closed
+
+
+def test_a_source_whose_requests_all_wait_for_us_gets_no_more() -> None:
+    kept, closed = small(), Closed()
+    waiting = [closed.watch(kept.take("192.0.2.1", 0.0)) for _ in range(4)]
+    for seat in waiting:
+        seat.asked = True
+    assert kept.take("192.0.2.1", 1.0) is None
+    assert kept.take("192.0.2.2", 1.0) is not None
+    kept.leave(waiting[0])
+    assert kept.take("192.0.2.1", 2.0) is not None
+    assert closed == []
+
+
+def test_many_sources_displace_the_biggest_one_and_newcomers_get_in() -> None:
+    kept, closed = small(), Closed()
+    for number in range(4):
+        for _ in range(4):
+            closed.watch(kept.take(f"192.0.2.{number}", 0.0))
+    newcomer = closed.watch(kept.take("198.51.100.7", 1.0))
+    assert len(closed) == 1
+    assert newcomer not in closed
+    assert kept.unproven == 16
+
+
+def test_addresses_of_one_ipv6_network_are_one_source() -> None:
+    kept, closed = small(), Closed()
+    for number in range(9):
+        closed.watch(kept.take(f"2001:db8::{number:x}", 0.0))
+    assert len(closed) == 5
+    closed.watch(kept.take("2001:db8:0:1::1", 0.0))
+    assert len(closed) == 5
+
+
+def test_what_is_proven_does_not_count_and_is_never_displaced() -> None:
+    kept, closed = small(), Closed()
+    proven = [closed.watch(kept.take("192.0.2.1", 0.0)) for _ in range(4)]
+    for seat in proven:
+        kept.prove(seat)
+    assert kept.unproven == 0
+    for _ in range(40):
+        kept.take("192.0.2.1", 1.0)
+    assert not set(proven) & set(closed)
+    assert kept.end_late(1e9) == 4
+    assert not set(proven) & set(closed)
+
+
+def test_when_descriptors_run_out_silent_connections_go_and_proven_ones_stay() -> None:
+    kept, closed = small(), Closed()
+    for number in range(31):
+        kept.prove(closed.watch(kept.take(f"192.0.2.{number}", 0.0)))
+    silent = closed.watch(kept.take("198.51.100.1", 0.0))
+    closed.watch(kept.take("198.51.100.2", 1.0))
+    assert closed == [silent]
+    kept.prove(next(iter(kept._unproven["198.51.100.2"])))
+    assert kept.take("198.51.100.3", 2.0) is None
+    assert len(kept) == 32
+
+
+def test_whoever_proves_nothing_in_time_is_closed() -> None:
+    kept, closed = small(), Closed()
+    early, late = closed.watch(kept.take("192.0.2.1", 0.0)), closed.watch(kept.take("192.0.2.1", 1.0))
+    assert kept.end_late(UNPROVEN_SECONDS - 0.001) == 0
+    assert kept.end_late(UNPROVEN_SECONDS) == 1
+    assert closed == [early]
+    assert kept.end_late(UNPROVEN_SECONDS + 1) == 1
+    assert closed == [early, late]
+
+
+def test_a_proof_is_told_once() -> None:
+    kept = small()
+    seat = kept.take("192.0.2.1", 0.0)
+    assert seat is not None
+    told: list[int] = []
+    seat.when_proven.append(lambda: told.append(1))
+    kept.prove(seat)
+    kept.prove(seat)
+    assert told == [1]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "prove", "leave", "late"]), st.integers(0, 5), st.integers(0, 60))))
+def test_the_counts_are_those_of_what_is_there(steps: list[tuple[str, int, int]]) -> None:
+    kept, there = small(16), []
+    for number, (step, source, at) in enumerate(steps):
+        now = float(number)
+        if step == "take":
+            seat = kept.take(f"192.0.2.{source}", now)
+            if seat is not None:
+                there.append(seat)
+                seat.close = lambda seat=seat: there.remove(seat)  # type: ignore[misc]
+        elif step == "late":
+            kept.end_late(now)
+        elif there:
+            seat = there[at % len(there)]
+            if step == "prove":
+                kept.prove(seat)
+            else:
+                kept.leave(seat)
+                there.remove(seat)
+        assert len(kept) == len(there) <= 16
+        assert kept.unproven == sum(not seat.proven for seat in there) <= 8
+        assert kept.unproven < seats.MAX_UNPROVEN

@@ -1,0 +1,87 @@
+"""The way through a relay, against a real one: admitted once, by the controller's time, and nothing left when given up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from klinket.net import relay_path
+from klinket.net.relay_path import RENEW_AHEAD_SECONDS, RelayPath, RelayUnavailable
+from klinket.wire.relay import RelayError, RelayRole
+from klinket.wire.ticket import TicketRole
+from tests.unit.connector.test_connector_dial import descriptors
+from tests.unit.relay.conftest import ticket
+from tests.unit.relay.test_relay_server import Running, StartRelay, start_relay, state
+
+LIFETIME = 600.0
+__all__ = ["start_relay", "state"]  # fixtures
+
+
+@pytest.fixture
+async def running(start_relay: StartRelay) -> Running:
+    return await start_relay(pairing_seconds=0.05)  # nobody waits long for a connector that does not come
+
+
+class Tickets:
+    """Gives tickets and counts them: one is shown per admission."""
+
+    def __init__(self, *, connector: bool = False) -> None:
+        self.connector = connector
+        self.given = 0
+
+    def __call__(self) -> str:
+        self.given += 1
+        return ticket(TicketRole.CONNECTOR if self.connector else TicketRole.CLIENT, now=time.time(), lifetime=LIFETIME)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "admissions"),
+    [(0.0, 1), (LIFETIME - RENEW_AHEAD_SECONDS - 60, 1), (LIFETIME - RENEW_AHEAD_SECONDS + 1, 3), (LIFETIME + 1, 3)],
+)
+async def test_an_admission_is_used_until_shortly_before_its_end_by_the_clock_given(
+    running: Running,
+    ahead: float,
+    admissions: int,
+) -> None:
+    tickets = Tickets(connector=True)
+    path = RelayPath(running.entry, RelayRole.CONNECTOR, tickets, lambda: time.time() + ahead)
+    for _ in range(3):
+        (await path.register(7)).sock.close()
+    assert tickets.given == admissions
+
+
+async def test_a_certificate_that_is_not_the_pinned_one_sees_no_ticket(running: Running) -> None:
+    tickets = Tickets()
+    entry = type(running.entry)(id=running.entry.id, address=running.entry.address, certificate_sha256="0" * 64)
+    with pytest.raises(RelayUnavailable, match="not the one"):
+        await RelayPath(entry, RelayRole.CLIENT, tickets, time.time).connect(7)
+    assert tickets.given == 0
+
+
+async def test_giving_up_at_any_moment_leaves_no_socket(running: Running) -> None:
+    path = RelayPath(running.entry, RelayRole.CLIENT, Tickets(), time.time)
+    with pytest.raises(RelayError):
+        await path.connect(7)
+    await asyncio.sleep(0.1)
+    before = descriptors()
+    for steps in range(12):
+        connecting = asyncio.ensure_future(path.connect(7))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+    async with asyncio.timeout(10):
+        while descriptors() > before:  # the relay's own ends go as it notices
+            await asyncio.sleep(0.02)
+
+
+async def test_a_relay_that_cannot_be_reached_is_told_by_its_address(
+    running: Running,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_path, "CONNECT_SECONDS", 0.2)
+    entry = type(running.entry)(id=9, address="127.0.0.1:1", certificate_sha256="0" * 64)
+    with pytest.raises(RelayUnavailable, match=r"127\.0\.0\.1:1"):
+        await RelayPath(entry, RelayRole.CLIENT, Tickets(), time.time).connect(7)
