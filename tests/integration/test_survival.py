@@ -161,7 +161,7 @@ def events_by_flow(deployment: Deployment, port: int) -> dict[str, list[str]]:
         rows = database.execute("select flow, kind, event from flow_events order by id").fetchall()
     found: dict[str, list[str]] = {}
     for flow, kind, event in rows:
-        if json.loads(event)["port"] == port:
+        if json.loads(event)["connection"]["resource_port"] == port:
             found.setdefault(flow, []).append(kind)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -159,7 +160,7 @@ async def replay_to_connector(world: Loopback, recorded: bytes) -> tuple[bytes, 
     core = ClientCore()
     core.configure(mine.configuration)
     relay = mine.configuration.relays[0]
-    sock = await RelayPath(relay, RelayRole.CLIENT, lambda: core.ticket_for(relay.id)).connect(mine.connector.id)
+    sock = await RelayPath(relay, RelayRole.CLIENT, lambda: core.ticket_for(relay.id), time.time).connect(mine.connector.id)
     loop = asyncio.get_running_loop()
     answer = bytearray()
     with sock:
