@@ -326,8 +326,9 @@ def refusal(mine: Account, which: str) -> str:
 def test_revoke_while_a_command_runs_resets_its_flow_and_is_told_on_stderr(world: Loopback) -> None:
     with account(world, 30) as mine:
         key = world.deployment.add_key(mine.name, "second")
+        read = (sys.executable, "-c", READER, mine.host("ledger"), str(mine.ledger.port))
         job = subprocess.Popen(
-            world.deployment.run_command(key, sys.executable, "-c", READER, mine.host("ledger"), str(mine.ledger.port)),
+            world.deployment.run_command(key, *read, options=["--log-level", "warning"]),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean_environment(),
         )  # fmt: skip
         try:
@@ -341,6 +342,7 @@ def test_revoke_while_a_command_runs_resets_its_flow_and_is_told_on_stderr(world
             job.kill()
         assert (job.returncode, output) == (9, "reset\n"), errors  # the command's own exit code
         assert "klinket: service-key-revoked: " in errors
+        assert " WARNING klinket." in errors  # as the level asks for
         assert "the command goes on without access" in errors
         again = world.run("echo", "it ran", key=key)
         assert (again.returncode, again.stdout) == (67, "")
