@@ -22,7 +22,7 @@ from bench.main_job import cpu_seconds, percentile
 from examples.deployment import KLINKET, READY_SECONDS, Part, clean_environment, free_port
 from klinket.controller.app import api_tokens, connectors, defaults, remote_networks, resources, service_accounts
 from klinket.controller.app.ports import Transaction
-from klinket.controller.store.engine import SqliteStore
+from klinket.controller.store.engine import open_store
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock
 from klinket.wire import signing
@@ -118,7 +118,7 @@ class Inventory:
             for change in changes:
                 await store.write(change)
 
-        store = SqliteStore(self._path, clock.wall)
+        store = open_store(self._path, clock.wall)
         try:
             asyncio.run(run())
         finally:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from klinket.cli import roles
+from klinket.cli import database, roles
 
 
 @click.command()
 @click.option("--network", required=True, envvar="KLINKET_NETWORK", metavar="NAME", help="The network's name, e.g. acme.")
 @click.option("--state", required=True, type=click.Path(path_type=Path), help="Folder of the database and keys.")
+@database.options
 @click.option("--listen", default="0.0.0.0:8443", show_default=True, metavar="HOST:PORT")
 @click.option("--public-url", required=True, metavar="URL", help="What parts and key files use: https://HOST[:PORT].")
 @click.option("--certificate", type=click.Path(path_type=Path, exists=True), help="TLS chain (PEM); default: own authority.")
@@ -34,6 +35,7 @@ from klinket.cli import roles
 def controller(
     network: str,
     state: Path,
+    given: database.Given,
     listen: str,
     public_url: str,
     certificate: Path | None,
@@ -86,6 +88,7 @@ def controller(
         api_writes_per_minute=api_writes_per_minute,
         flow_days=flow_days,
         flow_events=flow_events,
+        postgres=given.address(),
     )
     # What a log shipper reads must never hold the first token.
     roles.run_until_stopped(lambda stop: run(config, lambda text: click.echo(text, err=events_to_stdout), stop))

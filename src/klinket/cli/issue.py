@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from klinket.cli import database
 from klinket.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
     from klinket.controller.app.ports import Transaction
+    from klinket.controller.database import PostgresAddress
 
-_STATE = click.option("--state", required=True, type=click.Path(path_type=Path), help="The controller's state folder.")
+_STATE = click.option("--state", type=click.Path(path_type=Path), help="The controller's state folder.")
 
 
 @click.group()
@@ -22,15 +24,19 @@ def issue() -> None:
     """Issue tokens on the controller's own machine; it may be running."""
 
 
-def _issue(state: Path, make: Callable[[Transaction], str]) -> None:
-    from klinket.controller.store.engine import SqliteStore
+def _issue(state: Path | None, given: database.Given, make: Callable[[Transaction], str]) -> None:
+    from klinket.controller.store.engine import open_store
     from klinket.net import clock
 
-    database = state / "klinket.db"
-    if not database.exists():
-        hint = "give the --state of `klinket controller`, which makes it at its first start"
-        raise InvalidInput("--state", f"no controller's database in {state}", hint=hint)
-    store = SqliteStore(database, clock.wall)
+    there: Path | PostgresAddress | None = given.address()
+    if there is None:
+        if state is None:
+            raise InvalidInput("--state", "--state is missing", hint="or give --database, as to `klinket controller`")
+        there = state / "klinket.db"
+        if not there.exists():
+            hint = "give the --state of `klinket controller`, which makes it at its first start"
+            raise InvalidInput("--state", f"no controller's database in {state}", hint=hint)
+    store = open_store(there, clock.wall, as_guest=True)
     try:
         token = asyncio.run(store.write(make))
     finally:
@@ -41,7 +47,8 @@ def _issue(state: Path, make: Callable[[Transaction], str]) -> None:
 @issue.command("api-token")
 @click.argument("name")
 @_STATE
-def api_token(name: str, state: Path) -> None:
+@database.options
+def api_token(name: str, state: Path | None, given: database.Given) -> None:
     """Print a new API token with all scopes, for example when the one of the first start was lost.
 
     \b
@@ -51,12 +58,13 @@ def api_token(name: str, state: Path) -> None:
     from klinket.domain.audit import SYSTEM
     from klinket.net.clock import entropy
 
-    _issue(state, lambda tx: api_tokens.create(tx, SYSTEM, name=name, scopes=api_tokens.ALL_SCOPES, entropy=entropy)[1])
+    _issue(state, given, lambda tx: api_tokens.create(tx, SYSTEM, name=name, scopes=api_tokens.ALL_SCOPES, entropy=entropy)[1])
 
 
 @issue.command("accept-head")
 @_STATE
-def accept_head(state: Path) -> None:
+@database.options
+def accept_head(state: Path | None, given: database.Given) -> None:
     """Say that a restored backup is the network's state from now on; until then the controller grants nothing.
 
     Run it after every restore. What was revoked, disabled or deleted after the backup has come back: look at that first.
@@ -74,13 +82,14 @@ def accept_head(state: Path) -> None:
         tx.record(AuditEvent(AuditAction.EDIT, SYSTEM, (target,), detail))
         return f"accepted: epoch {epoch}, revision {revision}; connectors and clients follow within 10 s"
 
-    _issue(state, accept)
+    _issue(state, given, accept)
 
 
 @issue.command("relay-token")
 @click.argument("name")
 @_STATE
-def relay_token(name: str, state: Path) -> None:
+@database.options
+def relay_token(name: str, state: Path | None, given: database.Given) -> None:
     """Print a new token for the relay NAME, which is made if it is new; an earlier token of it is dead.
 
     \b
@@ -90,4 +99,4 @@ def relay_token(name: str, state: Path) -> None:
     from klinket.domain.audit import SYSTEM
     from klinket.net.clock import entropy
 
-    _issue(state, lambda tx: relays.create_or_replace(tx, SYSTEM, name=name, entropy=entropy)[1])
+    _issue(state, given, lambda tx: relays.create_or_replace(tx, SYSTEM, name=name, entropy=entropy)[1])

@@ -40,6 +40,11 @@ class ClientChannel:
         self._renewed = renewed
         self._sequence = 0
         self._connection: ClientConnection | None = None
+        self._tickets_used_up = asyncio.Event()
+
+    def tickets_used_up(self) -> None:
+        """Ask for a configuration with fresh tickets soon: a relay takes each once, and its answer may be lost."""
+        self._tickets_used_up.set()
 
     async def attach(self, session: Session) -> None:
         """Attach and stay until the channel ends; raises ControllerUnreachable, or why the session is over."""
@@ -109,7 +114,7 @@ class ClientChannel:
             await channel.send(connection, control.encode(beat))
 
     async def _ask_again(self, connection: ClientConnection, at_ms: int) -> None:
-        await asyncio.sleep(max(0.5, at_ms / 1000 - self._clock.now()))
+        await channel.until_due(at_ms / 1000 - self._clock.now(), self._tickets_used_up)
         await channel.send(connection, control.encode(control.Renew()))
 
     async def _renew_certificate(self, connection: ClientConnection, session: Session) -> None:

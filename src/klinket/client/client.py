@@ -309,7 +309,13 @@ class Client:
     def _path(self, relay: control.RelayEntry) -> RelayPath:
         path = self._paths.get(relay.id)
         if path is None or path.relay != relay:
-            path = RelayPath(relay, RelayRole.CLIENT, lambda: self._core.ticket_for(relay.id), self._clock.now)
+            path = RelayPath(
+                relay,
+                RelayRole.CLIENT,
+                lambda: self._core.ticket_for(relay.id),
+                self._clock.now,
+                self._channel.tickets_used_up,
+            )
             self._paths[relay.id] = path
         return path
 

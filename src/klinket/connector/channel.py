@@ -59,11 +59,16 @@ class ConnectorChannel:
         #: The newest signed head, shown with every heartbeat.
         self.head = ""
         self._relays_changed = asyncio.Event()
+        self._tickets_used_up = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
 
     def relays_changed(self) -> None:
         """Tell the controller at once at which relays this connector waits."""
         self._relays_changed.set()
+
+    def tickets_used_up(self) -> None:
+        """Ask for a configuration with fresh tickets soon: a relay takes each once, and its answer may be lost."""
+        self._tickets_used_up.set()
 
     async def attach(self, credentials: Credentials, context: ssl.SSLContext) -> None:
         """Attach and stay until the channel ends; raises ControllerUnreachable or ConnectorTokensDead."""
@@ -156,7 +161,7 @@ class ConnectorChannel:
             await asyncio.sleep(BATCH_SECONDS)
 
     async def _ask_again(self, connection: ClientConnection, at_ms: int) -> None:
-        await asyncio.sleep(max(1.0, at_ms / 1000 - self._clock.now()))
+        await channel.until_due(at_ms / 1000 - self._clock.now(), self._tickets_used_up)
         await channel.send(connection, control.encode(control.Renew()))
 
     async def _renew(self, connection: ClientConnection, credentials: Credentials) -> None:

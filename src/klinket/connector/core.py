@@ -15,9 +15,10 @@ from klinket.domain.cut import Cut, Floors
 from klinket.domain.errors import FlowRefused, InvalidToken, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.grant import Denied, Principal, decide
-from klinket.domain.identifiers import FlowId, RemoteNetworkId, SessionId, Thumbprint
+from klinket.domain.identifiers import FlowId, RemoteNetworkId, ServiceAccountUuid, SessionId, Thumbprint
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.domain.token_buckets import TokenBuckets
+from klinket.net.shares import FairShares
 from klinket.wire.control import AccountLimits
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, GrantClaims, verify_grant
 from klinket.wire.link import Link
@@ -40,9 +41,12 @@ class LinkRecord:
     jkt: Thumbprint
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Flow:
-    """A live flow, or one that is being dialled."""
+    """A live flow, or one that is being dialled. Compared as itself: ids are the client's and may come again.
+
+    `resource`: what the session's present grant decides it by.
+    """
 
     id: FlowId
     principal: Principal
@@ -69,6 +73,7 @@ class ConnectorCore:
         self._grant_keys = KeySet()
         self._limits = AccountLimits(new_flows_per_second=1.0, new_flows_burst=1, max_flows=1)
         self._links: dict[bytes, LinkRecord] = {}
+        self._link_shares: FairShares[ServiceAccountUuid] = FairShares(limits.MAX_LINKS)
         self._grants: dict[SessionId, _Grant] = {}
         self._flows: dict[FlowId, Flow] = {}
         self._per_account: Counter[str] = Counter()
@@ -90,27 +95,51 @@ class ConnectorCore:
 
     # ---- links and grants
 
-    def add_link(self, record: LinkRecord, now: float) -> None:
-        """Keep a new link; raises FlowRefused at the limit."""
+    def add_link(self, record: LinkRecord, now: float) -> LinkRecord | None:
+        """Keep a new link; returns the session's oldest where that has to give way for it.
+
+        Raises FlowRefused when the session is over, or the account has its share of links.
+        """
         self._forget(now)
-        if len(self._links) >= limits.MAX_LINKS:
-            raise FlowRefused(FlowFailure.THROTTLED, f"{limits.MAX_LINKS} links, the limit")
+        self._check_not_over(record.principal)
+        session, account = record.principal.session, record.principal.account
+        own = [handle for handle, one in self._links.items() if one.principal.session == session]
+        oldest = self.drop_link(own[0]) if len(own) >= limits.MAX_LINKS_PER_SESSION else None
+        if not self._link_shares.take(account):
+            raise FlowRefused(
+                FlowFailure.THROTTLED,
+                f"the service account has its share of this connector's {limits.MAX_LINKS} links",
+                retry_after=1,
+            )
         self._links[record.link.handle] = record
+        return oldest
 
     def link(self, handle: bytes, now: float) -> LinkRecord | None:
         """Return a link that is still alive."""
         record = self._links.get(handle)
-        return record if record is not None and record.link.expires_at > now else None
+        if record is None or record.link.expires_at <= now or self.floors.ending(record.principal) is not None:
+            return None
+        return record
 
-    def drop_link(self, handle: bytes) -> None:
-        """Forget a link."""
-        self._links.pop(handle, None)
+    def drop_link(self, handle: bytes) -> LinkRecord | None:
+        """Forget a link, and its secret; returns what it was."""
+        record = self._links.pop(handle, None)
+        if record is not None:
+            self._link_shares.give_back(record.principal.account)
+        return record
+
+    def _check_not_over(self, principal: Principal) -> None:
+        cut = self.floors.ending(principal)
+        if cut is not None:
+            raise FlowRefused(cut.reason, f"access was ended by cut {cut.id}")
 
     def present_grant(self, record: LinkRecord, token: str, now: float) -> tuple[GrantClaims, list[EndedFlow]]:
         """Take a grant that a link's client presents; returns it, and flows it does not allow any more.
 
-        Raises InvalidToken for a grant of another session, key, network, or one older than the present one.
+        Raises InvalidToken for a grant of another session, key, network, or one older than the present one, and FlowRefused
+        when the session is over.
         """
+        self._check_not_over(record.principal)
         claims = verify_grant(token, self._grant_keys, network=self._network, remote_network=self._remote_network, now=now)
         if claims.principal != record.principal or claims.jkt != record.jkt:
             raise InvalidToken("the grant is of another session")
@@ -137,18 +166,20 @@ class ConnectorCore:
 
     def recheck(self, flow: Flow, now: float) -> None:
         """Raise FlowRefused when the flow was cut, or is not allowed any more."""
-        if flow.id not in self._flows:
+        if self._flows.get(flow.id) is not flow:
             raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened")
-        self._decide(flow.principal, flow.destination, now)
+        flow.resource = self._decide(flow.principal, flow.destination, now)
 
     def close(self, flow: Flow) -> None:
         """Take a flow out of the table."""
-        if self._flows.pop(flow.id, None) is not None:
+        if self._flows.get(flow.id) is flow:
+            del self._flows[flow.id]
             self._per_account[flow.principal.account] -= 1
             if not self._per_account[flow.principal.account]:
                 del self._per_account[flow.principal.account]
 
     def _decide(self, principal: Principal, destination: Destination, now: float) -> Resource:
+        self._check_not_over(principal)
         grant = self._grants.get(principal.session)
         if grant is None:
             raise FlowRefused(FlowFailure.NOT_GRANTED, "the session has presented no grant")
@@ -185,16 +216,28 @@ class ConnectorCore:
     # ---- the end of access
 
     def apply_cut(self, cut: Cut, now: float) -> list[EndedFlow]:
-        """Keep a cut's floor and return the flows it ends, out of the table already."""
+        """Keep a cut's floor and return the flows it ends, out of the table already.
+
+        One that ends a key, an account or a session also drops the grants and links of all it covers: their secrets are gone.
+        """
         self.floors.add(cut)
         self.floors.forget(now - MAX_LIFETIME_SECONDS - 2 * LEEWAY_SECONDS)
-        return self._no_longer_allowed(
-            (flow for flow in self._flows.values() if cut.scope.covers(flow.principal, flow.resource.id)), now
+        ended = self._no_longer_allowed(
+            # `resource` is what the present grant decides the flow by, so nothing else can be struck.
+            (flow for flow in self._flows.values() if cut.scope.covers(flow.principal, flow.resource.id)),
+            now,
         )
+        if cut.scope.ends_sessions:
+            for session in [id for id, grant in self._grants.items() if cut.scope.holds(grant.claims.principal)]:
+                del self._grants[session]
+            for handle in [handle for handle, record in self._links.items() if cut.scope.holds(record.principal)]:
+                self.drop_link(handle)
+        return ended
 
     def end_all(self) -> list[EndedFlow]:
         """Forget all links and grants: nobody may reach anything here. Returns the flows that were live, out of the table."""
-        self._links.clear()
+        for handle in list(self._links):
+            self.drop_link(handle)
         self._grants.clear()
         text = "the connector was deleted, or has new tokens"
         ended = [EndedFlow(flow, FlowFailure.CUT, text) for flow in self._flows.values()]
@@ -219,7 +262,7 @@ class ConnectorCore:
         ended = []
         for flow in list(flows):
             try:
-                self._decide(flow.principal, flow.destination, now)
+                flow.resource = self._decide(flow.principal, flow.destination, now)
             except FlowRefused as error:
                 failure = error.failure
                 assert isinstance(failure, FlowFailure)
@@ -231,7 +274,7 @@ class ConnectorCore:
 
     def _forget(self, now: float) -> None:
         for handle in [handle for handle, record in self._links.items() if record.link.expires_at <= now]:
-            del self._links[handle]
+            self.drop_link(handle)
 
 
 def _new_flow_buckets(account_limits: AccountLimits) -> TokenBuckets:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 
 from klinket.connector.forbidden import granted_by_address, is_forbidden
 from klinket.connector.limits import DIAL_SECONDS
+from klinket.connector.names import NameLookups
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
@@ -19,13 +20,18 @@ from klinket.net.sockets import FamilyAddress
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL}
 
 
-async def reach(resource: Resource, destination: Destination, own: Collection[str]) -> socket.socket:
-    """Return a connected non-blocking socket (TCP, or UDP with its peer set); raises FlowRefused with what happened."""
+async def reach(
+    resource: Resource, destination: Destination, own: Collection[str], names: NameLookups | None = None, account: str = ""
+) -> socket.socket:
+    """Return a connected non-blocking socket (TCP, or UDP with its peer set); raises FlowRefused with what happened.
+
+    `names`: looks names up, in the share of `account`.
+    """
     host = resource.host_to_dial(destination.host)
     begun = time.monotonic()
     try:
         async with asyncio.timeout(DIAL_SECONDS):
-            addresses = await _addresses(resource, host, destination, own)
+            addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
             if destination.protocol is TransportProtocol.UDP:
                 return _associate(addresses)
             return await sockets.connect_first(addresses, DIAL_SECONDS - (time.monotonic() - begun))
@@ -35,26 +41,39 @@ async def reach(resource: Resource, destination: Destination, own: Collection[st
         raise _told(error, destination) from error
 
 
-async def _addresses(resource: Resource, host: str, destination: Destination, own: Collection[str]) -> list[FamilyAddress]:
-    kind = socket.SOCK_STREAM if destination.protocol is TransportProtocol.TCP else socket.SOCK_DGRAM
+async def _addresses(
+    resource: Resource, host: str, destination: Destination, own: Collection[str], names: NameLookups, account: str
+) -> list[FamilyAddress]:
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, destination.port, type=kind)
+        found = await names.find(host, account)
     except socket.gaierror as error:
         raise FlowRefused(
             FlowFailure.NAME_NOT_FOUND, f"no resolver of the connector knows {host}", hint="check the resource's address"
         ) from error
     except UnicodeError as error:
         raise FlowRefused(FlowFailure.NAME_NOT_FOUND, f"{host} cannot be looked up") from error
-    if granted_by_address(resource, host):
-        return [(entry[0], entry[4]) for entry in found]  # type: ignore[misc]
-    allowed = [(entry[0], entry[4]) for entry in found if not is_forbidden(str(entry[4][0]), own)]
+    allowed = [(family, text) for family, text in found if granted_by_address(resource, host) or not is_forbidden(text, own)]
     if not allowed:
         raise FlowRefused(
             FlowFailure.ADDRESS_FORBIDDEN,
             f"{host} leads to an address that may only be reached when it is granted by address",
             hint="make a resource for the IP address itself",
         )
-    return allowed  # type: ignore[return-value]
+    return [(family, _with_port(family, text, destination.port)) for family, text in allowed]
+
+
+def _with_port(family: int, text: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    if family == socket.AF_INET:
+        return (text, port)
+    host, _, scope = text.partition("%")
+    return (host, port, 0, _scope_number(scope))
+
+
+def _scope_number(scope: str) -> int:
+    try:
+        return int(scope) if scope.isdigit() else socket.if_nametoindex(scope) if scope else 0
+    except OSError:
+        return 0  # the interface has gone: dialling says so
 
 
 def _associate(addresses: Sequence[FamilyAddress]) -> socket.socket:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
 from klinket.connector.events import FlowEventLog
-from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, PIPE_IDLE_SECONDS
+from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
+from klinket.connector.names import NameLookups
+from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
-from klinket.domain.identifiers import FlowId
 from klinket.domain.resource import Resource
-from klinket.net.pipe import SealedPipe
+from klinket.net.pipe import Frame, SealedPipe
 from klinket.net.pump import FlowSummary, Pump
 from klinket.net.sockets import reset
 from klinket.wire.control import CutFlow
@@ -38,19 +39,23 @@ class FlowServer:
         events: FlowEventLog,
         clock: Callable[[], float],
         own: Callable[[], set[str]],
+        pipes: ProvenPipes | None = None,
     ) -> None:
         self._core = core
+        self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
+        self._names = NameLookups()
         self._events = events
         self._clock = clock
         self._own = own
-        self._enders: dict[FlowId, Callable[[Failure], None]] = {}
+        self._enders: dict[Flow, Callable[[Failure], None]] = {}
+        self._carried: dict[Flow, SealedPipe] = {}
 
     def end(self, ended: Sequence[EndedFlow], received_at: float) -> list[CutFlow]:
         """End flows now; returns what a receipt says of them. `received_at`: monotonic seconds of the order."""
         told = []
         for one in ended:
             flow = one.flow
-            ender = self._enders.pop(flow.id, None)
+            ender = self._enders.pop(flow, None)
             if ender is not None:
                 ender(Failure(one.failure, one.text))
             told.append(
@@ -68,16 +73,31 @@ class FlowServer:
             )
         return told
 
-    async def serve(self, pipe: SealedPipe, record: LinkRecord, relay: int) -> None:
-        """Serve one flow after another on a pipe until it ends."""
+    def end_unfinished(self) -> None:
+        """End the flows whose client has left a frame incomplete for too long."""
+        before = time.monotonic() - FRAME_SECONDS
+        for flow, pipe in list(self._carried.items()):
+            since = pipe.receiver.incomplete_since
+            if since is not None and since < before and (ender := self._enders.get(flow)) is not None:
+                ender(Failure(FlowFailure.TIMED_OUT, f"a frame was not complete after {FRAME_SECONDS:.0f} s"))
+
+    async def serve(self, pipe: SealedPipe, record: LinkRecord, relay: int, first: Frame | None = None) -> None:
+        """Serve one flow after another on a pipe until it ends. `first`: a frame that was read from it already."""
         try:
+            frame = first
             while not pipe.closed:
-                async with asyncio.timeout(PIPE_IDLE_SECONDS):
-                    frame = await pipe.receive()
+                if frame is None:
+                    if not self._pipes.rests(pipe):
+                        pipe.close()
+                        return
+                    async with asyncio.timeout(PIPE_IDLE_SECONDS):
+                        frame = await pipe.receive()
+                    self._pipes.works(pipe)
                 if frame.type is not FrameType.OPEN:
                     raise ProtocolError("a flow begins with OPEN")
                 if not await self._serve_flow(pipe, record, OpenRequest.decode(frame.content), relay):
                     return
+                frame = None
         except (OSError, ProtocolError) as error:
             if isinstance(error, ProtocolError):
                 logger.warning("a pipe of session %s ended: %s", record.principal.session, error.message)
@@ -107,13 +127,14 @@ class FlowServer:
             stopped.append(failure)
             pipe.abort()
 
-        self._enders[flow.id] = stop  # the client may take its time to read OPENED
+        self._carried[flow] = pipe
+        self._enders[flow] = stop  # the client may take its time to read OPENED
         try:
             await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
             self._events.established(flow, relay, address)
             if flow.destination.protocol is TransportProtocol.TCP:
                 carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
-                self._enders[flow.id] = carrier.cut
+                self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
             else:
                 carrier = _Association(reached, pipe)
@@ -127,7 +148,8 @@ class FlowServer:
                     self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure, flow.resource)
             raise
         finally:
-            self._enders.pop(flow.id, None)
+            self._enders.pop(flow, None)
+            del self._carried[flow]
             self._core.close(flow)
         failure = summary.failure.failure if summary.failure else None
         self._events.closed(flow, relay, address, summary.bytes_sent, summary.bytes_received, failure)
@@ -135,12 +157,14 @@ class FlowServer:
 
     async def _reach(self, flow: Flow) -> tuple[socket.socket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
-        dialling = asyncio.ensure_future(dial.reach(flow.resource, flow.destination, self._own()))
+        dialling = asyncio.ensure_future(
+            dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
+        )
 
         def give_up(_: Failure) -> None:
             dialling.cancel()
 
-        self._enders[flow.id] = give_up
+        self._enders[flow] = give_up
         try:
             reached = await dialling
         except asyncio.CancelledError:
@@ -151,7 +175,7 @@ class FlowServer:
             self._core.recheck(flow, self._clock())
             raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened") from None
         finally:
-            self._enders.pop(flow.id, None)
+            self._enders.pop(flow, None)
         try:
             self._core.recheck(flow, self._clock())
             return reached, str(reached.getpeername()[0])
@@ -190,7 +214,7 @@ class FlowServer:
             pipe.send_now(FrameType.FAIL, failure.encode())
             pipe.abort()  # ends the tasks below; the socket is closed when nothing waits for it any more
 
-        self._enders[flow.id] = end
+        self._enders[flow] = end
         tasks = (down, up, idle)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -7,18 +7,38 @@ DIAL_SECONDS = 10.0
 #: Seconds a pipe may wait for its first bytes after a client was joined, and for the next flow.
 HELLO_SECONDS = 15.0
 PIPE_IDLE_SECONDS = 90.0
+#: Seconds from the first to the last byte of a frame.
+FRAME_SECONDS = 30.0
+#: Seconds a control pipe may be silent: longer than any grant lives, and so than a client waits with the next one.
+CONTROL_IDLE_SECONDS = 3_700.0
 #: Seconds a UDP association lives without a datagram.
 DATAGRAM_IDLE_SECONDS = 120.0
 #: Idle connections kept at each relay.
 MIN_IDLE, MAX_IDLE = 4, 256
-#: Links, and live flows, of all clients.
+#: Links, and live flows, of all clients. No account has more links than are free, and a session's oldest gives way.
 MAX_LINKS = 20_000
+MAX_LINKS_PER_SESSION = 8
 MAX_FLOWS = 50_000
+#: Pipes of all clients (fewer where fewer files may be open), of a session, and of a session while they wait for a flow.
+MAX_PIPES = 65_536
+MAX_PIPES_PER_SESSION = 10_000
+MAX_RESTING_PIPES_PER_SESSION = 64
+#: Connections that were joined with a client which has proved nothing yet; the oldest gives way.
+MAX_UNPROVEN = 512
+#: Files kept free for the state, the channel, names and waiting connections. A pipe takes one file, its flow another.
+SPARE_DESCRIPTORS = 128
 #: Events in one batch, batches on disk, and seconds between batches.
 BATCH_EVENTS = 200
 #: Events that may wait for the disk; further ones are lost, aloud.
 MAX_COLLECTED_EVENTS = 20_000
 MAX_SPOOLED_BATCHES = 2_000
 BATCH_SECONDS = 1.0
+#: Names looked up at a time, for all and per account; names of an account that wait for that.
+MAX_LOOKUPS = 64
+LOOKUPS_PER_ACCOUNT = 4
+MAX_WAITING_LOOKUPS = 256
+#: Seconds for which a name nobody knew is not asked for again, and names for which that is remembered.
+UNKNOWN_NAME_SECONDS = 2.0
+MAX_UNKNOWN_NAMES = 10_000
 #: Account buckets kept; the least recently used go first.
 MAX_BUCKETS = 10_000

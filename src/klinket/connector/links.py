@@ -7,15 +7,18 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 from klinket.connector.core import ConnectorCore, LinkRecord
 from klinket.connector.flows import FlowServer
-from klinket.connector.limits import HELLO_SECONDS
+from klinket.connector.limits import CONTROL_IDLE_SECONDS, FRAME_SECONDS, HELLO_SECONDS, MAX_PIPES, MAX_UNPROVEN
+from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
+from klinket.domain.grant import Principal
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.link import LinkTerminator
-from klinket.net.pipe import SealedPipe
+from klinket.net.pipe import Frame, SealedPipe
 from klinket.wire import link_control
 from klinket.wire.link import Link
 from klinket.wire.link_control import CloseLink, GrantAccepted, GrantParts, GrantRefused
@@ -33,12 +36,15 @@ class LinkServer:
         flows: FlowServer,
         clock: Callable[[], float],
         terminator: Callable[[], LinkTerminator | None],
+        pipes: ProvenPipes | None = None,
     ) -> None:
+        self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
         self._core = core
         self._flows = flows
         self._clock = clock
         self._terminator = terminator
-        self._control: dict[bytes, SealedPipe] = {}
+        self._control: dict[bytes, tuple[SealedPipe, LinkRecord]] = {}
+        self._unproven: dict[socket.socket, asyncio.Task[Any]] = {}
 
     async def serve(self, sock: socket.socket, connector_random: bytes, relay: int) -> None:
         """Serve one connection a client was joined with, until it ends; closes it."""
@@ -52,15 +58,18 @@ class LinkServer:
             return record.link
 
         try:
-            async with asyncio.timeout(HELLO_SECONDS):
-                accepted = await pipes.accept_pipe(sock, connector_random, lookup)
-                if isinstance(accepted, bytes):
-                    await self._make_link(sock, accepted)
-                    return
-            if accepted.purpose is Purpose.CONTROL:
-                await self._serve_control(accepted, found[0])
-            else:
-                await self._flows.serve(accepted, found[0], relay)
+            self._begin(sock)
+            try:
+                async with asyncio.timeout(HELLO_SECONDS):
+                    accepted = await pipes.accept_pipe(sock, connector_random, lookup)
+                    if isinstance(accepted, bytes):
+                        await self._make_link(sock, accepted)
+                        return
+                    # Handles are in the clear: only a frame that verifies proves that this is the link's client.
+                    first = await accepted.receive()
+            finally:
+                self._unproven.pop(sock, None)
+            await self._serve_proven(accepted, found[0], relay, first)
         except OSError as error:
             logger.debug("a client's connection ended: %s", error)
         except KlinketError as error:
@@ -68,21 +77,50 @@ class LinkServer:
         finally:
             sock.close()
 
+    def _begin(self, sock: socket.socket) -> None:
+        """Note a connection whose client has proved nothing yet; the oldest of too many gives way."""
+        while len(self._unproven) >= MAX_UNPROVEN:
+            self._unproven.pop(next(iter(self._unproven))).cancel()
+        task = asyncio.current_task()
+        assert task is not None
+        self._unproven[sock] = task
+
+    async def _serve_proven(self, pipe: SealedPipe, record: LinkRecord, relay: int, first: Frame) -> None:
+        try:
+            self._pipes.enter(pipe, record)
+            if self._core.link(record.link.handle, self._clock()) is not record:
+                return  # the link ended while its pipe began
+            if pipe.purpose is Purpose.CONTROL:
+                await self._serve_control(pipe, record, first)
+            else:
+                await self._flows.serve(pipe, record, relay, first)
+        finally:
+            self._pipes.leave(pipe)
+            pipe.abort()
+
     async def _make_link(self, sock: socket.socket, received: bytes) -> None:
         terminator = self._terminator()
         if terminator is None:
             return
         made = await terminator.accept(sock, received, now=self._clock(), entropy=entropy)
-        self._core.add_link(LinkRecord(made.link, made.identity.principal, made.jkt), self._clock())
+        oldest = self._core.add_link(LinkRecord(made.link, made.identity.principal, made.jkt), self._clock())
         logger.info("link with session %s", made.identity.principal.session)
+        if oldest is not None:
+            self._end_control(oldest.link.handle)
 
-    async def _serve_control(self, pipe: SealedPipe, record: LinkRecord) -> None:
+    def _end_control(self, handle: bytes) -> None:
+        found = self._control.pop(handle, None)
+        if found is not None:
+            found[0].abort()
+
+    async def _serve_control(self, pipe: SealedPipe, record: LinkRecord, first: Frame) -> None:
         handle = record.link.handle
-        self._control[handle] = pipe
+        self._end_control(handle)  # a link has one: the newer counts
+        self._control[handle] = pipe, record
         parts = GrantParts()
+        frame = first
         try:
             while True:
-                frame = await pipe.receive()
                 if frame.type is not FrameType.CONTROL:
                     raise ProtocolError("a control pipe carries control messages only")
                 message = link_control.decode_from_client(frame.content)
@@ -92,10 +130,27 @@ class LinkServer:
                 token = parts.add(message)
                 if token is not None:
                     await pipe.send(FrameType.CONTROL, link_control.encode(self._present(record, token)))
+                async with asyncio.timeout(FRAME_SECONDS if parts.incomplete else CONTROL_IDLE_SECONDS):
+                    frame = await pipe.receive()
         finally:
-            if self._control.get(handle) is pipe:
+            if (found := self._control.get(handle)) is not None and found[0] is pipe:
                 del self._control[handle]
-            pipe.abort()
+
+    def end_over(self, holds: Callable[[Principal], bool]) -> None:
+        """End the control pipes, and the pipes without a flow, of principals that are over."""
+        for handle, (_, record) in list(self._control.items()):
+            if holds(record.principal):
+                self._end_control(handle)
+        self._pipes.end_resting(holds)
+
+    def end_unfinished(self) -> None:
+        """End control pipes and flows whose client has left a frame incomplete for too long."""
+        before = time.monotonic() - FRAME_SECONDS
+        for handle, (pipe, _) in list(self._control.items()):
+            since = pipe.receiver.incomplete_since
+            if since is not None and since < before:
+                self._end_control(handle)
+        self._flows.end_unfinished()
 
     def _present(self, record: LinkRecord, token: str) -> GrantAccepted | GrantRefused:
         received_at = time.monotonic()
@@ -110,5 +165,5 @@ class LinkServer:
     def drain(self) -> None:
         """Tell every client to open new flows elsewhere."""
         self._core.draining = True
-        for pipe in list(self._control.values()):
+        for pipe, _ in list(self._control.values()):
             pipe.send_now(FrameType.CONTROL, link_control.encode(link_control.Drain()))

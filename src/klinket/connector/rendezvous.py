@@ -29,12 +29,20 @@ SHRINK_SECONDS = 30.0
 class RelayPresence:
     """This connector at one relay. `clock`: the controller's time."""
 
-    def __init__(self, connector: int, relay: RelayEntry, ticket: str, links: LinkServer, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connector: int,
+        relay: RelayEntry,
+        ticket: str,
+        links: LinkServer,
+        clock: Callable[[], float],
+        used_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self.relay = relay
         self.ticket = ticket
         self._connector = connector
         self._links = links
-        self._path = RelayPath(relay, RelayRole.CONNECTOR, lambda: self.ticket, clock)
+        self._path = RelayPath(relay, RelayRole.CONNECTOR, lambda: self.ticket, clock, used_up)
         self._tasks = TaskSet(f"relay {relay.id}")
         self._idle: set[asyncio.Task[None]] = set()
         self._wanted = MIN_IDLE

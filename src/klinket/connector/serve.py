@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 
-from klinket.connector import enrol
+from klinket.connector import enrol, limits
 from klinket.connector.addresses import own_addresses
 from klinket.connector.channel import ConnectorChannel
 from klinket.connector.config import ConnectorConfig
@@ -17,12 +17,14 @@ from klinket.connector.events import FlowEventLog
 from klinket.connector.flows import FlowServer
 from klinket.connector.limits import BATCH_SECONDS
 from klinket.connector.links import LinkServer
+from klinket.connector.pipes import ProvenPipes
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
 from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.cut import CutKey
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
-from klinket.domain.identifiers import RemoteNetworkId
+from klinket.domain.identifiers import ConnectorId, RemoteNetworkId
+from klinket.net import descriptors
 from klinket.net.backoff import Backoff
 from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock
@@ -30,6 +32,8 @@ from klinket.net.link import LinkTerminator
 from klinket.net.tasks import TaskSet, first_of
 from klinket.wire import control
 from klinket.wire.cut_token import verify_cut
+from klinket.wire.identity import ConnectorIdentity
+from klinket.wire.receipt_token import sign_receipt
 from klinket.wire.signing import KeySet
 
 logger = logging.getLogger(__name__)
@@ -57,9 +61,12 @@ class Connector:
         self._traffic_log = TrafficLog(sys.stdout) if config.logs_traffic else None
         self._events = FlowEventLog(self._state, self._clock.now, self._traffic_log)
         self._own: set[str] = set()
-        self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own)
+        # A pipe takes a file, its flow another; connections that wait at relays take theirs beside them.
+        spare = limits.SPARE_DESCRIPTORS + limits.MAX_IDLE
+        pipes = ProvenPipes(min(limits.MAX_PIPES, max(16, (descriptors.raise_limit() - spare) // 2)))
+        self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own, pipes)
         self._terminator: LinkTerminator | None = None
-        self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator)
+        self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, pipes)
         self._relays: dict[int, RelayPresence] = {}
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
@@ -148,6 +155,7 @@ class Connector:
     async def _end_everything(self) -> None:
         """The controller does not know this connector any more: flows end, and nobody is waited for."""
         ended = self._flows.end(self._core.end_all(), time.monotonic())
+        self._links.end_over(lambda _: True)
         logger.error("this connector was deleted or has new tokens: %d flows ended", len(ended))
         while self._relays:
             await self._relays.popitem()[1].aclose()
@@ -215,15 +223,20 @@ class Connector:
             return known  # it came again because the answer got lost: the same answer, with the flows it ended then
         ended = self._core.apply_cut(cut, self._clock.now())
         told = self._flows.end(ended, received_at)
+        if cut.scope.ends_sessions:
+            self._links.end_over(cut.scope.holds)
         self._cut_tokens[cut.key] = token
         self._head = max(self._head, cut.stamp)
         if told:
             logger.info("cut %d (%s): %d flows ended", cut.id, cut.scope, len(told))
+        stopped_at, took = self._clock.now(), time.monotonic() - received_at
+        identity = ConnectorIdentity(self._configuration.network, ConnectorId(self._configuration.connector))
         self._receipts[cut.key] = control.CutReceipt(
             id=cut.id,
-            stopped_at_ms=round(self._clock.now() * 1000),
-            took_ms=round((time.monotonic() - received_at) * 1000, 3),
+            stopped_at_ms=round(stopped_at * 1000),
+            took_ms=round(took * 1000, 3),
             flows=told,
+            token=sign_receipt(self._key, identity, cut, told, stopped_at=stopped_at, took=took),
         )
         return self._receipts[cut.key]
 
@@ -253,7 +266,9 @@ class Connector:
             if id in self._relays:
                 self._relays[id].ticket = tickets[id]
             else:
-                self._relays[id] = RelayPresence(message.connector, relay, tickets[id], self._links, self._clock.now)
+                self._relays[id] = RelayPresence(
+                    message.connector, relay, tickets[id], self._links, self._clock.now, self._channel.tickets_used_up
+                )
                 self._relays[id].start()
 
     async def _tick(self) -> None:
@@ -263,6 +278,7 @@ class Connector:
             deadline = self._core.next_deadline()
             if deadline is not None and deadline <= now:
                 self._flows.end(self._core.deadline_reached(now), time.monotonic())
+            self._links.end_unfinished()
             if (relays := self._attached_relays()) != self._told_relays:
                 self._told_relays = relays
                 self._channel.relays_changed()

@@ -12,7 +12,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from klinket.controller import enrolment, login
 from klinket.controller.app import connectors, cuts, flow_events, sessions
-from klinket.controller.app.ports import Store, StoreUnavailable
+from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import parse_request
 from klinket.controller.dispatch import Dispatch, told_as_refused
 from klinket.controller.head_guard import HeadGuard
@@ -28,6 +29,7 @@ from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.wire import access_token, control, signing
 from klinket.wire.access_token import AccessClaims
 from klinket.wire.identity import ClientIdentity, ConnectorIdentity
+from klinket.wire.receipt_token import digest, verify_receipt
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ ATTACH_SECONDS = 10.0
 NONCE_BYTES = 24
 #: Seconds between configurations or certificates that one peer asks for: each is made and signed for it.
 RENEW_SECONDS = 1.0
+#: Seconds a channel waits for an absent database to take what its peer reports; meanwhile heartbeats are not answered, so this
+#: is less than the silence after which a peer gives up (wire.control.CHANNEL_SILENCE_SECONDS).
+STORE_PATIENCE_SECONDS = 20.0
+#: Seconds between tries.
+STORE_AGAIN_SECONDS = 0.5
 
 
 class Channels:
@@ -191,20 +198,9 @@ class Channels:
             case control.Heartbeat():
                 await self._heartbeat(peer, message, address)
             case control.CutReceipt():
-                flows = [msgspec.to_builtins(flow) for flow in message.flows]
-                await self._store.write(
-                    lambda tx: cuts.answer(
-                        tx,
-                        message.id,
-                        peer.connector,
-                        stopped_at_ms=message.stopped_at_ms,
-                        took_ms=message.took_ms,
-                        flows=flows,
-                    )
-                )
-                peer.answered(message.id)
+                await self._receipt(peer, message)
             case control.FlowEvents():
-                await self._store.write(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events))
+                await self._write_patiently(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events))
                 peer.outbox.put(control.FlowEventsStored(batch=message.batch))
             case control.Renew():
                 await self._paced(peer)
@@ -222,22 +218,65 @@ class Channels:
             case _:
                 raise ProtocolError(f"a connector does not send {type(message).__name__}")
 
+    async def _write_patiently(self, change: Callable[[Transaction], object]) -> None:
+        """Make a change that may be made twice, also when the database is away for a moment; raises StoreUnavailable."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + STORE_PATIENCE_SECONDS
+        while True:
+            try:
+                await self._store.write(change)
+                return
+            except StoreUnavailable:
+                if loop.time() > until:
+                    raise
+                await asyncio.sleep(STORE_AGAIN_SECONDS)
+
+    async def _receipt(self, peer: ConnectorPeer, message: control.CutReceipt) -> None:
+        """Store a receipt; one that its connector has not signed is as good as none, and stays pending."""
+        identity = ConnectorIdentity(self._trust.network, ConnectorId(peer.connector))
+        flows = [msgspec.to_builtins(flow) for flow in message.flows]
+        try:
+            said = verify_receipt(message.token, identity, jkt=peer.jkt, now=self._clock())
+            if (said.cut, said.stopped_at_ms, said.flows_sha256) != (message.id, message.stopped_at_ms, digest(flows)):
+                raise InvalidToken("the receipt says something else than its signature")
+        except InvalidToken as error:
+            logger.error("receipt of cut %d of connector %d: %s", message.id, peer.connector, error.message)
+            return
+        await self._write_patiently(
+            lambda tx: cuts.answer(
+                tx,
+                message.id,
+                peer.connector,
+                stopped_at_ms=message.stopped_at_ms,
+                took_ms=said.took_us / 1000,
+                flows=flows,
+                token=message.token,
+                stamp=(said.epoch, said.revision),
+            )
+        )
+        peer.answered(message.id)
+
     async def _heartbeat(self, peer: ConnectorPeer, message: control.Heartbeat, address: str) -> None:
         self._answer_heartbeat(peer.outbox, message)
         relays = tuple(sorted(message.relays[:64]))
         changed = relays != peer.relays
         peer.relays = relays
-        head = await self._store.write(
-            lambda tx: connectors.heartbeat(
-                tx,
-                peer.connector,
-                peer.jkt,
-                version=message.version,
-                hostname=message.hostname,
-                public_ip=address,
-                private_ips=message.private_ips,
+        try:
+            head = await self._store.write(
+                lambda tx: connectors.heartbeat(
+                    tx,
+                    peer.connector,
+                    peer.jkt,
+                    version=message.version,
+                    hostname=message.hostname,
+                    public_ip=address,
+                    private_ips=message.private_ips,
+                )
             )
-        )
+        except StoreUnavailable:  # the connector is not at fault: its channel outlives an absence of the database
+            if changed:
+                self._dispatch.peers_changed()
+            return
         if message.head and self._guard.shown(message.head, peer.connector, self._clock()) and self._guard.behind(head):
             proven = self._guard.proven
             logger.error(

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from klinket.controller.app.flow_events import DEFAULT_DAYS, DEFAULT_MAX_EVENTS
+from klinket.controller.database import PostgresAddress
 from klinket.controller.sinks.files import DEFAULT_FILE_BYTES, DEFAULT_KEPT_FILES
 from klinket.domain.errors import InvalidInput
 from klinket.domain.sink import SinkKind
@@ -32,6 +33,7 @@ class ControllerConfig:
     """`public_url`: what parts dial and what login assertions are made for; never taken from a request.
 
     `api_reads_per_minute`, `api_writes_per_minute`: of each API token; 0: no limit.
+    `postgres`: where the database is, if it is not the file in the state folder.
     """
 
     network: str
@@ -53,6 +55,7 @@ class ControllerConfig:
     api_writes_per_minute: int = API_WRITES_PER_MINUTE
     flow_days: int = DEFAULT_DAYS
     flow_events: int = DEFAULT_MAX_EVENTS
+    postgres: PostgresAddress | None = None
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)
@@ -107,9 +110,9 @@ class ControllerConfig:
         return urlsplit(self.public_url).hostname or ""
 
     @property
-    def database(self) -> Path:
-        """Return the path of the SQLite file."""
-        return self.state / "klinket.db"
+    def database(self) -> Path | PostgresAddress:
+        """Return where the database is: PostgreSQL's address, or the path of the SQLite file."""
+        return self.postgres or self.state / "klinket.db"
 
     @property
     def authority_file(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 
 from klinket.controller.app.rows import ConnectorRow, RelayRow
@@ -26,6 +27,8 @@ from klinket.wire.head_token import sign_head
 from klinket.wire.inventory import entry_of
 from klinket.wire.ticket import TicketRole
 
+#: Random bytes of a ticket's id.
+TICKET_ID_BYTES = 12
 #: Seconds a relay ticket lives; renewed with every configuration.
 TICKET_SECONDS = 3600.0
 #: Per service account, all keys together, at each connector.
@@ -147,6 +150,7 @@ def _tickets(
                 connectors=connectors[: ticket.MAX_CONNECTORS],
                 now=now,
                 lifetime=TICKET_SECONDS,
+                id=secrets.token_urlsafe(TICKET_ID_BYTES),
             ),
             expires_at_ms=round((now + TICKET_SECONDS) * 1000),
         )

@@ -11,6 +11,7 @@ from klinket.controller.app import access, connectors, cuts, group_access, servi
 from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
+from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.head_guard import ControllerBehind, HeadGuard
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
 from klinket.controller.trust import Trust
@@ -26,6 +27,8 @@ LOOK_SECONDS = 30.0
 RETRY_SECONDS = 1.0
 #: Seconds a deleted connector has for the receipt of its last cut.
 DISMISS_SECONDS = 2.0
+#: Seconds until the store is asked again after it could not answer.
+AGAIN_SECONDS = 0.5
 
 
 class Dispatch:
@@ -93,6 +96,9 @@ class Dispatch:
                 self._expiries_changed.set()
                 self._refresh_clients(self._snapshot)
                 await self._refresh_connectors(asked, self._snapshot)
+            except StoreUnavailable:  # decisions go on from what is known; grants bound for how long
+                self._changed.set()
+                await asyncio.sleep(AGAIN_SECONDS)
             except Exception:
                 # Whoever is attached goes on with what it has; without another round nothing would ever reach them.
                 logger.exception("peers could not be told of a change; trying again in %.0f s", RETRY_SECONDS)
@@ -112,7 +118,12 @@ class Dispatch:
         """Send a client its configuration, or end its session: from memory, or read for it when it has just attached."""
         current = self.snapshot
         if not current.covers(peer.principal) or current.stamp < peer.stamp:
-            read = await self._store.read(lambda tx: snapshot.take(tx, [peer.principal]))
+            try:
+                read = await self._store.read(lambda tx: snapshot.take(tx, [peer.principal]))
+            except StoreUnavailable:
+                if peer.known is None:
+                    raise
+                read = peer.known  # decisions go on from what is known
             # A round may have overtaken this.
             current = self.snapshot if self.snapshot.covers(peer.principal) and self.snapshot.stamp >= read.stamp else read
         self._tell(peer, current, always=True)
@@ -120,7 +131,7 @@ class Dispatch:
     def _tell(self, peer: ClientPeer, current: Snapshot, *, always: bool = False) -> None:
         """Send a client its configuration if something changed for it (or `always`), or end its session."""
         now = self._clock()
-        peer.stamp = current.stamp
+        peer.stamp, peer.known = current.stamp, current
         try:
             current.check(peer.principal, now)
             self._guard.check(current.stamp)
@@ -202,6 +213,8 @@ class Dispatch:
         while True:
             try:
                 await self._expire_once()
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN_SECONDS)
             except Exception:
                 logger.exception("what has expired could not be ended; trying again in %.0f s", RETRY_SECONDS)
                 await asyncio.sleep(RETRY_SECONDS)

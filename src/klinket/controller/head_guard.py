@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from klinket.controller.app.ports import StoreUnavailable
+from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.cut import Stamp
 from klinket.domain.errors import InvalidToken

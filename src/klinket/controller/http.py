@@ -14,7 +14,8 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from klinket.controller import metrics
 from klinket.controller.app import api_tokens, cuts
 from klinket.controller.app.audit import iso
-from klinket.controller.app.ports import Store, StoreUnavailable
+from klinket.controller.app.ports import Store
+from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.channels import Channels
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klinket.controller.app.ports import StoreUnavailable
+from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.domain.errors import (
     AuthenticationFailed,
     Conflict,

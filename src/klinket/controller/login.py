@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import msgspec
 
 from klinket.controller.app import key_hygiene, sessions
-from klinket.controller.app.ports import Store, StoreUnavailable, Transaction
+from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
+from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import AuthorityPurpose, parse_request
 from klinket.controller.head_guard import HeadGuard
 from klinket.controller.throttle import LoginThrottle

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from klinket.controller.app.snapshot import Snapshot
 from klinket.domain.cut import Stamp
 from klinket.domain.errors import ProtocolError
 from klinket.domain.grant import Principal
@@ -77,9 +78,10 @@ class ClientPeer:
     principal: Principal
     jkt: Thumbprint
     outbox: Outbox
-    #: What it was told last, and of which revision that was.
+    #: What it was told last, of which revision that was, and the snapshot it was told from.
     sent: object = None
     stamp: Stamp = (0, 0)
+    known: Snapshot | None = None
     #: When its next Renew is answered, on the event loop's clock.
     renew_from: float = 0.0
 

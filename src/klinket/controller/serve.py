@@ -10,6 +10,7 @@ from collections.abc import Callable
 from klinket.controller import audit_signing, sealing, trust, web
 from klinket.controller.app import api_tokens, defaults, flow_events, key_hygiene, sessions, sinks
 from klinket.controller.app.ports import Transaction
+from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
@@ -18,7 +19,7 @@ from klinket.controller.peers import Peers
 from klinket.controller.relay_process import RelayProcess
 from klinket.controller.sealing import MasterKey
 from klinket.controller.sinks.delivery import Deliveries
-from klinket.controller.store.engine import SqliteStore
+from klinket.controller.store.engine import SqlStore, open_store
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
@@ -41,7 +42,7 @@ async def run(config: ControllerConfig, announce: Callable[[str], None], stop: a
     """Serve until `stop` is set. `announce` prints what the first start has to say, once."""
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     master = sealing.load_or_make(config.master_key_file or config.state / "keys" / "master.key")
-    store = SqliteStore(config.database, clock.wall)
+    store = open_store(config.database, clock.wall)
     try:
         await store.write(defaults.ensure)
         trusted = await trust.load_or_make(store, master, config.network, clock.entropy)
@@ -55,7 +56,7 @@ async def run(config: ControllerConfig, announce: Callable[[str], None], stop: a
 
 async def _serve(
     config: ControllerConfig,
-    store: SqliteStore,
+    store: SqlStore,
     trusted: Trust,
     master: MasterKey,
     announce: Callable[[str], None],
@@ -107,7 +108,7 @@ def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
     return context
 
 
-async def _say_hello(config: ControllerConfig, store: SqliteStore, announce: Callable[[str], None]) -> None:
+async def _say_hello(config: ControllerConfig, store: SqlStore, announce: Callable[[str], None]) -> None:
     def first_token(tx: Transaction) -> str | None:
         if tx.api_tokens.newest(1):
             return None
@@ -124,7 +125,7 @@ async def _say_hello(config: ControllerConfig, store: SqliteStore, announce: Cal
         )
 
 
-async def _housekeeping(store: SqliteStore, peers: Peers, counted: Metrics) -> None:
+async def _housekeeping(store: SqlStore, peers: Peers, counted: Metrics) -> None:
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
@@ -133,16 +134,20 @@ async def _housekeeping(store: SqliteStore, peers: Peers, counted: Metrics) -> N
             await store.write(key_hygiene.end_overlaps)
             await store.write(key_hygiene.warn_of_expiry)
             counted.set_expiring(await store.read(key_hygiene.expiring_counts))
+        except StoreUnavailable as error:
+            logger.warning("no housekeeping now: %s", error.message)
         except Exception:
             logger.exception("housekeeping failed; trying again in %.0f s", HOUSEKEEPING_SECONDS)
 
 
-async def _keep_events(config: ControllerConfig, store: SqliteStore, trusted: Trust) -> None:
+async def _keep_events(config: ControllerConfig, store: SqlStore, trusted: Trust) -> None:
     while True:
         await asyncio.sleep(EVENTS_SECONDS)
         try:
             await audit_signing.sign_waiting(store, trusted)
             while await store.write(lambda tx: flow_events.forget(tx, days=config.flow_days, max_events=config.flow_events)):
                 await asyncio.sleep(0)  # one step a transaction: others want to write as well
+        except StoreUnavailable as error:
+            logger.warning("audit and flow events wait for the next round: %s", error.message)
         except Exception:
             logger.exception("audit and flow events wait for the next round")

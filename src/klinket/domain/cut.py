@@ -89,6 +89,15 @@ class CutScope:
             case ScopeKind.CONNECTOR:
                 return self.connector is not None
 
+    @property
+    def ends_sessions(self) -> bool:
+        """Return whether whoever is in the scope is over: keys, accounts and sessions that ended never come back."""
+        return self.kind in (ScopeKind.ACCOUNT, ScopeKind.KEY, ScopeKind.SESSION)
+
+    def holds(self, principal: Principal) -> bool:
+        """Return whether everything of this principal is in the scope."""
+        return self.ends_sessions and self.covers(principal, ResourceId(0))
+
     def __str__(self) -> str:
         parts = [str(part) for part in (self.account, self.key, self.session, self.resource, self.connector) if part is not None]
         return " ".join([self.kind.value, *parts])
@@ -128,28 +137,69 @@ class Cut:
         return older and self.scope.covers(principal, resource)
 
 
+#: The kind of a scope with what it names.
+_Key = tuple[str, object, object]
+#: Of a connector's own end: whatever it carries.
+_EVERYTHING: _Key = ("connector", None, None)
+
+
+def _key(scope: CutScope) -> _Key:
+    match scope.kind:
+        case ScopeKind.ACCOUNT:
+            return (scope.kind.value, scope.account, None)
+        case ScopeKind.KEY:
+            return (scope.kind.value, scope.key, None)
+        case ScopeKind.SESSION:
+            return (scope.kind.value, scope.session, None)
+        case ScopeKind.RESOURCE:
+            return (scope.kind.value, scope.resource, None)
+        case ScopeKind.ACCESS:
+            return (scope.kind.value, scope.account, scope.resource)
+        case ScopeKind.CONNECTOR:
+            return _EVERYTHING
+
+
+def _about(principal: Principal) -> tuple[_Key, ...]:
+    return (("key", principal.key, None), ("account", principal.account, None), ("session", principal.session, None))
+
+
 class Floors:
-    """The cuts in force at an edge."""
+    """The cuts in force at an edge, found by scope: a decision costs the same with one cut as with ten thousand."""
 
     def __init__(self, cuts: Iterable[Cut] = ()) -> None:
-        self._cuts: dict[CutKey, Cut] = {cut.key: cut for cut in cuts}
+        self._cuts: dict[CutKey, Cut] = {}
+        self._found: dict[_Key, list[Cut]] = {}
+        for cut in cuts:
+            self.add(cut)
 
     def add(self, cut: Cut) -> bool:
         """Keep a cut; returns whether it was new."""
         if cut.key in self._cuts:
             return False
         self._cuts[cut.key] = cut
+        self._found.setdefault(_key(cut.scope), []).append(cut)
         return True
 
     def striking(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> list[Cut]:
         """Return the cuts that bear on this entry, the newest first."""
-        found = [cut for cut in self._cuts.values() if cut.strikes(principal, resource, granted_at)]
-        return sorted(found, key=lambda cut: cut.stamp, reverse=True)
+        found: list[Cut] = []
+        keys = (*_about(principal), ("resource", resource, None), ("access", principal.account, resource), _EVERYTHING)
+        for key in keys:
+            found += [cut for cut in self._found.get(key, ()) if cut.strikes(principal, resource, granted_at)]
+        return sorted(found, key=lambda cut: cut.stamp, reverse=True) if len(found) > 1 else found
+
+    def ending(self, principal: Principal) -> Cut | None:
+        """Return the cut that ended this principal's session, key or account for good, or None."""
+        return next((cuts[-1] for key in _about(principal) if (cuts := self._found.get(key))), None)
 
     def forget(self, issued_before: float) -> None:
         """Drop cuts issued before a time from which on no older grant can be alive."""
-        for key in [key for key, cut in self._cuts.items() if cut.issued_at < issued_before]:
-            del self._cuts[key]
+        for cut in [cut for cut in self._cuts.values() if cut.issued_at < issued_before]:
+            del self._cuts[cut.key]
+            left = self._found[_key(cut.scope)]
+            left.remove(cut)
+            if not left:
+                del self._found[_key(cut.scope)]
 
     def __len__(self) -> int:
         return len(self._cuts)

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds to connect, TLS and WebSocket handshake included.
 CONNECT_SECONDS = 10.0
+#: Seconds between configurations that a peer asks for, at the least.
+RENEW_SECONDS = 1.0
 
 
 def controller_context(authority_pem: str | None) -> ssl.SSLContext:
@@ -77,6 +79,17 @@ async def send(connection: ClientConnection, text: str) -> None:
         await connection.send(text)
     except WebSocketException as error:
         raise ControllerUnreachable(f"the live channel ended: {_why(error)}") from error
+
+
+async def until_due(seconds: float, sooner: asyncio.Event) -> None:
+    """Wait until a configuration is due in `seconds`, or `sooner` is set, which it clears; for RENEW_SECONDS at the least."""
+    await asyncio.sleep(RENEW_SECONDS)
+    try:
+        async with asyncio.timeout(max(0.0, seconds - RENEW_SECONDS)):
+            await sooner.wait()
+    except TimeoutError:
+        pass
+    sooner.clear()
 
 
 def _why(error: Exception) -> str:

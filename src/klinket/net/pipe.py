@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from dataclasses import dataclass
 
 from klinket.domain.errors import ProtocolError
@@ -22,10 +23,17 @@ class Frame:
     content: bytes
 
 
-class PipeReceiver:
-    """Collects bytes of the socket and opens whole frames; holds a buffer only while bytes are in it."""
+#: Bytes of an incomplete frame that are kept by themselves while more is waited for, instead of in a receive buffer.
+SMALL_PART_BYTES = 16_384
 
-    __slots__ = ("_buffer", "_end", "_opener", "_start", "_view")
+
+class PipeReceiver:
+    """Collects bytes of the socket and opens whole frames; holds a receive buffer only while it is needed.
+
+    `incomplete_since`: monotonic seconds at which a frame began that is not there as a whole yet, or None.
+    """
+
+    __slots__ = ("_buffer", "_end", "_opener", "_part", "_start", "_view", "incomplete_since")
 
     def __init__(self, opener: wire.Opener) -> None:
         self._opener = opener
@@ -33,13 +41,17 @@ class PipeReceiver:
         self._view: memoryview | None = None
         self._start = 0
         self._end = 0
+        self._part = b""
+        self.incomplete_since: float | None = None
 
     def space(self) -> memoryview:
         """Return where the next bytes are to be received; never empty."""
         if self._buffer is None or self._view is None:
             self._buffer = SCRATCH.borrow()
             self._view = memoryview(self._buffer)
-            self._start = self._end = 0
+            self._start, self._end = 0, len(self._part)
+            self._view[: self._end] = self._part
+            self._part = b""
         elif self._start and RECEIVE_BYTES - self._end < wire.MAX_CONTENT_BYTES // 2:
             left = self._end - self._start
             self._view[:left] = self._view[self._start : self._end]
@@ -56,9 +68,11 @@ class PipeReceiver:
             return None
         length = wire.frame_length(self._view[self._start : self._end])
         if length is None or self._end - self._start < length:
-            if self._start == self._end:
-                self.release()
+            if self._start != self._end and self.incomplete_since is None:
+                self.incomplete_since = time.monotonic()
+            self.rest()
             return None
+        self.incomplete_since = None
         frame = self._view[self._start : self._start + length]
         self._start += length
         return frame
@@ -74,12 +88,15 @@ class PipeReceiver:
         return None if frame is None else Frame(*self._opener.open(bytes(frame)))
 
     def rest(self) -> None:
-        """Give the buffer back unless bytes are in it."""
-        if self._start == self._end:
+        """Give the buffer back unless much is in it: a few bytes of a frame must not hold half a mebibyte."""
+        if self._end - self._start <= SMALL_PART_BYTES and self._view is not None:
+            part = bytes(self._view[self._start : self._end])
             self.release()
+            self._part = part
 
     def release(self) -> None:
         """Give the buffer back; what was in it is gone."""
+        self._part = b""
         if self._buffer is not None:
             self._view = None
             SCRATCH.give_back(self._buffer)

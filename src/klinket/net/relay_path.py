@@ -53,13 +53,24 @@ class _Held:
 
 
 class RelayPath:
-    """One peer's way through one relay. `ticket`: gives the newest ticket for it; `clock`: the controller's time."""
+    """One peer's way through one relay. `ticket`: gives the newest ticket for it; `clock`: the controller's time.
 
-    def __init__(self, relay: RelayEntry, role: RelayRole, ticket: Callable[[], str], clock: Callable[[], float]) -> None:
+    `used_up`: called when a ticket was refused, a new one is needed.
+    """
+
+    def __init__(
+        self,
+        relay: RelayEntry,
+        role: RelayRole,
+        ticket: Callable[[], str],
+        clock: Callable[[], float],
+        used_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self.relay = relay
         self._role = role
         self._ticket = ticket
         self._clock = clock
+        self._used_up = used_up
         self._address = HostPort.parse(relay.address)
         self._held: _Held | None = None
         self._admitting = asyncio.Lock()
@@ -144,6 +155,8 @@ class RelayPath:
                 ticket = self._ticket()
                 await stream.write(encode_ticket(ticket))
                 first = await stream.read_exactly(1)
+                if first[0] == RelayAnswer.TICKET_REFUSED:
+                    self._used_up()
                 if first[0] != RelayAnswer.PAIRED:
                     known = first[0] in set(RelayAnswer)
                     raise RelayError(RelayAnswer(first[0]) if known else RelayAnswer.NOT_ALLOWED)

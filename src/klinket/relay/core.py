@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from klinket.net.shares import FairShares
 from klinket.relay.limits import RelayLimits
 from klinket.wire.relay import (
     ADMISSION_ID_BYTES,
@@ -17,7 +19,7 @@ from klinket.wire.relay import (
     RelayHello,
     RelayRole,
 )
-from klinket.wire.ticket import KeySet, TicketClaims, TicketRole, verify_ticket
+from klinket.wire.ticket import LEEWAY_SECONDS, KeySet, TicketClaims, TicketRole, verify_ticket
 
 #: A connection as the shell knows it; the core only hands it back.
 PeerId = int
@@ -26,10 +28,11 @@ _ROLES = {TicketRole.CLIENT: RelayRole.CLIENT, TicketRole.CONNECTOR: RelayRole.C
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """The shell joins these two."""
+    """The shell joins these two, and calls `pair_ended` with the `holder` (the client's) at their end."""
 
     client: PeerId
     connector: PeerId
+    holder: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class _Admitted:
 class _Waiting:
     peer: PeerId
     admission: bytes
+    holder: str
     until: float
 
 
@@ -72,6 +76,10 @@ class RelayCore:
         self._idle: dict[int, list[_Waiting]] = {}
         self._clients: dict[int, deque[_Waiting]] = {}
         self._where: dict[PeerId, tuple[RelayRole, int, _Waiting]] = {}
+        self._shown: set[str] = set()
+        self._shown_until: list[tuple[float, str, str]] = []
+        self._shown_shares: FairShares[str] = FairShares(limits.max_shown_tickets)
+        self.pairs: FairShares[str] = FairShares(limits.max_pairs)
         self.draining = False
 
     def configure(self, relay: int, network: str, ticket_keys: dict[str, object]) -> None:
@@ -86,13 +94,14 @@ class RelayCore:
     # ---- admission
 
     def admit(self, ticket: str, now: float) -> Admission:
-        """Return the admission of a valid ticket; raises RelayError or InvalidToken."""
+        """Return the admission of a valid ticket that was not shown before; raises RelayError or InvalidToken."""
         if self.draining:
             raise RelayError(RelayAnswer.DRAINING)
         claims = verify_ticket(ticket, self._keys, network=self._network, relay=self._relay, now=now)
         self._forget_expired(now)
         if len(self._admitted) >= self._limits.max_admissions:
             raise RelayError(RelayAnswer.LIMIT, f"{self._limits.max_admissions} admissions, the limit")
+        self._note_shown(claims)
         held = sum(one.claims.holder == claims.holder for one in self._admitted.values())
         if held >= self._limits.max_admissions_per_holder:
             # The holder's own oldest gives way: a peer that restarts must not lock itself out.
@@ -102,7 +111,19 @@ class RelayCore:
         self._admitted[id] = _Admitted(claims, key)
         return Admission(id, key, claims.expires_at)
 
+    def _note_shown(self, claims: TicketClaims) -> None:
+        if claims.id in self._shown:
+            raise RelayError(RelayAnswer.TICKET_REFUSED, "the ticket was shown before: each is taken once")
+        if not self._shown_shares.take(claims.holder):
+            raise RelayError(RelayAnswer.LIMIT, "the holder has its share of this relay's tickets")
+        self._shown.add(claims.id)
+        heapq.heappush(self._shown_until, (claims.expires_at + LEEWAY_SECONDS, claims.id, claims.holder))
+
     def _forget_expired(self, now: float) -> None:
+        while self._shown_until and self._shown_until[0][0] <= now:
+            _, ticket, holder = heapq.heappop(self._shown_until)
+            self._shown.discard(ticket)
+            self._shown_shares.give_back(holder)
         for id in [id for id, one in self._admitted.items() if one.claims.expires_at <= now]:
             del self._admitted[id]
 
@@ -144,34 +165,48 @@ class RelayCore:
     def _connector_waits(self, peer: PeerId, hello: RelayHello, admitted: _Admitted, now: float) -> list[Output]:
         clients = self._clients.get(hello.connector)
         if clients:
-            return [self._pair(clients[0].peer, peer)]
+            return [self._pair(clients[0].peer, peer, clients[0].holder)]
         idle = self._idle.setdefault(hello.connector, [])
         if len(idle) >= self._limits.max_idle_per_connector:
             return [Refused(peer, RelayAnswer.LIMIT)]
-        waiting = _Waiting(peer, hello.admission, now + self._limits.max_idle_seconds)
+        waiting = _Waiting(peer, hello.admission, admitted.claims.holder, now + self._limits.max_idle_seconds)
         idle.append(waiting)
         self._where[peer] = RelayRole.CONNECTOR, hello.connector, waiting
         return []
 
     def _client_arrives(self, peer: PeerId, hello: RelayHello, admitted: _Admitted, now: float) -> list[Output]:
+        holder = admitted.claims.holder
+        if not self.pairs.take(holder):
+            return [Refused(peer, RelayAnswer.LIMIT)]
         idle = self._idle.get(hello.connector)
         if idle:
-            return [self._pair(peer, idle[-1].peer)]
+            return [self._pair(peer, idle[-1].peer, holder)]
         if admitted.unfinished >= self._limits.max_unfinished_per_ticket:
+            self.pairs.give_back(holder)
             return [Refused(peer, RelayAnswer.LIMIT)]
         admitted.unfinished += 1
-        waiting = _Waiting(peer, hello.admission, now + self._limits.pairing_seconds)
+        waiting = _Waiting(peer, hello.admission, holder, now + self._limits.pairing_seconds)
         self._clients.setdefault(hello.connector, deque()).append(waiting)
         self._where[peer] = RelayRole.CLIENT, hello.connector, waiting
         return []
 
-    def _pair(self, client: PeerId, connector: PeerId) -> Paired:
-        self.gone(client)
-        self.gone(connector)
-        return Paired(client, connector)
+    def _pair(self, client: PeerId, connector: PeerId, holder: str) -> Paired:
+        self._no_longer_waits(client)
+        self._no_longer_waits(connector)
+        return Paired(client, connector, holder)
+
+    def pair_ended(self, holder: str) -> None:
+        """Free the place of a pair that has ended, or could not be joined."""
+        self.pairs.give_back(holder)
 
     def gone(self, peer: PeerId) -> None:
-        """Forget a waiting connection: it closed, or was paired."""
+        """Forget a waiting connection: it closed."""
+        found = self._where.get(peer)
+        self._no_longer_waits(peer)
+        if found is not None and found[0] is RelayRole.CLIENT:
+            self.pairs.give_back(found[2].holder)
+
+    def _no_longer_waits(self, peer: PeerId) -> None:
         found = self._where.pop(peer, None)
         if found is None:
             return

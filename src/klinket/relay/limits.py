@@ -16,12 +16,17 @@ class RelayLimits:
     #: Seconds a connector's connection may wait idle; it then opens a new one.
     max_idle_seconds: float = 3600.0
     #: Connections whose hello is not complete, in all and per source address.
+    #: An IPv6 address counts by its /64. The oldest of the address, or of the biggest, gives way.
     max_hellos: int = 1_024
     max_hellos_per_address: int = 256
     max_idle_per_connector: int = 512
     max_unfinished_per_ticket: int = 64
     max_admissions: int = 50_000
     max_admissions_per_holder: int = 4
+    #: Tickets remembered until they end, so that each is taken once; in fair shares per holder.
+    max_shown_tickets: int = 262_144
+    #: Pairs, clients that wait for theirs among them; in fair shares per holder. Fewer where fewer files may be open.
+    max_pairs: int = 65_536
     #: File descriptors kept free for listening, the channel and files.
     spare_descriptors: int = 64
     #: Seconds without a byte in either direction after which a pair is closed.

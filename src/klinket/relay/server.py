@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import select
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from klinket.net import sockets
+from klinket.net.descriptors import raise_limit
 from klinket.net.sockets import HostPort
+from klinket.net.sources import source_of
 from klinket.net.splice import KernelPipes, Pair
 from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream
@@ -53,11 +53,18 @@ class RelayServer:
         self._pipes = KernelPipes()
         self._waiting: dict[int, socket.socket] = {}
         self._pairs: set[Pair] = set()
-        self._hellos: Counter[str] = Counter()
+        #: By source, the oldest first: connections whose hello is not complete.
+        self._hellos: dict[str, dict[socket.socket, asyncio.Task[None]]] = {}
+        self._hellos_in_all = 0
         self._listener: socket.socket | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._tell_again_at = 0.0
-        self._max_connections = max(16, (_descriptor_limit() - limits.spare_descriptors) // DESCRIPTORS_PER_CONNECTION)
+        descriptors = raise_limit() - limits.spare_descriptors
+        # Hellos have files of their own: silent connections take none from pairs, and pairs none from who comes.
+        self._max_hellos = max(4, min(limits.max_hellos, descriptors // 4))
+        self._max_connections = max(16, (descriptors - self._max_hellos) // DESCRIPTORS_PER_CONNECTION)
+        # What is left of them is for connections that wait.
+        core.pairs.capacity = min(limits.max_pairs, self._max_connections * 3 // 8)
 
     @property
     def pairs(self) -> int:
@@ -99,17 +106,35 @@ class RelayServer:
             except OSError as error:
                 self._pause_accepting(error)
                 return
-            source = str(where[0])
-            in_use = len(self._waiting) + 2 * len(self._pairs) + self._hellos.total()
-            if (
-                in_use >= self._max_connections
-                or self._hellos.total() >= self._limits.max_hellos
-                or self._hellos[source] >= self._limits.max_hellos_per_address
-            ):
+            source = source_of(str(where[0]))
+            if len(self._waiting) + 2 * len(self._pairs) >= self._max_connections:
                 _answer_and_close(sock, RelayAnswer.LIMIT)
                 continue
-            self._hellos[source] += 1
-            self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
+            self._make_room(source)
+            task = self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
+            self._hellos.setdefault(source, {})[sock] = task
+            self._hellos_in_all += 1
+
+    def _make_room(self, source: str) -> None:
+        """Have the oldest silent connection of a source with too many give way, or that of the biggest source."""
+        if len(self._hellos.get(source, ())) >= self._limits.max_hellos_per_address:
+            biggest = source
+        elif self._hellos_in_all >= self._max_hellos:
+            biggest = max(self._hellos, key=lambda one: len(self._hellos[one]))
+        else:
+            return
+        oldest, task = next(iter(self._hellos[biggest].items()))
+        self._no_hello(oldest, biggest)
+        task.cancel()
+        _answer(oldest, RelayAnswer.LIMIT)
+
+    def _no_hello(self, sock: socket.socket, source: str) -> None:
+        """Count a connection no more among those whose hello is not complete."""
+        found = self._hellos.get(source)
+        if found is not None and found.pop(sock, None) is not None:
+            self._hellos_in_all -= 1
+            if not found:
+                del self._hellos[source]
 
     def _pause_accepting(self, error: OSError) -> None:
         """Look away for a moment: the connection that could not be accepted still waits, and would call at once again."""
@@ -146,9 +171,7 @@ class RelayServer:
             # Includes ProtocolError and InvalidToken: that connection ends, nothing else.
             logger.info("relay: a connection from %s was refused: %s", source, error)
         finally:
-            self._hellos[source] -= 1
-            if not self._hellos[source]:
-                del self._hellos[source]
+            self._no_hello(sock, source)
             if not kept:
                 sock.close()
 
@@ -175,21 +198,27 @@ class RelayServer:
     def _perform(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
             if isinstance(output, Paired):
-                self._join(self._waiting.pop(output.client), self._waiting.pop(output.connector))
+                self._join(self._waiting.pop(output.client), self._waiting.pop(output.connector), output.holder)
             else:
                 sock = self._waiting.pop(output.peer, None)
                 if sock is not None:
                     _answer_and_close(sock, output.answer)
 
-    def _join(self, client: socket.socket, connector: socket.socket) -> None:
+    def _join(self, client: socket.socket, connector: socket.socket, holder: str) -> None:
         try:
             connector.send(bytes((RelayAnswer.PAIRED,)))
             client.send(bytes((RelayAnswer.PAIRED,)))
         except OSError:
             sockets.reset(client)
             sockets.reset(connector)
+            self._core.pair_ended(holder)
             return
-        pair = Pair(client, connector, self._pipes, self._pairs.discard)
+
+        def ended(pair: Pair) -> None:
+            self._pairs.discard(pair)
+            self._core.pair_ended(holder)
+
+        pair = Pair(client, connector, self._pipes, ended)
         self._pairs.add(pair)
         pair.start()
 
@@ -209,18 +238,14 @@ class RelayServer:
                 pair.reset()
 
 
-def _answer_and_close(sock: socket.socket, answer: RelayAnswer) -> None:
+def _answer(sock: socket.socket, answer: RelayAnswer) -> None:
     try:
         sock.setblocking(False)
         sock.send(bytes((answer,)))
     except OSError:
         pass
+
+
+def _answer_and_close(sock: socket.socket, answer: RelayAnswer) -> None:
+    _answer(sock, answer)
     sock.close()
-
-
-def _descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; returns it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if hard > 0 else 1 << 20

@@ -249,12 +249,16 @@ class CutFlow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CutReceipt(Message, frozen=True, kw_only=True, tag="cut-receipt"):
-    """Connector to controller: the cut `id` is in force here, and these flows were ended by it."""
+    """Connector to controller: the cut `id` is in force here, and these flows were ended by it.
+
+    `token`: the same, signed (wire.receipt_token); without it a receipt does not count.
+    """
 
     id: int
     stopped_at_ms: int
     took_ms: float
     flows: list[CutFlow] = []
+    token: str = ""
 
 
 class FlowEvent(msgspec.Struct, frozen=True, kw_only=True):

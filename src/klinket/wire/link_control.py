@@ -82,8 +82,15 @@ class GrantParts:
     def __init__(self) -> None:
         self._parts: list[str] = []
 
+    @property
+    def incomplete(self) -> bool:
+        """Return whether some parts of a token are there, and others not yet."""
+        return bool(self._parts)
+
     def add(self, message: PresentGrant) -> str | None:
-        """Return the whole token with its last part; raises ProtocolError for parts out of order."""
+        """Return the whole token with its last part; raises ProtocolError for parts out of order or above PART_CHARS."""
+        if len(message.token) > PART_CHARS:
+            raise ProtocolError(f"a part of a grant is above {PART_CHARS} characters")
         if not 0 < message.parts <= MAX_PARTS or message.part != len(self._parts) or message.part >= message.parts:
             raise ProtocolError("the parts of a grant are out of order")
         self._parts.append(message.token)

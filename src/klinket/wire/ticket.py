@@ -13,8 +13,11 @@ TYP = "klinket-ticket+jwt"
 MAX_LIFETIME_SECONDS = 24 * 3600
 #: Connectors one client's ticket may name.
 MAX_CONNECTORS = 1_024
+#: Characters of a ticket's id.
+MAX_ID_CHARS = 64
 
 KeySet = signing.KeySet
+LEEWAY_SECONDS = signing.LEEWAY_SECONDS
 
 
 class TicketRole(Enum):
@@ -26,13 +29,17 @@ class TicketRole(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TicketClaims:
-    """`holder`: a session id, or `connector:ID`; `connectors`: whom a client may be paired with, or a connector itself."""
+    """`holder`: a session id, or `connector:ID`; `connectors`: whom a client may be paired with, or a connector itself.
+
+    `id` is the ticket's own: a relay takes it once.
+    """
 
     role: TicketRole
     holder: str
     relay: int
     connectors: tuple[int, ...]
     expires_at: float
+    id: str
 
 
 def sign_ticket(
@@ -45,14 +52,16 @@ def sign_ticket(
     connectors: Sequence[int],
     now: float,
     lifetime: float,
+    id: str,
 ) -> str:
-    """Return a ticket for one relay; `lifetime` in seconds."""
+    """Return a ticket for one relay; `lifetime` in seconds, `id` random and never used before."""
     claims = {
         "iss": network,
         "aud": f"relay:{relay}",
         "sub": holder,
         "role": role.value,
         "connectors": list(connectors),
+        "jti": id,
         "iat": int(now),
         "exp": int(now + lifetime),
     }
@@ -73,4 +82,5 @@ def verify_ticket(token: str, keys: signing.KeySet, *, network: str, relay: int,
         raise InvalidToken("the ticket's role is not understood") from error
     if role is TicketRole.CONNECTOR and len(connectors) != 1:
         raise InvalidToken("a connector's ticket names itself only")
-    return TicketClaims(role, signing.text(claims, "sub"), relay, tuple(connectors), float(signing.whole(claims, "exp")))
+    holder, id = signing.text(claims, "sub"), signing.text(claims, "jti", MAX_ID_CHARS)
+    return TicketClaims(role, holder, relay, tuple(connectors), float(signing.whole(claims, "exp")), id)

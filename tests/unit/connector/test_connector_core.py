@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from klinket.connector import core as connector_core
 from klinket.connector import limits
@@ -10,14 +14,16 @@ from klinket.connector.core import ConnectorCore, Flow, LinkRecord
 from klinket.domain.cut import CutScope
 from klinket.domain.errors import FlowRefused, InvalidToken, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
-from klinket.domain.identifiers import RemoteNetworkId
+from klinket.domain.identifiers import RemoteNetworkId, ResourceId
 from klinket.wire.control import AccountLimits
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS
+from klinket.wire.pipe_messages import OpenRequest
 from klinket.wire.signing import LEEWAY_SECONDS, KeySet, SigningKey
 from tests.unit.connector.conftest import (
     ACCOUNT,
     DATABASE,
     KEY,
+    LIMITS,
     NETWORK,
     NOW,
     OTHER_ACCOUNT,
@@ -305,7 +311,7 @@ def test_a_cut_strikes_one_resource_and_the_others_go_on(world: World) -> None:
     ("stamp", "struck"), [((1, 19), True), ((1, 20), False), ((1, 21), False), ((0, 99), True), ((2, 1), True)]
 )
 def test_a_cut_strikes_only_grants_below_its_floor(world: World, stamp: tuple[int, int], struck: bool) -> None:
-    world.core.apply_cut(world.cut(CutScope.of_account(ACCOUNT), stamp=(1, 20)), NOW)
+    world.core.apply_cut(world.cut(CutScope.of_access(ACCOUNT, DATABASE.id), stamp=(1, 20)), NOW)
     link = world.granted(DATABASE, stamp=stamp)
     if struck:
         assert refused(world, link, tcp("db.internal", 5432)) is FlowFailure.CUT
@@ -357,6 +363,109 @@ def test_a_renewed_grant_moves_the_deadline_and_the_flow_lives_on(world: World) 
     assert world.core.next_deadline() == NOW + 450 + LEEWAY_SECONDS
 
 
+# ---- what a cut may not miss
+
+
+def test_a_cut_finds_the_flow_whose_resource_has_changed_since_it_was_opened(world: World) -> None:
+    wildcard, exact = resource(2, "*.internal"), resource(1, "db.internal")
+    link = world.granted(wildcard)
+    flow = world.core.open(link, request(tcp("db.internal", 5432)), NOW)
+    world.core.present_grant(link, world.grant(link, exact, wildcard, stamp=(1, 11)), NOW)
+    assert flow.resource == exact
+    assert world.core.apply_cut(world.cut(CutScope.of_access(ACCOUNT, wildcard.id), stamp=(1, 12)), NOW) == []
+    ended = world.core.apply_cut(world.cut(CutScope.of_access(ACCOUNT, exact.id), stamp=(1, 13)), NOW)
+    assert [one.flow for one in ended] == [flow]
+    assert world.core.flows == 0
+
+
+def test_a_flow_id_that_comes_again_does_not_hide_the_second_flow_from_a_cut(world: World) -> None:
+    link = world.granted(DATABASE, WEB)
+    first = request(tcp("web.internal", 80))
+    old = world.core.open(link, first, NOW)
+    world.core.apply_cut(world.cut(CutScope.of_resource(WEB.id)), NOW)
+    new = world.core.open(link, OpenRequest(tcp("db.internal", 5432), first.resource, first.flow), NOW)
+    with pytest.raises(FlowRefused):
+        world.core.recheck(old, NOW)
+    world.core.close(old)  # the first one's task gets to its end only now
+    world.core.recheck(new, NOW)
+    assert world.core.flows == 1
+    ended = world.core.apply_cut(world.cut(CutScope.of_key(link.principal.key), stamp=(1, 21)), NOW)
+    assert [one.flow for one in ended] == [new]
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [CutScope.of_key(principal().key), CutScope.of_account(ACCOUNT), CutScope.of_session(principal().session)],
+    ids=lambda scope: scope.kind.value,
+)
+def test_a_cut_of_a_key_account_or_session_drops_grant_and_links_for_good(world: World, scope: CutScope) -> None:
+    link, stranger = world.granted(DATABASE), world.granted(DATABASE, who=principal("z" * 22, "key-9", OTHER_ACCOUNT))
+    world.core.apply_cut(world.cut(scope, reason=FlowFailure.SERVICE_KEY_REVOKED), NOW)
+    assert world.core.link(link.link.handle, NOW) is None
+    assert refused(world, link, tcp("db.internal", 5432)) is FlowFailure.SERVICE_KEY_REVOKED
+    newer = world.grant(link, DATABASE, stamp=(9, 99))
+    for attempt in (lambda: world.core.present_grant(link, newer, NOW), lambda: world.core.add_link(record(), NOW)):
+        with pytest.raises(FlowRefused) as caught:
+            attempt()
+        assert caught.value.failure is FlowFailure.SERVICE_KEY_REVOKED
+    assert world.core.link(stranger.link.handle, NOW) is stranger
+    assert world.core.open(stranger, request(tcp("db.internal", 5432)), NOW)
+
+
+@pytest.mark.parametrize("scope", [CutScope.of_resource(DATABASE.id), CutScope.of_access(ACCOUNT, DATABASE.id)])
+def test_a_cut_of_a_resource_leaves_links_and_the_other_resources(world: World, scope: CutScope) -> None:
+    link = world.granted(DATABASE, WEB)
+    world.core.apply_cut(world.cut(scope), NOW)
+    assert world.core.link(link.link.handle, NOW) is link
+    assert world.core.open(link, request(tcp("web.internal", 80)), NOW)
+
+
+_RESOURCES = (resource(1, "db.internal"), resource(2, "*.internal"), resource(3, "web.internal"), resource(4, "*.*.internal"))
+_HOSTS = ("db.internal", "web.internal", "x.web.internal", "other.internal")
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("grant"), st.integers(0, 1), st.sets(st.integers(0, 3))),
+        st.tuples(st.just("open"), st.integers(0, 1), st.sampled_from(_HOSTS)),
+        st.tuples(st.just("cut"), st.integers(0, 1), st.integers(0, 3)),
+        st.tuples(st.just("cut everybody"), st.just(0), st.integers(0, 3)),
+        st.tuples(st.just("end"), st.integers(0, 1), st.none()),
+    ),
+    max_size=30,
+)
+
+
+@given(_STEPS)
+@settings(max_examples=60, deadline=None)
+def test_no_flow_lives_that_a_new_decision_would_refuse(steps: list[tuple[str, int, Any]]) -> None:
+    world = World()
+    world.core.configure(NETWORK, REMOTE, KeySet({KEY.kid: KEY.public_key}), LIMITS)
+    links = [record(principal("a" * 22)), record(principal("b" * 22, "key-2", OTHER_ACCOUNT))]
+    live: set[Flow] = set()
+    for revision, (step, which, what) in enumerate(steps, start=1):
+        link, stamp = links[which], (1, revision)
+        ended = []
+        try:
+            if step == "grant":
+                granted = [_RESOURCES[one] for one in what]
+                ended = world.core.present_grant(link, world.grant(link, *granted, stamp=stamp), NOW)[1]
+            elif step == "open":
+                live.add(world.core.open(link, request(tcp(what, 80)), NOW))
+            else:
+                scope = {
+                    "cut": CutScope.of_access(link.principal.account, ResourceId(what or 0)),
+                    "cut everybody": CutScope.of_resource(ResourceId(what or 0)),
+                    "end": CutScope.of_session(link.principal.session),
+                }[step]
+                ended = world.core.apply_cut(world.cut(scope, stamp=stamp), NOW)
+        except FlowRefused:
+            pass
+        live -= {one.flow for one in ended}
+        assert world.core.flows == len(live)
+        for flow in live:
+            opener = next(link for link in links if link.principal == flow.principal)
+            world.core.close(world.core.open(opener, request(flow.destination), NOW))
+
+
 # ---- links
 
 
@@ -370,14 +479,28 @@ def test_a_link_is_found_by_its_handle_until_it_ends_or_is_dropped(world: World)
     assert world.core.link(link.link.handle, NOW) is None
 
 
-def test_links_are_limited_and_ended_ones_make_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_LINKS", 2)
-    world.core.add_link(record(expires_at=NOW + 10), NOW)
-    world.core.add_link(record(), NOW)
-    with pytest.raises(FlowRefused) as caught:
-        world.core.add_link(record(), NOW + 9)
+def test_links_are_limited_in_fair_shares_and_ended_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_LINKS", 4)
+    core = ConnectorCore()
+    sessions = [principal(session=letter * 22) for letter in "abcd"]
+    core.add_link(record(sessions[0], expires_at=NOW + 10), NOW)
+    core.add_link(record(sessions[1]), NOW)
+    with pytest.raises(FlowRefused, match="its share") as caught:
+        core.add_link(record(sessions[2]), NOW + 9)
     assert caught.value.failure is FlowFailure.THROTTLED
-    world.core.add_link(record(), NOW + 10)
+    stranger = record(principal(session="z" * 22, account=OTHER_ACCOUNT))
+    core.add_link(stranger, NOW + 9)
+    assert core.link(stranger.link.handle, NOW + 9) is stranger
+    core.add_link(record(sessions[3]), NOW + 10)
+
+
+def test_a_sessions_own_oldest_link_gives_way_and_nobody_elses(world: World) -> None:
+    stranger = record(principal(session="z" * 22))
+    world.core.add_link(stranger, NOW)
+    links = [record() for _ in range(limits.MAX_LINKS_PER_SESSION + 1)]
+    assert [world.core.add_link(link, NOW) for link in links] == [None] * limits.MAX_LINKS_PER_SESSION + [links[0]]
+    assert world.core.link(links[0].link.handle, NOW) is None
+    assert all(world.core.link(link.link.handle, NOW) is link for link in [stranger, *links[1:]])
 
 
 # ---- limits

@@ -17,6 +17,7 @@ from klinket.connector import flows as connector_flows
 from klinket.connector.core import LinkRecord
 from klinket.connector.events import FlowEventLog
 from klinket.connector.flows import FlowServer
+from klinket.connector.pipes import ProvenPipes
 from klinket.connector.state import ConnectorState
 from klinket.domain.cut import CutScope
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
@@ -85,10 +86,16 @@ class Served:
 @pytest.fixture
 async def served(world: World, tmp_path: Path) -> AsyncIterator[Served]:
     events = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
-    server = FlowServer(world.core, events, lambda: NOW, set)
+    pipes = ProvenPipes(100)
+    server = FlowServer(world.core, events, lambda: NOW, set, pipes)
     link = world.granted(LOOPBACK)
     ends = pipe_ends()
-    serving = asyncio.ensure_future(server.serve(ends.connector, link, RELAY))
+
+    async def serve() -> None:
+        pipes.enter(ends.connector, link)
+        await server.serve(ends.connector, link, RELAY, await ends.connector.receive())
+
+    serving = asyncio.ensure_future(serve())
     yield Served(world, link, server, events, ends, serving)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
@@ -415,3 +422,25 @@ async def test_a_port_that_is_not_granted(served: Served, udp_listener: socket.s
     narrow = resource(5, "127.0.0.1", udp=rule((53, 53)))
     served.world.core.present_grant(served.link, served.world.grant(served.link, narrow, stamp=(1, 11)), NOW)
     assert (await served.failed(where(udp_listener, TransportProtocol.UDP))).failure is FlowFailure.NOT_GRANTED
+
+
+# ---- what a client may hold
+
+
+async def test_a_frame_that_does_not_become_complete_ends_its_flow(
+    served: Served, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connector_flows, "FRAME_SECONDS", 0.2)
+    await served.opened(where(listener))
+    remote = await accepted(listener)
+    served.server.end_unfinished()
+    assert served.world.core.flows == 1
+    await asyncio.get_running_loop().sock_sendall(served.ends.client.sock, (200_000).to_bytes(4, "big") + bytes(100))
+    async with asyncio.timeout(5):
+        while served.world.core.flows:
+            served.server.end_unfinished()
+            await asyncio.sleep(0.02)
+    await served.over()
+    assert await is_reset(remote)
+    assert [event.failure for event in await served.told() if event.event == "closed"] == ["timed-out"]
+    remote.close()

@@ -179,7 +179,7 @@ async def test_no_link_before_the_first_configuration(connector: Connector) -> N
 
 
 async def test_links_are_bounded(connector: Connector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_LINKS", 2)
+    monkeypatch.setattr(limits, "MAX_LINKS_PER_SESSION", 2)
     for _ in range(3):
         await asyncio.gather(connector.link(initiator()), return_exceptions=True)
     await connector.over()

@@ -25,7 +25,8 @@ from klinket.controller.app.rows import AuditRow
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
-from klinket.controller.store.engine import SqliteStore
+from klinket.controller.database import PostgresAddress
+from klinket.controller.store.engine import open_store
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import ProtocolError
@@ -37,6 +38,7 @@ from klinket.wire.cut_token import sign_cut
 from klinket.wire.key_file import LOGIN_PATH, KeyFile, parse_key_file
 from klinket.wire.paths import ENROL_PATH, EXTENSION_PATH, GRAPHQL_PATH
 from klinket.wire.relay import RELAY_CHANNEL_PATH
+from tests.unit.controller.postgres import everything
 
 T = TypeVar("T")
 M = TypeVar("M", bound=control.Message)
@@ -46,6 +48,13 @@ GRANT_SECONDS = 120
 SOURCE = "192.0.2.7"
 #: Seconds a test waits for a message that must come.
 PATIENCE = 10.0
+
+
+def everything_stored(database: Path | PostgresAddress) -> bytes:
+    """Return all bytes of SQLite's files, or all values of PostgreSQL's tables."""
+    if isinstance(database, PostgresAddress):
+        return everything(database)
+    return b"".join(path.read_bytes() for path in sorted(database.parent.glob(database.name + "*")))
 
 
 def free_port() -> int:
@@ -90,7 +99,7 @@ class Enrolled:
 class Running:
     """`offset`: seconds by which the controller's clock is ahead of this machine's. `settings`: of ControllerConfig."""
 
-    def __init__(self, state: Path, **settings: Any) -> None:
+    def __init__(self, state: Path, postgres: PostgresAddress | None = None, **settings: Any) -> None:
         self.offset = 0.0
         port = free_port()
         self.config = ControllerConfig(
@@ -99,10 +108,11 @@ class Running:
             listen=HostPort("127.0.0.1", port),
             public_url=f"https://127.0.0.1:{port}",
             grant_seconds=GRANT_SECONDS,
+            postgres=postgres,
             **{"api_reads_per_minute": 0, "api_writes_per_minute": 0, **settings},
         )
         self.master = sealing.load_or_make(state / "keys" / "master.key")
-        self.store = SqliteStore(self.config.database, self.clock)
+        self.store = open_store(self.config.database, self.clock)
         self.tokens: dict[tuple[str, ...], str] = {}
 
     def clock(self) -> float:
@@ -195,8 +205,8 @@ class Running:
         return (await self.audit())[-1]
 
     def everything_stored(self) -> bytes:
-        """Return all bytes of the database's files."""
-        return b"".join(path.read_bytes() for path in sorted(self.config.state.glob("klinket.db*")))
+        """Return all bytes of the database's files, or all values of PostgreSQL's tables."""
+        return everything_stored(self.config.database)
 
     # ---- an inventory, made as an admin makes it
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 from klinket.controller import channels
-from klinket.controller.app.ports import StoreOverloaded
+from klinket.controller.app.store_errors import StoreOverloaded
 from klinket.domain.errors import ProtocolError
 from klinket.net.certificate_request import certificate_request
 from klinket.wire import control, signing
@@ -81,6 +81,7 @@ async def test_a_store_that_cannot_take_more_makes_a_peer_come_again_not_end(
         async def write(_: Any) -> Any:
             raise StoreOverloaded("full")
 
+        monkeypatch.setattr(channels, "STORE_PATIENCE_SECONDS", 0.0)
         monkeypatch.setattr(live.store, "write", write)
         await channel.send(control.FlowEvents(batch=1, events=[EVENT]))
         assert await channel.closed() == 1013

@@ -14,9 +14,14 @@ from klinket.controller import dispatch as module
 from klinket.controller.app import cuts, relays, snapshot
 from klinket.controller.app.rows import CutRow
 from klinket.controller.graphql.global_id import to_global_id
+from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import ConnectorTokensDead, ServiceKeyExpired, ServiceKeyRevoked
+from klinket.domain.identifiers import ConnectorId
 from klinket.wire import control
+from klinket.wire.cut_token import verify_cut
+from klinket.wire.identity import ConnectorIdentity
+from klinket.wire.receipt_token import sign_receipt
 from tests.unit.controller.running import PATIENCE, Enrolled, Running, Session
 
 DAY = 86_400.0
@@ -248,7 +253,11 @@ async def test_a_deleted_connector_ends_what_it_carries_answers_and_is_refused(l
         await bystander.take(control.ConnectorConfiguration)
         await live.change(f'mutation {{ connectorDelete(id: "{_connector_id(connector)}") {{ ok error }} }}')
         cut = await edge.take(control.Cut)
-        await edge.send(control.CutReceipt(id=cut.id, stopped_at_ms=1, took_ms=0.5, flows=[]))
+        verified = verify_cut(cut.token, live.trust.keys[KeyPurpose.CUT], network=live.trust.network, now=live.clock())
+        identity, at = ConnectorIdentity(live.trust.network, ConnectorId(connector.id)), live.clock()
+        token = sign_receipt(connector.key, identity, verified, [], stopped_at=at, took=0.0005)
+        receipt = control.CutReceipt(id=cut.id, stopped_at_ms=round(at * 1000), took_ms=0.5, flows=[], token=token)
+        await edge.send(receipt)
         assert (await edge.take(control.Refused)).code == ConnectorTokensDead.code
         assert await edge.closed() == 1008
         assert await bystander.is_alive()  # it heard of nothing

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from klinket.controller.app.ports import StoreClosed, StoreOverloaded, StoreUnavailable
+from klinket.controller.app.store_errors import StoreClosed, StoreOverloaded, StoreUnavailable
 from klinket.controller.graphql.http import MAX_BODY_BYTES
 from klinket.controller.trust import KeyPurpose
 from klinket.wire import signing

@@ -10,8 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from klinket.controller.app import relays
-from klinket.controller.app.ports import StoreOverloaded
 from klinket.controller.app.rows import RelayRow
+from klinket.controller.app.store_errors import StoreOverloaded
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import ControllerUnreachable

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from klinket.cli.issue import accept_head
 from klinket.controller.app import connectors
 from klinket.controller.channels import RENEW_SECONDS
+from klinket.controller.database import PostgresAddress
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ConnectorTokensDead
 from klinket.net.certificate_request import certificate_request
@@ -23,6 +24,12 @@ from klinket.wire.paths import LOGOUT_PATH
 from tests.unit.controller.running import PATIENCE, Channel, Enrolled, Running, Session
 
 HEARTBEAT = control.Heartbeat(sequence=1, time_ms=0, version="1.2.3")
+
+
+def _url(address: PostgresAddress) -> str:
+    """Return the URL of a database on a socket of the tests' own."""
+    of = address.parameters
+    return f"postgresql://{of['user']}@/{of['dbname']}?host={of['host']}"
 
 
 async def eventually(holds: Callable[[], Awaitable[Any]]) -> None:
@@ -134,7 +141,8 @@ async def test_a_controller_that_is_proved_to_be_behind_grants_nothing_until_tha
 
         # Another program, on the controller's machine.
         state = str(live.config.state)
-        done = await asyncio.to_thread(CliRunner().invoke, accept_head, ["--state", state])
+        environment = {} if live.config.postgres is None else {"KLINKET_DATABASE": _url(live.config.postgres)}
+        done = await asyncio.to_thread(CliRunner().invoke, accept_head, ["--state", state], env=environment)
         assert "accepted: epoch" in done.output
         await connector.send(control.Heartbeat(sequence=2, time_ms=0, head=proof))
 

@@ -138,3 +138,30 @@ def test_floors_find_exactly_the_cuts_that_strike(cuts: list[tuple[CutScope, Sta
 )
 def test_a_scope_tells_what_it_is_about(kind: ScopeKind, text: str) -> None:
     assert str(SCOPES[kind]) == text
+
+
+@pytest.mark.parametrize("kind", ScopeKind)
+def test_keys_accounts_and_sessions_that_were_cut_are_over(kind: ScopeKind) -> None:
+    over = kind in (ScopeKind.ACCOUNT, ScopeKind.KEY, ScopeKind.SESSION)
+    made = cut(1, SCOPES[kind])
+    floors = Floors([made])
+    assert floors.ending(PRINCIPAL) == (made if over else None)
+    assert floors.ending(Principal(OTHER_ACCOUNT, OTHER_KEY, OTHER_SESSION)) is None
+    assert SCOPES[kind].holds(PRINCIPAL) is SCOPES[kind].ends_sessions is over
+    floors.forget(101)
+    assert floors.ending(PRINCIPAL) is None
+    assert floors.striking(PRINCIPAL, RESOURCE, (0, 0)) == []
+
+
+def test_a_decision_looks_at_no_cut_of_anybody_else() -> None:
+    class Counted(Cut):
+        asked = 0
+
+        def strikes(self, *arguments: object) -> bool:
+            Counted.asked += 1
+            return super().strikes(*arguments)  # type: ignore[arg-type]
+
+    others = [Counted(CutId(n), CutScope.of_key(Kid(f"k{n}")), 1, n, FlowFailure.CUT, 100) for n in range(5000)]
+    floors = Floors([*others, Counted(CutId(6000), SCOPES[ScopeKind.ACCESS], 1, 6000, FlowFailure.CUT, 100)])
+    assert [one.id for one in floors.striking(PRINCIPAL, RESOURCE, (1, 1))] == [6000]
+    assert Counted.asked == 1

@@ -18,6 +18,7 @@ NOW = 1_800_000_000.0
 NETWORK = "acme"
 RELAY = 4
 KEY = SigningKey.generate("tickets-1")
+_NUMBERS = itertools.count(1)
 
 
 def ticket(
@@ -30,11 +31,20 @@ def ticket(
     network: str = NETWORK,
     relay: int = RELAY,
     key: SigningKey = KEY,
+    id: str | None = None,
 ) -> str:
-    """Return a signed ticket."""
+    """Return a signed ticket that no relay has seen."""
     who = holder or ("connector:7" if role is TicketRole.CONNECTOR else "session-1")
     return sign_ticket(
-        key, network=network, role=role, holder=who, relay=relay, connectors=connectors, now=now, lifetime=lifetime
+        key,
+        network=network,
+        role=role,
+        holder=who,
+        relay=relay,
+        connectors=connectors,
+        now=now,
+        lifetime=lifetime,
+        id=id or f"ticket-{next(_NUMBERS)}",
     )
 
 

@@ -91,6 +91,61 @@ def test_a_holders_own_oldest_admission_gives_way_and_nobody_elses(make_relay: M
         assert relay.core.hello(peer, admitted.hello(), NOW) == []
 
 
+def test_a_ticket_is_taken_once_while_it_is_valid(relay: Relay) -> None:
+    signed = ticket(lifetime=600)
+    relay.core.admit(signed, NOW)
+    for when in (NOW, NOW + 599):
+        with pytest.raises(RelayError, match="before") as caught:
+            relay.core.admit(signed, when)
+        assert caught.value.answer is RelayAnswer.TICKET_REFUSED
+    relay.core.admit(ticket(), NOW)
+    later = NOW + 10_000
+    relay.core.admit(ticket(now=later), later)
+    assert len(relay.core._shown) == 1  # what has ended is forgotten
+
+
+def test_no_holder_makes_the_relay_forget_the_tickets_of_others(make_relay: MakeRelay) -> None:
+    relay = make_relay(RelayLimits(max_shown_tickets=8))
+    mine = ticket(holder="victim")
+    relay.core.admit(mine, NOW)
+    with pytest.raises(RelayError) as caught:
+        for _ in range(10):
+            relay.core.admit(ticket(holder="hog"), NOW)
+    assert caught.value.answer is RelayAnswer.LIMIT
+    with pytest.raises(RelayError, match="before"):
+        relay.core.admit(mine, NOW)
+    relay.core.admit(ticket(holder="other"), NOW)
+
+
+def test_pairs_are_shared_fairly_and_counted_until_they_end(make_relay: MakeRelay) -> None:
+    relay = make_relay(RelayLimits(max_pairs=4, max_idle_per_connector=10))
+    connector, hog, victim = relay.connector(), relay.client(holder="hog"), relay.client(holder="victim")
+    for peer in range(10, 16):
+        relay.core.hello(peer, connector.hello(), NOW)
+    joined = [relay.core.hello(peer, hog.hello(), NOW)[0] for peer in (1, 2, 3)]
+    assert [type(one) for one in joined] == [Paired, Paired, Refused]
+    assert isinstance(relay.core.hello(4, victim.hello(), NOW)[0], Paired)
+    assert isinstance(joined[0], Paired)
+    relay.core.pair_ended(joined[0].holder)
+    assert isinstance(relay.core.hello(5, hog.hello(), NOW)[0], Paired)
+
+
+def test_a_client_that_waits_counts_as_a_pair_and_leaves_its_place_when_it_goes(make_relay: MakeRelay) -> None:
+    relay = make_relay(RelayLimits(max_pairs=2, max_unfinished_per_ticket=1))
+    client = relay.client()
+    relay.core.hello(1, client.hello(), NOW)
+    assert relay.core.pairs.total == 1
+    relay.core.gone(1)
+    relay.core.gone(1)
+    assert relay.core.pairs.total == 0
+    relay.core.hello(2, client.hello(), NOW)
+    relay.core.deadline_reached(NOW + 60)
+    assert relay.core.pairs.total == 0
+    relay.core.hello(3, client.hello(), NOW)
+    assert isinstance(relay.core.hello(4, relay.connector().hello(), NOW)[0], Paired)
+    assert relay.core.pairs.total == 1
+
+
 def test_a_draining_relay_admits_and_joins_nobody(relay: Relay) -> None:
     client = relay.client()
     relay.core.draining = True

@@ -67,12 +67,15 @@ class Running:
         self, role: TicketRole = TicketRole.CLIENT, connectors: tuple[int, ...] = (7,), holder: str = "session-1"
     ) -> RelayPath:
         relay_role = RelayRole.CLIENT if role is TicketRole.CLIENT else RelayRole.CONNECTOR
-        who = "session-1" if role is TicketRole.CLIENT else f"connector:{connectors[0]}"
+        who = holder if role is TicketRole.CLIENT else f"connector:{connectors[0]}"
         signed = ticket(role, connectors, holder=who, now=time.time(), lifetime=3600)
         return RelayPath(self.entry, relay_role, lambda: signed, time.time)
 
-    async def raw(self) -> socket.socket:
-        sock = await sockets.connect(self.address, 5)
+    async def raw(self, source: str = "") -> socket.socket:
+        if source:
+            sock = sockets.prepare(socket.create_connection((self.address.host, self.address.port), 5, (source, 0)))
+        else:
+            sock = await sockets.connect(self.address, 5)
         self.open_sockets.append(sock)
         return sock
 
@@ -295,15 +298,62 @@ async def test_a_connector_that_nobody_named_is_refused_aloud(relay: Running) ->
     assert caught.value.answer is RelayAnswer.NOT_ALLOWED
 
 
-async def test_the_limit_of_hellos_per_address_is_told(start_relay: StartRelay) -> None:
-    relay = await start_relay(max_hellos_per_address=2, hello_seconds=0.6)
+async def test_an_addresses_own_oldest_silent_connection_gives_way(start_relay: StartRelay) -> None:
+    relay = await start_relay(max_hellos_per_address=2, hello_seconds=3)
     slow = [await relay.raw() for _ in range(2)]
-    await asyncio.sleep(0.05)
-    assert await closed(await relay.raw()) == bytes([RelayAnswer.LIMIT])
-    assert [await closed(sock) for sock in slow] == [b"", b""]
-    sock = await relay.raw()  # and then there is room again
+    sock = await relay.raw()
+    assert await closed(slow[0], 1) == bytes([RelayAnswer.LIMIT])
     sock.send(RelayHello(RelayRole.CLIENT, bytes(16), 1, 7).sign(bytes(32)))
     assert await closed(sock) == bytes([RelayAnswer.UNKNOWN_ADMISSION])
+    with pytest.raises(TimeoutError):
+        await closed(slow[1], 0.1)
+
+
+async def test_silent_connections_of_a_few_addresses_keep_nobody_out(start_relay: StartRelay) -> None:
+    relay = await start_relay(max_hellos=40, hello_seconds=3)
+    for last in range(2, 6):
+        for _ in range(15):
+            await relay.raw(f"127.0.0.{last}")
+    waiting = await relay.path(TicketRole.CONNECTOR).register(7)
+    with await relay.path().connect(7), await waiting.paired():
+        assert relay.server.pairs == 1
+
+
+def test_a_host_cannot_count_as_many_by_its_ipv6_addresses() -> None:
+    assert relay_server.source_of("2001:db8:1:2:aaaa::1") == relay_server.source_of("2001:db8:1:2:bbbb::1%eth0")
+
+
+async def test_one_session_does_not_take_all_pairs(start_relay: StartRelay) -> None:
+    relay = await start_relay(max_pairs=4)
+    connectors, hog, victim = relay.path(TicketRole.CONNECTOR), relay.path(), relay.path(holder="session-2")
+    for _ in range(4):
+        await connectors.register(7)
+    await eventually(lambda: relay.core.waiting == 4)
+    held = [await hog.connect(7), await hog.connect(7)]
+    with pytest.raises(RelayError) as caught:
+        await hog.connect(7)
+    assert caught.value.answer is RelayAnswer.LIMIT
+    with await victim.connect(7):
+        pass
+    held.pop().close()
+    await eventually(lambda: relay.server.pairs == 1)
+    with await hog.connect(7):
+        pass
+    held.pop().close()
+    await eventually(lambda: relay.core.pairs.total == 0)
+
+
+async def test_a_ticket_is_taken_once(relay: Running) -> None:
+    signed, told = [ticket(now=time.time(), lifetime=3600)], []
+    path = RelayPath(relay.entry, RelayRole.CLIENT, lambda: signed[-1], time.time, lambda: told.append("a new one is needed"))
+    await path._admitted()
+    path.forget_admission()
+    with pytest.raises(RelayError) as caught:
+        await path._admitted()
+    assert caught.value.answer is RelayAnswer.TICKET_REFUSED
+    assert told == ["a new one is needed"]
+    signed.append(ticket(now=time.time(), lifetime=3600))
+    await path._admitted()
 
 
 async def test_a_client_whose_connector_does_not_come_is_told(start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +495,8 @@ async def test_a_restarted_relay_is_shown_the_ticket_again(start_relay: StartRel
     waiting = await connectors.register(7)
     with await clients.connect(7), await waiting.paired():
         pass
-    relay.core._admitted.clear()  # as after a restart: a relay keeps no admissions
+    relay.core._admitted.clear()  # as after a restart: a relay keeps no admissions, and no tickets it was shown
+    relay.core._shown.clear()
     connectors.forget_admission()
     waiting = await connectors.register(7)
     with await clients.connect(7), await waiting.paired():

@@ -16,7 +16,15 @@ KEYS = signing.KeySet({KEY.kid: KEY.public_key})
 
 def sign(role: TicketRole = TicketRole.CLIENT, connectors: tuple[int, ...] = (1, 2), lifetime: float = 3600) -> str:
     return sign_ticket(
-        KEY, network="acme", role=role, holder="holder-1", relay=4, connectors=connectors, now=NOW, lifetime=lifetime
+        KEY,
+        network="acme",
+        role=role,
+        holder="holder-1",
+        relay=4,
+        connectors=connectors,
+        now=NOW,
+        lifetime=lifetime,
+        id="ticket-1",
     )
 
 
@@ -33,7 +41,7 @@ def refuse(token: str, relay: int = 4, network: str = "acme") -> None:
     ("role", "connectors"), [(TicketRole.CLIENT, (1, 2)), (TicketRole.CLIENT, ()), (TicketRole.CONNECTOR, (7,))]
 )
 def test_a_ticket_says_who_may_meet_whom(role: TicketRole, connectors: tuple[int, ...]) -> None:
-    assert verify(sign(role, connectors)) == TicketClaims(role, "holder-1", 4, connectors, NOW + 3600)
+    assert verify(sign(role, connectors)) == TicketClaims(role, "holder-1", 4, connectors, NOW + 3600, "ticket-1")
 
 
 def test_a_ticket_is_for_one_relay_of_one_network() -> None:

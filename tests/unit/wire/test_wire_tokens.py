@@ -20,7 +20,7 @@ from klinket.domain.errors import AuthenticationFailed, InvalidToken
 from klinket.domain.flow import FlowFailure
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import ConnectorId, CutId, Kid, RemoteNetworkId, ResourceId, ServiceAccountUuid, SessionId
-from klinket.wire import access_token, assertion, cut_token, grant_token, signing, ticket
+from klinket.wire import access_token, assertion, cut_token, grant_token, receipt_token, signing, ticket
 from klinket.wire.identity import ConnectorIdentity
 from tests.unit.wire.conftest import ANY_TEXT, JSON, MODERATE, NOW, base64url, forge, parts, resource, signing_input
 
@@ -92,6 +92,13 @@ KINDS = [
         lambda token, now: grant_token.verify_grant(token, KEYS, network="acme", remote_network=OFFICE, now=now),
     ),
     Kind(
+        "receipt",
+        lambda: receipt_token.sign_receipt(
+            KEY.private_key, ConnectorIdentity("acme", ConnectorId(3)), CUT, [], stopped_at=NOW, took=0.002
+        ),
+        lambda token, now: receipt_token.verify_receipt(token, ConnectorIdentity("acme", ConnectorId(3)), jkt=JKT, now=now),
+    ),
+    Kind(
         "cut",
         lambda: cut_token.sign_cut(KEY, CUT, network="acme"),
         lambda token, now: cut_token.verify_cut(token, KEYS, network="acme", now=now),
@@ -100,7 +107,15 @@ KINDS = [
     Kind(
         "ticket",
         lambda: ticket.sign_ticket(
-            KEY, network="acme", role=ticket.TicketRole.CLIENT, holder="s1", relay=4, connectors=[1, 2], now=NOW, lifetime=3600
+            KEY,
+            network="acme",
+            role=ticket.TicketRole.CLIENT,
+            holder="s1",
+            relay=4,
+            connectors=[1, 2],
+            now=NOW,
+            lifetime=3600,
+            id="t",
         ),
         lambda token, now: ticket.verify_ticket(token, KEYS, network="acme", relay=4, now=now),
     ),
@@ -124,7 +139,7 @@ def test_a_right_token_is_accepted_and_so_is_its_forged_twin(kind: Kind) -> None
 
 
 def test_every_kind_has_a_type_of_its_own() -> None:
-    assert len(set(TYPS.values())) == len(KINDS) == 7
+    assert len(set(TYPS.values())) == len(KINDS) == 8
 
 
 @EVERY_KIND

@@ -9,7 +9,7 @@ from klinket.controller.app.audit import TARGET_VERSION, actor_detail
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ConnectorRow, CutRow
 from klinket.domain.audit import AuditAction, AuditEvent
-from klinket.domain.cut import Cut, CutScope, ScopeKind
+from klinket.domain.cut import Cut, CutScope, ScopeKind, Stamp
 from klinket.domain.errors import NotFound
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import CutId
@@ -69,11 +69,26 @@ def order(
 
 
 def answer(
-    tx: Transaction, cut_id: int, connector_id: int, *, stopped_at_ms: int, took_ms: float, flows: list[dict[str, Any]]
+    tx: Transaction,
+    cut_id: int,
+    connector_id: int,
+    *,
+    stopped_at_ms: int,
+    took_ms: float,
+    flows: list[dict[str, Any]],
+    token: str | None = None,
+    stamp: Stamp | None = None,
 ) -> None:
-    """Store a connector's receipt; the first answer counts, answers to unknown cuts are dropped."""
+    """Store a connector's receipt; the first answer counts, answers to unknown cuts are dropped.
+
+    `token`: its signed form; `stamp`: of the cut as the connector saw it, since ids come again when a backup is restored.
+    """
+    cut = tx.cuts.get(cut_id)
+    if cut is None or (stamp is not None and stamp != (cut.epoch, cut.revision)):
+        return
     for receipt in tx.cut_receipts.find(cut_id=cut_id, connector_id=connector_id, state=PENDING):
-        tx.cut_receipts.change(receipt.id, state=ANSWERED, stopped_at_ms=stopped_at_ms, took_ms=round(took_ms, 3), flows=flows)
+        answer = {"stopped_at_ms": stopped_at_ms, "took_ms": round(took_ms, 3), "flows": flows, "token": token}
+        tx.cut_receipts.change(receipt.id, state=ANSWERED, **answer)
 
 
 def in_force(tx: Transaction) -> list[CutRow]:
@@ -113,6 +128,8 @@ def _shown(tx: Transaction, row: CutRow) -> dict[str, Any]:
                 # Until it answers, this is the latest moment at which something could still flow there.
                 "grants_end_at_ms": receipt.grants_end_at_ms if receipt.state == PENDING else None,
                 "flows": receipt.flows,
+                # The connector's signature under the lines above: its identity key, digest of the flows.
+                "token": receipt.token,
             }
             for receipt in tx.cut_receipts.find(cut_id=row.id)
         ],

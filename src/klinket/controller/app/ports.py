@@ -5,40 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from klinket.controller.app import rows
 from klinket.domain.audit import Actor as Actor
 from klinket.domain.audit import AuditEvent
 from klinket.domain.cut import Cut, Stamp
-from klinket.domain.errors import KlinketError
 
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-class StoreUnavailable(KlinketError):
-    """Base of what is no fault of the caller: the change was not made, and waiting helps."""
-
-    retry_seconds: ClassVar[float] = 1.0
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retry_after=self.retry_seconds)
-
-
-class StoreOverloaded(StoreUnavailable):
-    """More changes wait than the writer can take."""
-
-    code = "store-overloaded"
-    default_hint = "try again in a moment"
-
-
-class StoreClosed(StoreUnavailable):
-    """The controller is going down; the change was not made."""
-
-    code = "store-closed"
-    default_hint = "try again when the controller is back"
-    retry_seconds = 5.0
 
 
 class Repository(Protocol[R]):

@@ -283,6 +283,7 @@ class CutReceiptRow:
     stopped_at_ms: int | None
     took_ms: float | None
     flows: list[dict[str, Any]]
+    token: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,44 @@
-"""The SQLite store: one writer thread with group commit, a few reader threads (dependencies.md 2.3)."""
+"""The store: one writer thread with group commit, a few reader threads (dependencies.md 2.3)."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from klinket.controller.app.ports import AnnouncedCut, Committed, StoreClosed, StoreOverloaded, Transaction
-from klinket.controller.store.migrate import upgrade
+from klinket.controller.app.ports import AnnouncedCut, Committed, Transaction
+from klinket.controller.app.store_errors import (
+    OutcomeUnknown,
+    StoreClosed,
+    StoreInUse,
+    StoreOverloaded,
+    StoreUnavailable,
+    StoreUnreachable,
+)
+from klinket.controller.database import PostgresAddress
+from klinket.controller.store.backend import BUSY_MS, READERS, Backend
+from klinket.controller.store.sqlite import SqliteBackend
 from klinket.controller.store.transaction import CutSigner, SqlTransaction
 from klinket.wire.grant_token import DEFAULT_LIFETIME_SECONDS
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+E = TypeVar("E", bound=StoreUnavailable)
 
 #: Changes that share one commit at the most.
 MAX_GROUP = 256
 #: Changes that wait for the writer; one more is refused.
 MAX_WAITING = 4_096
-READERS = 4
-#: Milliseconds a connection waits for a lock.
-BUSY_MS = 5_000
+#: Seconds between looks whether a commit was made that nobody answered.
+SETTLE_SECONDS = 0.5
 
 
 class _Job:
@@ -40,24 +49,44 @@ class _Job:
         self.future: Future[Any] = Future()
 
 
-class SqliteStore:
-    """Implements controller.app.ports.Store over one database file."""
+class _Group:
+    """Changes of one transaction, and what became of each."""
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
-        """Open (and make, or migrate) the database. `clock`: seconds since the epoch."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Before SQLite opens it: the -wal and -shm files beside it take over its mode.
-        path.touch(mode=0o600)
-        path.chmod(0o600)
+    def __init__(self, jobs: list[_Job]) -> None:
+        self.jobs = jobs
+        self.results: dict[_Job, Any] = {}
+        self.errors: dict[_Job, BaseException] = {}
+        self.cuts: list[AnnouncedCut] = []
+        self.committed: Committed | None = None
+        self.mark: Any = None
+        self.is_committing = False
+
+    def fail(self, error: BaseException) -> None:
+        for job in self.jobs:
+            job.future.set_exception(self.errors.get(job, error))
+
+    def answer(self) -> None:
+        for job in self.jobs:
+            if job in self.errors:
+                job.future.set_exception(self.errors[job])
+            else:
+                job.future.set_result(self.results[job])
+
+
+class SqlStore:
+    """Implements controller.app.ports.Store over one database."""
+
+    def __init__(self, backend: Backend, clock: Callable[[], float]) -> None:
+        """Take an open database over. `clock`: seconds since the epoch."""
+        self._backend = backend
         self._clock = clock
-        self._writer = _engine(path, "BEGIN IMMEDIATE", 1)
-        with self._writer.connect() as connection:
-            upgrade(connection)
-        self._reader = _engine(path, "BEGIN", READERS, read_only=True)
         self._listeners: list[tuple[asyncio.AbstractEventLoop, Callable[[Committed], None]]] = []
         self._sign_cut: CutSigner = _no_signer
         self._grant_seconds = DEFAULT_LIFETIME_SECONDS
         self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
+        #: Commits that were never answered, to be announced if they turn out to have been made.
+        self._doubts: list[tuple[Any, Committed]] = []
+        self._is_away = False
         self._closing = threading.Lock()
         self._closed = False
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
@@ -70,7 +99,10 @@ class SqliteStore:
         self._sign_cut = sign
 
     async def write(self, change: Callable[[Transaction], T]) -> T:
-        """Run `change` and return its result when it is durable; raises what it raises, and then nothing of it stays."""
+        """Run `change` and return its result when it is durable; raises what it raises, and then nothing of it stays.
+
+        Raises StoreUnavailable as well; of its kinds only OutcomeUnknown leaves open whether the change was made.
+        """
         job = _Job(change)
         with self._closing:  # nothing may be queued behind the end mark: nobody would ever answer it
             if self._closed:
@@ -82,7 +114,7 @@ class SqliteStore:
         return await asyncio.wrap_future(job.future)
 
     async def read(self, query: Callable[[Transaction], T]) -> T:
-        """Run `query` on a snapshot."""
+        """Run `query` on a snapshot; raises StoreUnreachable or StoreClosed."""
         try:
             running = asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
         except RuntimeError as error:  # the readers take no more
@@ -90,8 +122,17 @@ class SqliteStore:
         return await running
 
     def _read(self, query: Callable[[Transaction], T]) -> T:
-        with self._reader.connect() as connection:
-            return query(self._transaction(connection))
+        try:
+            with self._backend.reader.connect() as connection:
+                try:
+                    result = query(self._transaction(connection))
+                except SQLAlchemyError as error:
+                    raise (self._unreachable(error) if connection.invalidated else error) from error
+                if connection.invalidated:  # the query may have taken the failure for one of a single field
+                    raise self._unreachable(None)
+                return result
+        except SQLAlchemyError as error:
+            raise self._named(error) from error
 
     def on_commit(self, listener: Callable[[Committed], None]) -> None:
         """Call `listener` on the current event loop after each commit that bumped the revision."""
@@ -106,8 +147,8 @@ class SqliteStore:
         self._jobs.put(None)
         self._thread.join()
         self._readers.shutdown()
-        self._writer.dispose()
-        self._reader.dispose()
+        self._backend.writer.dispose()
+        self._backend.reader.dispose()
 
     # ---- the writer thread
 
@@ -115,7 +156,14 @@ class SqliteStore:
         return SqlTransaction(connection, int(self._clock() * 1000), self._sign_cut, self._grant_seconds)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=SETTLE_SECONDS if self._doubts else None)
+            except queue.Empty:
+                self._commit([])
+                continue
+            if job is None:
+                return
             group = [job]
             over = False
             while len(group) < MAX_GROUP:
@@ -131,87 +179,132 @@ class SqliteStore:
             if over:
                 return
 
-    def _commit(self, group: list[_Job]) -> None:
+    def _commit(self, jobs: list[_Job]) -> None:
         """Run each change in a savepoint of its own, commit once, then tell everybody."""
         # From here on a caller that gives up no longer cancels its job: the answer of a running change must have a place to go.
-        group = [job for job in group if job.future.set_running_or_notify_cancel()]
-        if not group:
+        group = _Group([job for job in jobs if job.future.set_running_or_notify_cancel()])
+        if not group.jobs and not self._doubts:
             return
-        results: dict[_Job, Any] = {}
-        errors: dict[_Job, BaseException] = {}
-        cuts: list[AnnouncedCut] = []
-        bumped = False
-        stamp = (0, 0)
         try:
-            with self._writer.connect() as connection, connection.begin():
-                for job in group:
-                    tx = self._transaction(connection)
-                    try:
-                        with tx.savepoint():
-                            result = job.change(tx)
-                    except BaseException as error:
-                        if not _in_transaction(connection):
-                            raise  # the database gave the whole transaction up (disk full): nobody's change was made
-                        errors[job] = error
-                        continue
-                    results[job] = result
-                    cuts.extend(tx.announced)
-                    if tx.bumped:
-                        bumped, stamp = True, tx.head()
+            with self._begin(group) as connection:
+                self._settle(connection)
+                for job in group.jobs:
+                    self._run(group, job, connection)
+                group.is_committing = True
+                connection.commit()
         except BaseException as error:
-            logger.exception("a commit failed; none of its %d changes was made", len(group))
-            for job in group:
-                job.future.set_exception(errors.get(job, error))
+            group.fail(self._what_failed(group, error))
             return
-        if bumped:
-            committed = Committed(stamp, tuple(cuts))
-            for loop, listener in self._listeners:
-                try:
-                    loop.call_soon_threadsafe(listener, committed)
-                except RuntimeError:
-                    pass  # that loop has ended: a restart reads everything anew
-        for job in group:
-            if job in errors:
-                job.future.set_exception(errors[job])
-            else:
-                job.future.set_result(results[job])
+        self._is_back()
+        if group.committed is not None:
+            self._announce(group.committed)
+        group.answer()
+
+    def _begin(self, group: _Group) -> Connection:
+        """Return a connection whose transaction has the lock; one that was lost meanwhile is replaced once."""
+        is_new = False
+        while True:
+            connection = self._backend.writer.connect()
+            try:
+                group.mark = self._backend.lock(connection)
+                return connection
+            except BaseException as error:
+                connection.close()
+                if is_new or not self._backend.is_lost(error):
+                    raise
+                is_new = True
+
+    def _run(self, group: _Group, job: _Job, connection: Connection) -> None:
+        tx = self._transaction(connection)
+        try:
+            with tx.savepoint():
+                result = job.change(tx)
+        except BaseException as error:
+            if connection.invalidated:
+                raise self._unreachable(error) from error
+            if not self._backend.is_alive(connection):
+                raise  # the database gave the whole transaction up (disk full): nobody's change was made
+            group.errors[job] = error
+            return
+        group.results[job] = result
+        group.cuts.extend(tx.announced)
+        if tx.bumped:
+            group.committed = Committed(tx.head(), ())
+        if group.committed is not None:
+            group.committed = Committed(group.committed.stamp, tuple(group.cuts))
+
+    def _what_failed(self, group: _Group, error: BaseException) -> BaseException:
+        if group.is_committing and self._backend.is_lost(error):
+            if group.committed is not None:
+                self._doubts.append((group.mark, group.committed))
+            self._note_away(error)
+            return _caused(OutcomeUnknown("the database was lost while it committed the change"), error)
+        named = self._named(error)
+        if isinstance(named, StoreInUse):  # another one took over while this one's connection was lost
+            self._note_away(named)
+        if not isinstance(named, StoreUnavailable):
+            logger.error("a commit failed; none of its %d changes was made", len(group.jobs), exc_info=error)
+        return named
+
+    def _settle(self, connection: Connection) -> None:
+        """Announce what was committed without an answer: connectors must hear of a cut that its caller gave up."""
+        while self._doubts:
+            mark, committed = self._doubts[0]
+            if self._backend.was_committed(connection, mark):
+                logger.warning("revision %d was committed although nobody could be told", committed.stamp[1])
+                self._announce(committed)
+            del self._doubts[0]
+
+    def _announce(self, committed: Committed) -> None:
+        for loop, listener in self._listeners:
+            try:
+                loop.call_soon_threadsafe(listener, committed)
+            except RuntimeError:
+                pass  # that loop has ended: a restart reads everything anew
+
+    # ---- a database that is away
+
+    def _named(self, error: BaseException) -> BaseException:
+        """Return what callers are told of an error of the database: nothing was changed."""
+        if self._backend.is_locked(error):
+            told = f"the database is locked: another process has kept it for {BUSY_MS / 1000:.0f} s"
+            return _caused(StoreUnreachable(told), error)
+        if self._backend.is_lost(error):
+            return self._unreachable(error)
+        return error
+
+    def _unreachable(self, error: BaseException | None) -> StoreUnreachable:
+        self._note_away(error)
+        unreachable = StoreUnreachable("the controller's database cannot be reached")
+        return unreachable if error is None else _caused(unreachable, error)
+
+    def _note_away(self, error: BaseException | None) -> None:
+        if not self._is_away:
+            self._is_away = True
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            logger.error("the database is away: %s", str(reason or "connection lost").strip().splitlines()[0])
+
+    def _is_back(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            logger.warning("the database is back")
 
 
-def _in_transaction(connection: Connection) -> bool:
-    raw = connection.connection.dbapi_connection
-    return isinstance(raw, sqlite3.Connection) and raw.in_transaction
+def open_store(database: Path | PostgresAddress, clock: Callable[[], float], *, as_guest: bool = False) -> SqlStore:
+    """Open (and make, or migrate) a controller's database. `as_guest`: beside a controller that may be running.
+
+    Raises InvalidInput("database"), StoreInUse, StoreUnreachable.
+    """
+    if isinstance(database, Path):
+        return SqlStore(SqliteBackend(database), clock)
+    from klinket.controller.store.postgres import PostgresBackend  # its driver is an extra
+
+    return SqlStore(PostgresBackend(database, exclusive=not as_guest), clock)
 
 
-def _engine(path: Path, begin: str, size: int, *, read_only: bool = False) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{path}",
-        poolclass=QueuePool,
-        pool_size=size,
-        max_overflow=0,
-        hide_parameters=True,  # hashes and sealed keys have no place in logs
-        connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000},
-    )
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # SQLAlchemy says BEGIN itself, below
-        cursor = connection.cursor()
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",  # a lost commit would be an undone revocation
-            "foreign_keys=ON",
-            f"busy_timeout={BUSY_MS}",
-            "cache_size=-20000",
-            f"query_only={'ON' if read_only else 'OFF'}",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
+def _caused(error: E, cause: BaseException) -> E:
+    error.__cause__ = cause
+    return error
 
 
 def _no_signer(_: Any) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, insert, select
 
 from klinket.controller.store import schema
@@ -22,11 +24,19 @@ def configuration(connection: Connection | None = None) -> Config:
     return config
 
 
-def upgrade(connection: Connection) -> None:
-    """Run what is missing, in one transaction, and make the head row of a new database."""
-    with connection.begin():
-        command.upgrade(configuration(connection), "head")
-        _make_head(connection)
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run what is missing up to `revision`, in one transaction (the one that was begun), and make a new database's head row."""
+    if not connection.in_transaction():
+        connection.begin()
+    command.upgrade(configuration(connection), revision)
+    _make_head(connection)
+    connection.commit()
+
+
+def missing(connection: Connection) -> bool:
+    """Return whether the database has another schema than this version's."""
+    found = MigrationContext.configure(connection).get_current_heads()
+    return set(found) != set(ScriptDirectory.from_config(configuration()).get_heads())
 
 
 def _make_head(connection: Connection) -> None:

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Generic, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, delete, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    String,
+    Table,
+    any_,
+    cast,
+    delete,
+    false,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
+from klinket.controller.store import values as stored
 from klinket.domain.errors import Conflict
 
 R = TypeVar("R")
+
+#: Values of a condition above which they travel as one list: databases bound how many a statement may have.
+MANY = 500
 
 #: What people are told when a rule of the schema is broken, by words in the database's text.
 _RULES = {
@@ -48,16 +69,21 @@ class SqlRepository(Generic[R]):
         self._names = [field.name for field in fields(row)]  # type: ignore[arg-type]
         self._columns = [table.c[name] for name in self._names]
         self._key = next(iter(table.primary_key.columns))
+        # Texts are ordered by code points in SQLite, and by the server's language in PostgreSQL, unless it is told.
+        by_text = connection.dialect.name == "postgresql" and isinstance(self._key.type, String)
+        self._by_key: ColumnElement[Any] = self._key.collate("C") if by_text else self._key
         self._now_ms = now_ms
 
     def get(self, id: Any) -> R | None:
         """Return the row with this primary key, or None."""
+        if not stored.can_hold(self._key, id):
+            return None
         found = self._connection.execute(select(*self._columns).where(self._key == id)).first()
         return None if found is None else self._made(found)
 
     def find(self, **equal: Any) -> list[R]:
         """Return the rows that meet all conditions, by primary key."""
-        query = select(*self._columns).where(*self._conditions(equal)).order_by(self._key)
+        query = select(*self._columns).where(*self._conditions(equal)).order_by(self._by_key)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def all(self) -> Sequence[R]:
@@ -78,18 +104,18 @@ class SqlRepository(Generic[R]):
 
     def part(self, start: int, size: int) -> list[R]:
         """Return `size` rows by primary key, from number `start` on."""
-        query = select(*self._columns).order_by(self._key).offset(start).limit(size)
+        query = select(*self._columns).order_by(self._by_key).offset(start).limit(size)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
-        by = (self._table.c[order].desc(), self._key.desc())
+        by = (self._table.c[order].desc().nulls_last(), self._by_key.desc())
         query = select(*self._columns).where(*self._conditions(equal)).order_by(*by).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def since(self, column: str, least: int) -> list[R]:
         """Return the rows whose `column` is at least `least`, by primary key; those without a value are none of them."""
-        query = select(*self._columns).where(self._table.c[column] >= least).order_by(self._key)
+        query = select(*self._columns).where(self._table.c[column] >= least).order_by(self._by_key)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def after(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
@@ -101,7 +127,7 @@ class SqlRepository(Generic[R]):
     def until(self, column: str, bound: int, limit: int, **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions and whose `column` is at most `bound`, ordered by it."""
         by = self._table.c[column]
-        query = select(*self._columns).where(by <= bound, *self._conditions(equal)).order_by(by, self._key).limit(limit)
+        query = select(*self._columns).where(by <= bound, *self._conditions(equal)).order_by(by, self._by_key).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def select(
@@ -115,7 +141,7 @@ class SqlRepository(Generic[R]):
         **equal: Any,
     ) -> list[R]:
         """Return up to `limit` rows that meet all conditions, ordered by one column and then by primary key."""
-        by = [self._table.c[order], self._key]
+        by = [self._table.c[order], self._by_key]
         conditions = [
             *self._conditions(equal),
             *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
@@ -129,6 +155,8 @@ class SqlRepository(Generic[R]):
         """Insert rows that have all their values, with one statement for all of them; raises Conflict."""
         if not rows:
             return
+        for values in rows:
+            self._check(values)
         try:
             self._connection.execute(insert(self._table), [dict(values) for values in rows])
         except IntegrityError as error:
@@ -139,6 +167,7 @@ class SqlRepository(Generic[R]):
         for name in ("created_at_ms", "updated_at_ms"):
             if name in self._table.c and name not in values:
                 values[name] = self._now_ms()
+        self._check(values)
         try:
             result = self._connection.execute(insert(self._table).values(**values))
         except IntegrityError as error:
@@ -153,6 +182,7 @@ class SqlRepository(Generic[R]):
         """Change a row and return it; raises Conflict."""
         if "updated_at_ms" in self._table.c:
             values.setdefault("updated_at_ms", self._now_ms())
+        self._check(values)
         try:
             self._connection.execute(update(self._table).where(self._key == id).values(**values))
         except IntegrityError as error:
@@ -172,6 +202,10 @@ class SqlRepository(Generic[R]):
         """Delete the rows whose `column` is below `bound`; returns how many."""
         return self._connection.execute(delete(self._table).where(self._table.c[column] < bound)).rowcount
 
+    def _check(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            stored.check(self._table.c[name], value)
+
     def _made(self, found: Row[Any]) -> R:
         return self._row(*found)
 
@@ -180,10 +214,19 @@ class SqlRepository(Generic[R]):
         for name, value in equal.items():
             column = self._table.c[name]
             if isinstance(value, Collection) and not isinstance(value, str | bytes):
-                conditions.append(column.in_(list(value)))
+                conditions.append(self._one_of(column, [one for one in value if stored.can_hold(column, one)]))
+            elif value is None:
+                conditions.append(column.is_(None))
             else:
-                conditions.append(column.is_(None) if value is None else column == value)
+                conditions.append(column == value if stored.can_hold(column, value) else false())
         return conditions
+
+    def _one_of(self, column: Column[Any], values: list[Any]) -> ColumnElement[bool]:
+        if len(values) <= MANY:
+            return column.in_(values)
+        if self._connection.dialect.name == "postgresql":
+            return column == any_(cast(values, ARRAY(column.type)))
+        return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
 
 
 class _AllRows(Sequence[R]):

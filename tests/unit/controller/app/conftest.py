@@ -13,7 +13,8 @@ import pytest
 from klinket.controller.app import access, connectors, remote_networks, resources, service_accounts, service_keys
 from klinket.controller.app.ports import Committed, Transaction
 from klinket.controller.app.rows import ConnectorRow, ResourceRow, ServiceAccountRow, ServiceKeyRow
-from klinket.controller.store.engine import SqliteStore
+from klinket.controller.database import PostgresAddress
+from klinket.controller.store.engine import open_store
 from klinket.domain.audit import Actor, ActorType
 from klinket.domain.cut import Cut
 from klinket.domain.identifiers import Kid
@@ -25,11 +26,12 @@ ADMIN = Actor(ActorType.API, id="1", name="first token", source="127.0.0.1")
 class Inventory:
     """A store with a clock that tests move, and what its listeners heard."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, database: Path | PostgresAddress) -> None:
         self.now = 1_800_000_000.0
         self.signed: list[Cut] = []
         self.heard: list[Committed] = []
-        self.store = SqliteStore(path, lambda: self.now)
+        self.database_at = database
+        self.store = open_store(database, lambda: self.now)
         self.store.use_cut_signer(self._sign)
         self._kids = 0
 
@@ -88,8 +90,8 @@ class Inventory:
 
 
 @pytest.fixture
-async def inventory(tmp_path: Path) -> Any:
-    inventory = Inventory(tmp_path / "controller.db")
+async def inventory(database: Path | PostgresAddress) -> Any:
+    inventory = Inventory(database)
     await inventory.fill()
     yield inventory
     inventory.store.close()

@@ -118,9 +118,9 @@ async def test_a_batch_that_is_sent_again_is_stored_once(inventory: Inventory) -
     ],
 )  # fmt: skip
 async def test_what_no_connector_sends_is_refused_as_a_whole(inventory: Inventory, wrong: dict[str, Any]) -> None:
-    kind = wrong.pop("event", "closed")
+    values = {"event": "closed", **wrong}
     with pytest.raises(ProtocolError):
-        await keep(inventory, seen(inventory), seen(inventory, kind, **wrong))
+        await keep(inventory, seen(inventory), seen(inventory, values.pop("event"), **values))
     assert await inventory.read(lambda tx: tx.flow_events.find()) == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,7 @@ from klinket.controller.app import api_tokens, connectors, relays
 from klinket.controller.app.ports import Transaction
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import AuthenticationFailed, Conflict, ConnectorTokensDead
+from tests.unit.controller.running import everything_stored
 
 if TYPE_CHECKING:
     from tests.unit.controller.app.conftest import Inventory
@@ -88,14 +88,14 @@ async def test_a_relay_token_is_replaced_not_added(inventory: Inventory) -> None
         await inventory.read(lambda tx: relays.by_token(tx, old))
 
 
-async def test_no_token_rests_in_the_database_files(inventory: Inventory, tmp_path: Path) -> None:
+async def test_no_token_rests_in_the_database(inventory: Inventory) -> None:
     def make(tx: Transaction) -> list[str]:
         api = api_tokens.create(tx, SYSTEM, name="ops", scopes=["read"], entropy=os.urandom)[1]
         relay = relays.create_or_replace(tx, SYSTEM, name="beside", entropy=os.urandom)[1]
         return [api, relay, *connectors.issue_tokens(tx, SYSTEM, inventory.connector, os.urandom)]
 
     texts = await inventory.write(make)
-    files = [path.read_bytes() for path in tmp_path.iterdir()]
-    assert any(b"beside" in content for content in files)
+    content = everything_stored(inventory.database_at)
+    assert b"beside" in content
     for text in texts:
-        assert not any(text.encode() in content for content in files)
+        assert text.encode() not in content

@@ -28,6 +28,9 @@ from klinket.controller.store.engine import READERS
 from klinket.wire.paths import GRAPHQL_PATH
 from tests.unit.controller.running import Running
 
+# Most of what is here ends before the store is asked.
+pytestmark = pytest.mark.sqlite_only
+
 
 async def raw(controller: Running, content: bytes | str, **headers: str) -> Any:
     async with controller.http() as client:

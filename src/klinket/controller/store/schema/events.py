@@ -48,6 +48,7 @@ cut_receipts = Table(
     Column("stopped_at_ms", BigInteger),
     Column("took_ms", Float),
     Column("flows", JSON, nullable=False),
+    Column("token", Text),
     UniqueConstraint("cut_id", "connector_id"),
 )
 

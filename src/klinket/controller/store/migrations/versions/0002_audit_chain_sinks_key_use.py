@@ -65,7 +65,7 @@ def upgrade() -> None:
     _service_keys()
     with op.batch_alter_table("api_tokens", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.add_column(sa.Column("created_by", sa.JSON(), nullable=True))
-    op.execute(sa.text("UPDATE api_tokens SET created_by = :unknown").bindparams(unknown=_UNKNOWN))
+    op.execute(sa.text("UPDATE api_tokens SET created_by = :unknown").bindparams(_UNKNOWN))
     with op.batch_alter_table("api_tokens", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.alter_column("created_by", existing_type=sa.JSON(), nullable=False)
     _audit_events()
@@ -76,7 +76,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_sessions_jkt"), "sessions", ["jkt"], unique=False)
 
 
-_UNKNOWN = '{"type": "System", "id": null, "info": null}'
+_UNKNOWN = sa.bindparam("unknown", {"type": "System", "id": None, "info": None}, sa.JSON)
 
 
 def _flow_events() -> None:
@@ -113,7 +113,7 @@ def _service_keys() -> None:
         batch.add_column(sa.Column("replaces_key_id", sa.Integer(), nullable=True))
         batch.add_column(sa.Column("overlap_ends_ms", sa.BigInteger(), nullable=True))
         batch.add_column(sa.Column("warned_days", sa.Integer(), nullable=True))
-    op.execute(sa.text("UPDATE service_keys SET origin = 'controller', created_by = :unknown").bindparams(unknown=_UNKNOWN))
+    op.execute(sa.text("UPDATE service_keys SET origin = 'controller', created_by = :unknown").bindparams(_UNKNOWN))
     with op.batch_alter_table("service_keys", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.alter_column("origin", existing_type=sa.String(length=20), nullable=False)
         batch.alter_column("created_by", existing_type=sa.JSON(), nullable=False)

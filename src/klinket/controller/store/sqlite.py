@@ -1,0 +1,83 @@
+"""SQLite: one file, zero set-up (dependencies.md 2.3)."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool
+
+from klinket.controller.store import backend
+from klinket.controller.store.backend import READERS
+from klinket.controller.store.migrate import upgrade
+
+
+class SqliteBackend:
+    """Implements Backend over one database file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open (and make, or migrate) the database."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Before SQLite opens it: the -wal and -shm files beside it take over its mode.
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        self.writer = _engine(path, "BEGIN IMMEDIATE", 1)
+        with self.writer.connect() as connection:
+            upgrade(connection)
+        self.reader = _engine(path, "BEGIN", READERS, read_only=True)
+
+    def lock(self, connection: Connection) -> None:
+        """Begin; BEGIN IMMEDIATE keeps other writers out."""
+        connection.begin()
+
+    def is_alive(self, connection: Connection) -> bool:
+        """Return whether the transaction goes on; after some errors (a full disk) SQLite has ended it."""
+        raw = connection.connection.dbapi_connection
+        return isinstance(raw, sqlite3.Connection) and raw.in_transaction
+
+    def is_lost(self, _: BaseException) -> bool:
+        """Return False: a file is not away."""
+        return False
+
+    def is_locked(self, error: BaseException) -> bool:
+        """Return whether another process kept the file locked."""
+        return isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+    def was_committed(self, connection: Connection, mark: Any) -> bool:
+        """Return False: a commit in the same process is always answered."""
+        return False
+
+
+def _engine(path: Path, begin: str, size: int, *, read_only: bool = False) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=size,
+        max_overflow=0,
+        hide_parameters=True,  # hashes and sealed keys have no place in logs
+        connect_args={"check_same_thread": False, "timeout": backend.BUSY_MS / 1000},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy says BEGIN itself, below
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",  # a lost commit would be an undone revocation
+            "foreign_keys=ON",
+            f"busy_timeout={backend.BUSY_MS}",
+            "cache_size=-20000",
+            f"query_only={'ON' if read_only else 'OFF'}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
