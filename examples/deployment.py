@@ -201,8 +201,15 @@ class Deployment:
 
     def admin(self, *arguments: str, where: str = "admin") -> Any:
         """Run `klinket admin ARGUMENTS --json` and return what it printed, parsed; raises DeploymentError."""
-        done = subprocess.run(
-            [*self.enter(where), *KLINKET, "admin", *arguments, "--json"],
+        done = self.admin_process(*arguments, "--json", where=where)
+        if done.returncode:
+            raise DeploymentError(f"klinket admin {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def admin_process(self, *arguments: str, where: str = "admin") -> subprocess.CompletedProcess[str]:
+        """Run `klinket admin ARGUMENTS` to its end, as an admin at a shell."""
+        return subprocess.run(
+            [*self.enter(where), *KLINKET, "admin", *arguments],
             env={
                 **clean_environment(),
                 "KLINKET_URL": self.url,
@@ -214,9 +221,6 @@ class Deployment:
             text=True,
             timeout=60,
         )
-        if done.returncode:
-            raise DeploymentError(f"klinket admin {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")
-        return json.loads(done.stdout) if done.stdout.strip() else None
 
     def add_connector(self, network: str, name: str) -> None:
         """Create a connector in the remote network and keep its tokens in `NAME.json`."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 import socket
 import struct
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from examples.deployment import Deployment, Part, free_port
+from examples.deployment import Deployment, Part, clean_environment, free_port
 
 ROOT = Path(__file__).parents[2]
 #: The echo service listens here; clients know it only as ECHO_NAME.
@@ -32,11 +33,48 @@ class Loopback:
     echo_port: int
     key: Path
     socks: tuple[str, int]
+    http: tuple[str, int]
     client: Part
 
     def dial(self, host: str = ECHO_NAME, port: int | None = None, timeout: float = 20.0) -> socket.socket:
         """Connect through the client's SOCKS proxy; raises ProxyRefused with the reply code."""
         return dial_socks(self.socks, host, port or self.echo_port, timeout)
+
+    def run(
+        self,
+        *command: str,
+        key: Path | None = None,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        timeout: float = 60.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command through `klinket run` to its end. `prefix`: what klinket itself runs below."""
+        return subprocess.run(
+            [*prefix, *self.deployment.run_command(key or self.key, *command, options=options)],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout,
+            env={**clean_environment(), **(environment or {})},
+        )  # fmt: skip
+
+    def grant(self, account: str, name: str, address: str, *options: str) -> None:
+        """Make a resource in `office` and grant it."""
+        self.deployment.admin("resource", "create", "--network", "office", "--address", address, *options, name)
+        self.deployment.admin("service", "grant", account, name)
+
+    def wait_until_known(self, host: str, port: int = 1) -> None:
+        """Wait until the running client knows of a grant: its answer is then another than `not granted`."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                self.dial(host, port, timeout=0.4).close()
+                return
+            except ProxyRefused as refused:
+                if refused.reply != 2:
+                    return
+            except OSError:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{host} was granted, but the client does not know")
 
     def echo(self, connection: socket.socket, text: bytes = b"ping") -> None:
         """Send `text` and check that it comes back."""
@@ -117,16 +155,31 @@ def build(deployment: Deployment) -> Loopback:
     deployment.admin("service", "create", "ci")
     deployment.admin("service", "grant", "ci", "Echo")
     key = deployment.add_key("ci", "runner")
-    socks = ("127.0.0.1", free_port())
-    client = start_client(deployment, key, socks)
-    world = Loopback(deployment, echo_port, key, socks, client)
+    socks, http = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    client = start_client(deployment, key, socks, http)
+    world = Loopback(deployment, echo_port, key, socks, http, client)
     world.wait_until_reachable()
     return world
 
 
-def start_client(deployment: Deployment, key: Path, socks: tuple[str, int], name: str = "client") -> Part:
-    """Start `klinket client` with a SOCKS proxy."""
-    return deployment.start(
-        name,
-        [sys.executable, "-m", "klinket", "client", "--key-file", str(key), "--socks", f"{socks[0]}:{socks[1]}"],
-    )
+def start_client(deployment: Deployment, key: Path, socks: tuple[str, int], http: tuple[str, int], name: str = "client") -> Part:
+    """Start `klinket client` with both proxies."""
+    listen = ["--socks", f"{socks[0]}:{socks[1]}", "--http-proxy", f"{http[0]}:{http[1]}"]
+    return deployment.start(name, [sys.executable, "-m", "klinket", "client", "--key-file", str(key), *listen])
+
+
+def dial_http(proxy: tuple[str, int], host: str, port: int, timeout: float = 20.0) -> tuple[str, socket.socket]:
+    """Ask an HTTP proxy to CONNECT; returns its whole answer up to the first payload byte, and the connection."""
+    connection = socket.create_connection(proxy, timeout=timeout)
+    try:
+        connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            more = connection.recv(1)
+            if not more:
+                raise ConnectionError("the proxy closed the connection")
+            answer += more
+        return answer.decode(), connection
+    except BaseException:
+        connection.close()
+        raise

@@ -1,102 +1,102 @@
-"""`./dev demo --keep`: what it prints can be pasted, and whatever ends it leaves nothing behind."""
+"""`./dev demo`, as the README has it: it ends well, shows each step, and leaves nothing behind."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import socket
+import ssl
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from examples.deployment import clean_environment
+from tests.integration.watched import wait_until
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).parents[2]
-#: Seconds the whole demo may take here, beside whatever else the machine does.
-PATIENCE = 90.0
+DEMO = [str(ROOT / "dev"), "demo"]
+#: By step: words of its title, and what it must show.
+STEPS = [
+    ("controller", "private service on port"),
+    ("connector and a resource", "office-1 is alive"),
+    ("service account with a key", "mode 0600"),
+    ("reaches what it was granted", "gate hinge"),
+    ("refused another port", "not-granted"),
+    ("Revoke the key", "the reader's connection was reset"),
+    ("receipt", '"answered"'),
+    ("opens nothing any more", "exit code 67"),
+]
 
 
-@contextmanager
-def demo(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Give a demo that keeps running, and the file it prints to; its directory is below `folder`."""
-    printed = folder / "printed"
-    environment = {**clean_environment(), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
-    with printed.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "examples/demo.py", "--keep"], cwd=ROOT, env=environment, stdout=out, stderr=out
-        )
-    try:
-        yield process, printed
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+def environment(directory: Path) -> dict[str, str]:
+    return {**clean_environment(), "TMPDIR": str(directory)}
 
 
-def wait_for(process: subprocess.Popen[bytes], printed: Path, text: str) -> str:
-    """Return what was printed as soon as `text` is in it."""
-    deadline = time.monotonic() + PATIENCE
-    while text not in (found := printed.read_text()):
-        assert process.poll() is None, found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
+def processes_in(directory: Path) -> list[str]:
+    """Return the command lines that name a directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes().decode(errors="replace") if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if str(directory) in line:
+            found.append(line.replace("\0", " "))
     return found
 
 
-def assert_nothing_left(folder: Path, printed: str) -> None:
-    assert list(folder.glob("klinket-demo-*")) == []
-    port = re.search(r"controller https://127\.0\.0\.1:(\d+)", printed)
-    assert port is not None
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", int(port[1])), timeout=5)
+def without_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def test_the_next_steps_can_be_pasted_and_sigterm_ends_every_part(tmp_path: Path) -> None:
-    with demo(tmp_path) as (process, printed):
-        told = wait_for(process, printed, "Running until Ctrl-C.")
-        steps = re.search(r"^export KLINKET_URL=.*?(?=^$)", told, re.MULTILINE | re.DOTALL)
-        assert steps is not None
-        pasted = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", steps[0]],
-            cwd=ROOT,
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert pasted.returncode == 0, pasted.stdout + pasted.stderr
-        assert "gate hinge" in pasted.stdout
-        assert "service-key-revoked" in pasted.stdout
-
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 128 + signal.SIGTERM
-        assert_nothing_left(tmp_path, told)
+def test_the_demo_shows_every_step_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(DEMO, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=150, env=environment(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = re.split(r"^(?=\d+\. )", without_colours(done.stdout), flags=re.MULTILINE)[1:]
+    assert len(shown) == len(STEPS), done.stdout
+    for number, (step, (title, words)) in enumerate(zip(shown, STEPS, strict=True), 1):
+        first, _, rest = step.partition("\n")
+        assert first.startswith(f"{number}. ")
+        assert title in first
+        assert words in rest, f"step {number} does not show {words!r}: {step}"
+    assert re.search(r"^Done in [\d.]+ s\.$", shown[-1], re.MULTILINE)
+    assert "PRIVATE KEY" not in done.stdout + done.stderr
+    assert "kl_api_" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert processes_in(tmp_path) == []
 
 
-def test_sighup_in_the_middle_ends_every_part(tmp_path: Path) -> None:
-    with demo(tmp_path) as (process, printed):
-        told = wait_for(process, printed, "2. Describe the private network")
-        assert next(tmp_path.glob("klinket-demo-*")).is_dir()
-        process.send_signal(signal.SIGHUP)
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(30) == 128 + signal.SIGHUP
-        assert_nothing_left(tmp_path, told)
-
-
-def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
-    code = (
-        "import signal; from examples.demo import end_on_signals; end_on_signals(); print(signal.getsignal(signal.SIGHUP).name)"
-    )
-    done = subprocess.run(
-        ["nohup", sys.executable, "-c", code], cwd=ROOT, env={**clean_environment(), "PYTHONPATH": os.fspath(ROOT)},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+def test_keep_leaves_it_running_until_ctrl_c(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [*DEMO, "--keep"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(tmp_path),
+        start_new_session=True,
     )  # fmt: skip
-    assert done.stdout.strip() == "SIG_IGN", done.stderr
+    shown = ""
+    try:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            shown += line
+            if "Running until Ctrl-C" in line:
+                break
+        found = re.search(r"^export KLINKET_URL=(\S+) KLINKET_CA=(\S+)$", shown, re.MULTILINE)
+        assert found is not None, shown
+        context = ssl.create_default_context(cafile=found.group(2))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        with opener.open(f"{found.group(1)}/readyz", timeout=10) as answer:
+            assert answer.status == 200
+        assert re.search(r"^export KLINKET_API_TOKEN=kl_api_\w+$", shown, re.MULTILINE)
+        os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+        demo.wait(30)
+    finally:
+        if demo.poll() is None:
+            os.killpg(demo.pid, signal.SIGKILL)
+        demo.communicate()
+    assert demo.returncode == 0
+    wait_until(lambda: processes_in(tmp_path) == [], f"still running: {processes_in(tmp_path)}", 20)
+    assert list(tmp_path.iterdir()) == []

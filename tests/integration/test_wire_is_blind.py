@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
-from tests.integration.conftest import ECHO_NAME, Loopback
-from tests.integration.wiretap import Wiretap
+from klinket.client.core import ClientCore
+from klinket.net.relay_path import RelayPath
+from klinket.net.sockets import receive_exactly
+from klinket.wire import pipe
+from klinket.wire.relay import HELLO_BYTES, RelayAnswer, RelayHello, RelayRole
+from tests.integration.conftest import ECHO_ADDRESS, ECHO_NAME, Loopback
+from tests.integration.evidence import Evidence
+from tests.integration.test_stolen_credentials import hold
+from tests.integration.watched import WatchedService, wait_until
+from tests.integration.wiretap import Half, Wiretap
 
 pytestmark = [
     pytest.mark.root,
@@ -18,42 +29,173 @@ pytestmark = [
 ]
 
 CONTENT = b"the quick brown fox jumps over the lazy gate " * 20
+#: Long enough that random bytes do not hold them by chance.
+ACCOUNT, RESOURCE, ALIAS = "nightly-accounts-job", "Ledger of the vault", "ledger.vault.internal"
+#: Bytes below which a text can turn up by chance.
+MIN_SECRET_BYTES = 8
 
 
-def test_the_wire_holds_neither_names_nor_content(loopback: Loopback) -> None:
-    with Wiretap(loopback.deployment.relay_port) as wire:
-        for _ in range(3):
-            with loopback.dial() as flow:
-                loopback.echo(flow, CONTENT)
-        time.sleep(0.3)
-    seen = wire.everything()
-    assert len(seen) > 6 * len(CONTENT)
-    for secret in (CONTENT[:24], ECHO_NAME.encode(), b"127.77.0.30", b"echo", b"ci", b"office"):
-        if len(secret) > 4:
-            assert secret not in seen
+@dataclass
+class Recording:
+    """One client's connections, from login to a flow, as an eavesdropper has them."""
+
+    wire: Wiretap
+    relay_port: int
+    service: WatchedService
+    flows: int
+
+    def clients_halves(self) -> list[bytes]:
+        """Return what the client sent on each connection to the relay."""
+        return [self.wire.stream(half) for half in self._halves() if self._role(half) is not RelayRole.CONNECTOR]
+
+    def hellos(self) -> list[bytes]:
+        """Return what was sent on each connection that begins with a hello, by either side."""
+        return [self.wire.stream(half) for half in self._halves() if self._role(half) is not None]
+
+    def pipes(self) -> list[bytes]:
+        """Return what the client sent to the connector on each pipe: all behind the hello for the relay."""
+        sent = [self.wire.stream(half)[HELLO_BYTES:] for half in self._halves() if self._role(half) is RelayRole.CLIENT]
+        return [data for data in sent if data[:1] == bytes([pipe.VERSION])]
+
+    def link_handshakes(self) -> list[bytes]:
+        """Return what the client sent to the connector to make its link."""
+        sent = [self.wire.stream(half)[HELLO_BYTES:] for half in self._halves() if self._role(half) is RelayRole.CLIENT]
+        return [data for data in sent if data[:1] == bytes([pipe.TLS_HANDSHAKE])]
+
+    def admissions(self) -> list[bytes]:
+        """Return what was sent on each connection on which somebody was admitted."""
+        return [stream for half in self._halves() if (stream := self.wire.stream(half))[0] == pipe.TLS_HANDSHAKE]
+
+    def _halves(self) -> list[Half]:
+        return [half for half in self.wire.halves() if half[1] == self.relay_port]
+
+    def _role(self, half: Half) -> RelayRole | None:
+        stream = self.wire.stream(half)
+        if stream[0] == pipe.TLS_HANDSHAKE or len(stream) < HELLO_BYTES:
+            return None
+        return RelayHello.unverified(stream[:HELLO_BYTES]).role
 
 
-def test_a_recorded_connection_does_nothing_when_it_is_replayed(loopback: Loopback) -> None:
-    relay_port = loopback.deployment.relay_port
-    loopback.client.stop()
-    with Wiretap(relay_port) as wire:
-        loopback.client.start()
-        loopback.wait_until_reachable()
-        with loopback.dial() as flow:
-            loopback.echo(flow, CONTENT)
-        time.sleep(0.3)
-    halves = [half for half in wire.halves() if half[1] == relay_port and len(wire.stream(half)) > 40]
-    assert halves
-    for half in halves:
-        recorded = wire.stream(half)
-        with socket.create_connection(("127.0.0.1", relay_port), timeout=10) as replay:
-            replay.sendall(recorded)
-            answer = bytearray()
-            try:
-                while more := replay.recv(65536):
+@pytest.fixture(scope="module")
+def recording(loopback: Loopback) -> Iterator[Recording]:
+    """Record a job of an account, a resource and a name of their own; the client goes on with its session."""
+    deployment = loopback.deployment
+    with WatchedService("127.77.0.42") as service:
+        deployment.admin("service", "create", ACCOUNT)
+        loopback.grant(ACCOUNT, RESOURCE, service.address, "--alias", ALIAS)
+        loopback.key = deployment.add_key(ACCOUNT, "runner")
+        loopback.client.stop()
+        loopback.client.command[loopback.client.command.index("--key-file") + 1] = str(loopback.key)
+        with Wiretap(deployment.relay_port) as wire:
+            loopback.client.start()
+            wait_until(lambda: can_dial(loopback, service), "the recorded client reaches nothing", 20)
+            for _ in range(3):
+                with loopback.dial(ALIAS, service.port) as flow:
+                    loopback.echo(flow, CONTENT)
+            wait_until(lambda: len(wire.everything()) > 6 * len(CONTENT), "the wiretap sees nothing")
+        yield Recording(wire, deployment.relay_port, service, service.accepted)
+
+
+def can_dial(world: Loopback, service: WatchedService) -> bool:
+    try:
+        world.dial(ALIAS, service.port, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_recording_is_one_of_everything_that_crosses(recording: Recording) -> None:
+    """Otherwise what is not found in it would prove nothing."""
+    assert len(recording.pipes()) >= 2  # control and flows
+    assert recording.link_handshakes()
+    assert recording.admissions()
+    assert len(recording.hellos()) > len(recording.pipes())
+
+
+def test_the_wire_holds_neither_names_nor_content(loopback: Loopback, recording: Recording) -> None:
+    seen = recording.wire.everything()
+    session = loopback.key.read_text()
+    secrets = [
+        CONTENT[:24], ECHO_NAME.encode(), ECHO_ADDRESS.encode(), ALIAS.encode(), RESOURCE.encode(), ACCOUNT.encode(),
+        recording.service.address.encode(), b"office-1", b"PRIVATE KEY", b"klinket-grant+jwt", b"spiffe://",
+        loopback.deployment.api_token.encode(), *(line.encode() for line in session.split("\n")[1:-2]),
+    ]  # fmt: skip
+    for secret in secrets:
+        assert len(secret) >= MIN_SECRET_BYTES, f"{secret!r} is too short to be looked for"
+        assert secret not in seen
+
+
+def answer_of(port: int, sent: bytes) -> bytes:
+    """Send recorded bytes to the relay; return what it answers until the end. A reset is an end."""
+    answer = bytearray()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as replay:
+        try:
+            replay.sendall(sent)
+            replay.shutdown(socket.SHUT_WR)
+            while more := replay.recv(65536):
+                answer += more
+        except ConnectionResetError:
+            pass
+    return bytes(answer)
+
+
+def test_a_replayed_hello_is_refused_by_the_relay(loopback: Loopback, recording: Recording) -> None:
+    for recorded in recording.hellos():
+        for sent in (recorded, recorded[:HELLO_BYTES]):
+            assert answer_of(recording.relay_port, sent) == bytes([RelayAnswer.REPLAYED])
+    assert recording.service.accepted == recording.flows
+
+
+def test_a_replayed_admission_admits_nobody(recording: Recording) -> None:
+    for recorded in recording.admissions():
+        # The relay's half of a new handshake: nothing in it can be an admission, whose key would be inside TLS.
+        answer = answer_of(recording.relay_port, recorded)
+        assert answer[:1] in (b"", b"\x16", b"\x15")
+    assert recording.service.accepted == recording.flows
+
+
+async def replay_to_connector(world: Loopback, recorded: bytes) -> tuple[bytes, bool]:
+    """Meet the connector with an admission of one's own, and say what was recorded; returns the answer and whether it ended."""
+    mine = await hold(world)
+    core = ClientCore()
+    core.configure(mine.configuration)
+    relay = mine.configuration.relays[0]
+    sock = await RelayPath(relay, RelayRole.CLIENT, lambda: core.ticket_for(relay.id), time.time).connect(mine.connector.id)
+    loop = asyncio.get_running_loop()
+    answer = bytearray()
+    with sock:
+        greeting = await receive_exactly(sock, pipe.GREETING_BYTES)
+        assert greeting[0] == pipe.VERSION
+        try:
+            await loop.sock_sendall(sock, recorded)
+            async with asyncio.timeout(10):
+                while more := await loop.sock_recv(sock, 65_536):
                     answer += more
-            except OSError:
-                pass  # a reset or silence says no as well
-        assert answer[:1] != b"\x01", "the relay paired a replayed hello"
+        except ConnectionResetError:
+            pass
+        except TimeoutError:
+            return bytes(answer), False
+    return bytes(answer), True
+
+
+async def test_a_pipe_replayed_to_the_connector_does_nothing(loopback: Loopback, recording: Recording) -> None:
+    """Its link is alive and its handle known: only the connector's fresh random makes the recording worthless."""
+    evidence = Evidence(loopback.deployment)
+    pipes = recording.pipes()
+    for recorded in pipes:
+        assert await replay_to_connector(loopback, recorded) == (b"", True)
+    await asyncio.to_thread(evidence.wait_for, "office-1", "a frame of a pipe does not verify")
+    assert "established" not in evidence.flows()
+    assert recording.service.accepted == recording.flows
+    assert can_dial(loopback, recording.service)  # the recorded session itself goes on
+    recording.flows += 1
+
+
+async def test_a_link_handshake_replayed_to_the_connector_makes_no_link(loopback: Loopback, recording: Recording) -> None:
+    evidence = Evidence(loopback.deployment)
+    for recorded in recording.link_handshakes():
+        answer, ended = await replay_to_connector(loopback, recorded)
+        assert ended
         assert CONTENT[:24] not in answer
-    loopback.wait_until_reachable()
+    assert "link with session" not in evidence.log("office-1")
+    assert recording.service.accepted == recording.flows

@@ -333,8 +333,11 @@ class Client:
         missing: FlowRefused | None = None
         while True:
             try:
-                await self._all_answer(wanted)
+                async with asyncio.timeout(max(READY_ROUND_SECONDS, deadline - time.monotonic())):
+                    await self._all_answer(wanted)
                 return
+            except TimeoutError:
+                missing = missing or FlowRefused(FlowFailure.TIMED_OUT, f"no answer yet: {', '.join(wanted) or 'connectors'}")
             except FlowRefused as error:
                 if error.failure in (FlowFailure.NOT_GRANTED, FlowFailure.NAME_NOT_FOUND) and self._ended is None:
                     missing = error

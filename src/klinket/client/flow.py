@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from klinket.net.pump import Pump
 from klinket.net.sockets import prepare, reset
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure
+
+logger = logging.getLogger(__name__)
 
 
 class ClientStream:
@@ -49,6 +52,17 @@ class ClientStream:
         finally:
             if self._pump is None:
                 reset(local)
+            if self.failure is not None:
+                self._tell(self.failure)
+
+    def _tell(self, failure: Failure) -> None:
+        logger.info(
+            "a flow to %r by connector %s ended early: %s: %s",
+            self.resource.name,
+            self._link.connector.name,
+            failure.failure.value,
+            failure.message,
+        )
 
     def cut(self, failure: Failure) -> None:
         """End the flow at once, with a reset on both sides."""

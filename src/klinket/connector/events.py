@@ -39,12 +39,13 @@ class FlowEventLog:
         """A flow was opened."""
         self._collect("established", flow, relay=relay, resource_ip=resource_ip)
 
-    def closed(self, flow: Flow, relay: int, sent: int, received: int, failure: FlowFailure | None) -> None:
+    def closed(self, flow: Flow, relay: int, resource_ip: str, sent: int, received: int, failure: FlowFailure | None) -> None:
         """A flow has ended. `received`: bytes from the client, `sent`: bytes to it."""
         self._collect(
             "closed",
             flow,
             relay=relay,
+            resource_ip=resource_ip,
             bytes_from_client=received,
             bytes_to_client=sent,
             duration_ms=round((self._clock() - flow.opened_at) * 1000),

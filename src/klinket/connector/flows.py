@@ -141,7 +141,7 @@ class FlowServer:
                 summary = await self._carry_datagrams(flow, carrier, pipe)
         except BaseException:
             if carrier is not None:
-                self._events.closed(flow, relay, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
+                self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
             else:
                 reset(reached)
                 if stopped:
@@ -152,7 +152,7 @@ class FlowServer:
             del self._carried[flow]
             self._core.close(flow)
         failure = summary.failure.failure if summary.failure else None
-        self._events.closed(flow, relay, summary.bytes_sent, summary.bytes_received, failure)
+        self._events.closed(flow, relay, address, summary.bytes_sent, summary.bytes_received, failure)
         return summary.failure is None
 
     async def _reach(self, flow: Flow) -> tuple[socket.socket, str]:

@@ -127,6 +127,7 @@ class Endpoints:
         try:
             answer = await self._enrolments.enrol(await decoded(request, EnrolmentRequest), address_of(request))
         except KlinketError as error:
+            logger.warning("enrolment refused: %s, from %s", error.code, address_of(request))
             self._metrics.enrolments.labels(_outcome(error)).inc()
             raise
         proven(request)

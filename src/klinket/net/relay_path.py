@@ -7,7 +7,7 @@ import hmac
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from klinket.domain.errors import ProtocolError
 from klinket.net import sockets
@@ -45,9 +45,10 @@ class RelayUnavailable(RelayError):
 
 @dataclass(slots=True)
 class _Held:
-    """An admission and the counter of its hellos: they are replaced together."""
+    """An admission, the ticket it was given for, and the counter of its hellos: they are replaced together."""
 
     admission: Admission
+    ticket: str = field(repr=False)
     counter: int = 0
 
 
@@ -82,13 +83,15 @@ class RelayPath:
     async def connect(self, connector: int) -> socket.socket:
         """Return a connection that the relay has joined with one of the connector's; raises RelayError."""
         for attempt in (1, 2):
-            sock = await self._hello(connector)
+            held = await self._admitted()
+            sock = await self._hello(held, connector)
             try:
                 await self._paired(sock, ANSWER_SECONDS)
             except RelayError as error:
                 sock.close()
-                if error.answer in _STALE and attempt == 1:
-                    self._held = None  # the relay was restarted, or the admission is over: a fresh one
+                if attempt == 1 and self._outdated(held, error.answer):
+                    if self._held is held:
+                        self._held = None
                     continue
                 raise
             except BaseException:
@@ -99,10 +102,14 @@ class RelayPath:
 
     async def register(self, connector: int) -> IdleConnection:
         """Return a connection that waits at the relay for a client; raises RelayError."""
-        return IdleConnection(await self._hello(connector), self)
+        return IdleConnection(await self._hello(await self._admitted(), connector), self)
 
-    async def _hello(self, connector: int) -> socket.socket:
-        held = await self._admitted()
+    def _outdated(self, held: _Held, answer: RelayAnswer) -> bool:
+        """Return whether a fresh admission may be answered better: the relay was restarted, the admission is over, or the
+        ticket it was given for does not name a connector that the newest one does."""
+        return answer in _STALE or (answer is RelayAnswer.NOT_ALLOWED and held.ticket != self._ticket())
+
+    async def _hello(self, held: _Held, connector: int) -> socket.socket:
         sock = await self._dial()
         held.counter += 1
         hello = RelayHello(self._role, held.admission.id, held.counter, connector)
@@ -133,10 +140,10 @@ class RelayPath:
     async def _admitted(self) -> _Held:
         async with self._admitting:
             if self._held is None or self._held.admission.expires_at - RENEW_AHEAD_SECONDS < self._clock():
-                self._held = _Held(await self._admit())
+                self._held = await self._admit()
             return self._held
 
-    async def _admit(self) -> Admission:
+    async def _admit(self) -> _Held:
         sock = await self._dial()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
@@ -145,14 +152,15 @@ class RelayPath:
                 digest = certificate_digest(stream.peer_certificate)
                 if not hmac.compare_digest(digest, self.relay.certificate_sha256):
                     raise RelayUnavailable(f"relay {self.relay.address} is not the one the controller named")
-                await stream.write(encode_ticket(self._ticket()))
+                ticket = self._ticket()
+                await stream.write(encode_ticket(ticket))
                 first = await stream.read_exactly(1)
                 if first[0] == RelayAnswer.TICKET_REFUSED:
                     self._used_up()
                 if first[0] != RelayAnswer.PAIRED:
                     known = first[0] in set(RelayAnswer)
                     raise RelayError(RelayAnswer(first[0]) if known else RelayAnswer.NOT_ALLOWED)
-                return parse_admission(first + await stream.read_exactly(ADMITTED_BYTES - 1))
+                return _Held(parse_admission(first + await stream.read_exactly(ADMITTED_BYTES - 1)), ticket)
         except (OSError, ssl.SSLError, ProtocolError) as error:
             raise RelayUnavailable(f"relay {self.relay.address}, admission: {error!s:.120}") from error
         finally:

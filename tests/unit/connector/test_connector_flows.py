@@ -153,7 +153,7 @@ async def test_a_granted_flow_is_dialled_carried_and_told(served: Served, listen
     established, closed, again = await served.told()
     assert (established.event, closed.event, again.event) == ("established", "closed", "established")
     assert (closed.bytes_from_client, closed.bytes_to_client, closed.failure) == (8, 10, None)
-    assert (closed.relay, closed.resource_ip, established.resource_ip) == (RELAY, None, "127.0.0.1")
+    assert (closed.relay, closed.resource_ip, established.resource_ip) == (RELAY, "127.0.0.1", "127.0.0.1")
     (await accepted(listener)).close()
 
 

@@ -87,9 +87,9 @@ async def test_events_are_sent_once_on_a_channel_and_forgotten_when_stored(tmp_p
 
 async def test_events_survive_a_restart_and_numbers_only_grow(tmp_path: Path) -> None:
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
-    log.closed(flow(1), 7, 10, 20, None)
+    log.closed(flow(1), 7, "10.0.0.5", 10, 20, None)
     await log.spool()
-    log.closed(flow(2), 7, 30, 40, FlowFailure.CUT)
+    log.closed(flow(2), 7, "10.0.0.5", 30, 40, FlowFailure.CUT)
     await log.spool()
     restarted = FlowEventLog(ConnectorState(tmp_path), lambda: NOW - 3600)  # the clock went back, too
     first, second = await sent(restarted)

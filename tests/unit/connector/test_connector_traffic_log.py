@@ -41,7 +41,7 @@ def test_each_event_is_a_line_in_the_shape_that_log_pipelines_know(tmp_path: Pat
     traffic_log.configure(configuration())
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW, traffic_log)
     log.established(flow(), 7, "10.0.0.5")
-    log.closed(flow(), 7, 20, 10, None)
+    log.closed(flow(), 7, "10.0.0.5", 20, 10, None)
     log.refused(flow(2).id, principal(), tcp("db.internal", 5432), 7, FlowFailure.TIMED_OUT, DATABASE)
     log.refused(flow(3).id, principal(), tcp("web.internal", 80), 7, FlowFailure.NOT_GRANTED)
     established, closed, failed, denied = entries(stream)

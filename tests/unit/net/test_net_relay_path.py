@@ -9,7 +9,7 @@ import pytest
 
 from klinket.net import relay_path
 from klinket.net.relay_path import RENEW_AHEAD_SECONDS, RelayPath, RelayUnavailable
-from klinket.wire.relay import RelayError, RelayRole
+from klinket.wire.relay import RelayAnswer, RelayError, RelayRole
 from klinket.wire.ticket import TicketRole
 from tests.unit.connector.test_connector_dial import descriptors
 from tests.unit.relay.conftest import ticket
@@ -50,6 +50,33 @@ async def test_an_admission_is_used_until_shortly_before_its_end_by_the_clock_gi
     for _ in range(3):
         (await path.register(7)).sock.close()
     assert tickets.given == admissions
+
+
+@pytest.mark.parametrize(
+    ("first", "newest", "reached"),
+    [((7,), (7, 8), True), ((7,), (7,), False), ((7,), (7, 9), False)],
+    ids=["it came to the ticket", "the ticket is the same", "the new ticket has it neither"],
+)
+async def test_a_connector_that_came_to_the_ticket_later_is_reached_without_waiting_for_the_admissions_end(
+    running: Running, first: tuple[int, ...], newest: tuple[int, ...], reached: bool
+) -> None:
+    names = [first]
+    tickets = {
+        connectors: ticket(TicketRole.CLIENT, now=time.time(), lifetime=LIFETIME, connectors=connectors)
+        for connectors in (first, newest)
+    }
+    path = RelayPath(running.entry, RelayRole.CLIENT, lambda: tickets[names[-1]], time.time)
+
+    async def refused(connector: int) -> RelayAnswer:
+        with pytest.raises(RelayError) as error:
+            await path.connect(connector)
+        return error.value.answer
+
+    assert await refused(7) is RelayAnswer.NO_CONNECTOR  # allowed, but nobody waits
+    assert await refused(8) is RelayAnswer.NOT_ALLOWED
+    names.append(newest)
+    assert await refused(8) is (RelayAnswer.NO_CONNECTOR if reached else RelayAnswer.NOT_ALLOWED)
+    assert await refused(7) is RelayAnswer.NO_CONNECTOR
 
 
 async def test_a_certificate_that_is_not_the_pinned_one_sees_no_ticket(running: Running) -> None:

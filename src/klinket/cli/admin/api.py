@@ -33,8 +33,15 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 DOWNLOAD_BYTES = 65_536
 
 
+#: The command that lists the objects of a kind.
+LISTED_BY = {
+    "API token": "token list", "Connector": "connector list", "Remote network": "network list", "Resource": "resource list",
+    "Service account": "service list", "Service key": "service key list",
+}  # fmt: skip
+
+
 class Missing(KlinketError):
-    """The API says that an object does not exist."""
+    """An object does not exist."""
 
     code = NotFound.code
 
@@ -160,11 +167,11 @@ def _parsed(status: int, retry_after: str | None, text: bytes) -> dict[str, Any]
     message = str(told.get("message") or f"the controller answered {status}")
     hint = told.get("hint") or told.get("extensions", {}).get("hint") or None
     if status == 401:
-        raise AuthenticationFailed(message, hint=hint or "set KLINKET_API_TOKEN to a valid token")
+        raise AuthenticationFailed(message, hint=f"set KLINKET_API_TOKEN to a valid token{f' ({hint})' if hint else ''}")
     if status == 403:
         raise Forbidden(message, hint=hint or "use a token with the scope this needs")
     if status == 404:
-        raise NotFound("object", message)
+        raise Missing(message, hint=hint)
     if status == 429:
         wait = int(retry_after) if retry_after and retry_after.isdigit() else 60
         raise Throttled(message, hint=f"try again in {wait} s", retry_after=float(wait))
@@ -174,7 +181,7 @@ def _parsed(status: int, retry_after: str | None, text: bytes) -> dict[str, Any]
 def find(
     rows: Iterator[dict[str, Any]], kind: str, wanted: str, also: Callable[[dict[str, Any]], bool] | None = None
 ) -> dict[str, Any]:
-    """Return the one row whose id or name is `wanted`; raises NotFound, or Conflict when several have the name."""
+    """Return the one row whose id or name is `wanted`; raises Missing, or Conflict when several have the name."""
     named = []
     for row in rows:
         if row["id"] == wanted:
@@ -182,7 +189,7 @@ def find(
         if row["name"] == wanted and (also is None or also(row)):
             named.append(row)
     if not named:
-        raise NotFound(kind, wanted)
+        raise Missing(f"{kind} '{wanted}' does not exist", hint=f"klinket admin {LISTED_BY[kind]}")
     if len(named) > 1:
         ids = ", ".join(row["id"] for row in named)
         raise Conflict(f"several have the name '{wanted}': {ids}", hint="give the id instead of the name")

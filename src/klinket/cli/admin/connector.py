@@ -30,7 +30,7 @@ def connector() -> None:
 
 
 def find_connector(api: AdminApiClient, wanted: str) -> dict[str, Any]:
-    """Return the connector with this name or id; raises NotFound."""
+    """Return the connector with this name or id; raises Missing."""
     return _row(find(api.nodes("connectors", SELECTION), "Connector", wanted))
 
 

@@ -18,7 +18,7 @@ def network() -> None:
 
 
 def find_network(api: AdminApiClient, wanted: str) -> dict[str, object]:
-    """Return the remote network with this name or id; raises NotFound."""
+    """Return the remote network with this name or id; raises Missing."""
     return find(api.nodes("remoteNetworks", SELECTION), "Remote network", wanted)
 
 

@@ -28,7 +28,7 @@ def resource() -> None:
 
 
 def find_resource(api: AdminApiClient, wanted: str) -> dict[str, Any]:
-    """Return the resource with this name or id, as the API gives it; raises NotFound."""
+    """Return the resource with this name or id, as the API gives it; raises Missing."""
     return find(api.nodes("resources", SELECTION), "Resource", wanted)
 
 

@@ -11,6 +11,7 @@ from klinket.cli.admin.api import AdminApiClient, find
 from klinket.cli.admin.output import show_object, show_rows, told
 from klinket.cli.admin.resource import find_resource
 from klinket.cli.admin.service_key import key
+from klinket.cli.admin.time_range import end_of_access
 
 SELECTION = "id name createdAt keys { edges { node { id name status expiresAt } } } resources { edges { node { id name } } }"
 
@@ -24,7 +25,7 @@ service.add_command(key)
 
 
 def find_service(api: AdminApiClient, wanted: str) -> dict[str, Any]:
-    """Return the service account with this name or id; raises NotFound."""
+    """Return the service account with this name or id; raises Missing."""
     return find(api.nodes("serviceAccounts", SELECTION), "Service account", wanted)
 
 
@@ -105,7 +106,12 @@ def delete(api: AdminApiClient, name: str, as_json: bool) -> None:
 @service.command()
 @click.argument("name")
 @click.argument("resource")
-@click.option("--expires", metavar="TIME", help="When the access ends by itself: 2027-01-01T00:00:00+00:00.")
+@click.option(
+    "--expires",
+    metavar="TIME",
+    callback=end_of_access,
+    help="When the access ends by itself: 2027-01-01T00:00:00+00:00, in UTC where it names no offset.",
+)
 @with_api
 def grant(api: AdminApiClient, name: str, resource: str, expires: str | None, as_json: bool) -> None:
     """Let a service account reach a resource.

@@ -28,7 +28,7 @@ def key() -> None:
 
 
 def find_key(api: AdminApiClient, service: str, wanted: str) -> dict[str, Any]:
-    """Return the key with this name or id of the service account; raises NotFound, or Conflict for a shared name."""
+    """Return the key with this name or id of the service account; raises Missing, or Conflict for a shared name."""
     account = find(api.nodes("serviceAccounts", SELECTION), "Service account", service)
     return find((edge["node"] for edge in account["keys"]["edges"]), "Service key", wanted)
 

@@ -34,7 +34,7 @@ def _row(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_token(api: AdminApiClient, wanted: str) -> dict[str, Any]:
-    """Return the token with this name or id; raises NotFound."""
+    """Return the token with this name or id; raises Missing."""
     return _row(find(api.extension.nodes("apiTokens", SELECTION), "API token", wanted))
 
 

@@ -68,7 +68,7 @@ def parse_query(message: bytes) -> Query:
         length = message[position]
         if length == 0:
             break
-        if length > 63 or position - HEADER_BYTES + length > 254:
+        if length > 63 or position - HEADER_BYTES + length > 253:
             raise ProtocolError("a label or name that is too long, or compressed")
         labels.append(message[position + 1 : position + 1 + length].decode("latin-1"))
         position += 1 + length

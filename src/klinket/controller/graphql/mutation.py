@@ -6,6 +6,7 @@ resolver asks once more.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from klinket.controller.app import api_tokens
 from klinket.controller.graphql.context import RequestContext
 from klinket.domain.errors import Forbidden as Forbidden
 from klinket.domain.errors import KlinketError
+
+logger = logging.getLogger(__name__)
 
 #: A use case behind a mutation: context and arguments in, the fields of the payload out.
 Change = Callable[..., dict[str, Any]]
@@ -45,6 +48,8 @@ def mutation(scope: str) -> Callable[[Change], Callable[..., dict[str, Any]]]:
                 with context.tx.savepoint():
                     return {"ok": True, "error": None, **change(context, **arguments)}
             except KlinketError as error:
+                # Quoted: the text may repeat what was given, line ends included.
+                logger.warning("admin api: %s refused: %s: %.300r", info.field_name, error.code, str(error))
                 return {"ok": False, "error": str(error)}
             finally:
                 context.siblings.clear()

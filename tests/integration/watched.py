@@ -1,0 +1,85 @@
+"""A private service that notes how each of its connections ended: cleanly, or with a reset."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: Bytes of a connection's first message, by which a test knows it again.
+TAG_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`how`: "end" or "reset"; `at`: monotonic seconds."""
+
+    how: str
+    at: float
+
+
+class WatchedService:
+    """Echoes. Threads of the test's own process."""
+
+    def __init__(self, address: str) -> None:
+        self._listener = socket.create_server((address, 0), backlog=1024)
+        self.address = address
+        self.port = int(self._listener.getsockname()[1])
+        self.accepted = 0
+        self.endings: dict[bytes, Ending] = {}
+
+    def __enter__(self) -> WatchedService:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        tag = b""
+        how = "end"
+        with connection:
+            try:
+                while data := connection.recv(65_536):
+                    tag += data[: TAG_BYTES - len(tag)]
+                    connection.sendall(data)
+            except OSError:
+                how = "reset"
+        self.endings[tag] = Ending(how, time.monotonic())
+
+    def wait_for_ending(self, tag: bytes, seconds: float = 10.0) -> Ending:
+        """Return how the connection with this tag ended."""
+        wait_until(lambda: tag in self.endings, f"the service's end of {tag!r} is still open", seconds)
+        return self.endings[tag]
+
+
+def wait_until(true: Callable[[], bool], otherwise: str, seconds: float = 10.0) -> None:
+    """Poll; raises AssertionError with `otherwise` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            raise AssertionError(otherwise)
+        time.sleep(0.01)
+
+
+def how_it_ends(connection: socket.socket, seconds: float = 10.0) -> Ending:
+    """Read a program's connection to its end."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(65_536):
+            pass
+    except ConnectionResetError:
+        return Ending("reset", time.monotonic())
+    return Ending("end", time.monotonic())
