@@ -14,6 +14,7 @@ from typing import Any
 
 from graphql import (
     DocumentNode,
+    ExecutionResult,
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
@@ -21,13 +22,14 @@ from graphql import (
     execute_sync,
     get_operation_ast,
 )
-from graphql.execution import Executor
 
 from klinket.controller.app.api_tokens import ALL_SCOPES, READ
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.graphql import deadline, documents, limits
 from klinket.controller.graphql.context import ApiCaller, ApiServices, RequestContext
 from klinket.controller.graphql.documents import MAX_ERRORS, Documents
+from klinket.controller.graphql.executor import TimedExecutor
+from klinket.controller.graphql.frames import with_room
 from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.limits import DocumentInvalid
 from klinket.controller.graphql.mutation import lacking, scope_of
@@ -62,14 +64,6 @@ class Refused(Exception):
     def __init__(self, errors: list[dict[str, Any]]) -> None:
         super().__init__(errors)
         self.errors = errors
-
-
-class _TimedExecutor(Executor[Any]):
-    """Looks at the clock before each field."""
-
-    def execute_field(self, *arguments: Any, **named: Any) -> Any:
-        deadline.check()
-        return super().execute_field(*arguments, **named)
 
 
 class GraphQLApi:
@@ -113,21 +107,24 @@ class GraphQLApi:
 
         def run(tx: Transaction) -> dict[str, Any]:
             with deadline.until(min(ends, time.monotonic() + deadline.MAX_EXECUTE_SECONDS)):
-                result = execute_sync(
-                    self._schema,
-                    operation.document,
-                    context_value=RequestContext(tx, caller, self._services),
-                    variable_values=operation.variables,
-                    operation_name=operation.node.name.value if operation.node.name else None,
-                    executor_class=_TimedExecutor,
-                    hide_suggestions=True,
-                )
+                result = with_room(lambda: self._executed(operation, RequestContext(tx, caller, self._services)))
             answer: dict[str, Any] = {"data": result.data}
             if result.errors:
                 answer["errors"] = [_failure(error) for error in result.errors[:MAX_ERRORS]]
             return answer
 
         return run
+
+    def _executed(self, operation: Operation, context: RequestContext) -> ExecutionResult:
+        return execute_sync(
+            self._schema,
+            operation.document,
+            context_value=context,
+            variable_values=operation.variables,
+            operation_name=operation.node.name.value if operation.node.name else None,
+            executor_class=TimedExecutor,
+            hide_suggestions=True,
+        )
 
     def _scopes(self, node: OperationDefinitionNode, root_fields: tuple[str, ...]) -> frozenset[str]:
         """Return the scopes of all root fields; what GraphQL itself answers (`__schema`, `__typename`) takes reading."""

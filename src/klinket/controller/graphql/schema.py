@@ -18,7 +18,7 @@ from graphql import (
     build_schema,
 )
 
-from klinket.controller.graphql import resolvers
+from klinket.controller.graphql import executor, resolvers
 from klinket.controller.graphql.mutation import scope_of
 from klinket.controller.graphql.resolvers import (
     access,
@@ -104,6 +104,7 @@ def bind(schema: GraphQLSchema, table: Mapping[str, Resolver], plain_types: Coll
         for field_name, field in root.fields.items() if root is not None else ():
             assert scope_of(field.resolve), f"{root}.{field_name} says no scope"
     _bind_time(schema)
+    executor.find_plain_fields(schema)
 
 
 def _type_of(value: Any, *_: Any) -> str:
