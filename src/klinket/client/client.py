@@ -199,6 +199,10 @@ class Client:
         """Return the granted resource that serves this canonical host, or None."""
         return self._core.resource_for(host)
 
+    def claims(self, host: str) -> bool:
+        """Return whether a canonical host is granted, or was while this client runs."""
+        return self._core.claims(host)
+
     async def open_stream(self, destination: Destination) -> ClientStream:
         """Open a TCP flow; returns when the resource has accepted, raises FlowRefused with its answer."""
         resource, pipe, link = await self._open(destination)
