@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
-from klinket.client.link import ConnectorLink, LinkLost, ask
+from klinket.client.link import ConnectorLink, LinkLost
 from klinket.client.login import Session, log_in, log_out
+from klinket.client.opening import ask
 from klinket.domain.address import canonical_host
 from klinket.domain.errors import (
     AuthenticationFailed,

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 
 from klinket.client.core import ClientCore
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
-from klinket.domain.flow import HINTS, Destination, FlowFailure
-from klinket.domain.identifiers import ConnectorId, FlowId
-from klinket.domain.resource import Resource
+from klinket.domain.flow import FlowFailure
+from klinket.domain.identifiers import ConnectorId
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.link import LinkInitiator
@@ -26,7 +25,6 @@ from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.link import Link
 from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused
 from klinket.wire.pipe import FrameType, Purpose
-from klinket.wire.pipe_messages import Failure, OpenRequest
 from klinket.wire.relay import RelayError
 
 logger = logging.getLogger(__name__)
@@ -34,8 +32,6 @@ logger = logging.getLogger(__name__)
 #: Warm pipes kept at the most, and seconds after which an unused one is closed.
 MAX_WARM = 32
 WARM_SECONDS = 60.0
-#: Seconds to wait for OPENED or FAIL: longer than a connector dials.
-OPEN_SECONDS = 15.0
 #: Seconds to make a link and have the grant accepted.
 LINK_SECONDS = 10.0
 #: Part of a link's life after which it is replaced.
@@ -228,30 +224,6 @@ class ConnectorLink:
         self._drop_warm()
         if self._control is not None:
             self._control.close()
-
-
-async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) -> SealedPipe:
-    """Send OPEN and wait for the connector's word; raises FlowRefused, LinkLost when the pipe died."""
-    request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()))
-    try:
-        async with asyncio.timeout(OPEN_SECONDS):
-            await pipe.send(FrameType.OPEN, request.encode())
-            frame = await pipe.receive()
-    except TimeoutError as error:
-        pipe.abort()
-        raise LinkLost(f"the connector did not answer within {OPEN_SECONDS:.0f} s") from error
-    except (OSError, ProtocolError) as error:
-        raise LinkLost(f"the connection to the connector ended: {error}") from error
-    except BaseException:
-        pipe.abort()
-        raise
-    if frame.type is FrameType.OPENED:
-        return pipe
-    pipe.close()
-    if frame.type is not FrameType.FAIL:
-        raise LinkLost("the connector's answer is not understood")
-    told = Failure.decode(frame.content)
-    raise FlowRefused(told.failure, told.message, hint=HINTS.get(told.failure), retry_after=told.retry_after)
 
 
 def _silent(sock: socket.socket) -> bool:
