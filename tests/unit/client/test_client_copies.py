@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from klinket.net.copies import own_time
 from klinket.net.pipe import SealedPipe
 from klinket.wire import control
 from tests.unit.net.test_net_forks import in_child, seals
-from tests.unit.whole import Whole, eventually, everything
+from tests.unit.whole import PATIENCE, Whole, eventually, everything
 
 
 @pytest.fixture
@@ -45,10 +46,12 @@ async def test_a_copied_client_ends_its_session_and_begins_a_new_one(whole: Whol
     assert not any(seals(pipe) for pipe in pipes)  # at once: nothing runs in between
     assert await flow.is_reset()
     await eventually(lambda: client._session is not None and client._session.id != before)
-    await client.wait_ready((), 15)
+    await client.wait_ready((), PATIENCE)
     await (await whole.flow(client)).echo()
     assert client.end_reason is None
-    await eventually(lambda: before in whole.controller.dispatch.snapshot.ended_sessions)
+    async with asyncio.timeout(PATIENCE):
+        while not [row for row in await whole.sessions() if row.id == before and row.ended_at_ms is not None]:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_copied_connector_ends_all_links_and_flows_and_serves_again(whole: Whole) -> None:
@@ -62,7 +65,7 @@ async def test_a_copied_connector_ends_all_links_and_flows_and_serves_again(whol
     assert await flow.is_reset()
 
     await eventually(lambda: any(whole.controller.peers.online().values()))
-    await client.wait_ready((), 15)
+    await client.wait_ready((), PATIENCE)
     await (await whole.flow(client)).echo()
     assert not links & set(whole.connector._core._links)
 
