@@ -26,10 +26,23 @@ from klinket.domain.errors import InvalidInput
     show_default=True,
     help="How connections are captured: all of them in a namespace, or those of programs that heed proxy variables.",
 )
+@click.option(
+    "--pass-fd",
+    type=click.IntRange(min=3),
+    multiple=True,
+    metavar="NUMBER",
+    help="An open file that the command gets; all others above 2 are closed. Repeatable.",
+)
 @click.option("--log-level", default="error", show_default=True, type=click.Choice(roles.LEVELS))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGUMENTS]...")
 def run(
-    key_file: str | None, wait: tuple[str, ...], timeout: float, capture: str, log_level: str, command: tuple[str, ...]
+    key_file: str | None,
+    wait: tuple[str, ...],
+    timeout: float,
+    capture: str,
+    pass_fd: tuple[int, ...],
+    log_level: str,
+    command: tuple[str, ...],
 ) -> None:
     """Run a command with access to what the key's service account was granted. Needs no root.
 
@@ -52,7 +65,7 @@ def run(
     roles.set_up_logging(log_level)
     roles.forbid_core_dumps()
     try:
-        sys.exit(run_command(KeySource(key_file), RunSettings(command, wait, timeout, capture), roles.run_async))
+        sys.exit(run_command(KeySource(key_file), RunSettings(command, wait, timeout, capture, pass_fd), roles.run_async))
     except NotExecuted as error:
         click.echo(f"klinket: {error.message}", err=True)
         sys.exit(error.exit_code)

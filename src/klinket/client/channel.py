@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, K
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
+from klinket.net.copies import own_time
 from klinket.net.tasks import TaskSet
 from klinket.wire import access_token, control
 from klinket.wire.version import PRODUCT_VERSION
@@ -32,7 +34,11 @@ class ClientChannel:
         clock: PeerClock,
         configure: Callable[[control.ClientConfiguration], None],
         renewed: Callable[[control.CertificateRenewed], None],
+        exchanged: Callable[[float, float], None] = lambda asked_at, controllers_time: None,
     ) -> None:
+        """`exchanged`: told own_time() before the controller was asked, and its time in the answer, as CopyWatch wants it."""
+        self._exchanged = exchanged
+        self._beat_at: tuple[int, float] = (0, 0.0)
         self._url = url
         self._context = context
         self._clock = clock
@@ -48,10 +54,11 @@ class ClientChannel:
 
     async def attach(self, session: Session) -> None:
         """Attach and stay until the channel ends; raises ControllerUnreachable, or why the session is over."""
+        asked_at = own_time()
         async with channel.open_channel(
             self._url, control.CHANNEL_PATH, self._context, max_bytes=control.MAX_CONTROL_BYTES
         ) as connection:
-            await self._prove(connection, session)
+            await self._prove(connection, session, asked_at)
             self._connection = connection
             tasks = TaskSet("client channel")
             tasks.start(self._beat(connection), "heartbeat")
@@ -70,11 +77,12 @@ class ClientChannel:
                 self._connection = None
                 await tasks.aclose()
 
-    async def _prove(self, connection: ClientConnection, session: Session) -> None:
+    async def _prove(self, connection: ClientConnection, session: Session, asked_at: float) -> None:
         challenge = control.decode_to_client(await channel.receive(connection, 10))
         if not isinstance(challenge, control.Challenge):
             raise ProtocolError("the controller did not begin with a challenge")
         self._clock.set(challenge.time_ms)
+        self._exchanged(asked_at, challenge.time_ms / 1000)
         proof = access_token.sign_proof(session.key, challenge.nonce, now=self._clock.now())
         attach = control.Attach(access_token=session.access_token, proof=proof, version=PRODUCT_VERSION)
         await channel.send(connection, control.encode(attach))
@@ -86,6 +94,9 @@ class ClientChannel:
                 self._configure(message)
             case control.HeartbeatAnswer():
                 self._clock.set(message.time_ms)
+                sequence, asked_at = self._beat_at
+                if message.sequence == sequence:
+                    self._exchanged(asked_at, message.time_ms / 1000)
             case control.CertificateRenewed():
                 self._renewed(message)
             case control.SessionEnded():
@@ -110,6 +121,7 @@ class ClientChannel:
         while True:
             await asyncio.sleep(control.HEARTBEAT_SECONDS)
             self._sequence += 1
+            self._beat_at = self._sequence, own_time()
             beat = control.Heartbeat(sequence=self._sequence, time_ms=round(time.time() * 1000))
             await channel.send(connection, control.encode(beat))
 
@@ -123,6 +135,17 @@ class ClientChannel:
             await asyncio.sleep(max(30.0, half))
             request = control.RenewCertificate(request=certificate_request(session.key))
             await channel.send(connection, control.encode(request))
+
+    def abort(self) -> None:
+        """Break the connection off, without another word on it."""
+        if self._connection is not None:
+            self._connection.transport.abort()
+
+    def forked(self) -> None:
+        """Close the connection's socket, in a child of fork()."""
+        if self._connection is not None:
+            os.close(self._connection.transport.get_extra_info("socket").fileno())
+            self._connection = None
 
     async def end_session(self) -> bool:
         """Tell the controller that the session is over, if the channel is up; returns whether it could be told."""

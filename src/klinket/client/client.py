@@ -12,35 +12,34 @@ from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
 from klinket.client.link import ConnectorLink, LinkLost
 from klinket.client.login import Session, log_in, log_out
+from klinket.client.opening import ask
 from klinket.domain.address import canonical_host
 from klinket.domain.errors import (
     AuthenticationFailed,
     ControllerUnreachable,
     FlowRefused,
     KlinketError,
-    ProtocolError,
     SessionOver,
 )
-from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
-from klinket.domain.identifiers import FlowId
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
+from klinket.net import forks
+from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
 from klinket.net.channel import controller_context
-from klinket.net.clock import PeerClock, entropy
+from klinket.net.clock import PeerClock
+from klinket.net.copies import CopyWatch
 from klinket.net.link import LinkInitiator
 from klinket.net.pipe import SealedPipe
 from klinket.net.relay_path import RelayPath
 from klinket.net.tasks import TaskSet, first_of
 from klinket.wire import control
 from klinket.wire.key_file import KeyFile
-from klinket.wire.pipe import FrameType
-from klinket.wire.pipe_messages import Failure, OpenRequest
+from klinket.wire.pipe_messages import Failure
 from klinket.wire.relay import RelayRole
 
 logger = logging.getLogger(__name__)
 
-#: Seconds to wait for OPENED or FAIL: longer than a connector dials.
-OPEN_SECONDS = 15.0
 #: Seconds for the first login and configuration.
 START_SECONDS = 30.0
 #: Seconds between tries of what wait_ready waits for.
@@ -65,12 +64,17 @@ class Client:
         self._tasks = TaskSet("client")
         self._ended: KlinketError | None = None
         self.ended = asyncio.Event()
-        self._channel = ClientChannel(f"https://{key_file.network}", self._context, self._clock, self._configure, self._renewed)
+        self._copies = CopyWatch(self._machine_copied)
+        self._channel = ClientChannel(
+            f"https://{key_file.network}", self._context, self._clock, self._configure, self._renewed, self._copies.exchanged
+        )
+        forks.watch(self)
 
     # ---- session
 
     async def start(self) -> None:
         """Log in and attach; returns with the first configuration. Raises AuthenticationFailed, ControllerUnreachable."""
+        self._copies.start()
         await self._log_in()
         attached = self._tasks.start(self._stay_attached(), "channel")
         try:
@@ -94,6 +98,8 @@ class Client:
             attached_at = time.monotonic()
             try:
                 assert self._session is not None
+                if self._session.copied:
+                    raise SessionOver("the session was one of a machine that was copied")
                 if self._session.expires_at_ms / 1000 < self._clock.now() + 5:
                     raise SessionOver("the session's certificate has ended")
                 await self._channel.attach(self._session)
@@ -130,6 +136,30 @@ class Client:
         for id in list(self._links):
             self._tasks.start(self._links.pop(id).aclose(), "old link")
         return True
+
+    def _machine_copied(self, reason: str) -> None:
+        """Whoever runs on as the other copy has the same session: it ends, and this one begins a new one."""
+        logger.warning("the session ends, a new one begins: %s", reason)
+        pipes.forget_all_keys()
+        for flow in list(self._flows):
+            flow.cut(Failure(FlowFailure.RESET, reason))
+        for id in list(self._links):
+            self._tasks.start(self._links.pop(id).aclose(), "copied link")
+        self._paths.clear()
+        self._initiator = None
+        if self._session is not None and not self._session.copied:
+            self._session.copied = True
+            self._tasks.start(log_out(self._key_file, self._session, self._context), "end of the copied session")
+        self._channel.abort()
+
+    def forked(self) -> None:
+        """Implements forks.Holder."""
+        self._session = self._initiator = None
+        self._links.clear()
+        self._paths.clear()
+        self._flows.clear()
+        self._ended = SessionOver("this is the child of a process that has a session, and has none itself")
+        self._channel.forked()
 
     def _end(self, error: KlinketError) -> None:
         """The session is over for good: every flow ends, new ones are refused with this reason."""
@@ -180,6 +210,7 @@ class Client:
             flow.cut(Failure(FlowFailure.RESET))
         for link in list(self._links.values()):
             await link.aclose(forget=True)
+        self._copies.close()
         told = await self._channel.end_session()
         await self._tasks.aclose()
         if not told and self._session is not None and self._ended is None:
@@ -198,6 +229,10 @@ class Client:
     def resource_for(self, host: str) -> Resource | None:
         """Return the granted resource that serves this canonical host, or None."""
         return self._core.resource_for(host)
+
+    def claims(self, host: str) -> bool:
+        """Return whether a canonical host is granted, or was while this client runs."""
+        return self._core.claims(host)
 
     async def open_stream(self, destination: Destination) -> ClientStream:
         """Open a TCP flow; returns when the resource has accepted, raises FlowRefused with its answer."""
@@ -225,7 +260,7 @@ class Client:
                 link: ConnectorLink | None = None
                 try:
                     link = await self._link(route)
-                    pipe = await self._ask(await link.pipe(), destination, resource)
+                    pipe = await ask(await link.pipe(), destination, resource)
                     self._core.connector_works(route.connector.id)
                     return resource, pipe, link
                 except LinkLost as error:
@@ -247,29 +282,6 @@ class Client:
         if self._links.get(link.connector.id) is link:
             del self._links[link.connector.id]
         await link.aclose()
-
-    async def _ask(self, pipe: SealedPipe, destination: Destination, resource: Resource) -> SealedPipe:
-        """Send OPEN and wait for the connector's word; raises FlowRefused, LinkLost when the pipe died."""
-        request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()))
-        try:
-            async with asyncio.timeout(OPEN_SECONDS):
-                await pipe.send(FrameType.OPEN, request.encode())
-                frame = await pipe.receive()
-        except TimeoutError as error:
-            pipe.abort()
-            raise LinkLost(f"the connector did not answer within {OPEN_SECONDS:.0f} s") from error
-        except (OSError, ProtocolError) as error:
-            raise LinkLost(f"the connection to the connector ended: {error}") from error
-        except BaseException:
-            pipe.abort()
-            raise
-        if frame.type is FrameType.OPENED:
-            return pipe
-        pipe.close()
-        if frame.type is not FrameType.FAIL:
-            raise LinkLost("the connector's answer is not understood")
-        told = Failure.decode(frame.content)
-        raise FlowRefused(told.failure, told.message, hint=HINTS.get(told.failure), retry_after=told.retry_after)
 
     # ---- links
 

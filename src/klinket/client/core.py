@@ -15,6 +15,8 @@ from klinket.wire.inventory import resource_of
 
 #: Seconds for which a connector that failed is tried last.
 FAILED_SECONDS = 10.0
+#: Addresses and aliases remembered after they are not granted any more; the oldest are forgotten first.
+MAX_FORMER = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class ClientCore:
     def __init__(self) -> None:
         self._configuration: ClientConfiguration | None = None
         self._index = ResourceIndex(())
+        self._ever: dict[tuple[str, str | None], Resource] = {}
+        self._ever_index = ResourceIndex(())
         self._failed: dict[int, float] = {}
 
     @property
@@ -53,6 +57,19 @@ class ClientCore:
         """Take over a configuration; raises ProtocolError when it is not understood."""
         index = ResourceIndex(resource_of(entry) for entry in configuration.resources)
         self._configuration, self._index = configuration, index
+        self._remember(index.resources)
+
+    def _remember(self, resources: tuple[Resource, ...]) -> None:
+        now = {(resource.address.canonical, resource.alias): resource for resource in resources}
+        changed = not now.keys() <= self._ever.keys()
+        for key, resource in now.items():
+            self._ever.pop(key, None)
+            self._ever[key] = resource  # at the end: what is granted now is forgotten last
+        for key in list(self._ever)[: max(0, len(self._ever) - len(now) - MAX_FORMER)]:
+            del self._ever[key]
+            changed = True
+        if changed:
+            self._ever_index = ResourceIndex(self._ever.values())
 
     def resource_for(self, host: str) -> Resource | None:
         """Return the granted resource that serves a canonical host; raises FlowRefused before the first configuration.
@@ -63,13 +80,23 @@ class ClientCore:
             raise FlowRefused(FlowFailure.CONTROLLER_UNREACHABLE, "not online yet: the controller has not answered")
         return self._index.lookup(host)
 
+    def claims(self, host: str) -> bool:
+        """Return whether a canonical host is, or once was, granted: nothing may dial it past klinket. Raises like resource_for.
+
+        A grant that ended does not open the way to a look-alike host on this machine's own networks (security.md 22).
+        """
+        return self.resource_for(host) is not None or self._ever_index.lookup(host) is not None
+
     def decide(self, destination: Destination, now: float) -> Resource:
         """Return the resource of an allowed flow; raises FlowRefused. The client checks every flow, as the connector does."""
         self.resource_for(destination.host)
         expires_at = self.configuration.valid_until_ms / 1000
         decision = decide(self._index, destination, now=now, expires_at=expires_at)
         if isinstance(decision, Denied):
-            raise FlowRefused(decision.failure, decision.text, hint=HINTS.get(decision.failure))
+            text = decision.text
+            if self._index.lookup(destination.host) is None and self.claims(destination.host):
+                text = f"{destination.host} is not granted any more, and what was is never dialled past klinket"
+            raise FlowRefused(decision.failure, text, hint=HINTS.get(decision.failure))
         return decision.resource
 
     def routes(self, resource: Resource, now: float) -> list[Route]:

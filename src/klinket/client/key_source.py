@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -28,6 +29,30 @@ class KeySource:
         """Return the regular files with the key in them: none or one."""
         path = Path(self._source) if self._source not in (None, "-") else None
         return [path.resolve()] if path is not None and path.is_file() else []
+
+    @property
+    def from_input(self) -> bool:
+        """Return whether the key is read from standard input."""
+        return self._source == "-"
+
+    def is_in(self, descriptor: int) -> bool:
+        """Return whether the key can be read from an open file, under whichever name that was opened."""
+        if self._source is None:
+            return False
+        if self.from_input and descriptor == 0:
+            return True
+        try:
+            key = os.fstat(0) if self.from_input else Path(self._source).stat()
+            found = os.fstat(descriptor)
+        except OSError:
+            return False
+        holds = stat.S_ISREG(found.st_mode) or stat.S_ISFIFO(found.st_mode)  # a terminal is input, output and errors alike
+        return holds and (key.st_dev, key.st_ino) == (found.st_dev, found.st_ino)
+
+    @property
+    def other_names(self) -> int:
+        """Return how many more names (hard links) the key file has: they cannot be hidden."""
+        return max((path.stat().st_nlink - 1 for path in self.files), default=0)
 
     def load(self) -> KeyFile:
         """Return the key; raises ServiceKeyInvalid."""

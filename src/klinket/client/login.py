@@ -36,7 +36,10 @@ _REFUSALS: dict[str, type[AuthenticationFailed]] = {
 
 @dataclass(slots=True)
 class Session:
-    """A session and what it holds; renewed with the same key, which never leaves memory."""
+    """A session and what it holds; renewed with the same key, which never leaves memory.
+
+    `copied`: its machine was copied, and it is not to be used any more.
+    """
 
     id: str
     network: str
@@ -45,6 +48,7 @@ class Session:
     access_token: str = field(repr=False)
     expires_at_ms: int
     time_ms: int
+    copied: bool = False
 
 
 def refusal(code: str, message: str, hint: str = "", retry_after: float | None = None) -> KlinketError:

@@ -53,6 +53,12 @@ class FlowOpener(Protocol):
         Raises FlowRefused while that is not known yet.
         """
 
+    def claims(self, host: str) -> bool:
+        """Return whether a canonical host is klinket's business: granted now, or granted before. Nothing else dials it.
+
+        Raises FlowRefused while that is not known yet.
+        """
+
     async def open_stream(self, destination: Destination) -> OpenedFlow:
         """Open a TCP flow; returns when the resource has accepted, raises FlowRefused with the resource's answer."""
 

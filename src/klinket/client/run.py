@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from klinket.client.capture import descriptors
 from klinket.client.capture.command import CapturedCommand
 from klinket.client.capture.variables import VariablesCommand
 from klinket.client.client import Client
-from klinket.client.key_source import KeySource
+from klinket.client.key_source import VARIABLE, KeySource
 from klinket.domain.errors import CaptureImpossible, ControllerUnreachable, KlinketError, Throttled
 from klinket.net.backoff import Backoff
 from klinket.net.tasks import TaskSet
@@ -28,12 +29,16 @@ _FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT) if sys.platform != "win32" 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """`capture`: "namespace", "proxy", or "auto" for the first that is possible; `timeout`: seconds until ready."""
+    """`capture`: "namespace", "proxy", or "auto" for the first that is possible; `timeout`: seconds until ready.
+
+    `pass_descriptors`: open files above 2 that the command gets; it gets no others.
+    """
 
     arguments: Sequence[str]
     wait: Sequence[str]
     timeout: float
     capture: str
+    pass_descriptors: Sequence[int] = ()
 
 
 def tell(line: str) -> None:
@@ -44,6 +49,10 @@ def tell(line: str) -> None:
 
 def run(source: KeySource, settings: RunSettings, run_async: Callable[..., int]) -> int:
     """Return the command's exit code; raises KlinketError when it was not started. Call it before there are threads."""
+    descriptors.check(settings.pass_descriptors, source)
+    if source.other_names:
+        names = "one more name" if source.other_names == 1 else f"{source.other_names} more names"
+        tell(f"klinket: the key file has {names} (hard links): only {source.files[0]} can be hidden from the command")
     forked = _fork(source, settings)
     if sys.platform == "linux":
         from klinket.client.capture.namespace import syscalls
@@ -57,7 +66,8 @@ def _fork(source: KeySource, settings: RunSettings) -> CapturedCommand | None:
         return None
     from klinket.client.capture.namespace.command import NamespaceCommand
 
-    return NamespaceCommand.fork(settings.arguments, source.files, tell)
+    emptied = descriptors.with_the_key(source)
+    return NamespaceCommand.fork(settings.arguments, source.files, tell, settings.pass_descriptors, emptied)
 
 
 class _Run:
@@ -117,7 +127,16 @@ class _Run:
                 tell("  going on with proxy variables: programs that ignore HTTPS_PROXY and ALL_PROXY reach nothing granted")
         elif self._settings.capture == "namespace":
             raise CaptureImpossible("namespaces are there on Linux only", hint="use --capture proxy")
-        self._command = VariablesCommand(self._settings.arguments, os.environ, tell)
+        for path in self._source.files:
+            tell(f"klinket: with proxy variables the command can read the key file {path}")
+            tell(f"  give the key as {VARIABLE} or with --key-file - to keep it from the command")
+        self._command = VariablesCommand(
+            self._settings.arguments,
+            os.environ,
+            tell,
+            self._settings.pass_descriptors,
+            empty_input=0 in descriptors.with_the_key(self._source),
+        )
         return self._command
 
     async def _log_in(self, client: Client) -> None:

@@ -20,6 +20,7 @@ from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, Pr
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
+from klinket.net.copies import own_time
 from klinket.net.tasks import TaskSet
 from klinket.wire import access_token, control
 from klinket.wire.signing import PrivateKey
@@ -43,7 +44,11 @@ class ConnectorChannel:
         configure: Callable[[control.ConnectorConfiguration], Awaitable[list[control.CutReceipt]]],
         handle_cut: Callable[[control.Cut], control.CutReceipt | None],
         renewed: Callable[[control.CertificateRenewed], None],
+        exchanged: Callable[[float, float], None] = lambda asked_at, controllers_time: None,
     ) -> None:
+        self._exchanged = exchanged
+        self._beat_at: tuple[int, float] = (0, 0.0)
+        self._connection: ClientConnection | None = None
         self._config = config
         self._key = key
         self._core = core
@@ -70,12 +75,19 @@ class ConnectorChannel:
         """Ask for a configuration with fresh tickets soon: a relay takes each once, and its answer may be lost."""
         self._tickets_used_up.set()
 
+    def abort(self) -> None:
+        """Break the connection off, without another word on it."""
+        if self._connection is not None:
+            self._connection.transport.abort()
+
     async def attach(self, credentials: Credentials, context: ssl.SSLContext) -> None:
         """Attach and stay until the channel ends; raises ControllerUnreachable or ConnectorTokensDead."""
+        asked_at = own_time()
         async with channel.open_channel(
             self._config.controller, control.CHANNEL_PATH, context, max_bytes=control.MAX_CONTROL_BYTES
         ) as connection:
-            await self._prove(connection, credentials)
+            await self._prove(connection, credentials, asked_at)
+            self._connection = connection
             tasks = TaskSet("connector channel")
             sent: set[int] = set()
             tasks.start(self._beat(connection), "heartbeat")
@@ -86,14 +98,16 @@ class ConnectorChannel:
                     text = await channel.receive(connection, control.CHANNEL_SILENCE_SECONDS)
                     await self._message(connection, control.decode_to_connector(text), tasks, sent)
             finally:
+                self._connection = None
                 await tasks.aclose()
                 self._events.channel_lost()
 
-    async def _prove(self, connection: ClientConnection, credentials: Credentials) -> None:
+    async def _prove(self, connection: ClientConnection, credentials: Credentials, asked_at: float) -> None:
         challenge = control.decode_to_connector(await channel.receive(connection, 10))
         if not isinstance(challenge, control.Challenge):
             raise ProtocolError("the controller did not begin with a challenge")
         self._clock.set(challenge.time_ms)
+        self._exchanged(asked_at, challenge.time_ms / 1000)
         if abs(self._clock.difference) > 5:
             logger.warning("this machine's clock is %.0f s off the controller's", self._clock.difference)
         proof = access_token.sign_proof(self._key, challenge.nonce, now=self._clock.now())
@@ -119,6 +133,9 @@ class ConnectorChannel:
                 self._renewal = tasks.start(self._ask_again(connection, message.renew_at_ms), "renew configuration")
             case control.HeartbeatAnswer():
                 self._clock.set(message.time_ms)
+                sequence, asked_at = self._beat_at
+                if message.sequence == sequence:
+                    self._exchanged(asked_at, message.time_ms / 1000)
             case control.FlowEventsStored():
                 await self._events.stored(message.batch)
             case control.CertificateRenewed():
@@ -135,6 +152,7 @@ class ConnectorChannel:
     async def _beat(self, connection: ClientConnection) -> None:
         while True:
             self._sequence += 1
+            self._beat_at = self._sequence, own_time()
             self._relays_changed.clear()
             beat = control.Heartbeat(
                 sequence=self._sequence,

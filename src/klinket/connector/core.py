@@ -234,12 +234,11 @@ class ConnectorCore:
                 self.drop_link(handle)
         return ended
 
-    def end_all(self) -> list[EndedFlow]:
+    def end_all(self, text: str = "the connector was deleted, or has new tokens") -> list[EndedFlow]:
         """Forget all links and grants: nobody may reach anything here. Returns the flows that were live, out of the table."""
         for handle in list(self._links):
             self.drop_link(handle)
         self._grants.clear()
-        text = "the connector was deleted, or has new tokens"
         ended = [EndedFlow(flow, FlowFailure.CUT, text) for flow in self._flows.values()]
         for one in ended:
             self.close(one.flow)

@@ -25,9 +25,11 @@ from klinket.domain.cut import CutKey
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
 from klinket.domain.identifiers import ConnectorId, RemoteNetworkId
 from klinket.net import descriptors
+from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
 from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock
+from klinket.net.copies import CopyWatch
 from klinket.net.link import LinkTerminator
 from klinket.net.tasks import TaskSet, first_of
 from klinket.wire import control
@@ -63,10 +65,10 @@ class Connector:
         self._own: set[str] = set()
         # A pipe takes a file, its flow another; connections that wait at relays take theirs beside them.
         spare = limits.SPARE_DESCRIPTORS + limits.MAX_IDLE
-        pipes = ProvenPipes(min(limits.MAX_PIPES, max(16, (descriptors.raise_limit() - spare) // 2)))
-        self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own, pipes)
+        proven = ProvenPipes(min(limits.MAX_PIPES, max(16, (descriptors.raise_limit() - spare) // 2)))
+        self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own, proven)
         self._terminator: LinkTerminator | None = None
-        self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, pipes)
+        self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, proven)
         self._relays: dict[int, RelayPresence] = {}
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
@@ -78,6 +80,7 @@ class Connector:
         self._failure: KlinketError | None = None
         self._failed = asyncio.Event()
         self._tasks = TaskSet("connector")
+        self._copies = CopyWatch(self._machine_copied)
         self._channel = ConnectorChannel(
             config,
             self._key,
@@ -89,11 +92,13 @@ class Connector:
             self._configure,
             self._cut,
             self._renewed,
+            self._copies.exchanged,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
         self._own = set(await asyncio.to_thread(own_addresses))
+        self._copies.start()
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
         self._tasks.start(self._spool_events(), "flow events")
@@ -106,6 +111,7 @@ class Connector:
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._core.flows and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
+        self._copies.close()
         await self._tasks.aclose()
         for presence in self._relays.values():
             await presence.aclose()
@@ -157,6 +163,18 @@ class Connector:
         ended = self._flows.end(self._core.end_all(), time.monotonic())
         self._links.end_over(lambda _: True)
         logger.error("this connector was deleted or has new tokens: %d flows ended", len(ended))
+        await self._leave_relays()
+
+    def _machine_copied(self, reason: str) -> None:
+        """Whoever runs on as the other copy has the same links: all are forgotten, and clients make new ones."""
+        logger.warning("all links and flows end: %s", reason)
+        pipes.forget_all_keys()
+        self._flows.end(self._core.end_all(reason), time.monotonic())
+        self._links.end_over(lambda _: True)
+        self._channel.abort()
+        self._tasks.start(self._leave_relays(), "copied admissions")
+
+    async def _leave_relays(self) -> None:
         while self._relays:
             await self._relays.popitem()[1].aclose()
 

@@ -6,9 +6,10 @@ import asyncio
 import socket
 import time
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
-from klinket.net import sockets
+from klinket.net import forks, sockets
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire import pipe as wire
 from klinket.wire.link import RANDOM_BYTES, Entropy, Link
@@ -43,6 +44,10 @@ class PipeReceiver:
         self._end = 0
         self._part = b""
         self.incomplete_since: float | None = None
+
+    def forget_key(self) -> None:
+        """Open nothing any more."""
+        self._opener.forget()
 
     def space(self) -> memoryview:
         """Return where the next bytes are to be received; never empty."""
@@ -118,6 +123,8 @@ class SealedPipe:
         self._sending = asyncio.Lock()
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        _LIVE.add(self)
+        forks.watch(self)
 
     async def send(self, type: FrameType, content: bytes = b"") -> None:
         """Seal and send one frame; raises OSError, after which the pipe is dead."""
@@ -139,9 +146,9 @@ class SealedPipe:
         """Send one frame without waiting; False when the socket does not take it whole, and the pipe is dead then."""
         if self.closed or self._sending.locked():
             return False
-        data = self._prefix + self.sealer.seal(type, content)
-        self._prefix = b""
         try:
+            data = self._prefix + self.sealer.seal(type, content)
+            self._prefix = b""
             if self._send_now(data) == len(data):
                 return True
         except OSError:
@@ -221,11 +228,32 @@ class SealedPipe:
             self._end()
             sockets.reset(self.sock)
 
+    def forget_keys(self) -> None:
+        """Seal and open nothing any more."""
+        self.sealer.forget()
+        self.receiver.forget_key()
+
+    def forked(self) -> None:
+        """Implements forks.Holder. The loop's watch is the parent's too: it stays."""
+        self.forget_keys()
+        self.closed = True
+        self.sock.close()
+
     def close(self) -> None:
         """Close after what was sent has gone out."""
         if not self.closed:
             self._end()
             self.sock.close()
+
+
+#: The pipes of this process.
+_LIVE: WeakSet[SealedPipe] = WeakSet()
+
+
+def forget_all_keys() -> None:
+    """Let no pipe of this process seal another frame: a copy of it may be sealing under the same nonces."""
+    for pipe in list(_LIVE):
+        pipe.forget_keys()
 
 
 def _tell(waiting: asyncio.Future[None]) -> None:

@@ -86,13 +86,17 @@ class Pump:
         except OSError:
             self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
             return
-        if count:
-            self.bytes_sent += count
-            length = self._pipe.sealer.seal_into(FrameType.DATA, plain, count, sealed)
-        else:
-            self._local_ended = True
-            self._loop.remove_reader(self._local)
-            length = self._pipe.sealer.seal_into(FrameType.FIN, plain, 0, sealed)
+        try:
+            if count:
+                self.bytes_sent += count
+                length = self._pipe.sealer.seal_into(FrameType.DATA, plain, count, sealed)
+            else:
+                self._local_ended = True
+                self._loop.remove_reader(self._local)
+                length = self._pipe.sealer.seal_into(FrameType.FIN, plain, 0, sealed)
+        except ConnectionResetError:  # the keys were forgotten
+            self._pipe_broke()
+            return
         self._send_sealed(sealed[:length])
 
     def _send_sealed(self, data: memoryview) -> None:

@@ -62,15 +62,34 @@ _TYPES = {int(type) for type in FrameType}
 _RATCHETS = (FrameType.OPEN, FrameType.OPENED)
 
 
+class _NoKey:
+    """In the place of a key that was forgotten."""
+
+    def encrypt(self, *_: object) -> bytes:
+        raise ConnectionResetError("the keys of this pipe were forgotten")
+
+    def encrypt_into(self, *_: object) -> int:
+        raise ConnectionResetError("the keys of this pipe were forgotten")
+
+    def decrypt_into(self, *_: object) -> int:
+        raise ProtocolError("the keys of this pipe were forgotten")
+
+
 class _Direction:
     """One direction's chain of keys and its counter."""
 
     __slots__ = ("_aead", "_bytes", "_chain", "_counter", "_frames")
 
     def __init__(self, chain: bytes) -> None:
+        self._aead: AESGCM | _NoKey
         self._chain = chain
         self._counter = 0
         self._new_key()
+
+    def forget(self) -> None:
+        """Have no key from now on: sealing raises ConnectionResetError, opening ProtocolError."""
+        self._aead = _NoKey()
+        self._chain = b""
 
     def _new_key(self) -> None:
         self._aead = AESGCM(_expand(self._chain, b"key"))

@@ -69,7 +69,7 @@ class EchoDatagrams:
 
 @dataclass
 class FakeClient:
-    """Implements ports.FlowOpener. `refusals`: by host; everything else that is granted echoes."""
+    """Implements ports.FlowOpener. `former`: granted no more; `refusals`: by host; everything else that is granted echoes."""
 
     resources: list[Resource] = field(default_factory=list)
     refusals: dict[str, FlowRefused] = field(default_factory=dict)
@@ -77,6 +77,7 @@ class FakeClient:
     asked: list[Destination] = field(default_factory=list)
     flows: list[Echo] = field(default_factory=list)
     associations: list[EchoDatagrams] = field(default_factory=list)
+    former: list[Resource] = field(default_factory=list)
 
     def grant(self, address: str, alias: str | None = None) -> Resource:
         """Grant one more resource."""
@@ -89,6 +90,9 @@ class FakeClient:
 
     def resource_for(self, host: str) -> Resource | None:
         return ResourceIndex(self.resources).lookup(host)
+
+    def claims(self, host: str) -> bool:
+        return ResourceIndex([*self.resources, *self.former]).lookup(host) is not None
 
     def _decide(self, destination: Destination) -> Resource:
         self.asked.append(destination)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from klinket.client.core import FAILED_SECONDS, ClientCore
+from klinket.client.core import FAILED_SECONDS, MAX_FORMER, ClientCore
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
@@ -111,6 +111,42 @@ def test_grants_and_tickets() -> None:
     assert made.grant_for(1).token == "grant one"
     assert made.ticket_for(1) == "ticket one"
     assert made.ticket_for(2) == ""
+
+
+# ---- grants that ended
+
+
+def test_what_was_granted_once_stays_klinkets_business() -> None:
+    made = core(resources=[entry(1, "10.0.0.0/8"), entry(2, "*.internal"), entry(3, "192.0.2.7", alias="db.corp")])
+    made.configure(configuration(resources=[entry(9, "web.example")]))
+    for host in ("10.20.30.40", "db.internal", "192.0.2.7", "db.corp", "web.example"):
+        assert made.claims(host)
+    assert not made.claims("11.0.0.1")
+    assert not made.claims("internal.example")
+    with pytest.raises(FlowRefused) as caught:
+        made.decide(tcp("10.20.30.40"), NOW)
+    assert caught.value.failure is FlowFailure.NOT_GRANTED
+    assert "not granted any more" in caught.value.message
+
+
+def test_nothing_is_claimed_or_let_go_before_the_first_configuration() -> None:
+    with pytest.raises(FlowRefused) as early:
+        ClientCore().claims("10.0.0.1")
+    assert early.value.failure is FlowFailure.CONTROLLER_UNREACHABLE
+
+
+def test_what_ended_longest_ago_is_forgotten_first_and_nothing_that_is_granted() -> None:
+    made = core(resources=[entry(1, "kept.internal"), entry(2, "first.internal")])
+    half = MAX_FORMER // 2
+    for turn in range(3):
+        many = [entry(10 + id, f"10.{turn}.{id // 250}.{id % 250}") for id in range(half)]
+        made.configure(configuration(resources=[entry(1, "kept.internal"), *many]))
+    assert made.claims("first.internal") is False
+    assert made.claims("10.0.0.0")
+    made.configure(configuration(resources=[entry(1, "kept.internal")]))
+    assert not made.claims("10.0.0.0")
+    assert made.claims("10.1.0.0")
+    assert made.claims("kept.internal")
 
 
 # ---- routes

@@ -6,10 +6,10 @@ import asyncio
 import socket
 
 from klinket.client.ports import CarriedFlow, FlowOpener
+from klinket.domain.address import parse_ip
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.net import sockets
-from klinket.net.sockets import HostPort
 from klinket.net.splice import KernelPipes, Pair
 
 #: Seconds to connect.
@@ -49,19 +49,31 @@ class DirectStream:
 
 
 async def open_flow(client: FlowOpener, destination: Destination, *, others_direct: bool) -> CarriedFlow:
-    """Open a flow through the client; what no granted resource serves is dialled from here if `others_direct`.
+    """Open a flow through the client; what no resource was granted for is dialled from here if `others_direct`.
 
-    A host that a granted resource serves never goes direct, whatever fails. Raises FlowRefused.
+    A host that a granted resource serves, or served, never goes direct, whatever fails. Raises FlowRefused.
     """
-    if others_direct and client.resource_for(destination.host) is None:
-        return await connect(destination)
+    if others_direct and not client.claims(destination.host):
+        return await connect(client, destination)
     return await client.open_stream(destination)
 
 
-async def connect(destination: Destination) -> DirectStream:
-    """Dial from this machine; raises FlowRefused with what the kernel said."""
+async def connect(client: FlowOpener, destination: Destination) -> CarriedFlow:
+    """Dial from this machine; raises FlowRefused with what the kernel said.
+
+    A name that leads to an address the client claims is a flow to that address, as it would be had the program resolved it.
+    """
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     try:
-        return DirectStream(await sockets.connect(HostPort(destination.host, destination.port), CONNECT_SECONDS))
+        async with asyncio.timeout(CONNECT_SECONDS):
+            found = await loop.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
+        for *_, address in found:
+            ip = parse_ip(str(address[0]))
+            if ip is not None and client.claims(str(ip)):
+                return await client.open_stream(Destination(str(ip), destination.port, destination.protocol))
+        left = CONNECT_SECONDS - (loop.time() - begun)
+        return DirectStream(await sockets.connect_first([(entry[0], entry[4]) for entry in found], left))  # type: ignore[misc]
     except socket.gaierror as error:
         raise FlowRefused(FlowFailure.NAME_NOT_FOUND, f"{destination.host} is not known here") from error
     except TimeoutError as error:

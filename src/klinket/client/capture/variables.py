@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from klinket.client.capture import descriptors
 from klinket.client.capture.command import CANNOT_EXECUTE, NOT_FOUND, NotExecuted
 from klinket.client.capture.proxy import Proxy, speak_http, speak_socks
 from klinket.client.ports import FlowOpener
@@ -23,7 +24,18 @@ END_SECONDS = 5.0
 class VariablesCommand:
     """Implements CapturedCommand. What is not granted is dialled directly, as without klinket."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], told: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        told: Callable[[str], None],
+        pass_descriptors: Sequence[int] = (),
+        *,
+        empty_input: bool = False,
+    ) -> None:
+        """`empty_input`: the command's standard input is at its end, klinket has read its key there."""
+        self._pass_descriptors = tuple(pass_descriptors)
+        self._input = asyncio.subprocess.DEVNULL if empty_input else None
         self._arguments = arguments
         self._environment = dict(environment)
         self._told = told
@@ -51,7 +63,11 @@ class VariablesCommand:
         parent = os.getpid()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._arguments, env=self._environment, preexec_fn=lambda: _end_with(parent)
+                *self._arguments,
+                env=self._environment,
+                stdin=self._input,
+                pass_fds=self._pass_descriptors,
+                preexec_fn=lambda: _before_exec(parent, self._pass_descriptors),
             )
         except FileNotFoundError as error:
             raise NotExecuted(f"{self._arguments[0]}: command not found", NOT_FOUND) from error
@@ -93,7 +109,8 @@ def variables(http: HostPort, socks: HostPort) -> dict[str, str]:
     return {spelling: value for name, value in named.items() for spelling in (name, name.lower())}
 
 
-def _end_with(parent: int) -> None:
+def _before_exec(parent: int, pass_descriptors: Sequence[int]) -> None:
+    descriptors.keep_only(pass_descriptors)  # uvloop's subprocesses inherit all that this process has inherited
     if sys.platform == "linux":
         from klinket.client.capture.namespace import syscalls
 

@@ -40,13 +40,23 @@ class NamespaceCommand:
         self._exit_code: int | None = None
 
     @classmethod
-    def fork(cls, arguments: Sequence[str], hidden: Sequence[Path], told: Callable[[str], None]) -> NamespaceCommand:
-        """Start the child; it sets itself up while this process logs in. `told` gets a line for each refused flow."""
+    def fork(
+        cls,
+        arguments: Sequence[str],
+        hidden: Sequence[Path],
+        told: Callable[[str], None],
+        pass_descriptors: Sequence[int] = (),
+        emptied: Sequence[int] = (),
+    ) -> NamespaceCommand:
+        """Start the child; it sets itself up while this process logs in. `told` gets a line for each refused flow.
+
+        `pass_descriptors`: files above 2 that the command gets; `emptied`: standard ones that hold the key.
+        """
         try:
             found = resolv_conf.parse(_RESOLV_CONF.read_text(errors="replace"))
         except OSError:
             found = resolv_conf.parse("")
-        command = inside.Command(arguments, hidden, found.with_resolver(rules.DNS_ADDRESS))
+        command = inside.Command(arguments, hidden, found.with_resolver(rules.DNS_ADDRESS), pass_descriptors, emptied)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         pid = os.fork()

@@ -34,13 +34,13 @@ class Doorway:
         return Destination(name or address, port, protocol)
 
     def is_klinkets(self, destination: Destination) -> bool:
-        """Return whether a flow goes through klinket: granted now, or a name klinket has answered for."""
-        return self._client.resource_for(destination.host) is not None or self._names.knows(destination.host)
+        """Return whether a flow goes through klinket: granted now or before, or a name klinket has answered for."""
+        return self._client.claims(destination.host) or self._names.knows(destination.host)
 
     async def open_stream(self, destination: Destination) -> CarriedFlow:
-        """Open a TCP flow; raises FlowRefused. What klinket has named never goes past it."""
+        """Open a TCP flow; raises FlowRefused. What was granted, or klinket has named, never goes past it."""
         if not self.is_klinkets(destination):
-            return await direct.connect(destination)
+            return await direct.connect(self._client, destination)
         try:
             return await self._client.open_stream(destination)
         except FlowRefused as refused:

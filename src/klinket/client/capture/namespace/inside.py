@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from klinket.client.capture import descriptors
 from klinket.client.capture.namespace import rules, syscalls
 
 #: Options of linux/in.h that the socket module does not name.
@@ -41,11 +42,16 @@ _SYSTEM_PATHS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the child becomes. `hidden`: files that the command must not read; `resolv_conf`: the text of its own."""
+    """What the child becomes. `hidden`: files that the command must not read; `resolv_conf`: the text of its own.
+
+    `pass_descriptors`: files above 2 that it gets; `emptied`: of 0 to 2, those that hold the key and become /dev/null.
+    """
 
     arguments: Sequence[str]
     hidden: Sequence[Path]
     resolv_conf: str
+    pass_descriptors: Sequence[int] = ()
+    emptied: Sequence[int] = ()
 
 
 class StepFailed(Exception):
@@ -56,6 +62,7 @@ def become(command: Command, channel: socket.socket, parent: int) -> NoReturn:
     """Set everything up, wait for GO, and execute the command. Never returns; `channel` is a SOCK_SEQPACKET socket."""
     try:
         uid, gid = os.getuid(), os.getgid()
+        descriptors.keep_only(command.pass_descriptors, command.emptied)
         _own_namespaces(uid, gid)
         _network()
         sockets = _sockets()

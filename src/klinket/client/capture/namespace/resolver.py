@@ -100,7 +100,7 @@ class NameStub:
             name = canonical_host(query.name)
         except InvalidInput:
             return None
-        ours = parse_ip(name) is None and self._client.resource_for(name) is not None
+        ours = parse_ip(name) is None and self._client.claims(name)
         if query.type in _EMPTY:
             # Only IPv4 is captured: a program that knew an IPv6 address, or hints, would run past klinket or into nothing.
             return dns_message.answer_code(query, Code.NO_ERROR)

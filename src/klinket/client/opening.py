@@ -1,0 +1,42 @@
+"""Asking a connector for a flow: OPEN, and its word."""
+
+from __future__ import annotations
+
+import asyncio
+
+from klinket.client.link import LinkLost
+from klinket.domain.errors import FlowRefused, ProtocolError
+from klinket.domain.flow import HINTS, Destination
+from klinket.domain.identifiers import FlowId
+from klinket.domain.resource import Resource
+from klinket.net.clock import entropy
+from klinket.net.pipe import SealedPipe
+from klinket.wire.pipe import FrameType
+from klinket.wire.pipe_messages import Failure, OpenRequest
+
+#: Seconds to wait for OPENED or FAIL: longer than a connector dials.
+OPEN_SECONDS = 15.0
+
+
+async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) -> SealedPipe:
+    """Send OPEN and wait for the connector's word; raises FlowRefused, LinkLost when the pipe died."""
+    request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()))
+    try:
+        async with asyncio.timeout(OPEN_SECONDS):
+            await pipe.send(FrameType.OPEN, request.encode())
+            frame = await pipe.receive()
+    except TimeoutError as error:
+        pipe.abort()
+        raise LinkLost(f"the connector did not answer within {OPEN_SECONDS:.0f} s") from error
+    except (OSError, ProtocolError) as error:
+        raise LinkLost(f"the connection to the connector ended: {error}") from error
+    except BaseException:
+        pipe.abort()
+        raise
+    if frame.type is FrameType.OPENED:
+        return pipe
+    pipe.close()
+    if frame.type is not FrameType.FAIL:
+        raise LinkLost("the connector's answer is not understood")
+    told = Failure.decode(frame.content)
+    raise FlowRefused(told.failure, told.message, hint=HINTS.get(told.failure), retry_after=told.retry_after)
