@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from klinket.wire import access_token, assertion, head_token, signing
+from klinket.wire import access_token, assertion, cut_token, head_token, receipt_token, signing
 from tests.integration.conftest import Loopback
 from tests.integration.test_stolen_credentials import hold
 from tests.integration.watched import wait_until
@@ -25,6 +25,8 @@ pytestmark = pytest.mark.alone
 JWT = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")
 PRIVATE_KEY = b"PRIVATE KEY-----"
 DATABASE = ("controller/klinket.db", "controller/klinket.db-wal", "controller/klinket.db-shm")
+#: Columns with signed tokens.
+SHOWN_TO_EVERYBODY = ("cuts.token", "cut_receipts.token", "audit_signatures.token")
 #: The only files that may hold a private key: handed out to their owner, or a part's own identity.
 WITH_A_PRIVATE_KEY = {
     "ci-runner.json", "ci-to-be-revoked.json",
@@ -125,20 +127,24 @@ async def test_no_secret_rests_in_logs_database_or_audit(loopback: Loopback, mon
     secrets = await use_everything(loopback, monkeypatch)
     database = loopback.deployment.state / "klinket.db"
     wait_until(lambda: any(name == "flow_events.event" for name, _ in values_of(database)), "no flow event was stored")
-    # What is signed to be shown to everybody concerned, and rests until then: it opens nothing.
-    public = {value for name, value in values_of(database) if name in ("cuts.token", "audit_signatures.token")}
-    assert public, "the revoked key left no cut"
-
+    wait_until(
+        lambda: any(name == "cut_receipts.token" and value != b"None" for name, value in values_of(database)), "no receipt"
+    )
     files = dict(files_of(loopback.deployment.directory))
+    values = list(values_of(database))
+    # What is signed to be shown to everybody concerned, and rests until then: it opens nothing. Read last: it knows them all.
+    public = {value for name, value in values_of(database) if name in SHOWN_TO_EVERYBODY and value != b"None"}
+    assert {typ_of(token) for token in public} >= {cut_token.TYP, receipt_token.TYP}
+
     assert {"client.log", "controller.log", "office-1.log", "controller/klinket.db", "controller/klinket.db-wal"} <= set(files)
     assert len(files["controller/klinket.db"]) + len(files["controller/klinket.db-wal"]) > 50_000
-    for name, content in [*files.items(), *values_of(database)]:
+    for name, content in [*files.items(), *values]:
         for secret, (what, may_hold) in secrets.known.items():
             if name not in may_hold:
                 assert secret not in content, f"{what} is in {name}"
         if name not in WITH_A_PRIVATE_KEY:
             assert PRIVATE_KEY not in content, f"a private key is in {name}"
-        may_hold_cuts = name in (*DATABASE, "cuts.token", "audit_signatures.token", "office-1/cuts.json")
+        may_hold_cuts = name in (*DATABASE, *SHOWN_TO_EVERYBODY, "office-1/cuts.json")
         for token in JWT.findall(content):
             known = may_hold_cuts and any(token.startswith(cut) for cut in public)
             known = known or (name == "office-1/head.json" and typ_of(token) == head_token.TYP)
