@@ -48,14 +48,14 @@ class Recording:
     flows: int
 
     def wait_until_reported(self, world: Loopback) -> None:
-        """Wait until the connector has reported the end of every flow that the service has seen."""
+        """Wait until the connector has reported the end of every flow to the service."""
 
         def closed() -> int:
             with closing(sqlite3.connect(world.deployment.state / "klinket.db", timeout=10)) as database:
                 events = database.execute("select event from flow_events where kind = 'closed'").fetchall()
             return sum(json.loads(event)["connection"]["resource_port"] == self.service.port for (event,) in events)
 
-        wait_until(lambda: closed() == self.service.accepted, f"{closed()} of {self.service.accepted} flows are reported")
+        wait_until(lambda: closed() == self.flows, f"{closed()} of {self.flows} flows are reported")
 
     def clients_halves(self) -> list[bytes]:
         """Return what the client sent on each connection to the relay."""
