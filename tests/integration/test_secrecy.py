@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from base64 import urlsafe_b64decode
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -36,6 +36,27 @@ WITH_A_PRIVATE_KEY = {
 MIN_SECRET_BYTES = 20
 
 
+def forms_of(secret: bytes) -> Iterator[bytes]:
+    """Yield a secret as it is, in hexadecimal, and in base64, wherever in a longer text it begins."""
+    yield secret
+    yield secret.hex().encode()
+    for shift, begin in enumerate((0, 2, 3)):
+        inner = b64encode(bytes(shift) + secret)[begin:-4]  # without what depends on its neighbours
+        yield inner
+        yield inner.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def test_forms_are_found_inside_longer_texts() -> None:
+    secret = bytes(range(200, 232))
+    for before in (b"", b"a", b"ab", b"abc"):
+        for text in (
+            b64encode(before + secret + b"z"),
+            urlsafe_b64encode(before + secret + b"zz"),
+            (before + secret).hex().encode(),
+        ):
+            assert any(form in text for form in forms_of(secret))
+
+
 @dataclass
 class Secrets:
     """By secret: what it is, and the files that may hold it (relative to the deployment)."""
@@ -45,14 +66,17 @@ class Secrets:
     def add(self, what: str, secret: bytes | str, *may_hold: str) -> None:
         secret = secret.encode() if isinstance(secret, str) else secret
         assert len(secret) >= MIN_SECRET_BYTES, f"{what} is too short to be looked for"
-        self.known[secret] = (what, frozenset(may_hold))
+        for form in forms_of(secret):
+            self.known[form] = (what, frozenset(may_hold))
 
     def add_private_key(self, what: str, key: signing.PrivateKey, *may_hold: str) -> None:
         """Add a key as PEM holds it, line by line, and as a bare number."""
         for number, line in enumerate(signing.private_key_to_pem(key).strip().splitlines()[1:-1]):
             if len(line) >= MIN_SECRET_BYTES:
                 self.add(f"{what}, line {number}", line, *may_hold)
-        self.add(f"{what}, the number", key.private_numbers().private_value.to_bytes(32, "big"))
+        number = key.private_numbers().private_value
+        self.add(f"{what}, the number", number.to_bytes(32, "big"), *may_hold)
+        self.add(f"{what}, the number in decimal", str(number))
 
 
 async def use_everything(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> Secrets:
