@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from klinket.cli.admin.api import AdminApiClient
 from klinket.wire import access_token, assertion, cut_token, head_token, receipt_token, signing
 from tests.integration.conftest import Loopback
 from tests.integration.test_stolen_credentials import hold
@@ -32,6 +33,8 @@ WITH_A_PRIVATE_KEY = {
     "ci-runner.json", "ci-to-be-revoked.json",
     "office-1/identity.pem", "controller/relay/relay-certificate.pem",
 }  # fmt: skip
+#: Of a sink that nobody answers for.
+PASSWORD = "a-long-password-of-a-sink"
 #: Bytes below which a text can turn up by chance.
 MIN_SECRET_BYTES = 20
 
@@ -88,6 +91,19 @@ async def use_everything(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) ->
         loopback.echo(flow)
     revoked = deployment.add_key("ci", "to-be-revoked")
     deployment.admin("service", "key", "revoke", "ci", "to-be-revoked")
+    made = deployment.admin("token", "create", "scanner")
+    secrets.add("another API token", made["token"])
+    secrets.add("password of a sink", PASSWORD)
+    given = {"name": "mail", "kind": "SMTP", "streams": ["WARNINGS"], "address": "192.0.2.9:587", "sender": "k@example.com",
+             "recipients": ["o@example.com"], "user": "klinket", "secret": PASSWORD}  # fmt: skip
+    answer = AdminApiClient(deployment.url, deployment.api_token, str(deployment.authority)).extension.change(
+        "sinkCreate",
+        "mutation($name: String!, $kind: SinkKind!, $streams: [SinkStream!]!, $address: String, $sender: String,"
+        " $recipients: [String!], $user: String, $secret: String) { sinkCreate(name: $name, kind: $kind, streams: $streams,"
+        " address: $address, sender: $sender, recipients: $recipients, user: $user, secret: $secret) { ok error } }",
+        **given,
+    )
+    assert answer["ok"]
     for path in (loopback.key, revoked):
         key = signing.private_key_from_pem(json.loads(path.read_text())["private_key"])
         secrets.add_private_key(f"private key of {path.name}", key, path.name)
