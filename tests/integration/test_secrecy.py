@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from base64 import urlsafe_b64decode
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from klinket.wire import access_token, assertion, head_token, signing
+from klinket.cli.admin.api import AdminApiClient
+from klinket.wire import access_token, assertion, cut_token, head_token, receipt_token, signing
 from tests.integration.conftest import Loopback
 from tests.integration.test_stolen_credentials import hold
 from tests.integration.watched import wait_until
@@ -25,13 +26,38 @@ pytestmark = pytest.mark.alone
 JWT = re.compile(rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{20,}")
 PRIVATE_KEY = b"PRIVATE KEY-----"
 DATABASE = ("controller/klinket.db", "controller/klinket.db-wal", "controller/klinket.db-shm")
+#: Columns with signed tokens.
+SHOWN_TO_EVERYBODY = ("cuts.token", "cut_receipts.token", "audit_signatures.token")
 #: The only files that may hold a private key: handed out to their owner, or a part's own identity.
 WITH_A_PRIVATE_KEY = {
     "ci-runner.json", "ci-to-be-revoked.json",
     "office-1/identity.pem", "controller/relay/relay-certificate.pem",
 }  # fmt: skip
+#: Of a sink that nobody answers for.
+PASSWORD = "a-long-password-of-a-sink"
 #: Bytes below which a text can turn up by chance.
 MIN_SECRET_BYTES = 20
+
+
+def forms_of(secret: bytes) -> Iterator[bytes]:
+    """Yield a secret as it is, in hexadecimal, and in base64, wherever in a longer text it begins."""
+    yield secret
+    yield secret.hex().encode()
+    for shift, begin in enumerate((0, 2, 3)):
+        inner = b64encode(bytes(shift) + secret)[begin:-4]  # without what depends on its neighbours
+        yield inner
+        yield inner.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def test_forms_are_found_inside_longer_texts() -> None:
+    secret = bytes(range(200, 232))
+    for before in (b"", b"a", b"ab", b"abc"):
+        for text in (
+            b64encode(before + secret + b"z"),
+            urlsafe_b64encode(before + secret + b"zz"),
+            (before + secret).hex().encode(),
+        ):
+            assert any(form in text for form in forms_of(secret))
 
 
 @dataclass
@@ -43,14 +69,17 @@ class Secrets:
     def add(self, what: str, secret: bytes | str, *may_hold: str) -> None:
         secret = secret.encode() if isinstance(secret, str) else secret
         assert len(secret) >= MIN_SECRET_BYTES, f"{what} is too short to be looked for"
-        self.known[secret] = (what, frozenset(may_hold))
+        for form in forms_of(secret):
+            self.known[form] = (what, frozenset(may_hold))
 
     def add_private_key(self, what: str, key: signing.PrivateKey, *may_hold: str) -> None:
         """Add a key as PEM holds it, line by line, and as a bare number."""
         for number, line in enumerate(signing.private_key_to_pem(key).strip().splitlines()[1:-1]):
             if len(line) >= MIN_SECRET_BYTES:
                 self.add(f"{what}, line {number}", line, *may_hold)
-        self.add(f"{what}, the number", key.private_numbers().private_value.to_bytes(32, "big"))
+        number = key.private_numbers().private_value
+        self.add(f"{what}, the number", number.to_bytes(32, "big"), *may_hold)
+        self.add(f"{what}, the number in decimal", str(number))
 
 
 async def use_everything(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> Secrets:
@@ -62,6 +91,19 @@ async def use_everything(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) ->
         loopback.echo(flow)
     revoked = deployment.add_key("ci", "to-be-revoked")
     deployment.admin("service", "key", "revoke", "ci", "to-be-revoked")
+    made = deployment.admin("token", "create", "scanner")
+    secrets.add("another API token", made["token"])
+    secrets.add("password of a sink", PASSWORD)
+    given = {"name": "mail", "kind": "SMTP", "streams": ["WARNINGS"], "address": "192.0.2.9:587", "sender": "k@example.com",
+             "recipients": ["o@example.com"], "user": "klinket", "secret": PASSWORD}  # fmt: skip
+    answer = AdminApiClient(deployment.url, deployment.api_token, str(deployment.authority)).extension.change(
+        "sinkCreate",
+        "mutation($name: String!, $kind: SinkKind!, $streams: [SinkStream!]!, $address: String, $sender: String,"
+        " $recipients: [String!], $user: String, $secret: String) { sinkCreate(name: $name, kind: $kind, streams: $streams,"
+        " address: $address, sender: $sender, recipients: $recipients, user: $user, secret: $secret) { ok error } }",
+        **given,
+    )
+    assert answer["ok"]
     for path in (loopback.key, revoked):
         key = signing.private_key_from_pem(json.loads(path.read_text())["private_key"])
         secrets.add_private_key(f"private key of {path.name}", key, path.name)
@@ -125,20 +167,24 @@ async def test_no_secret_rests_in_logs_database_or_audit(loopback: Loopback, mon
     secrets = await use_everything(loopback, monkeypatch)
     database = loopback.deployment.state / "klinket.db"
     wait_until(lambda: any(name == "flow_events.event" for name, _ in values_of(database)), "no flow event was stored")
-    # What is signed to be shown to everybody concerned, and rests until then: it opens nothing.
-    public = {value for name, value in values_of(database) if name in ("cuts.token", "audit_signatures.token")}
-    assert public, "the revoked key left no cut"
-
+    wait_until(
+        lambda: any(name == "cut_receipts.token" and value != b"None" for name, value in values_of(database)), "no receipt"
+    )
     files = dict(files_of(loopback.deployment.directory))
+    values = list(values_of(database))
+    # What is signed to be shown to everybody concerned, and rests until then: it opens nothing. Read last: it knows them all.
+    public = {value for name, value in values_of(database) if name in SHOWN_TO_EVERYBODY and value != b"None"}
+    assert {typ_of(token) for token in public} >= {cut_token.TYP, receipt_token.TYP}
+
     assert {"client.log", "controller.log", "office-1.log", "controller/klinket.db", "controller/klinket.db-wal"} <= set(files)
     assert len(files["controller/klinket.db"]) + len(files["controller/klinket.db-wal"]) > 50_000
-    for name, content in [*files.items(), *values_of(database)]:
+    for name, content in [*files.items(), *values]:
         for secret, (what, may_hold) in secrets.known.items():
             if name not in may_hold:
                 assert secret not in content, f"{what} is in {name}"
         if name not in WITH_A_PRIVATE_KEY:
             assert PRIVATE_KEY not in content, f"a private key is in {name}"
-        may_hold_cuts = name in (*DATABASE, "cuts.token", "audit_signatures.token", "office-1/cuts.json")
+        may_hold_cuts = name in (*DATABASE, *SHOWN_TO_EVERYBODY, "office-1/cuts.json")
         for token in JWT.findall(content):
             known = may_hold_cuts and any(token.startswith(cut) for cut in public)
             known = known or (name == "office-1/head.json" and typ_of(token) == head_token.TYP)

@@ -62,8 +62,8 @@ class Wiretap:
         return b"".join(self.stream(half) for half in list(self._segments))
 
     def halves(self) -> list[Half]:
-        """Return the halves on which bytes were seen."""
-        return [half for half, segments in self._segments.items() if segments]
+        """Return the halves on which bytes were seen, from their first byte on: not what began before the recording."""
+        return [half for half, segments in list(self._segments.items()) if segments and half in self._first]
 
     def stream(self, half: Half) -> bytes:
         """Return the bytes of one half in order, without retransmissions."""

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 START_SECONDS = 30.0
 #: Seconds between tries of what wait_ready waits for.
 READY_ROUND_SECONDS = 0.25
+_OF_THE_KEY = (FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.SERVICE_KEY_EXPIRED)
 
 
 class Client:
@@ -59,6 +60,8 @@ class Client:
         self._links: dict[int, ConnectorLink] = {}
         self._opening: dict[int, asyncio.Task[ConnectorLink]] = {}
         self._paths: dict[int, RelayPath] = {}
+        #: A connector has ended a flow because of the key: the controller's own word, and `ended`, follow.
+        self.end_is_near = False
         self._flows: set[ClientStream | ClientDatagrams] = set()
         self._configured = asyncio.Event()
         self._tasks = TaskSet("client")
@@ -170,6 +173,10 @@ class Client:
             flow.cut(failure)
         self.ended.set()
 
+    def _forget(self, flow: ClientStream) -> None:
+        self._flows.discard(flow)
+        self.end_is_near = self.end_is_near or (flow.failure is not None and flow.failure.failure in _OF_THE_KEY)
+
     @property
     def end_reason(self) -> KlinketError | None:
         """Return why the session is over, or None."""
@@ -237,7 +244,7 @@ class Client:
     async def open_stream(self, destination: Destination) -> ClientStream:
         """Open a TCP flow; returns when the resource has accepted, raises FlowRefused with its answer."""
         resource, pipe, link = await self._open(destination)
-        stream = ClientStream(resource, pipe, link, self._flows.discard)
+        stream = ClientStream(resource, pipe, link, self._forget)
         self._flows.add(stream)
         return stream
 

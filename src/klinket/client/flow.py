@@ -45,8 +45,8 @@ class ClientStream:
             self._end(Failure(FlowFailure.RESET))
             raise
         else:
-            self._forget(self)
             self.failure = self.failure or summary.failure
+            self._forget(self)
             if self.failure is None:
                 self._link.give_back(self._pipe)
         finally:

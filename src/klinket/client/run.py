@@ -22,6 +22,8 @@ from klinket.net.tasks import TaskSet
 #: Seconds after which a wait is said to be one, and between repetitions.
 PATIENCE_SECONDS = 1.5
 REMIND_SECONDS = 5.0
+#: Seconds to wait, when the command has ended, for the reason why its flows were cut.
+LAST_WORD_SECONDS = 1.0
 _PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 #: Signals a terminal sends to the command itself as well.
 _FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT) if sys.platform != "win32" else ()
@@ -100,8 +102,11 @@ class _Run:
             await self._until_ready(client)
             self._waiting_for = ""
             await command.start()
-            self._tasks.start(_tell_the_end(client), "end of session")
-            return await command.wait()
+            telling = self._tasks.start(_tell_the_end(client), "end of session")
+            code = await command.wait()
+            if client.end_is_near:  # a command that ends at once with its flow must not take the reason with it
+                await asyncio.wait([telling], timeout=LAST_WORD_SECONDS)
+            return code
         except asyncio.CancelledError:
             if self._stopped_by is None:
                 raise
