@@ -8,6 +8,7 @@ from typing import Any
 from klinket.controller.app import access, resources, service_accounts
 from klinket.controller.app.api_tokens import WRITE
 from klinket.controller.app.rows import ResourceRow, ServiceAccountRow
+from klinket.controller.graphql.changes import given_rows, wanted_ids
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.filters import by_name
 from klinket.controller.graphql.global_id import number_of, to_global_id
@@ -28,8 +29,7 @@ def _many(context: RequestContext, filter: dict[str, Any] | None = None, **page:
 
 
 def _resources(context: RequestContext, ids: list[str | None] | None) -> list[ResourceRow]:
-    given = [id for id in ids or () if id is not None]
-    return [resources.get(context.tx, number_of(id, "Resource"), id) for id in given]
+    return given_rows(ids, lambda id: resources.get(context.tx, number_of(id, "Resource"), id))
 
 
 @mutation(WRITE)
@@ -55,17 +55,17 @@ def _update(
     if name is not None and name != row.name:
         row = service_accounts.rename(tx, actor, row, name)
     has = {one.resource_id for one in tx.access.find(service_account_id=row.id)}
-    added = _resources(context, addedResourceIds)
-    removed = _resources(context, removedResourceIds)
-    if resourceIds is not None:
-        wanted = _resources(context, resourceIds)
-        added += wanted
-        removed += tx.resources.find(id=has - {one.id for one in wanted})
-    for resource in removed:
+    wanted = wanted_ids(
+        has,
+        lambda id: resources.get(tx, number_of(id, "Resource"), id),
+        replace=resourceIds,
+        added=addedResourceIds,
+        removed=removedResourceIds,
+    )
+    for resource in tx.resources.find(id=has - wanted):
         access.revoke(tx, actor, resource, row)
-    for resource in added:
-        if resource.id not in has:
-            access.grant(tx, actor, resource, row)
+    for resource in tx.resources.find(id=wanted - has):
+        access.grant(tx, actor, resource, row)
     return {"entity": row}
 
 
