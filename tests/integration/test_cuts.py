@@ -374,3 +374,21 @@ def test_a_connector_that_does_not_answer_is_named_and_answers_when_it_wakes(wor
         clocks = 100  # ms by which a connector may misjudge the controller's clock
         assert receipts["branch-1"]["stopped_at_ms"] >= woken_at * 1000 - clocks
         assert receipts["branch-1"]["grants_end_at_ms"] is None
+
+
+def test_the_connector_ends_a_flow_whose_client_does_nothing(world: Loopback) -> None:
+    """A client that is stopped, or in strange hands, hears nothing: the resource is let go all the same."""
+    with account(world, 32) as mine:
+        flow, before = mine.dial("ledger", b"deafened"), last_cut_id(world)
+        deaf = world.deployment.parts["client-32"].pid
+        os.kill(deaf, signal.SIGSTOP)
+        try:
+            world.deployment.admin("service", "key", "revoke", mine.name, "runner")
+            assert mine.ends_at_the_service("ledger", b"deafened") == "reset"
+            cut = newest_cut(world, before)
+            (ended,) = answered(world, cut["id"], "office-1")["office-1"]["flows"]
+            assert (ended["host"], ended["port"]) == (mine.host("ledger"), mine.ledger.port)
+        finally:
+            os.kill(deaf, signal.SIGCONT)
+        with flow:
+            assert how_it_ends(flow).how == "reset"
