@@ -36,6 +36,7 @@ EXIT_CODES: dict[str, int] = {
     "cut": 87,
     "address-forbidden": 88,
     "key-not-ended": 89,
+    "connector-refused": 90,
     "audit-altered": 92,
     "authentication-failed": 65,
     "forbidden": 65,

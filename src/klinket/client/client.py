@@ -13,7 +13,7 @@ from klinket.client.flow import ClientDatagrams, ClientStream
 from klinket.client.link import ConnectorLink, LinkLost
 from klinket.client.login import Session, log_in, log_out
 from klinket.client.opening import ask
-from klinket.domain.address import canonical_host
+from klinket.client.readiness import Readiness
 from klinket.domain.errors import (
     AuthenticationFailed,
     ControllerUnreachable,
@@ -21,7 +21,7 @@ from klinket.domain.errors import (
     KlinketError,
     SessionOver,
 )
-from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.resource import Resource
 from klinket.net import forks
 from klinket.net import pipe as pipes
@@ -42,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for the first login and configuration.
 START_SECONDS = 30.0
-#: Seconds between tries of what wait_ready waits for.
-READY_ROUND_SECONDS = 0.25
 _OF_THE_KEY = (FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.SERVICE_KEY_EXPIRED)
 
 
@@ -343,59 +341,9 @@ class Client:
     async def wait_ready(
         self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused], None] = lambda _: None
     ) -> None:
-        """Wait until a connector of every granted network, and every wanted resource, answers.
-
-        `wanted`: names, addresses or aliases, with :port to be dialled as well. `missing_now` is told what is waited for.
-        Raises FlowRefused that names what is missing.
-        """
-        deadline = time.monotonic() + timeout
-        missing: FlowRefused | None = None
-        while True:
-            try:
-                async with asyncio.timeout(max(READY_ROUND_SECONDS, deadline - time.monotonic())):
-                    await self._all_answer(wanted)
-                return
-            except TimeoutError:
-                missing = missing or FlowRefused(FlowFailure.TIMED_OUT, f"no answer yet: {', '.join(wanted) or 'connectors'}")
-            except FlowRefused as error:
-                if error.failure in (FlowFailure.NOT_GRANTED, FlowFailure.NAME_NOT_FOUND) and self._ended is None:
-                    missing = error
-                    if time.monotonic() > deadline - timeout + 2:
-                        raise  # a grant made just now may need a moment to arrive, not thirty seconds
-                missing = error
-                missing_now(error)
-            if self._ended is not None:
-                raise self._ended
-            if time.monotonic() >= deadline:
-                assert missing is not None
-                raise FlowRefused(
-                    missing.failure,
-                    f"not ready within {timeout:.0f} s: {missing.message}",
-                    hint=missing.hint or "check that the connectors and the resource are up",
-                )
-            await asyncio.sleep(READY_ROUND_SECONDS)
-
-    async def _all_answer(self, wanted: Sequence[str]) -> None:
-        one_per_network = {resource.remote_network: resource for resource in self._core.resources}
-        await asyncio.gather(*(self._any_link(resource) for resource in one_per_network.values()))
-        for text in wanted:
-            resource = self._core.find(text)
-            host, colon, port = text.rpartition(":")
-            if colon and port.isdigit():
-                (await self.open_stream(Destination(canonical_host(host), int(port), TransportProtocol.TCP))).abort()
-            else:
-                await self._any_link(resource)
-
-    async def _any_link(self, resource: Resource) -> None:
-        failure: FlowRefused | None = None
-        for route in self._core.routes(resource, self._clock.now()):
-            try:
-                await self._link(route)
-                return
-            except FlowRefused as error:
-                failure = error
-        assert failure is not None
-        raise failure
+        """Wait until a connector of every granted network, and every wanted resource, answers (see Readiness.wait)."""
+        readiness = Readiness(self._core, self._link, self.open_stream, self._clock.now, lambda: self._ended)
+        await readiness.wait(wanted, timeout, missing_now)
 
 
 def _failure_of(error: KlinketError) -> FlowFailure:

@@ -7,18 +7,33 @@ import ssl
 from dataclasses import dataclass, field
 
 from klinket.connector.config import ConnectorConfig
-from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable
+from klinket.domain.errors import (
+    AuthenticationFailed,
+    ConnectorTokensDead,
+    ControllerUnreachable,
+    EnrolledElsewhere,
+    KlinketError,
+    Throttled,
+)
 from klinket.net.certificate_request import certificate_request
-from klinket.net.request import post
+from klinket.net.request import Answer, post
 from klinket.wire.paths import ENROL_PATH
 from klinket.wire.signing import PrivateKey
 from klinket.wire.version import CONNECTOR_VERSION
 
 
 class EnrolmentRefused(AuthenticationFailed):
-    """The controller does not take this connector's key with these tokens."""
+    """The controller does not take what this connector sends; trying again changes nothing."""
 
-    code = "connector-enrolled-elsewhere"
+    code = "connector-refused"
+    default_hint = "compare the connector's version with the controller's, and look at the controller's log"
+
+
+#: What ends a connector for good. Any other word may pass: an overloaded controller, one without its database, a gateway's page.
+_BY_CODE: dict[str, type[AuthenticationFailed]] = {
+    kind.code: kind for kind in (ConnectorTokensDead, EnrolledElsewhere)
+} | dict.fromkeys(("connector-too-old", "invalid-input"), EnrolmentRefused)
+FINAL = (ConnectorTokensDead, EnrolledElsewhere, EnrolmentRefused)
 
 
 @dataclass(slots=True)
@@ -34,7 +49,7 @@ class Credentials:
 
 
 async def enrol(config: ConnectorConfig, key: PrivateKey, context: ssl.SSLContext) -> Credentials:
-    """Return credentials; raises ConnectorTokensDead, EnrolmentRefused or ControllerUnreachable."""
+    """Return credentials; raises AuthenticationFailed (ConnectorTokensDead, ...), Throttled or ControllerUnreachable."""
     body = {
         "access_token": config.access_token,
         "refresh_token": config.refresh_token,
@@ -43,10 +58,8 @@ async def enrol(config: ConnectorConfig, key: PrivateKey, context: ssl.SSLContex
         "hostname": socket.gethostname(),
     }
     answer = await post(config.controller, ENROL_PATH, body, context)
-    if answer.status == 410:
-        raise ConnectorTokensDead(answer.text("message") or "the controller says that these tokens are dead")
-    if answer.status in (400, 401, 403, 409):
-        raise EnrolmentRefused(answer.text("message") or f"the controller answered {answer.status}", hint=answer.text("hint"))
+    if answer.status != 200:
+        raise _told(answer)
     try:
         return Credentials(
             connector=int(answer.body["connector"]),
@@ -58,3 +71,21 @@ async def enrol(config: ConnectorConfig, key: PrivateKey, context: ssl.SSLContex
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ControllerUnreachable(f"the controller's answer ({answer.status}) is not understood") from error
+
+
+def _told(answer: Answer) -> KlinketError:
+    """Return what an answer that is no enrolment says."""
+    code, message, hint = answer.text("code"), answer.text("message"), answer.text("hint") or None
+    if answer.status == 410 or code == ConnectorTokensDead.code:
+        return ConnectorTokensDead(message or "the controller says that these tokens are dead", hint=hint)
+    if answer.status < 500 and code in _BY_CODE:
+        return _BY_CODE[code](message or f"the controller answered {answer.status}", hint=hint)
+    wait = answer.body.get("retry_after")
+    retry_after = float(wait) if isinstance(wait, int | float) else None
+    if code == Throttled.code:
+        return Throttled(message, hint=hint, retry_after=retry_after)
+    if not code:
+        return ControllerUnreachable(
+            f"something answered {answer.status}, and not as a klinket controller does", hint="check the controller's URL"
+        )
+    return ControllerUnreachable(message or f"the controller cannot serve this now ({code})", hint=hint, retry_after=retry_after)

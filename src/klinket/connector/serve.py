@@ -138,7 +138,7 @@ class Connector:
             except AuthenticationFailed as error:
                 logger.error("%s: %s; %s", error.code, error.message, error.hint)
                 self._credentials = None
-                if self._configuration is None and isinstance(error, ConnectorTokensDead | enrol.EnrolmentRefused):
+                if self._configuration is None and isinstance(error, enrol.FINAL):
                     # Nothing runs yet that could be kept: whoever started it should see it fail.
                     self._failure = error
                     self._failed.set()

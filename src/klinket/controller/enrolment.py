@@ -8,11 +8,11 @@ from collections.abc import Callable
 import msgspec
 
 from klinket.controller.app import connectors
-from klinket.controller.app.connectors import EnrolledElsewhere
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.authority import AuthorityPurpose, parse_request
 from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.errors import EnrolledElsewhere
 from klinket.domain.identifiers import ConnectorId
 from klinket.wire import access_token, signing
 from klinket.wire.identity import ConnectorIdentity

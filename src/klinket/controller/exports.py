@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from klinket.controller import audit_signing
 from klinket.controller.app import api_tokens, audit_log, export_csv, flow_events
@@ -45,6 +46,20 @@ class Wanted:
     gzip: bool
 
 
+class _Export(StreamingResponse):
+    """A response that tells when it has ended, in whichever way, also before its first byte."""
+
+    def __init__(self, content: AsyncIterator[bytes], ended: Callable[[], None], **more: Any) -> None:
+        super().__init__(content, **more)
+        self._tell = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._tell()
+
+
 class Exports:
     """Serves exports to API tokens that may read."""
 
@@ -71,24 +86,19 @@ class Exports:
                 wanted = parse_wanted(request.query_params)
                 if self._running >= MAX_EXPORTS:
                     raise Throttled(f"{MAX_EXPORTS} exports are running, the limit", retry_after=RETRY_SECONDS)
+                self._running += 1  # from now on, and not from its first byte: others ask meanwhile
             except KlinketError as error:
                 return told(error)
             ending = _ENDINGS[wanted.format] + (".gz" if wanted.gzip else "")
             headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"', "Cache-Control": "no-store"}
-            content = self._counted(_compressed(export(wanted)) if wanted.gzip else export(wanted))
-            return StreamingResponse(
-                content, headers=headers, media_type="application/gzip" if wanted.gzip else _TYPES[wanted.format]
-            )
+            content = _compressed(export(wanted)) if wanted.gzip else export(wanted)
+            media_type = "application/gzip" if wanted.gzip else _TYPES[wanted.format]
+            return _Export(content, self._ended, headers=headers, media_type=media_type)
 
         return serve
 
-    async def _counted(self, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        self._running += 1
-        try:
-            async for piece in content:
-                yield piece
-        finally:
-            self._running -= 1
+    def _ended(self) -> None:
+        self._running -= 1
 
     async def _audit(self, wanted: Wanted) -> AsyncIterator[bytes]:
         # Everything is signed first: the end of an export must be as provable as its beginning.

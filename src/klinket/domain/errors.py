@@ -129,6 +129,13 @@ class ConnectorTokensDead(AuthenticationFailed):
     default_hint = "generate new tokens for this connector and start it with them"
 
 
+class EnrolledElsewhere(AuthenticationFailed, Conflict):
+    """The tokens have enrolled another key already: a copy of them is in use, or the connector lost its state."""
+
+    code = "connector-enrolled-elsewhere"
+    default_hint = "if this connector lost its state folder, generate new tokens for it; if not, somebody has a copy"
+
+
 class SessionOver(AuthenticationFailed):
     """The session was ended, or is unknown to this controller."""
 

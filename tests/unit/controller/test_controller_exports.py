@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import io
@@ -188,6 +189,13 @@ async def test_too_many_exports_at_a_time_are_told_to_wait(controller: Running, 
     monkeypatch.undo()
     for _ in range(MAX_EXPORTS + 1):  # those that are over do not count
         assert (await export(controller, FLOWS_PATH)).status_code == 200
+
+
+async def test_exports_that_were_asked_for_at_once_count_from_the_start(controller: Running) -> None:
+    asked = [export(controller, path) for path in (FLOWS_PATH, AUDIT_PATH) for _ in range(3 * MAX_EXPORTS)]
+    statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
+    assert set(statuses) == {200, 429}
+    assert (await export(controller, FLOWS_PATH)).status_code == 200
 
 
 # ---- network events

@@ -12,7 +12,7 @@ from klinket.controller.app.rows import ConnectorRow, RemoteNetworkRow
 from klinket.domain import token_text
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.cut import CutScope, Stamp
-from klinket.domain.errors import Conflict, ConnectorTokensDead, InvalidToken, NotFound
+from klinket.domain.errors import ConnectorTokensDead, EnrolledElsewhere, InvalidToken, NotFound
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId
 from klinket.domain.names import parse_name
@@ -29,13 +29,6 @@ _SECOND = (
     "arch", "bridge", "castle", "door", "ferry", "gate", "harbor", "hinge",
     "lantern", "latch", "moat", "portal", "quay", "tower", "wall", "wharf",
 )  # fmt: skip
-
-
-class EnrolledElsewhere(Conflict):
-    """The tokens have enrolled another key already: a copy of them is in use, or the connector lost its state."""
-
-    code = "connector-enrolled-elsewhere"
-    default_hint = "if this connector lost its state folder, generate new tokens for it; if not, somebody has a copy"
 
 
 def get(tx: Transaction, id: int | None, shown_id: object) -> ConnectorRow:
