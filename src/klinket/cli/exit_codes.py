@@ -37,6 +37,7 @@ EXIT_CODES: dict[str, int] = {
     "address-forbidden": 88,
     "key-not-ended": 89,
     "audit-altered": 92,
+    "cut-not-answered": 93,
     "authentication-failed": 65,
     "forbidden": 65,
     "invalid-input": USAGE,
