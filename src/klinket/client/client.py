@@ -12,7 +12,7 @@ from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
 from klinket.client.link import ConnectorLink, LinkLost
 from klinket.client.login import Session, log_in, log_out
-from klinket.domain.address import canonical_host
+from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.errors import (
     AuthenticationFailed,
     ControllerUnreachable,
@@ -45,6 +45,8 @@ OPEN_SECONDS = 15.0
 START_SECONDS = 30.0
 #: Seconds between tries of what wait_ready waits for.
 READY_ROUND_SECONDS = 0.25
+#: Seconds that a grant made just now may need to arrive.
+GRANT_ARRIVES_SECONDS = 2.0
 
 
 class Client:
@@ -109,7 +111,8 @@ class Client:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
                 delay = max(backoff.next(), error.retry_after or 0.0)
-                logger.warning("%s; live flows go on; trying again in %.1f s", error.message, delay)
+                going_on = "; live flows go on" if self._configured.is_set() else ""
+                logger.warning("%s%s; trying again in %.1f s", error, going_on, delay)
                 await asyncio.sleep(delay)
             except Exception:
                 # A defect, here or in what was sent. Without this task no revocation would be heard any more: it must not die.
@@ -316,11 +319,12 @@ class Client:
     # ---- readiness
 
     async def wait_ready(
-        self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused], None] = lambda _: None
+        self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused, float], None] = lambda _, __: None
     ) -> None:
         """Wait until a connector of every granted network, and every wanted resource, answers.
 
-        `wanted`: names, addresses or aliases, with :port to be dialled as well. `missing_now` is told what is waited for.
+        `wanted`: names, addresses or aliases, with :port to be dialled as well. `missing_now` is told what is waited for,
+        and until when (time.monotonic).
         Raises FlowRefused that names what is missing.
         """
         deadline = time.monotonic() + timeout
@@ -330,12 +334,12 @@ class Client:
                 await self._all_answer(wanted)
                 return
             except FlowRefused as error:
+                missing, until = error, deadline
                 if error.failure in (FlowFailure.NOT_GRANTED, FlowFailure.NAME_NOT_FOUND) and self._ended is None:
-                    missing = error
-                    if time.monotonic() > deadline - timeout + 2:
+                    until = min(deadline, deadline - timeout + GRANT_ARRIVES_SECONDS)
+                    if time.monotonic() > until:
                         raise  # a grant made just now may need a moment to arrive, not thirty seconds
-                missing = error
-                missing_now(error)
+                missing_now(error, until)
             if self._ended is not None:
                 raise self._ended
             if time.monotonic() >= deadline:
@@ -353,7 +357,8 @@ class Client:
         for text in wanted:
             resource = self._core.find(text)
             host, colon, port = text.rpartition(":")
-            if colon and port.isdigit():
+            if colon and port.isdigit() and parse_ip(text) is None:
+                host = self._core.host_of(resource, host)
                 (await self.open_stream(Destination(canonical_host(host), int(port), TransportProtocol.TCP))).abort()
             else:
                 await self._any_link(resource)

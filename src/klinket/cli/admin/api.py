@@ -21,6 +21,7 @@ from klinket.domain.errors import (
     NotFound,
     Throttled,
 )
+from klinket.net.request import OTHER_NAME
 from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH
 
 #: Seconds one request may take.
@@ -34,10 +35,6 @@ Argument = tuple[str, Any]
 LOST = "see what there is now: klinket admin ... list"
 #: Bytes of a download passed on at a time.
 DOWNLOAD_BYTES = 65_536
-
-
-#: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH: a certificate to trust, of somebody else.
-OTHER_NAME = (62, 64)
 
 
 class Missing(KlinketError):
@@ -199,7 +196,7 @@ def _parsed(status: int, retry_after: str | None, text: bytes) -> dict[str, Any]
     message = str(told.get("message") or f"the controller answered {status}")
     hint = told.get("hint") or told.get("extensions", {}).get("hint") or None
     if status == 401:
-        raise AuthenticationFailed(message, hint=hint or "set KLINKET_API_TOKEN to a valid token")
+        raise AuthenticationFailed(message, hint=f"set KLINKET_API_TOKEN to a valid token{f' ({hint})' if hint else ''}")
     if status == 403:
         raise Forbidden(message, hint=hint or "use a token with the scope this needs")
     if status == 404:

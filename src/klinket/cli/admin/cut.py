@@ -35,7 +35,7 @@ def find_cut(api: AdminApiClient, number: int) -> dict[str, Any]:
     try:
         found: dict[str, Any] = api.get(f"{CUTS_PATH}/{number}")
     except (Missing, NotFound) as error:
-        raise Missing(f"Cut {number} does not exist", hint="see what there is: klinket admin cut list") from error
+        raise Missing(f"Cut with id '{number}' does not exist", hint="see what there is: klinket admin cut list") from error
     told = api.extension.execute("query($id: ID!) { cut(id: $id) { scope } }", id=_id(number))["cut"]
     return {**found, "what": told["scope"]}
 

@@ -61,7 +61,7 @@ def later(text: str, now: float) -> str:
     except (ValueError, OverflowError) as error:
         raise InvalidInput("time", f"not a time: {text[:40]!r}", hint=_TIME_HINT) from error
     if found.timestamp() <= now:
-        raise InvalidInput("time", f"{found.isoformat()} is past", hint=_TIME_HINT)
+        raise InvalidInput("time", f"{found.isoformat()} is past: access ends 1 hour to 1 year ahead", hint=_TIME_HINT)
     return found.isoformat()
 
 

@@ -183,7 +183,7 @@ async def test_cuts_are_told_by_name(admin: Admin) -> None:
     assert "API read and write and provision" in shown
     code, text = await admin.fails("cut", "show", "99")
     assert code == 81
-    assert text == "Cut 99 does not exist (see what there is: klinket admin cut list)"
+    assert text == "Cut with id '99' does not exist (see what there is: klinket admin cut list)"
 
 
 async def test_wait_shows_what_the_connector_answered(admin: Admin) -> None:
