@@ -90,7 +90,11 @@ def _row(event: dict[str, Any]) -> dict[str, Any]:
 @click.argument("number", type=click.IntRange(1))
 @with_api
 def show(api: AdminApiClient, number: int, as_json: bool) -> None:
-    """Show one event by its number."""
+    """Show one event by its number.
+
+    \b
+    example: klinket admin audit show 17
+    """
     from base64 import b64encode
 
     id = b64encode(f"AuditEvent:{number}".encode()).decode()

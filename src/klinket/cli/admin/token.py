@@ -97,7 +97,11 @@ def create(
 @token.command("list")
 @with_api
 def list_tokens(api: AdminApiClient, as_json: bool) -> None:
-    """List tokens with scope, state and last use."""
+    """List tokens with scope, state and last use.
+
+    \b
+    example: klinket admin token list
+    """
     rows = [_row(node) for node in TOKEN.rows(api, SELECTION)]
     columns = {
         "NAME": "name", "SCOPE": "scope", "STATE": "state", "EXPIRES": "expiresAt", "FROM": "allowedRanges",
@@ -110,7 +114,11 @@ def list_tokens(api: AdminApiClient, as_json: bool) -> None:
 @TOKEN.argument()
 @with_api
 def show(api: AdminApiClient, name: str, as_json: bool) -> None:
-    """Show one token, by name or id."""
+    """Show one token, by name or id.
+
+    \b
+    example: klinket admin token show terraform
+    """
     show_object(find_token(api, name), as_json=as_json)
 
 
@@ -151,7 +159,11 @@ def update(
 @TOKEN.argument()
 @with_api
 def enable(api: AdminApiClient, name: str, as_json: bool) -> None:
-    """Let a disabled token be used again."""
+    """Let a disabled token be used again.
+
+    \b
+    example: klinket admin token enable terraform
+    """
     changed = _update(api, name, isEnabled=True)
     told(f"enabled token {changed['name']}", changed, as_json=as_json)
 
@@ -173,7 +185,11 @@ def disable(api: AdminApiClient, name: str, as_json: bool) -> None:
 @TOKEN.argument()
 @with_api
 def delete(api: AdminApiClient, name: str, as_json: bool) -> None:
-    """Delete a token for good."""
+    """Delete a token for good.
+
+    \b
+    example: klinket admin token delete terraform
+    """
     api.extension.change(
         "apiTokenDelete",
         "mutation($id: ID!) { apiTokenDelete(id: $id) { ok error } }",
