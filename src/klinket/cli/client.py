@@ -9,7 +9,7 @@ from klinket.domain.errors import InvalidInput
 
 
 @click.command()
-@click.option("--key-file", metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY.")
+@roles.KEY_FILE_OPTION
 @click.option("--http-proxy", metavar="HOST:PORT", help="Listen as an HTTP proxy (CONNECT and http:// URLs).")
 @click.option("--socks", metavar="HOST:PORT", help="Listen as a SOCKS5 proxy.")
 @click.option("--direct", is_flag=True, help="Dial from this machine what is not granted, instead of refusing it.")
@@ -25,12 +25,15 @@ def client(key_file: str | None, http_proxy: str | None, socks: str | None, dire
     """
     from klinket.client.key_source import KeySource
     from klinket.client.serve import ProxySettings, run
-    from klinket.net.sockets import HostPort
 
     if http_proxy is None and socks is None:
         raise InvalidInput("http-proxy", "nothing to listen on", hint="give --http-proxy, --socks or both")
     roles.set_up_logging(log_level)
     roles.forbid_core_dumps()
-    settings = ProxySettings(HostPort.parse(http_proxy) if http_proxy else None, HostPort.parse(socks) if socks else None, direct)
+    settings = ProxySettings(
+        None if http_proxy is None else roles.host_port("--http-proxy", http_proxy),
+        None if socks is None else roles.host_port("--socks", socks),
+        direct,
+    )
     key = KeySource(key_file).load()
     roles.run_until_stopped(lambda stop: run(key, settings, stop))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from klinket.cli import database, roles
+from klinket.cli import database, roles, served
 
 
 @click.command()
@@ -64,20 +64,19 @@ def controller(
     """
     from klinket.controller.config import ControllerConfig
     from klinket.controller.serve import run
-    from klinket.net.sockets import HostPort
 
     roles.set_up_logging(log_level)
     roles.forbid_core_dumps()
     config = ControllerConfig(
         network=network,
         state=state,
-        listen=HostPort.parse(listen),
+        listen=roles.host_port("--listen", listen),
         public_url=public_url,
         certificate=certificate,
         private_key=private_key,
         master_key_file=master_key_file,
-        relay=HostPort.parse(with_relay) if with_relay else None,
-        relay_listen=HostPort.parse(relay_listen) if relay_listen else None,
+        relay=roles.host_port("--with-relay", with_relay) if with_relay else None,
+        relay_listen=roles.host_port("--relay-listen", relay_listen) if relay_listen else None,
         grant_seconds=grant_seconds,
         event_file=event_file,
         event_file_bytes=event_file_bytes,
@@ -90,6 +89,7 @@ def controller(
         flow_events=flow_events,
         postgres=given.address(),
     )
+    served.remember(state, network, public_url)
     # What a log shipper reads must never hold the first token.
     roles.run_until_stopped(lambda stop: run(config, lambda text: click.echo(text, err=events_to_stdout), stop))
 

@@ -38,6 +38,7 @@ EXIT_CODES: dict[str, int] = {
     "key-not-ended": 89,
     "connector-refused": 90,
     "audit-altered": 92,
+    "cut-not-answered": 93,
     "authentication-failed": 65,
     "forbidden": 65,
     "invalid-input": USAGE,

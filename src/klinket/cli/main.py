@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import ClassVar
 
 import click
 
 from klinket.wire.version import PRODUCT_VERSION
+
+#: When it is set, an error that nobody expected shows where it happened.
+TRACEBACK_VARIABLE = "KLINKET_TRACEBACK"
 
 
 class LazyCommands(click.Group):
@@ -84,5 +88,11 @@ def main() -> None:
             print(f"  hint: {error.hint}", file=sys.stderr)
         sys.exit(exit_code(error))
     except OSError as error:
-        print(f"klinket: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        print(f"klinket: internal: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        sys.exit(INTERNAL)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        print(f"klinket: internal: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"  hint: this is a fault of klinket; with {TRACEBACK_VARIABLE}=1 it says where", file=sys.stderr)
         sys.exit(INTERNAL)

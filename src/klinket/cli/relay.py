@@ -34,7 +34,6 @@ def relay(
     example: klinket relay --controller https://klinket.example.com --advertise relay1.example.com:8444 \\
                  --state /var/lib/klinket-relay --token-file token
     """
-    from klinket.net.sockets import HostPort
     from klinket.relay.config import RelayConfig
     from klinket.relay.serve import run
 
@@ -44,8 +43,8 @@ def relay(
     if not token:
         raise InvalidInput("token", "no relay token", hint="give --token-file or set KLINKET_RELAY_TOKEN")
     config = RelayConfig(
-        listen=HostPort.parse(listen),
-        advertise=HostPort.parse(advertise or listen),
+        listen=roles.host_port("--listen", listen),
+        advertise=roles.host_port("--advertise" if advertise else "--listen", advertise or listen),
         controller=controller.rstrip("/"),
         token=token,
         state=state,

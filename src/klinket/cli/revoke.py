@@ -8,7 +8,7 @@ from klinket.cli import roles
 
 
 @click.command()
-@click.option("--key-file", metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY.")
+@roles.KEY_FILE_OPTION
 def revoke(key_file: str | None) -> None:
     """End a service key with the key itself: no account, no admin. For whoever finds one that has leaked.
 

@@ -7,9 +7,20 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from klinket.domain.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from klinket.net.sockets import HostPort
 
 LEVELS = ("error", "warning", "info", "debug")
+#: Of `run`, `client` and `revoke`; tab completion lists files.
+KEY_FILE_OPTION = click.option(
+    "--key-file", type=click.Path(), metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY."
+)
 
 
 def set_up_logging(level: str) -> None:
@@ -19,6 +30,16 @@ def set_up_logging(level: str) -> None:
     )
     for noisy in ("websockets", "asyncio", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def host_port(option: str, text: str) -> HostPort:
+    """Return the address an option gives; raises InvalidInput naming the option."""
+    from klinket.net.sockets import HostPort
+
+    try:
+        return HostPort.parse(text)
+    except InvalidInput as error:
+        raise InvalidInput(option, error.message, hint="write HOST:PORT, for example 127.0.0.1:8443 or [::1]:8443") from error
 
 
 def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:

@@ -11,7 +11,7 @@ from klinket.domain.errors import InvalidInput
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--key-file", metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY.")
+@roles.KEY_FILE_OPTION
 @click.option(
     "--wait",
     multiple=True,
@@ -57,6 +57,8 @@ def run(
     """
     if not 0 < timeout <= 86_400:
         raise InvalidInput("timeout", "--timeout is not between 0 and 86400 seconds")
+    for wanted in wait:
+        check_wait(wanted)
     from klinket.client.capture.command import NotExecuted
     from klinket.client.key_source import KeySource
     from klinket.client.run import RunSettings
@@ -67,5 +69,18 @@ def run(
     try:
         sys.exit(run_command(KeySource(key_file), RunSettings(command, wait, timeout, capture, pass_fd), roles.run_async))
     except NotExecuted as error:
-        click.echo(f"klinket: {error.message}", err=True)
+        click.echo(f"klinket: {error.code}: {error.message}", err=True)
         sys.exit(error.exit_code)
+
+
+def check_wait(text: str) -> None:
+    """Check the form of what `--wait` names; raises InvalidInput."""
+    hint = "give a granted resource by name, alias or address, with :PORT to be dialled as well: --wait db.internal:5432"
+    host, colon, port = text.rpartition(":")
+    if not text.strip():
+        raise InvalidInput("--wait", "it is empty", hint=hint)
+    if colon and port.isdigit() and ":" not in host.partition("[")[0]:  # an IPv6 address ends in digits as well
+        if not host.strip():
+            raise InvalidInput("--wait", f"no resource before the port in {text[:80]!r}", hint=hint)
+        if not 1 <= int(port[:6]) <= 65_535:
+            raise InvalidInput("--wait", f"no port: {port[:10]}; ports are 1 to 65535", hint=hint)

@@ -116,7 +116,8 @@ class Client:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
                 delay = max(backoff.next(), error.retry_after or 0.0)
-                logger.warning("%s; live flows go on; trying again in %.1f s", error.message, delay)
+                going_on = "; live flows go on" if self._configured.is_set() else ""
+                logger.warning("%s%s; trying again in %.1f s", error, going_on, delay)
                 await asyncio.sleep(delay)
             except Exception:
                 # A defect, here or in what was sent. Without this task no revocation would be heard any more: it must not die.
@@ -339,7 +340,7 @@ class Client:
     # ---- readiness
 
     async def wait_ready(
-        self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused], None] = lambda _: None
+        self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused, float], None] = lambda _, __: None
     ) -> None:
         """Wait until a connector of every granted network, and every wanted resource, answers (see Readiness.wait)."""
         readiness = Readiness(self._core, self._link, self.open_stream, self._clock.now, lambda: self._ended)

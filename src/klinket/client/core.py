@@ -17,6 +17,8 @@ from klinket.wire.inventory import resource_of
 FAILED_SECONDS = 10.0
 #: Addresses and aliases remembered after they are not granted any more; the oldest are forgotten first.
 MAX_FORMER = 10_000
+#: Granted resources that a hint names.
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,34 @@ class ClientCore:
             found = self.resource_for(canonical_host(host if with_port else wanted))
         except InvalidInput:
             found = None
+        if found is None and with_port:
+            found = next((one for one in self.resources if host in (one.name, one.address.text)), None)
         if found is None:
-            raise FlowRefused(FlowFailure.NOT_GRANTED, f"no granted resource is called {wanted!r} or serves it")
+            names = ", ".join(repr(one.name) for one in self.resources[:MAX_NAMED]) or "nothing"
+            raise FlowRefused(
+                FlowFailure.NOT_GRANTED,
+                f"no granted resource is called {wanted!r} or serves it",
+                hint=f"granted: {names}{', ...' if len(self.resources) > MAX_NAMED else ''}",
+            )
         return found
+
+    def host_of(self, resource: Resource, host: str) -> str:
+        """Return the host to dial for a resource that was asked for as `host`: its address where that is its name.
+
+        Raises FlowRefused where the resource is of many hosts.
+        """
+        if host != resource.name or self._serves(resource, host):
+            return host
+        if (resource.address.network is None or resource.address.network.num_addresses == 1) and resource.address.pattern is None:
+            return resource.address.text
+        raise FlowRefused(
+            FlowFailure.NOT_GRANTED,
+            f"the resource {resource.name!r} is of many hosts: {resource.address.text}",
+            hint="name one of them: --wait HOST:PORT",
+        )
+
+    def _serves(self, resource: Resource, host: str) -> bool:
+        try:
+            return self.resource_for(canonical_host(host)) == resource
+        except InvalidInput:
+            return False

@@ -9,7 +9,7 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 
 from klinket.domain import errors
-from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, KlinketError, Throttled
+from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, KlinketError, NotTheController, Throttled
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import entropy, wall
 from klinket.net.request import Answer, post
@@ -125,10 +125,14 @@ def _assertion(key_file: KeyFile, session_key: signing.PrivateKey, audience: str
 def _told(answer: Answer, key_file: KeyFile) -> KlinketError:
     code, message, hint = answer.text("code"), answer.text("message"), answer.text("hint")
     if not code:
-        return ControllerUnreachable(
+        kind = ControllerUnreachable if answer.status >= 500 else NotTheController  # a proxy before it says 502
+        return kind(
             f"{key_file.network} answered {answer.status}, and not as a klinket controller does",
             hint="check the key file's `network` field",
         )
+    if answer.status == 404:
+        hint = "check the key file's `network` and `login_path` fields"
+        return NotTheController(f"{key_file.network} has no {key_file.login_path}", hint=hint)
     if answer.status == 401 and code not in _REFUSALS:
         # The key proved nothing there: what exactly was wrong is the controller's to know.
         return errors.ServiceKeyInvalid(message or f"the controller refused ({code})", hint=hint or None)

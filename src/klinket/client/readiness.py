@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from klinket.client.core import ClientCore, Route
-from klinket.domain.address import canonical_host
+from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.errors import FlowRefused, KlinketError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 
 #: Seconds between tries of what wait_ready waits for.
 READY_ROUND_SECONDS = 0.25
+#: Seconds that a grant made just now may need to arrive.
+GRANT_ARRIVES_SECONDS = 2.0
 
 
 class _Stream(Protocol):
@@ -39,11 +41,12 @@ class Readiness:
         self._ended = ended
 
     async def wait(
-        self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused], None] = lambda _: None
+        self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused, float], None] = lambda _, __: None
     ) -> None:
         """Wait until a connector of every granted network, and every wanted resource, answers.
 
-        `wanted`: names, addresses or aliases, with :port to be dialled as well. `missing_now` is told what is waited for.
+        `wanted`: names, addresses or aliases, with :port to be dialled as well. `missing_now` is told what is waited for,
+        and until when (time.monotonic).
         Raises FlowRefused that names what is missing.
         """
         deadline = time.monotonic() + timeout
@@ -56,12 +59,12 @@ class Readiness:
             except TimeoutError:
                 missing = missing or FlowRefused(FlowFailure.TIMED_OUT, f"no answer yet: {', '.join(wanted) or 'connectors'}")
             except FlowRefused as error:
+                missing, until = error, deadline
                 if error.failure in (FlowFailure.NOT_GRANTED, FlowFailure.NAME_NOT_FOUND) and self._ended() is None:
-                    missing = error
-                    if time.monotonic() > deadline - timeout + 2:
+                    until = min(deadline, deadline - timeout + GRANT_ARRIVES_SECONDS)
+                    if time.monotonic() > until:
                         raise  # a grant made just now may need a moment to arrive, not thirty seconds
-                missing = error
-                missing_now(error)
+                missing_now(error, until)
             ended = self._ended()
             if ended is not None:
                 raise ended
@@ -80,7 +83,8 @@ class Readiness:
         for text in wanted:
             resource = self._core.find(text)
             host, colon, port = text.rpartition(":")
-            if colon and port.isdigit():
+            if colon and port.isdigit() and parse_ip(text) is None:
+                host = self._core.host_of(resource, host)
                 (await self._open_stream(Destination(canonical_host(host), int(port), TransportProtocol.TCP))).abort()
             else:
                 await self._any_link(resource)

@@ -15,7 +15,7 @@ from klinket.client.capture.command import CapturedCommand
 from klinket.client.capture.variables import VariablesCommand
 from klinket.client.client import Client
 from klinket.client.key_source import VARIABLE, KeySource
-from klinket.domain.errors import CaptureImpossible, ControllerUnreachable, KlinketError, Throttled
+from klinket.domain.errors import CaptureImpossible, ControllerUnreachable, KlinketError, NotTheController, Throttled
 from klinket.net.backoff import Backoff
 from klinket.net.tasks import TaskSet
 
@@ -24,6 +24,8 @@ PATIENCE_SECONDS = 1.5
 REMIND_SECONDS = 5.0
 #: Seconds to wait, when the command has ended, for the reason why its flows were cut.
 LAST_WORD_SECONDS = 1.0
+#: Seconds before the end of `--timeout` at which a login is tried for the last time.
+LAST_TRY_SECONDS = 0.5
 _PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 #: Signals a terminal sends to the command itself as well.
 _FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT) if sys.platform != "win32" else ()
@@ -79,6 +81,7 @@ class _Run:
         self._command = forked
         self._tasks = TaskSet("run")
         self._deadline = time.monotonic() + settings.timeout
+        self._gives_up = self._deadline
         self._waiting_for = "the controller has not answered yet"
         self._stopped_by: int | None = None
 
@@ -150,26 +153,35 @@ class _Run:
             try:
                 await client.start()
                 return
+            except NotTheController:
+                raise  # waiting does not make it the controller
             except (ControllerUnreachable, Throttled) as error:
-                delay = max(backoff.next(), error.retry_after or 0.0)
-                if time.monotonic() + delay > self._deadline:
+                left = self._deadline - LAST_TRY_SECONDS - time.monotonic()
+                if left <= 0 or (error.retry_after or 0.0) > left:
                     raise
                 self._waiting_for = error.message
-                await asyncio.sleep(delay)
+                await asyncio.sleep(min(max(backoff.next(), error.retry_after or 0.0), left))
 
     async def _until_ready(self, client: Client) -> None:
         if not client.resources:
             tell("klinket: nothing is granted to this service account: the command reaches no resource")
 
-        def missing(error: KlinketError) -> None:
-            self._waiting_for = error.message
+        for resource in client.resources:
+            if resource.address.network is not None and resource.address.network.is_loopback:
+                tell(
+                    f"klinket: the resource {resource.name!r} is at {resource.address.text}, which is the command's own machine:"
+                    f" {f'use its alias {resource.alias}' if resource.alias else 'give the resource an alias, and use that'}"
+                )
+
+        def missing(error: KlinketError, until: float) -> None:
+            self._waiting_for, self._gives_up = error.message, until
 
         await client.wait_ready(self._settings.wait, max(0.0, self._deadline - time.monotonic()), missing)
 
     async def _remind(self) -> None:
         await asyncio.sleep(PATIENCE_SECONDS)
         while self._waiting_for:
-            left = max(0.0, self._deadline - time.monotonic())
+            left = max(0.0, self._gives_up - time.monotonic())
             tell(f"klinket: waiting: {self._waiting_for} (giving up in {left:.0f} s)")
             await asyncio.sleep(REMIND_SECONDS)
 

@@ -14,6 +14,7 @@ from klinket.net.channel import controller_context
 
 #: The one version of the traffic log there is.
 TRAFFIC_LOG_VERSION = "v2"
+_WRITE = "write it with klinket admin connector tokens NAME --out FILE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,9 @@ def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path
     access = _text(document, "access_token") or _taken("KLINKET_ACCESS_TOKEN", "TWINGATE_ACCESS_TOKEN")
     refresh = _text(document, "refresh_token") or _taken("KLINKET_REFRESH_TOKEN", "TWINGATE_REFRESH_TOKEN")
     where = url or _text(document, "url") or os.environ.get("KLINKET_URL") or os.environ.get("TWINGATE_NETWORK", "")
+    if tokens_file is not None and not (access and refresh):
+        what = "it is a service key file" if "private_key" in document else f"it has no {'refresh' if access else 'access'}_token"
+        raise InvalidInput("tokens-file", f"{tokens_file} is not a tokens file: {what}", hint=_WRITE)
     if not access or not refresh:
         raise InvalidInput(
             "tokens",
@@ -80,13 +84,11 @@ def _read(path: Path) -> dict[str, object]:
     try:
         document = json.loads(path.read_text())
     except OSError as error:
-        raise InvalidInput("tokens-file", f"cannot read {path}: {error.strerror}") from error
+        raise InvalidInput("tokens-file", f"cannot read {path}: {error.strerror}", hint=_WRITE) from error
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(
-            "tokens-file", f"{path} is not JSON", hint="write it with klinket admin connector tokens NAME --out FILE"
-        ) from error
+        raise InvalidInput("tokens-file", f"{path} is not JSON", hint=_WRITE) from error
     if not isinstance(document, dict):
-        raise InvalidInput("tokens-file", f"{path} is not a JSON object")
+        raise InvalidInput("tokens-file", f"{path} is not a JSON object", hint=_WRITE)
     return document
 
 
@@ -115,6 +117,9 @@ def _https(text: str) -> str:
         url = f"https://{url}"
     try:
         parts = urlsplit(url)
+        if "." not in (parts.hostname or "") and "://" not in text and text == os.environ.get("TWINGATE_NETWORK"):
+            hint = "give the controller's whole host name, for example acme.klinket.example.com, or set KLINKET_URL"
+            raise InvalidInput("TWINGATE_NETWORK", f"{text!r} is a name without a dot", hint=hint)
         if parts.scheme == "https" and parts.hostname and parts.port != 0 and "@" not in parts.netloc:
             return f"https://{parts.netloc}"
     except ValueError:

@@ -151,7 +151,8 @@ class Connector:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
                 delay = max(backoff.next(), error.retry_after or 0.0)
-                logger.warning("%s; live flows go on; trying again in %.1f s", error.message, delay)
+                going_on = "; live flows go on" if self._configuration is not None else ""
+                logger.warning("%s%s; trying again in %.1f s", error, going_on, delay)
                 await asyncio.sleep(delay)
             except Exception:
                 # A defect, here or in what was sent. Without this task no cut would be heard any more: it must not die.

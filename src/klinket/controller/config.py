@@ -61,7 +61,8 @@ class ControllerConfig:
         parse_network_name(self.network)
         url = urlsplit(self.public_url)
         if url.scheme != "https" or not url.hostname or url.path not in ("", "/") or url.query or url.username:
-            raise InvalidInput("public-url", f"not an https URL without a path: {self.public_url}")
+            told = f"not an https URL without a path: {self.public_url}"
+            raise InvalidInput("public-url", told, hint="https://HOST or https://HOST:PORT")
         if (self.certificate is None) != (self.private_key is None):
             raise InvalidInput("certificate", "--certificate and --key go together")
         if self.event_file_bytes < MIN_EVENT_FILE_BYTES or not 1 <= self.event_files_kept <= MAX_EVENT_FILES:

@@ -99,7 +99,9 @@ class ServiceKeyUnknown(AuthenticationFailed):
     """No such key (deleted, never made), or the signature is not its own (told apart in the audit only)."""
 
     code = "service-key-unknown"
-    default_hint = "the key may have been deleted: generate a new one for the same service account"
+    default_hint = (
+        "the key may have been deleted, or the file's private key is not its own: generate a new one for the same account"
+    )
 
 
 class ServiceKeyRevoked(AuthenticationFailed):
@@ -159,6 +161,10 @@ class ConnectorTooOld(Conflict):
 class ControllerUnreachable(KlinketError):
     code = "controller-unreachable"
     default_hint = "check the host in the key file's `network` field, DNS, and that outbound HTTPS is allowed"
+
+
+class NotTheController(ControllerUnreachable):
+    """Somebody answered who is not this controller: another certificate, or no answer of klinket's. Waiting does not help."""
 
 
 class CaptureImpossible(KlinketError):

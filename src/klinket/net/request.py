@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from klinket.domain.errors import ControllerUnreachable
+from klinket.domain.errors import ControllerUnreachable, NotTheController
 
 #: Seconds for each step of a request, and bytes of an answer.
 TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 1 << 20
+#: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH: a certificate to trust, of somebody else.
+OTHER_NAME = (62, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,13 @@ def _post(netloc: str, path: str, body: bytes, context: ssl.SSLContext, timeout:
         response = connection.getresponse()
         content = response.read(MAX_ANSWER_BYTES)
     except ssl.SSLCertVerificationError as error:
-        raise ControllerUnreachable(
-            f"{netloc} does not prove who it is: {error.verify_message}",
-            hint="the key or tokens file must hold the controller's own authority (controller_ca), if it has one",
-        ) from error
+        hint = "the key or tokens file must hold the controller's own authority (controller_ca), if it has one"
+        if error.verify_code in OTHER_NAME:
+            hint = "the certificate is for another name: use the one the controller has as --public-url"
+        raise NotTheController(f"{netloc} does not prove who it is: {error.verify_message}", hint=hint) from error
+    except ssl.SSLError as error:
+        hint = "is this the port of `klinket controller`, and not one of plain HTTP?"
+        raise NotTheController(f"{netloc} does not speak TLS as a controller does: {error.reason or error}", hint=hint) from error
     except (OSError, http.client.HTTPException) as error:
         raise ControllerUnreachable(f"cannot reach the controller at {netloc}: {error}") from error
     finally:

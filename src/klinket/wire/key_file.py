@@ -18,6 +18,7 @@ LOGIN_PATH = "/api/v4/headless/login"
 VERSION = "1"
 #: Bytes of a key file that are read at the most.
 MAX_KEY_FILE_BYTES = 65_536
+WHOLE = "store the whole file, from { to }"
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _KEY_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
@@ -128,7 +129,7 @@ def _document(content: str | bytes) -> dict[str, Any]:
     try:
         raw = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     except UnicodeEncodeError:
-        raise ServiceKeyInvalid("key file: not JSON") from None
+        raise ServiceKeyInvalid("key file: not JSON", hint=WHOLE) from None
     if len(raw) > MAX_KEY_FILE_BYTES:
         raise ServiceKeyInvalid(f"key file: larger than {MAX_KEY_FILE_BYTES} bytes")
     raw = raw.removeprefix(b"\xef\xbb\xbf").strip()
@@ -138,11 +139,12 @@ def _document(content: str | bytes) -> dict[str, Any]:
         try:
             raw = base64.b64decode(b"".join(raw.split()), validate=True).strip()
         except binascii.Error:
-            raise ServiceKeyInvalid("key file: neither JSON nor base64 of JSON; it may be truncated") from None
+            told = "key file: neither JSON nor base64 of JSON; it may be truncated"
+            raise ServiceKeyInvalid(told, hint=WHOLE) from None
     try:
         document = json.loads(raw.decode("utf-8"), strict=False)  # raw newlines inside the PEM text are accepted
     except (ValueError, RecursionError):
-        raise ServiceKeyInvalid("key file: not JSON; it may be truncated", hint="store the whole file, from { to }") from None
+        raise ServiceKeyInvalid("key file: not JSON; it may be truncated", hint=WHOLE) from None
     if not isinstance(document, dict):
         raise ServiceKeyInvalid("key file: not a JSON object")
     return document

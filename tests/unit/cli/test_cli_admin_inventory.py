@@ -118,7 +118,10 @@ TABLES = {
         ["Orders", "10.0.0.5", "db.internal", "office", "5432,8000-8100", "none", "yes"],
     ),
     "service": (["NAME", "ACTIVE KEYS", "KEYS", "RESOURCES", "ID"], ["ci", "1", "1", "Orders"]),
-    "service key": (["SERVICE", "KEY", "STATUS", "CREATED", "EXPIRES", "REVOKED", "ID"], ["ci", "runner", "ACTIVE"]),
+    "service key": (
+        ["SERVICE", "KEY", "STATUS", "EXPIRES", "LAST USED", "ON", "FROM", "CLIENT", "IDLE", "ID"],
+        ["ci", "runner", "ACTIVE"],
+    ),
 }
 
 
@@ -323,13 +326,12 @@ REFUSALS: list[tuple[list[str], dict[str, str], int, str, tuple[str, ...]]] = [
     (
         ["service", "grant", "ci", "Orders", "--expires", "2020-01-01"],
         {},
-        80,
-        "conflict",
-        ("expiresAt", "1 hour to 1 year ahead"),
+        2,
+        "invalid-input",
+        ("--expires", "1 hour to 1 year ahead"),
     ),
     (["service", "key", "revoke", "ci", "nothing"], {}, 81, "not-found", ("nothing", "list")),
     (["service", "key", "delete", "ci", "runner"], {}, 80, "conflict", ("revoke",)),
-    (["service", "key", "generate", "ci", "--days", "400"], {}, 80, "conflict", ("365",)),
     (["cut", "show", "99"], {}, 81, "not-found", ("Cut with id '99' does not exist\n",)),
     (
         ["resource", "create", "--network", "office", "--address", "10.0.0.5/24", "X"],

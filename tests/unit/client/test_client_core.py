@@ -251,6 +251,37 @@ def test_resources_are_found_by_name_address_or_alias(wanted: str, id: int) -> N
 
 
 @pytest.mark.parametrize(
+    ("wanted", "host"),
+    [
+        ("Orders database:5432", "db.internal"),
+        ("db.internal:5432", "db.internal"),
+        ("www.acme.example:80", "www.acme.example"),
+        ("web.internal:80", "web.internal"),
+        ("one:80", "192.0.2.7"),
+        ("10.1.2.3:22", "10.1.2.3"),
+    ],
+)
+def test_a_resource_asked_for_by_its_name_is_dialled_at_its_address(wanted: str, host: str) -> None:
+    more = [*configuration().resources, entry(3, "web.internal", alias="www.acme.example"), entry(4, "192.0.2.7", name="one")]
+    made = core(resources=more)
+    assert made.host_of(made.find(wanted), wanted.rpartition(":")[0]) == host
+
+
+@pytest.mark.parametrize("address", ["172.16.0.0/12", "*.lab.internal"])
+def test_a_resource_of_many_hosts_is_not_dialled_by_its_name(address: str) -> None:
+    made = core(resources=[entry(1, address, name="lab")])
+    with pytest.raises(FlowRefused) as caught:
+        made.host_of(made.find("lab:80"), "lab")
+    assert caught.value.hint == "name one of them: --wait HOST:PORT"
+
+
+def test_what_is_not_found_is_answered_with_what_is_granted() -> None:
+    with pytest.raises(FlowRefused) as caught:
+        core().find("nothing.internal")
+    assert caught.value.hint == "granted: 'Orders database', 'resource 2'"
+
+
+@pytest.mark.parametrize(
     "wanted", ["", "orders database", "nothing.internal", "db.internal:", ":80", "11.0.0.1", "a b", "[::1", "%"]
 )
 def test_what_was_not_granted_is_not_found(wanted: str) -> None:

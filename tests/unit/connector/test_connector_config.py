@@ -87,10 +87,10 @@ def test_tokens_do_not_show(tmp_path: Path) -> None:
         (b"[]", "tokens-file"),
         (b"\xff\xfe\x00", "tokens-file"),
         (b"[" * 100_000, "tokens-file"),
-        (b"{}", "tokens"),
-        (b'{"access_token": "a"}', "tokens"),
-        (b'{"access_token": 1, "refresh_token": 2}', "tokens"),
-        (b'{"access_token": " ", "refresh_token": "r"}', "tokens"),
+        (b"{}", "tokens-file"),
+        (b'{"access_token": "a"}', "tokens-file"),
+        (b'{"access_token": 1, "refresh_token": 2}', "tokens-file"),
+        (b'{"access_token": " ", "refresh_token": "r"}', "tokens-file"),
         (b'{"access_token": "a", "refresh_token": "r"}', "url"),
     ],
 )
@@ -154,3 +154,29 @@ def test_the_controllers_url(tmp_path: Path, text: str, controller: str) -> None
     path = tmp_path / "tokens.json"
     path.write_text('{"access_token": "a", "refresh_token": "r"}')
     assert load(path, text, None, tmp_path).controller == controller
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"private_key": "x", "key_id": "k"}', "it is a service key file"),
+        ('{"url": "https://x", "access_token": "a"}', "it has no refresh_token"),
+        ('{"url": "https://x"}', "it has no access_token"),
+    ],
+)
+def test_another_file_than_tokens_is_told_for_what_it_is(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(content)
+    with pytest.raises(InvalidInput) as caught:
+        load(path, None, None, tmp_path)
+    assert caught.value.message.endswith(f"is not a tokens file: {told}")
+    assert "klinket admin connector tokens NAME --out FILE" in caught.value.hint
+
+
+def test_a_network_without_its_host_name_says_what_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ACCESS_TOKEN", "a"), ("REFRESH_TOKEN", "r"), ("NETWORK", "acme")):
+        monkeypatch.setenv(f"TWINGATE_{name}", value)
+    with pytest.raises(InvalidInput) as caught:
+        load(None, None, None, tmp_path)
+    assert caught.value.field == "TWINGATE_NETWORK"
+    assert "whole host name" in caught.value.hint

@@ -22,10 +22,18 @@ class LazyGroup(click.Group):
         "connector": "klinket.cli.admin.connector:connector",
         "resource": "klinket.cli.admin.resource:resource",
         "service": "klinket.cli.admin.service:service",
+        "session": "klinket.cli.admin.session:session",
+        "group": "klinket.cli.admin.group:group",
+        "user": "klinket.cli.admin.user:user",
+        "policy": "klinket.cli.admin.policy:policy",
+        "device": "klinket.cli.admin.device:device",
+        "serial-number": "klinket.cli.admin.serial_number:serial_number",
         "cut": "klinket.cli.admin.cut:cut",
+        "explain": "klinket.cli.admin.explain:explain",
         "token": "klinket.cli.admin.token:token",
         "audit": "klinket.cli.admin.audit:audit",
         "flow": "klinket.cli.admin.flow:flow",
+        "sink": "klinket.cli.admin.sink:sink",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,10 +54,16 @@ class LazyGroup(click.Group):
 
 @click.command(cls=LazyGroup)
 @click.option("--url", envvar="KLINKET_URL", metavar="URL", help="The controller, https://HOST:PORT.")
-@click.option("--ca", envvar="KLINKET_CA", metavar="FILE", help="The controller's authority (PEM), if it is its own.")
+@click.option(
+    "--ca",
+    envvar="KLINKET_CA",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="The controller's authority (PEM), if it is its own.",
+)
 @click.pass_context
 def admin(ctx: click.Context, url: str | None, ca: str | None) -> None:
-    """Manage networks, connectors, resources, services, keys, cuts and API tokens; read audit and network events.
+    """Manage the network: what it holds, who may reach what, keys, cuts and API tokens; read audit and network events.
 
     The API token is read from KLINKET_API_TOKEN, never from the command line.
 

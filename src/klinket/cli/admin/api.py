@@ -21,6 +21,7 @@ from klinket.domain.errors import (
     NotFound,
     Throttled,
 )
+from klinket.net.request import OTHER_NAME
 from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH
 
 #: Seconds one request may take.
@@ -29,19 +30,15 @@ TIMEOUT_SECONDS = 30.0
 PAGE_NODES = 100
 #: Bytes of an answer that are read at the most.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+#: An argument of a field: its type in GraphQL, and its value.
+Argument = tuple[str, Any]
+LOST = "see what there is now: klinket admin ... list"
 #: Bytes of a download passed on at a time.
 DOWNLOAD_BYTES = 65_536
 
 
-#: The command that lists the objects of a kind.
-LISTED_BY = {
-    "API token": "token list", "Connector": "connector list", "Remote network": "network list", "Resource": "resource list",
-    "Service account": "service list", "Service key": "service key list",
-}  # fmt: skip
-
-
 class Missing(KlinketError):
-    """An object does not exist."""
+    """The API says that an object does not exist."""
 
     code = NotFound.code
 
@@ -50,13 +47,14 @@ class Missing(KlinketError):
 class AdminApiClient:
     """Speaks to one controller. `url`: https URL without path; `authority`: path of a PEM file or None: the system's.
 
-    `path`: of the schema that documents are for.
+    `path`: of the schema that documents are for. `timeout`: seconds one request may take.
     """
 
     url: str
     token: str = field(repr=False)
     authority: str | None = None
     path: str = GRAPHQL_PATH
+    timeout: float = TIMEOUT_SECONDS
 
     @property
     def extension(self) -> AdminApiClient:
@@ -67,7 +65,7 @@ class AdminApiClient:
         """Return `data`; raises a KlinketError for every other answer."""
         answer = self._request("POST", self.path, {"query": document, "variables": variables})
         if answer.get("errors"):
-            raise KlinketError("; ".join(str(error.get("message")) for error in answer["errors"]))
+            raise _refused(answer["errors"])
         data: dict[str, Any] = answer["data"]
         return data
 
@@ -76,18 +74,31 @@ class AdminApiClient:
         payload: dict[str, Any] = self.execute(document, **variables)[field_name]
         if not payload["ok"]:
             text = str(payload["error"])
-            raise Missing(text) if "does not exist" in text else Conflict(text)
+            raise Missing(text, hint=LOST) if "does not exist" in text else Conflict(text)
         return payload
 
-    def nodes(self, field_name: str, selection: str, arguments: str = "") -> Iterator[dict[str, Any]]:
-        """Yield every node of a connection of Query, page by page."""
+    def mutate(self, field_name: str, returned: str = "", **arguments: Argument) -> dict[str, Any]:
+        """Execute a mutation with exactly these arguments, each with its GraphQL type, and return its payload as `change` does.
+
+        `returned`: what is selected besides ok and error. An argument that is left out is absent, one that is None is null.
+        """
+        declared = ", ".join(f"${name}: {kind}" for name, (kind, _) in arguments.items())
+        passed = ", ".join(f"{name}: ${name}" for name in arguments)
+        document = f"mutation({declared}) {{ {field_name}({passed}) {{ ok error {returned} }} }}"
+        return self.change(field_name, document, **{name: value for name, (_, value) in arguments.items()})
+
+    def nodes(self, field_name: str, selection: str, **arguments: Argument) -> Iterator[dict[str, Any]]:
+        """Yield every node of a connection of Query, page by page; arguments as of `mutate`."""
+        declared = "".join(f", ${name}: {kind}" for name, (kind, _) in arguments.items())
+        passed = "".join(f", {name}: ${name}" for name in arguments)
         document = (
-            f"query($after: String) {{ {field_name}(first: {PAGE_NODES}, after: $after{arguments})"
+            f"query($after: String{declared}) {{ {field_name}(first: {PAGE_NODES}, after: $after{passed})"
             f" {{ pageInfo {{ hasNextPage endCursor }} edges {{ node {{ {selection} }} }} }} }}"
         )
+        values = {name: value for name, (_, value) in arguments.items()}
         after = None
         while True:
-            page = self.execute(document, after=after)[field_name]
+            page = self.execute(document, after=after, **values)[field_name]
             for edge in page["edges"]:
                 yield edge["node"]
             if not page["pageInfo"]["hasNextPage"]:
@@ -124,12 +135,15 @@ class AdminApiClient:
         return _parsed(response.status, response.getheader("Retry-After"), text)
 
     def _connection(self) -> http.client.HTTPSConnection:
-        address = urlsplit(self.url if "://" in self.url else f"https://{self.url}")
-        if address.scheme != "https" or not address.hostname:
-            raise InvalidInput("url", f"not an https URL: {self.url}", hint="set KLINKET_URL to https://HOST:PORT")
-        return http.client.HTTPSConnection(
-            address.hostname, address.port or 443, timeout=TIMEOUT_SECONDS, context=self._context()
-        )
+        hint = "set KLINKET_URL to https://HOST:PORT"
+        try:
+            address = urlsplit(self.url if "://" in self.url else f"https://{self.url}")
+            host, port = address.hostname, address.port
+        except ValueError as error:  # brackets that do not close, a port that is none
+            raise InvalidInput("url", f"not an https URL: {self.url}: {error}", hint=hint) from error
+        if address.scheme != "https" or not host:
+            raise InvalidInput("url", f"not an https URL: {self.url}", hint=hint)
+        return http.client.HTTPSConnection(host, port or 443, timeout=self.timeout, context=self._context())
 
     def _headers(self) -> dict[str, str]:
         return {"X-API-KEY": self.token, "Content-Type": "application/json", "User-Agent": "klinket-admin"}
@@ -140,10 +154,13 @@ class AdminApiClient:
         try:
             yield
         except ssl.SSLCertVerificationError as error:
-            raise ControllerUnreachable(
-                f"{self.url} does not prove who it is: {error.verify_message}",
-                hint="set KLINKET_CA to the controller-ca.pem of this network",
-            ) from error
+            hint = "set KLINKET_CA to the controller-ca.pem of this network"
+            if error.verify_code in OTHER_NAME:
+                hint = "the certificate is for another name: set KLINKET_URL to what the controller has as --public-url"
+            raise ControllerUnreachable(f"{self.url} does not prove who it is: {error.verify_message}", hint=hint) from error
+        except ssl.SSLError as error:
+            hint = "is this the port of `klinket controller`, and not one of plain HTTP?"
+            raise ControllerUnreachable(f"{self.url} does not speak TLS: {error.reason or error}", hint=hint) from error
         except (OSError, http.client.HTTPException) as error:
             raise ControllerUnreachable(
                 f"cannot reach {self.url}: {error}", hint="check KLINKET_URL and that the controller runs"
@@ -153,7 +170,19 @@ class AdminApiClient:
         try:
             return ssl.create_default_context(cafile=self.authority)
         except (OSError, ssl.SSLError) as error:
-            raise InvalidInput("ca", f"cannot read certificates from {self.authority}: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            hint = "set KLINKET_CA (or --ca) to the controller-ca.pem of this network"
+            raise InvalidInput("ca", f"cannot read certificates from {self.authority}: {why}", hint=hint) from error
+
+
+def _refused(told: list[dict[str, Any]]) -> KlinketError:
+    """Return the error for what GraphQL itself refused: a value that cannot be, or more than the limits allow."""
+    message = "; ".join(str(error.get("message")) for error in told)
+    extensions = told[0].get("extensions") or {}
+    hint = extensions.get("hint") or None
+    if extensions.get("code") in (None, "internal"):
+        return KlinketError(message, hint=hint)
+    return InvalidInput("request", message, hint=hint)
 
 
 def _parsed(status: int, retry_after: str | None, text: bytes) -> dict[str, Any]:
@@ -171,26 +200,12 @@ def _parsed(status: int, retry_after: str | None, text: bytes) -> dict[str, Any]
     if status == 403:
         raise Forbidden(message, hint=hint or "use a token with the scope this needs")
     if status == 404:
-        raise Missing(message, hint=hint)
+        raise Missing(message, hint=hint or LOST)
     if status == 429:
         wait = int(retry_after) if retry_after and retry_after.isdigit() else 60
         raise Throttled(message, hint=f"try again in {wait} s", retry_after=float(wait))
+    if status == 503:
+        raise ControllerUnreachable(message, hint=hint or "try again soon; look at the controller's log")
+    if status == 400:
+        raise InvalidInput("request", message, hint=hint)
     raise KlinketError(message, hint=hint)
-
-
-def find(
-    rows: Iterator[dict[str, Any]], kind: str, wanted: str, also: Callable[[dict[str, Any]], bool] | None = None
-) -> dict[str, Any]:
-    """Return the one row whose id or name is `wanted`; raises Missing, or Conflict when several have the name."""
-    named = []
-    for row in rows:
-        if row["id"] == wanted:
-            return row
-        if row["name"] == wanted and (also is None or also(row)):
-            named.append(row)
-    if not named:
-        raise Missing(f"{kind} '{wanted}' does not exist", hint=f"klinket admin {LISTED_BY[kind]}")
-    if len(named) > 1:
-        ids = ", ".join(row["id"] for row in named)
-        raise Conflict(f"several have the name '{wanted}': {ids}", hint="give the id instead of the name")
-    return named[0]

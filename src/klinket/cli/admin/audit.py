@@ -12,6 +12,7 @@ from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient
 from klinket.cli.admin.export_file import fetch, read_lines
 from klinket.cli.admin.output import show_object, show_rows
+from klinket.cli.admin.params import FILE
 from klinket.cli.admin.time_range import with_time_range
 from klinket.domain.errors import InvalidInput, InvalidToken, NotFound
 
@@ -89,7 +90,11 @@ def _row(event: dict[str, Any]) -> dict[str, Any]:
 @click.argument("number", type=click.IntRange(1))
 @with_api
 def show(api: AdminApiClient, number: int, as_json: bool) -> None:
-    """Show one event by its number."""
+    """Show one event by its number.
+
+    \b
+    example: klinket admin audit show 17
+    """
     from base64 import b64encode
 
     id = b64encode(f"AuditEvent:{number}".encode()).decode()
@@ -105,7 +110,7 @@ def show(api: AdminApiClient, number: int, as_json: bool) -> None:
 @click.option(
     "--format", type=click.Choice(["json", "csv"]), default="json", show_default=True, help="Only json can be verified."
 )
-@click.option("--out", metavar="FILE", help="Compressed when it ends with .gz; default: stdout.")
+@click.option("--out", type=FILE, metavar="FILE", help="Compressed when it ends with .gz; default: stdout.")
 @with_api
 def export(api: AdminApiClient, begin: str | None, end: str | None, format: str, out: str | None, as_json: bool) -> None:
     """Export the events of a time range, the oldest first, with the controller's signatures.

@@ -1,15 +1,22 @@
-"""`klinket admin cut`: cuts and their receipts."""
+"""`klinket admin cut`: cuts and their receipts. What was cut is told by name; `--json` has the ids besides."""
 
 from __future__ import annotations
 
+import base64
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from klinket.cli.admin import with_api
-from klinket.cli.admin.api import AdminApiClient
+from klinket.cli.admin.api import AdminApiClient, Missing
 from klinket.cli.admin.output import show_object, show_rows
+from klinket.domain.errors import NotFound
 from klinket.wire.paths import CUTS_PATH
+
+#: The newest cuts, which a list holds at the most.
+LISTED = 100
+PENDING = "pending"
 
 
 @click.group()
@@ -17,42 +24,102 @@ def cut() -> None:
     """Cuts: access that was ended, and what each connector answered."""
 
 
+def newest_cuts(api: AdminApiClient) -> list[dict[str, Any]]:
+    """Return the newest cuts with ids and receipts, the newest first."""
+    found: list[dict[str, Any]] = api.get(CUTS_PATH)["cuts"]
+    return found
+
+
+def find_cut(api: AdminApiClient, number: int) -> dict[str, Any]:
+    """Return a cut with its receipts, and as `what` what was cut, by name; raises Missing."""
+    try:
+        found: dict[str, Any] = api.get(f"{CUTS_PATH}/{number}")
+    except (Missing, NotFound) as error:
+        raise Missing(f"Cut with id '{number}' does not exist", hint="see what there is: klinket admin cut list") from error
+    told = api.extension.execute("query($id: ID!) { cut(id: $id) { scope } }", id=_id(number))["cut"]
+    return {**found, "what": told["scope"]}
+
+
+def _id(number: int) -> str:
+    return base64.b64encode(f"Cut:{number}".encode()).decode()
+
+
+def is_complete(cut: dict[str, Any]) -> bool:
+    """Return whether every connector concerned has answered."""
+    return all(receipt["state"] != PENDING for receipt in cut["receipts"])
+
+
+def moment(milliseconds: int | None) -> str | None:
+    """Return milliseconds since the epoch as ISO 8601 in UTC."""
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
 def _row(cut: dict[str, Any]) -> dict[str, Any]:
-    receipts = cut["receipts"]
+    receipts, actor = cut["receipts"], cut["actor"]
+    name = (actor.get("info") or {}).get("name") or actor.get("id")
     return {
         **cut,
         "flows": sum(len(receipt.get("flows") or []) for receipt in receipts),
-        "answered": f"{sum(receipt['state'] == 'answered' for receipt in receipts)} of {len(receipts)}",
+        "answered": f"{sum(receipt['state'] != PENDING for receipt in receipts)} of {len(receipts)}",
         "slowest": max((receipt["took_ms"] for receipt in receipts if receipt.get("took_ms") is not None), default=None),
+        "who": f"{actor['type']} {name}" if name else actor["type"],
     }
 
 
 @cut.command("list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, LISTED), help="Cuts shown at the most.")
 @with_api
-def list_cuts(api: AdminApiClient, as_json: bool) -> None:
-    """List cuts, the newest first."""
-    cuts = api.get(CUTS_PATH)["cuts"]
+def list_cuts(api: AdminApiClient, limit: int, as_json: bool) -> None:
+    """List cuts, the newest first.
+
+    \b
+    example: klinket admin cut list --limit 10
+    """
+    document = "query($first: Int) { cuts(first: $first) { edges { node { id scope } } } }"
+    edges = api.extension.execute(document, first=LISTED)["cuts"]["edges"]
+    words = {edge["node"]["id"]: edge["node"]["scope"] for edge in edges}
+    # A cut that came in between the two answers has its ids until it is listed again.
+    found = [{**one, "what": words.get(_id(one["id"]), one["scope"])} for one in newest_cuts(api)[:limit]]
     columns = {
-        "ID": "id", "TIME": "created_at", "SCOPE": "scope", "REASON": "reason",
+        "ID": "id", "TIME": "created_at", "WHAT": "what", "REASON": "reason", "WHO": "who",
         "FLOWS ENDED": "flows", "CONNECTORS": "answered", "SLOWEST MS": "slowest",
     }  # fmt: skip
-    show_rows(cuts if as_json else [_row(cut) for cut in cuts], columns, as_json=as_json, empty="nothing was cut yet")
+    show_rows(found if as_json else [_row(one) for one in found], columns, as_json=as_json, empty="nothing was cut yet")
 
 
 @cut.command()
-@click.argument("number", type=int)
+@click.argument("number", type=click.IntRange(1))
 @with_api
 def show(api: AdminApiClient, number: int, as_json: bool) -> None:
-    """Show one cut: per connector the flows it ended, after how many milliseconds, and who has not answered."""
-    cut = api.get(f"{CUTS_PATH}/{number}")
+    """Show one cut: per connector the flows it ended, after how many milliseconds, and who has not answered.
+
+    \b
+    example: klinket admin cut show 7
+    """
+    found = find_cut(api, number)
     if as_json:
-        show_object(cut, as_json=True)
-        return
-    show_object({key: value for key, value in cut.items() if key != "receipts"}, as_json=False)
+        show_object(found, as_json=True)
+    else:
+        show_cut(found)
+
+
+def show_cut(cut: dict[str, Any]) -> None:
+    """Print a cut for people."""
+    row = _row(cut)
+    shown = {"cut": "id", "time": "created_at", "what": "what", "reason": "reason", "who": "who", "answered": "answered"}
+    show_object({title: row[key] for title, key in shown.items()}, as_json=False)
     for receipt in cut["receipts"]:
         click.echo("")
-        show_object({key: value for key, value in receipt.items() if key != "flows"}, as_json=False)
-        if receipt.get("flows"):
+        lines = {"connector": receipt["connector"], "state": receipt["state"]}
+        if receipt["state"] == PENDING:
+            lines["grants end at"] = moment(receipt["grants_end_at_ms"])
+        else:
+            stopped = moment(receipt["stopped_at_ms"])
+            lines |= {"stopped at": stopped, "took ms": receipt["took_ms"], "flows ended": len(receipt["flows"] or [])}
+        show_object(lines, as_json=False)
+        if receipt["flows"]:
             columns = {
                 "FLOW": "flow", "HOST": "host", "PORT": "port", "PROTOCOL": "protocol",
                 "SESSION": "session", "STOPPED AFTER MS": "stopped_after_ms",

@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from klinket.cli.admin import with_api
-from klinket.cli.admin.api import AdminApiClient, find
+from klinket.cli.admin.api import AdminApiClient
 from klinket.cli.admin.audit import pages
 from klinket.cli.admin.export_file import fetch
+from klinket.cli.admin.named import CONNECTOR, NETWORK, RESOURCE, SERVICE, Noun
 from klinket.cli.admin.output import show_rows
+from klinket.cli.admin.params import FILE
 from klinket.cli.admin.time_range import with_time_range
 
 EXPORT_PATH = "/api/klinket/v1/flows/export"
@@ -29,10 +31,10 @@ def flow() -> None:
 
 @flow.command("list")
 @with_time_range
-@click.option("--service", metavar="NAME", help="Of this service account (name or id).")
-@click.option("--resource", metavar="NAME", help="To this resource (name or id).")
-@click.option("--connector", metavar="NAME", help="Through this connector (name or id).")
-@click.option("--network", metavar="NAME", help="In this remote network (name or id).")
+@SERVICE.option("--service", metavar="NAME", help="Of this service account (name or id).")
+@RESOURCE.option("--resource", metavar="NAME", help="To this resource (name or id).")
+@CONNECTOR.option("--connector", metavar="NAME", help="Through this connector (name or id).")
+@NETWORK.option("--network", metavar="NAME", help="In this remote network (name or id).")
 @click.option("--key", "key_id", metavar="ID", help="With this service key.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(["established", "closed", "failed", "denied"]))
 @click.option("--failure", metavar="WORD", help="For example not-granted, name-not-found.")
@@ -60,10 +62,10 @@ def list_events(
     filter = {
         "from": begin,
         "to": end,
-        "serviceAccountId": _id(api, "serviceAccounts", "Service account", service),
-        "resourceId": _id(api, "resources", "Resource", resource),
-        "connectorId": _id(api, "connectors", "Connector", connector),
-        "remoteNetworkId": _id(api, "remoteNetworks", "Remote network", network),
+        "serviceAccountId": _id(api, SERVICE, service),
+        "resourceId": _id(api, RESOURCE, resource),
+        "connectorId": _id(api, CONNECTOR, connector),
+        "remoteNetworkId": _id(api, NETWORK, network),
         "serviceKeyId": key_id,
         "kinds": [kind.upper() for kind in kinds] or None,
         "failure": failure,
@@ -76,11 +78,8 @@ def list_events(
     show_rows(events if as_json else [_row(event) for event in events], columns, as_json=as_json, empty="no such events")
 
 
-def _id(api: AdminApiClient, field: str, kind: str, wanted: str | None) -> str | None:
-    if wanted is None:
-        return None
-    found: str = find(api.nodes(field, "id name"), kind, wanted)["id"]
-    return found
+def _id(api: AdminApiClient, noun: Noun, wanted: str | None) -> str | None:
+    return None if wanted is None else noun.find(api, wanted)["id"]
 
 
 def _row(event: dict[str, Any]) -> dict[str, Any]:
@@ -105,7 +104,7 @@ def _row(event: dict[str, Any]) -> dict[str, Any]:
 @click.option(
     "--format", type=click.Choice(["json", "csv"]), default="json", show_default=True, help="csv: a line per connection."
 )
-@click.option("--out", metavar="FILE", help="Compressed when it ends with .gz; default: stdout.")
+@click.option("--out", type=FILE, metavar="FILE", help="Compressed when it ends with .gz; default: stdout.")
 @with_api
 def export(api: AdminApiClient, begin: str | None, end: str | None, format: str, out: str | None, as_json: bool) -> None:
     """Export the network events of a time range, in the order in which they came in.

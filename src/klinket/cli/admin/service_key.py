@@ -7,19 +7,24 @@ from typing import Any
 import click
 
 from klinket.cli.admin import with_api
-from klinket.cli.admin.api import AdminApiClient, find
-from klinket.cli.admin.output import (
-    abandon_secret,
-    print_secret,
-    reserve_secret,
-    show_rows,
-    told,
-    write_secret,
-)
+from klinket.cli.admin.api import AdminApiClient, Argument
+from klinket.cli.admin.named import KEY as NOUN
+from klinket.cli.admin.named import SERVICE, completing, pick
+from klinket.cli.admin.output import abandon_secret, print_secret, reserve_secret, show_object, show_rows, told, write_secret
+from klinket.cli.admin.params import DAYS, FILE, NAME, WITHIN_DAYS, read_pem
+from klinket.cli.admin.waiting import Waiting, with_wait
 
 KEY = "id name status createdAt expiresAt revokedAt"
-SELECTION = f"id name keys {{ edges {{ node {{ {KEY} }} }} }}"
+FULL = (
+    "id name status serviceAccountId serviceAccountName createdAt createdBy { type name } expiresAt revokedAt origin keyId"
+    " thumbprint isIdle replacesId overlapEndsAt lastUse { time hostname address clientVersion }"
+)
 DEFAULT_DAYS = 365
+DEFAULT_OVERLAP_HOURS = 24
+
+_DAYS = click.option("--days", default=DEFAULT_DAYS, show_default=True, type=DAYS, help="Days until it expires; 0: never.")
+_NAME = click.option("--name", type=NAME, metavar="NAME", help="A name for the key; without it the controller makes one up.")
+_OUT = click.option("--out", type=FILE, metavar="FILE", help="Write the key file there, mode 0600, instead of to stdout.")
 
 
 @click.group()
@@ -27,17 +32,52 @@ def key() -> None:
     """Service keys: active, revoked or expired; revoke before delete."""
 
 
-def find_key(api: AdminApiClient, service: str, wanted: str) -> dict[str, Any]:
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    try:
+        names = [row["name"] for row in _keys(completing(ctx), ctx.params["service"], "id name")]
+    except Exception:  # a prompt is no place for errors
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+_SERVICE = SERVICE.argument("service")
+_KEY = click.argument("name", metavar="KEY", shell_complete=_complete)
+
+
+def _keys(api: AdminApiClient, service: str, selection: str) -> list[dict[str, Any]]:
+    filter = {"serviceAccountId": SERVICE.find(api, service)["id"]}
+    return list(api.extension.nodes("serviceKeys", selection, filter=("ServiceKeyFilterInput", filter)))
+
+
+def find_key(api: AdminApiClient, service: str, wanted: str, selection: str = "id name keyId") -> dict[str, Any]:
     """Return the key with this name or id of the service account; raises Missing, or Conflict for a shared name."""
-    account = find(api.nodes("serviceAccounts", SELECTION), "Service account", service)
-    return find((edge["node"] for edge in account["keys"]["edges"]), "Service key", wanted)
+    return pick(_keys(api, service, selection), NOUN, wanted)
+
+
+def _hand_out(api: AdminApiClient, mutation: str, text: str, out: str | None, as_json: bool, **arguments: Argument) -> None:
+    """Make a key and hand out its file; `text`: the field that holds it."""
+    descriptor = reserve_secret(out) if out else None
+    try:
+        payload = api.mutate(mutation, f"{text} entity {{ {KEY} }}", **arguments)
+    except BaseException:
+        if descriptor is not None and out:
+            abandon_secret(descriptor, out)
+        raise
+    entity = payload["entity"]
+    if descriptor is not None:
+        write_secret(descriptor, payload[text])
+        told(f"wrote {out} (key {entity['name']}, expires {entity['expiresAt'] or 'never'})", entity, as_json=as_json)
+    elif text == "keyFile":
+        click.echo(payload[text])
+    else:
+        print_secret(payload[text])
 
 
 @key.command()
-@click.argument("service")
-@click.option("--name", metavar="NAME", help="A name for the key; without it the controller makes one up.")
-@click.option("--days", default=DEFAULT_DAYS, show_default=True, help="Days until it expires; 0: never.")
-@click.option("--out", metavar="FILE", help="Write the key file there, mode 0600, instead of to stdout.")
+@_SERVICE
+@_NAME
+@_DAYS
+@_OUT
 @with_api
 def generate(api: AdminApiClient, service: str, name: str | None, days: int, out: str | None, as_json: bool) -> None:
     """Generate a key. Its text is shown this once and kept nowhere.
@@ -45,89 +85,192 @@ def generate(api: AdminApiClient, service: str, name: str | None, days: int, out
     \b
     example: klinket admin service key generate ci --name runner --days 90 --out ci-runner.json
     """
-    account = find(api.nodes("serviceAccounts", "id name"), "Service account", service)
-    descriptor = reserve_secret(out) if out else None
-    try:
-        payload = api.change(
-            "serviceAccountKeyCreate",
-            "mutation($account: ID!, $days: Int!, $name: String) { serviceAccountKeyCreate(serviceAccountId: $account,"
-            f" expirationTime: $days, name: $name) {{ ok error token entity {{ {KEY} }} }} }}",
-            account=account["id"],
-            days=days,
-            name=name,
-        )
-    except BaseException:
-        if descriptor is not None and out:
-            abandon_secret(descriptor, out)
-        raise
-    if descriptor is None:
-        print_secret(payload["token"])
-    else:
-        write_secret(descriptor, payload["token"])
-        entity = payload["entity"]
-        told(f"wrote {out} (key {entity['name']}, expires {entity['expiresAt'] or 'never'})", entity, as_json=as_json)
-
-
-@key.command("list")
-@click.argument("service", required=False)
-@with_api
-def list_keys(api: AdminApiClient, service: str | None, as_json: bool) -> None:
-    """List the keys of a service account, or of all."""
-    accounts = list(api.nodes("serviceAccounts", SELECTION))
-    if service is not None:
-        accounts = [find(iter(accounts), "Service account", service)]
-    rows = [{"service": account["name"], **edge["node"]} for account in accounts for edge in account["keys"]["edges"]]
-    columns = {
-        "SERVICE": "service", "KEY": "name", "STATUS": "status", "CREATED": "createdAt",
-        "EXPIRES": "expiresAt", "REVOKED": "revokedAt", "ID": "id",
-    }  # fmt: skip
-    show_rows(rows, columns, as_json=as_json, empty="no key yet: klinket admin service key generate SERVICE")
+    _hand_out(
+        api,
+        "serviceAccountKeyCreate",
+        "token",
+        out,
+        as_json,
+        serviceAccountId=("ID!", SERVICE.find(api, service)["id"]),
+        expirationTime=("Int!", days),
+        name=("String", name),
+    )
 
 
 @key.command()
-@click.argument("service")
-@click.argument("name")
-@click.argument("new_name")
+@_SERVICE
+@click.option("--public-key", type=FILE, required=True, metavar="FILE", help="PEM, ECDSA P-256.")
+@_NAME
+@_DAYS
+@_OUT
+@with_api
+def register(
+    api: AdminApiClient, service: str, public_key: str, name: str | None, days: int, out: str | None, as_json: bool
+) -> None:
+    """Take in a public key whose private half stays where it was made (TPM, HSM, KMS).
+
+    What comes out is the key file without the private key: its owner fills that in.
+
+    \b
+    example: klinket admin service key register ci --public-key ci.pub --name hsm --out ci-hsm.json
+    """
+    _hand_out(
+        api.extension,
+        "serviceKeyRegister",
+        "keyFile",
+        out,
+        as_json,
+        serviceAccountId=("ID!", SERVICE.find(api, service)["id"]),
+        publicKey=("String!", read_pem("--public-key", public_key)),
+        expirationTime=("Int!", days),
+        name=("String", name),
+    )
+
+
+@key.command()
+@_SERVICE
+@_KEY
+@click.option(
+    "--overlap", default=DEFAULT_OVERLAP_HOURS, show_default=True, type=click.IntRange(0), metavar="HOURS",
+    help="The old key is revoked at the first use of the new one, or after so many hours.",
+)  # fmt: skip
+@click.option("--new-name", type=NAME, metavar="NAME", help="A name for the new key.")
+@_DAYS
+@click.option("--public-key", type=FILE, metavar="FILE", help="Take this one in (PEM) instead of making a pair.")
+@_OUT
+@with_api
+def rotate(
+    api: AdminApiClient,
+    service: str,
+    name: str,
+    overlap: int,
+    new_name: str | None,
+    days: int,
+    public_key: str | None,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Make the key that takes over from an active one; both work until the first use of the new one.
+
+    \b
+    example: klinket admin service key rotate ci runner --days 90 --out ci-runner-2.json
+    """
+    _hand_out(
+        api.extension,
+        "serviceKeyRotate",
+        "token",
+        out,
+        as_json,
+        id=("ID!", find_key(api, service, name)["id"]),
+        expirationTime=("Int!", days),
+        overlapHours=("Int", overlap),
+        name=("String", new_name),
+        publicKey=("String", None if public_key is None else read_pem("--public-key", public_key)),
+    )
+
+
+def _row(node: dict[str, Any]) -> dict[str, Any]:
+    used = node["lastUse"] or {}
+    where = {"usedAt": used.get("time"), "usedOn": used.get("hostname"), "usedFrom": used.get("address")}
+    return {**node, "service": node["serviceAccountName"], **where, "client": used.get("clientVersion")}
+
+
+@key.command("list")
+@SERVICE.argument("service", required=False)
+@click.option("--all", "everything", is_flag=True, help="Of all service accounts, as without SERVICE.")
+@click.option("--status", type=click.Choice(["active", "revoked", "expired"]))
+@click.option("--expiring", type=WITHIN_DAYS, metavar="TIME", help="Active, and expiring within 30d (or 4w); the first first.")
+@click.option("--idle", is_flag=True, help="Active, and without a login for 30 days.")
+@with_api
+def list_keys(
+    api: AdminApiClient,
+    service: str | None,
+    everything: bool,
+    status: str | None,
+    expiring: int | None,
+    idle: bool,
+    as_json: bool,
+) -> None:
+    """List the keys of a service account, or of all, with their last use.
+
+    \b
+    example: klinket admin service key list --all --expiring 30d --idle
+    """
+    if everything and service is not None:
+        raise click.UsageError("SERVICE and --all exclude each other")
+    filter = {
+        "serviceAccountId": None if service is None else SERVICE.find(api, service)["id"],
+        "status": None if status is None else [status.upper()],
+        "expiringWithinDays": expiring,
+        "isIdle": True if idle else None,
+    }
+    nodes = api.extension.nodes("serviceKeys", FULL, filter=("ServiceKeyFilterInput", filter))
+    rows = [_row(node) for node in nodes]
+    columns = {
+        "SERVICE": "service", "KEY": "name", "STATUS": "status", "EXPIRES": "expiresAt", "LAST USED": "usedAt",
+        "ON": "usedOn", "FROM": "usedFrom", "CLIENT": "client", "IDLE": "isIdle", "ID": "id",
+    }  # fmt: skip
+    narrowed = status is not None or expiring is not None or idle
+    empty = "no such key" if narrowed else "no key yet: klinket admin service key generate SERVICE"
+    show_rows(rows, columns, as_json=as_json, empty=empty)
+
+
+@key.command()
+@_SERVICE
+@_KEY
+@with_api
+def show(api: AdminApiClient, service: str, name: str, as_json: bool) -> None:
+    """Show one key: its state, who made it, its last use.
+
+    \b
+    example: klinket admin service key show ci runner
+    """
+    show_object(_row(find_key(api, service, name, FULL)), as_json=as_json)
+
+
+@key.command()
+@_SERVICE
+@_KEY
+@click.argument("new_name", type=NAME)
 @with_api
 def rename(api: AdminApiClient, service: str, name: str, new_name: str, as_json: bool) -> None:
-    """Rename a key, while it is active."""
-    payload = api.change(
-        "serviceAccountKeyUpdate",
-        "mutation($id: ID!, $name: String!) { serviceAccountKeyUpdate(id: $id, name: $name)"
-        f" {{ ok error entity {{ {KEY} }} }} }}",
-        id=find_key(api, service, name)["id"],
-        name=new_name,
-    )
+    """Rename a key, while it is active.
+
+    \b
+    example: klinket admin service key rename ci runner runner-1
+    """
+    id = find_key(api, service, name)["id"]
+    payload = api.mutate("serviceAccountKeyUpdate", f"entity {{ {KEY} }}", id=("ID!", id), name=("String!", new_name))
     told(f"renamed key {name} to {new_name}", payload["entity"], as_json=as_json)
 
 
 @key.command()
-@click.argument("service")
-@click.argument("name")
+@_SERVICE
+@_KEY
 @with_api
-def revoke(api: AdminApiClient, service: str, name: str, as_json: bool) -> None:
+@with_wait
+def revoke(api: AdminApiClient, waiting: Waiting, service: str, name: str, as_json: bool) -> None:
     """Revoke a key for good; its sessions and flows end at once.
 
     \b
-    example: klinket admin service key revoke ci runner
+    example: klinket admin service key revoke ci runner --wait
     """
-    payload = api.change(
-        "serviceAccountKeyRevoke",
-        f"mutation($id: ID!) {{ serviceAccountKeyRevoke(id: $id) {{ ok error entity {{ {KEY} }} }} }}",
-        id=find_key(api, service, name)["id"],
-    )
-    told(f"revoked key {name}; see: klinket admin cut list", payload["entity"], as_json=as_json)
+    found = find_key(api, service, name)
+    payload = api.mutate("serviceAccountKeyRevoke", f"entity {{ {KEY} }}", id=("ID!", found["id"]))
+    see = "" if waiting.seconds is not None else "; see: klinket admin cut list"
+    wanted = f"key {found['keyId']}"
+    waiting.tell(f"revoked key {name}{see}", payload["entity"], scope=lambda scope: scope == wanted, as_json=as_json)
 
 
 @key.command()
-@click.argument("service")
-@click.argument("name")
+@_SERVICE
+@_KEY
 @with_api
 def delete(api: AdminApiClient, service: str, name: str, as_json: bool) -> None:
-    """Delete a revoked or expired key."""
-    api.change(
-        "serviceAccountKeyDelete",
-        "mutation($id: ID!) { serviceAccountKeyDelete(id: $id) { ok error } }",
-        id=find_key(api, service, name)["id"],
-    )
+    """Delete a revoked or expired key.
+
+    \b
+    example: klinket admin service key delete ci runner
+    """
+    api.mutate("serviceAccountKeyDelete", id=("ID!", find_key(api, service, name)["id"]))
     told(f"deleted key {name}", as_json=as_json)

@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from klinket.cli.admin import with_api
-from klinket.cli.admin.api import AdminApiClient, find
+from klinket.cli.admin.api import AdminApiClient
+from klinket.cli.admin.named import TOKEN
 from klinket.cli.admin.output import abandon_secret, print_secret, reserve_secret, show_object, show_rows, told, write_secret
+from klinket.cli.admin.params import DAYS, FILE, NAME
 
 SELECTION = "id name scopes isEnabled isExpired expiresAt allowedRanges lastUsedAt createdAt createdBy"
 DEFAULT_DAYS = 365
@@ -34,8 +36,8 @@ def _row(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_token(api: AdminApiClient, wanted: str) -> dict[str, Any]:
-    """Return the token with this name or id; raises Missing."""
-    return _row(find(api.extension.nodes("apiTokens", SELECTION), "API token", wanted))
+    """Return the token with this name or id; raises NotFound."""
+    return _row(TOKEN.find(api, wanted, SELECTION))
 
 
 def _update(api: AdminApiClient, wanted: str, **changes: Any) -> dict[str, Any]:
@@ -51,11 +53,11 @@ def _update(api: AdminApiClient, wanted: str, **changes: Any) -> dict[str, Any]:
 
 
 @token.command()
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--scope", type=_SCOPE, default="read", show_default=True, help="The highest; it brings those below it.")
-@click.option("--days", default=DEFAULT_DAYS, show_default=True, help="Days until it expires; 0: never.")
+@click.option("--days", default=DEFAULT_DAYS, type=DAYS, show_default=True, help="Days until it expires; 0: never.")
 @_RANGES
-@click.option("--out", metavar="FILE", help="Write the token there, mode 0600, instead of to stdout.")
+@click.option("--out", type=FILE, metavar="FILE", help="Write the token there, mode 0600, instead of to stdout.")
 @with_api
 def create(
     api: AdminApiClient, name: str, scope: str, days: int, ranges: tuple[str, ...], out: str | None, as_json: bool
@@ -95,8 +97,12 @@ def create(
 @token.command("list")
 @with_api
 def list_tokens(api: AdminApiClient, as_json: bool) -> None:
-    """List tokens with scope, state and last use."""
-    rows = [_row(node) for node in api.extension.nodes("apiTokens", SELECTION)]
+    """List tokens with scope, state and last use.
+
+    \b
+    example: klinket admin token list
+    """
+    rows = [_row(node) for node in TOKEN.rows(api, SELECTION)]
     columns = {
         "NAME": "name", "SCOPE": "scope", "STATE": "state", "EXPIRES": "expiresAt", "FROM": "allowedRanges",
         "LAST USED": "lastUsedAt", "MADE BY": "createdBy", "ID": "id",
@@ -105,16 +111,20 @@ def list_tokens(api: AdminApiClient, as_json: bool) -> None:
 
 
 @token.command()
-@click.argument("name")
+@TOKEN.argument()
 @with_api
 def show(api: AdminApiClient, name: str, as_json: bool) -> None:
-    """Show one token, by name or id."""
+    """Show one token, by name or id.
+
+    \b
+    example: klinket admin token show terraform
+    """
     show_object(find_token(api, name), as_json=as_json)
 
 
 @token.command()
-@click.argument("name")
-@click.option("--name", "new_name", metavar="NAME", help="A new name.")
+@TOKEN.argument()
+@click.option("--name", "new_name", type=NAME, metavar="NAME", help="A new name.")
 @click.option("--scope", type=_SCOPE, help="The highest scope; it brings those below it.")
 @_RANGES
 @click.option("--from-everywhere", is_flag=True, help="Lift the restriction to ranges.")
@@ -146,16 +156,20 @@ def update(
 
 
 @token.command()
-@click.argument("name")
+@TOKEN.argument()
 @with_api
 def enable(api: AdminApiClient, name: str, as_json: bool) -> None:
-    """Let a disabled token be used again."""
+    """Let a disabled token be used again.
+
+    \b
+    example: klinket admin token enable terraform
+    """
     changed = _update(api, name, isEnabled=True)
     told(f"enabled token {changed['name']}", changed, as_json=as_json)
 
 
 @token.command()
-@click.argument("name")
+@TOKEN.argument()
 @with_api
 def disable(api: AdminApiClient, name: str, as_json: bool) -> None:
     """Refuse a token from now on, until it is enabled again.
@@ -168,10 +182,14 @@ def disable(api: AdminApiClient, name: str, as_json: bool) -> None:
 
 
 @token.command()
-@click.argument("name")
+@TOKEN.argument()
 @with_api
 def delete(api: AdminApiClient, name: str, as_json: bool) -> None:
-    """Delete a token for good."""
+    """Delete a token for good.
+
+    \b
+    example: klinket admin token delete terraform
+    """
     api.extension.change(
         "apiTokenDelete",
         "mutation($id: ID!) { apiTokenDelete(id: $id) { ok error } }",

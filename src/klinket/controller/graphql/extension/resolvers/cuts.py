@@ -70,6 +70,9 @@ def _in_words(tx: Transaction, kind: str, id: str) -> str:
     if kind in ("resource", "access") and id.isdigit():
         resource = tx.resources.get(int(id))
         return f"to resource {id if resource is None else repr(resource.name)}"
+    if kind == "connector" and id.isdigit():
+        connector = tx.connectors.get(int(id))
+        return id if connector is None else repr(connector.name)
     if kind in ("account", "access"):
         accounts = tx.service_accounts.find(uuid=id)
         return f"of {accounts[0].name!r}" if accounts else f"of {id}"

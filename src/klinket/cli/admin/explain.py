@@ -1,0 +1,54 @@
+"""`klinket admin explain`: why a service account reaches an address, or why not."""
+
+from __future__ import annotations
+
+import click
+
+from klinket.cli.admin import with_api
+from klinket.cli.admin.api import AdminApiClient
+from klinket.cli.admin.named import SERVICE
+from klinket.cli.admin.output import show_object
+from klinket.domain.errors import InvalidInput
+from klinket.net.sockets import HostPort
+
+
+@click.command()
+@SERVICE.argument("service")
+@click.argument("address", metavar="HOST:PORT")
+@click.option("--udp", is_flag=True, help="UDP instead of TCP.")
+@with_api
+def explain(api: AdminApiClient, service: str, address: str, udp: bool, as_json: bool) -> None:
+    """Say why a service account reaches an address, or why not and what to do. Exit code 68 when it does not.
+
+    \b
+    example: klinket admin explain ci db.internal:5432
+    """
+    try:
+        wanted = HostPort.parse(address)
+    except InvalidInput as error:
+        raise InvalidInput("HOST:PORT", error.message, hint="for example db.internal:5432, or [2001:db8::7]:5432") from error
+    document = (
+        "query($id: ID!, $host: String!, $port: Int!, $protocol: FlowProtocol) { explain(serviceAccountId: $id, host: $host,"
+        " port: $port, protocol: $protocol) { allowed resourceId resourceName steps { ok text hint } } }"
+    )
+    told = api.extension.execute(
+        document,
+        id=SERVICE.find(api, service)["id"],
+        host=wanted.host,
+        port=wanted.port,
+        protocol="UDP" if udp else "TCP",
+    )["explain"]
+    if as_json:
+        show_object(told, as_json=True)
+    else:
+        for step in told["steps"]:
+            click.echo(f"{'ok ' if step['ok'] else 'NO '} {step['text']}")
+            if step["hint"] and not step["ok"]:
+                click.echo(f"    {step['hint']}")
+        click.echo(f"{service} {'reaches' if told['allowed'] else 'does not reach'} {wanted}")
+    if not told["allowed"]:
+        raise click.exceptions.Exit(NOT_ALLOWED)
+
+
+#: As `not-granted`, whichever condition is not met: scripts ask yes or no.
+NOT_ALLOWED = 68
