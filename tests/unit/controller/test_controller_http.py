@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from klinket.controller.app.store_errors import StoreClosed, StoreOverloaded, StoreUnavailable
-from klinket.controller.graphql.http import MAX_BODY_BYTES
+from klinket.controller.request import MAX_BODY_BYTES
 from klinket.controller.trust import KeyPurpose
 from klinket.wire import signing
 from klinket.wire.key_file import LOGIN_PATH
