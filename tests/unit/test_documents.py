@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -315,6 +316,23 @@ def problem(text: str) -> str | None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_shown_exists_with_its_options(path: Path) -> None:
     assert [found for text in commands(path) if (found := problem(text))] == []
+
+
+def commands_in_source() -> list[str]:
+    """Return what follows `klinket` in every text of the source that shows it as a command; most are hints."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
+    texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [found[1] for text in texts if isinstance(text, str) for found in re.finditer(r"`klinket ([^`]+)`", text)]
+
+
+def test_every_command_a_hint_names_exists_with_its_options() -> None:
+    assert len(commands_in_source()) > 10
+    assert [found for text in commands_in_source() if (found := problem(text))] == []
+
+
+def test_nothing_sends_people_to_a_console_that_is_not_there() -> None:
+    texts = {path.name: path.read_text() for path in (ROOT / "src").rglob("*.py")}
+    assert [name for name, text in texts.items() if re.search(r"\b(?:in|to) the console\b", text)] == []
 
 
 def test_commands_are_found_in_the_documents() -> None:
