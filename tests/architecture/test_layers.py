@@ -12,6 +12,28 @@ SOURCE = Path(__file__).parents[2] / "src" / "klinket"
 ROLES = ("controller", "connector", "relay", "client")
 IMPURE = {"asyncio", "socket", "time", "random", "secrets", "os", "threading", "subprocess", "ssl", "selectors"}
 MAX_MODULE_LINES = 400
+#: All that a relay's process may load of klinket, directly or through others. No keys of pipes, no links, no rules of access:
+#: what is not loaded cannot be used by mistake. Whoever adds a line here gives the relay something to know.
+RELAY_MAY_LOAD = {
+    "klinket.domain.errors",
+    "klinket.domain.flow",
+    "klinket.domain.identifiers",
+    "klinket.domain.shares",
+    "klinket.net.backoff",
+    "klinket.net.channel",
+    "klinket.net.clock",
+    "klinket.net.descriptors",
+    "klinket.net.files",
+    "klinket.net.sockets",
+    "klinket.net.sources",
+    "klinket.net.splice",
+    "klinket.net.tasks",
+    "klinket.net.tls",
+    "klinket.wire.relay",
+    "klinket.wire.signing",
+    "klinket.wire.ticket",
+    "klinket.wire.version",
+}
 
 
 def modules() -> list[Path]:
@@ -75,11 +97,38 @@ def test_roles_do_not_import_each_other_nor_the_shells_above_them(path: Path) ->
             assert not below(imported, *others, "klinket.cli", "klinket.sdk"), f"{module} imports {imported}"
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if below(dotted(p), "klinket.relay")], ids=dotted)
-def test_the_relay_imports_only_what_keeps_it_blind(path: Path) -> None:
+def loaded_by(package: str) -> dict[str, str]:
+    """Return every module of klinket that a package brings along, beside its own, with the module that imports it."""
+    paths = {dotted(path): path for path in modules()}
+    reached: dict[str, str] = {}
+    waiting = [module for module in paths if below(module, package)]
+    while waiting:
+        module = waiting.pop()
+        for imported in imports(paths[module]):
+            if imported in paths and imported not in reached and not below(imported, package):
+                reached[imported] = module
+                waiting.append(imported)
+    return reached
+
+
+def test_a_relay_loads_only_what_keeps_it_blind() -> None:
+    loaded = {imported: module for imported, module in loaded_by("klinket.relay").items() if imported not in RELAY_MAY_LOAD}
+    assert not loaded, f"the relay must not load these (each with the module that imports it): {loaded}"
+    assert set(loaded_by("klinket.relay")) == RELAY_MAY_LOAD, "the list names what a relay does not load"
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if p.stem == "core"], ids=dotted)
+def test_a_core_imports_rules_and_formats_and_no_adapter(path: Path) -> None:
+    own_limits = dotted(path).removesuffix("core") + "limits"
     for imported in imports(path):
         if imported.startswith("klinket"):
-            assert below(imported, "klinket.relay", "klinket.wire.relay", "klinket.wire.ticket", "klinket.net"), imported
+            assert below(imported, "klinket.domain", "klinket.wire", own_limits), f"{dotted(path)} imports {imported}"
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if not below(dotted(p), "klinket.cli")], ids=dotted)
+def test_only_the_command_line_imports_what_composes_a_role(path: Path) -> None:
+    for imported in imports(path):
+        assert imported.split(".")[-1] != "serve" or not imported.startswith("klinket"), f"{dotted(path)} imports {imported}"
 
 
 def test_the_domain_uses_the_standard_library_only() -> None:

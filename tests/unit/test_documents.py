@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import click
+import msgspec
 import pytest
 
 from klinket.cli.exit_codes import CANNOT_EXECUTE, EXIT_CODES, INTERNAL, NOT_FOUND, USAGE
@@ -19,11 +21,15 @@ from klinket.cli.main import klinket
 from klinket.client.capture import http_connect, socks5
 from klinket.client.capture.namespace import connects, rules
 from klinket.client.capture.namespace.nfqueue import Verdict
+from klinket.controller import head_guard, http_status
+from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.graphql.schema import load_schema
+from klinket.controller.trust import KeyPurpose
 from klinket.domain import errors, service_key
 from klinket.domain.errors import KlinketError
 from klinket.domain.flow import FlowFailure
 from klinket.relay.limits import RelayLimits
+from klinket.wire import control, relay
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import FAILURE_NUMBERS
 from klinket.wire.relay import RelayAnswer
@@ -128,6 +134,66 @@ def test_every_field_of_the_admin_api_is_listed() -> None:
     assert schema.query_type is not None
     assert schema.mutation_type is not None
     assert {*schema.query_type.fields, *schema.mutation_type.fields} <= listed
+
+
+# ---- what parts say to the controller
+
+
+def messages() -> list[type[msgspec.Struct]]:
+    return [*control.Message.__subclasses__(), *relay.RelayMessage.__subclasses__()]
+
+
+def fields_of(kind: type[msgspec.Struct]) -> set[str]:
+    return {field.encode_name for field in msgspec.structs.fields(kind)}
+
+
+def names_in(text: str) -> set[str]:
+    return {word for word in _INLINE.findall(text) if re.fullmatch(r"\w+", word)}
+
+
+@pytest.mark.parametrize("kind", messages(), ids=lambda kind: kind.__name__)
+def test_every_message_of_a_live_channel_is_documented_with_its_fields(kind: type[msgspec.Struct]) -> None:
+    tag = kind.__struct_config__.tag
+    found = [row for row in rows(read("control.md")) if row[0] == f"`{tag}`"]
+    assert [names_in(row[2]) for row in found] == [fields_of(kind)]
+
+
+@pytest.mark.parametrize(
+    ("beginning", "kind"),
+    [
+        ("| resource |", control.ResourceEntry),
+        ("| connector |", control.ConnectorEntry),
+        ("| relay |", control.RelayEntry),
+        ("| ticket |", control.RelayTicket),
+        ("| grant |", control.Grant),
+        ("- `limits`:", control.AccountLimits),
+        ("- A flow of a receipt:", control.CutFlow),
+        ("- A flow event:", control.FlowEvent),
+    ],
+)
+def test_every_object_in_a_message_is_documented_with_its_fields(beginning: str, kind: type[msgspec.Struct]) -> None:
+    (text,) = re.findall(rf"^{re.escape(beginning)}(.+?)(?=^[-|#\n])", read("control.md"), re.MULTILINE | re.DOTALL)[:1]
+    assert fields_of(kind) <= names_in(text)
+
+
+def test_every_kind_of_token_is_documented() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src" / "klinket" / "wire").glob("*.py"))
+    written = {row[1] for row in rows(read("control.md")) if len(row) == 6}
+    assert {f"`{typ}`" for typ in re.findall(r'^[A-Z_]*TYP = "(.+)"$', source, re.MULTILINE)} == written - {"`typ`", "---"}
+
+
+def test_every_purpose_of_a_signing_key_is_documented() -> None:
+    (row,) = [row for row in rows(read("control.md")) if row[0] == "`GET /.well-known/jwks.json`"]
+    assert names_in(row[2]) == {purpose.value for purpose in KeyPurpose}
+
+
+def test_every_status_of_a_refusal_is_documented() -> None:
+    (told,) = re.findall(r"^A refusal is .+?\n\n", read("control.md"), re.MULTILINE | re.DOTALL)
+    statuses = {status for _, status in http_status._BY_KIND} | set(http_status._BY_CODE.values())
+    assert {str(status) for status in statuses} <= set(re.findall(r"\b\d{3}\b", told))
+    refusals = [head_guard.ControllerBehind, *StoreUnavailable.__subclasses__()]
+    unavailable = {kind.code for kind in refusals} - {"store-in-use"}  # that one ends the start
+    assert unavailable | set(http_status._BY_CODE) <= set(_INLINE.findall(told))
 
 
 # ---- limits
@@ -250,6 +316,23 @@ def problem(text: str) -> str | None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_shown_exists_with_its_options(path: Path) -> None:
     assert [found for text in commands(path) if (found := problem(text))] == []
+
+
+def commands_in_source() -> list[str]:
+    """Return what follows `klinket` in every text of the source that shows it as a command; most are hints."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "src").rglob("*.py")]
+    texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [found[1] for text in texts if isinstance(text, str) for found in re.finditer(r"`klinket ([^`]+)`", text)]
+
+
+def test_every_command_a_hint_names_exists_with_its_options() -> None:
+    assert len(commands_in_source()) > 10
+    assert [found for text in commands_in_source() if (found := problem(text))] == []
+
+
+def test_nothing_sends_people_to_a_console_that_is_not_there() -> None:
+    texts = {path.name: path.read_text() for path in (ROOT / "src").rglob("*.py")}
+    assert [name for name, text in texts.items() if re.search(r"\b(?:in|to) the console\b", text)] == []
 
 
 def test_commands_are_found_in_the_documents() -> None:

@@ -41,10 +41,10 @@ def tasks_named(end: str) -> list[asyncio.Task[object]]:
 
 @dataclass
 class Resource:
-    """A service on loopback that sends back what it gets, and keeps its connections."""
+    """A service on loopback that sends back what it gets, and notes of each connection that ended whether it was reset."""
 
     listener: socket.socket
-    connections: list[socket.socket] = field(default_factory=list)
+    resets: list[bool] = field(default_factory=list)
 
     @property
     def destination(self) -> Destination:
@@ -54,9 +54,7 @@ class Resource:
         loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             while True:
-                connection = prepare((await loop.sock_accept(self.listener))[0])
-                self.connections.append(connection)
-                group.create_task(self._echo(connection))
+                group.create_task(self._echo(prepare((await loop.sock_accept(self.listener))[0])))
 
     async def _echo(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -64,8 +62,9 @@ class Resource:
             try:
                 while data := await loop.sock_recv(connection, 65_536):
                     await loop.sock_sendall(connection, data)
-            except OSError:
-                pass
+                self.resets.append(False)
+            except ConnectionResetError:
+                self.resets.append(True)
 
 
 @dataclass

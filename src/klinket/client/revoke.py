@@ -18,7 +18,7 @@ class KeyNotEnded(KlinketError):
     """The controller still takes the key."""
 
     code = "key-not-ended"
-    default_hint = "revoke it in the console, or with `klinket admin service key revoke`"
+    default_hint = "an admin revokes it with `klinket admin service key revoke`"
 
 
 async def revoke(key_file: KeyFile, context: ssl.SSLContext) -> str:

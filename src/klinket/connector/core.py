@@ -17,8 +17,8 @@ from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.grant import Denied, Principal, decide
 from klinket.domain.identifiers import FlowId, RemoteNetworkId, ServiceAccountUuid, SessionId, Thumbprint
 from klinket.domain.resource import Resource, ResourceIndex
+from klinket.domain.shares import FairShares
 from klinket.domain.token_buckets import TokenBuckets
-from klinket.net.shares import FairShares
 from klinket.wire.control import AccountLimits
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, GrantClaims, verify_grant
 from klinket.wire.link import Link

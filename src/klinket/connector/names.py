@@ -22,7 +22,7 @@ from klinket.connector.limits import (
 from klinket.domain.address import parse_ip
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
-from klinket.net.shares import FairShares
+from klinket.domain.shares import FairShares
 
 #: Address family and address text, which may carry a scope (%eth0).
 Found = list[tuple[int, str]]

@@ -12,8 +12,8 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import ServiceAccountUuid, SessionId
+from klinket.domain.shares import FairShares
 from klinket.net.pipe import SealedPipe
-from klinket.net.shares import FairShares
 
 
 @dataclass(slots=True)

@@ -19,8 +19,7 @@ from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.channels import Channels
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
-from klinket.controller.graphql.http import retry_header
-from klinket.controller.http_status import status_of
+from klinket.controller.http_status import headers_of, status_of
 from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
@@ -188,7 +187,7 @@ def told(error: KlinketError) -> Response:
     body: dict[str, object] = {"code": error.code, "message": error.message, "hint": error.hint}
     if error.retry_after is not None:
         body["retry_after"] = round(error.retry_after, 1)
-    return JSONResponse(body, status_code=status_of(error), headers=retry_header(error))
+    return JSONResponse(body, status_code=status_of(error), headers=headers_of(error))
 
 
 async def no_such_path(request: Request, _: Exception) -> Response:

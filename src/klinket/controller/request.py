@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 import msgspec
 from starlette.requests import HTTPConnection, Request
 
-from klinket.controller.graphql.http import bounded_body
-from klinket.domain.errors import InvalidInput
+from klinket.controller.seats import asked
+from klinket.domain.errors import InvalidInput, KlinketError
 
+#: Bytes of a request body.
+MAX_BODY_BYTES = 262_144
+#: Seconds for a whole body to arrive.
+BODY_SECONDS = 10.0
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class BodyTooLarge(KlinketError):
+    """The body of a request holds more than is read."""
+
+    code = "body-too-large"
+    default_hint = "send less at once"
+
+
+class BodyTooSlow(KlinketError):
+    """The body of a request did not arrive in time."""
+
+    code = "body-too-slow"
+    default_hint = "send it again, and look at the network in between if it stays"
 
 
 def bearer(request: HTTPConnection) -> str:
@@ -22,6 +41,21 @@ def bearer(request: HTTPConnection) -> str:
 def address_of(request: HTTPConnection) -> str:
     """Return the address of the peer; no header has a say in it."""
     return request.client.host if request.client else ""
+
+
+async def bounded_body(request: Request) -> bytes:
+    """Return the body; raises BodyTooLarge above MAX_BODY_BYTES without reading further, BodyTooSlow after BODY_SECONDS."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise BodyTooLarge(f"the request body may hold {MAX_BODY_BYTES} bytes")
+    except TimeoutError:
+        raise BodyTooSlow(f"the request body did not arrive within {BODY_SECONDS:g} s") from None
+    asked(request)
+    return bytes(body)
 
 
 async def decoded(request: Request, type: type[T]) -> T:

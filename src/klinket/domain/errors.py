@@ -92,7 +92,7 @@ class ServiceKeyInvalid(AuthenticationFailed):
     """The key file cannot be read, or the key does not belong to this account or network."""
 
     code = "service-key-invalid"
-    default_hint = "generate a new service key in the console or with `klinket admin service key generate`"
+    default_hint = "generate a new service key with `klinket admin service key generate`"
 
 
 class ServiceKeyUnknown(AuthenticationFailed):

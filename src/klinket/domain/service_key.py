@@ -10,7 +10,7 @@ from enum import Enum
 from klinket.domain.errors import InvalidInput, LifecycleError
 
 MIN_DAYS, MAX_DAYS = 0, 365
-#: Days the console and `klinket admin` offer; the API itself has no default.
+#: Days `klinket admin` offers; the API itself has no default.
 DEFAULT_DAYS = 365
 SECONDS_PER_DAY = 86_400
 #: Days before a key's expiry at which admins are warned, the farthest first.

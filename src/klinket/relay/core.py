@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from klinket.net.shares import FairShares
+from klinket.domain.shares import FairShares
 from klinket.relay.limits import RelayLimits
 from klinket.wire.relay import (
     ADMISSION_ID_BYTES,

@@ -14,11 +14,9 @@ from klinket.relay.config import RelayConfig
 from klinket.relay.core import RelayCore
 from klinket.relay.server import RelayServer
 from klinket.wire.relay import RelayConfiguration, RelayReport
+from klinket.wire.version import PRODUCT_VERSION
 
 logger = logging.getLogger(__name__)
-
-#: Reported to the controller.
-RELAY_VERSION = "0.1.0"
 
 
 async def run(config: RelayConfig, stop: asyncio.Event) -> None:
@@ -35,7 +33,7 @@ async def run(config: RelayConfig, stop: asyncio.Event) -> None:
         return RelayReport(
             address=str(config.advertise),
             certificate_sha256=digest,
-            version=RELAY_VERSION,
+            version=PRODUCT_VERSION,
             pairs=server.pairs,
             waiting=core.waiting,
         )

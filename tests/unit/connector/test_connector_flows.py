@@ -244,7 +244,7 @@ async def test_a_flow_whose_server_is_stopped_is_reset_on_both_sides_and_told(se
     await served.over()
     assert await is_reset(remote)
     assert (await served.answer()).type is FrameType.FAIL
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionError):
         await served.answer()
     assert served.world.core.flows == 0
     closed = [event for event in await served.told() if event.event == "closed"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.routing import WebSocketRoute
 
 from klinket.controller.app.store_errors import StoreClosed, StoreOverloaded, StoreUnavailable
-from klinket.controller.graphql.http import MAX_BODY_BYTES
+from klinket.controller.request import MAX_BODY_BYTES
 from klinket.controller.trust import KeyPurpose
 from klinket.wire import signing
 from klinket.wire.key_file import LOGIN_PATH
-from klinket.wire.paths import CUTS_PATH, ENROL_PATH, GRAPHQL_PATH, LOGOUT_PATH, VALIDATE_TOKENS_PATH
+from klinket.wire.paths import CUTS_PATH, ENROL_PATH, EXTENSION_PATH, GRAPHQL_PATH, LOGOUT_PATH, VALIDATE_TOKENS_PATH
 from tests.unit.controller.running import NETWORK, Running
 
 
@@ -25,6 +28,17 @@ async def test_health_needs_nothing_and_readiness_needs_the_store(controller: Ru
     assert (await controller.get("/healthz")).status_code == 200
     answer = await controller.get("/readyz")
     assert (answer.status_code, answer.json()["code"]) == (503, "store-closed")
+
+
+def test_every_path_is_in_the_reference(controller: Running) -> None:
+    written = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "control.md").read_text()
+    for route in controller.app.routes:
+        path = re.sub(r"\{\w+:int\}", "NUMBER", route.path)
+        methods = {"WebSocket"} if isinstance(route, WebSocketRoute) else (route.methods or set()) - {"HEAD"}
+        if path in (GRAPHQL_PATH, EXTENSION_PATH):
+            methods -= {"GET"}  # a line for whoever looks
+        for method in methods:
+            assert f"{method} `{path}`" in written or f"`{method} {path}`" in written
 
 
 async def test_who_this_is_is_told_to_anybody(controller: Running) -> None:

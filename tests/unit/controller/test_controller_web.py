@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -12,8 +13,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from klinket.controller import seats, web
-from klinket.controller.graphql import http
+from klinket.controller import request, seats, web
 from klinket.domain.errors import InvalidInput
 from klinket.net.channel import controller_context
 from klinket.net.sockets import HostPort
@@ -109,9 +109,24 @@ async def test_who_proves_nothing_in_time_is_closed(live: Running, monkeypatch: 
 
 
 async def test_a_body_that_comes_too_slowly_is_not_waited_for(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(request, "BODY_SECONDS", 0.2)
     async with dialled(live, first=HEAD + b"{") as peer:
-        assert (await peer.rest()).startswith(b"HTTP/1.1 408 ")
+        head, _, body = (await peer.rest()).partition(b"\r\n\r\n")  # to its end: the connection is closed
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["code"] == "body-too-slow"
+
+
+async def test_the_admin_api_says_in_its_own_shape_that_a_body_came_too_slowly(
+    live: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "BODY_SECONDS", 0.2)
+    token = live.tokens["read",]
+    asked = f"POST /api/graphql/ HTTP/1.1\r\nHost: x\r\nX-API-KEY: {token}\r\nContent-Length: 1000\r\n\r\n{{"
+    async with dialled(live, first=asked.encode()) as peer:
+        head, _, body = (await peer.rest()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    (error,) = json.loads(body)["errors"]
+    assert error["extensions"]["code"] == "body-too-slow"
 
 
 async def test_a_token_proves_a_connection_for_good(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:

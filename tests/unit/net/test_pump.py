@@ -185,8 +185,8 @@ async def test_cancelling_a_flow_resets_both_ends(ends: Ends, side: str) -> None
         await carrying
     assert await reset_is_seen(program)
     assert (await other.receive()).type is FrameType.FAIL
-    with pytest.raises(OSError):
-        await other.receive()
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(other.receive(), 5)
     assert local.fileno() == -1
     assert pipe.closed
     program.close()
@@ -220,7 +220,7 @@ async def test_a_cut_under_back_pressure_resets_at_once(ends: Ends) -> None:
     assert not sender.done()
     flow.connector.cut(Failure(FlowFailure.CUT))
     flow.client.cut(Failure(FlowFailure.CUT))
-    with pytest.raises(OSError):
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
         await asyncio.wait_for(sender, 5)
     await flow.ended()
     flow.close()

@@ -1,4 +1,4 @@
-"""Users: people, who get resources through groups. They sign in to the console; services need none of it."""
+"""Users: people, who get resources through groups. Services need none of it."""
 
 from __future__ import annotations
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any, Protocol
 
 import msgspec
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -16,23 +14,13 @@ from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.graphql.deadline import MAX_SECONDS, TookTooLong
 from klinket.controller.graphql.execute import GraphQLApi, Refused, told
 from klinket.controller.graphql.request_ids import identified
-from klinket.controller.http_status import status_of
-from klinket.controller.seats import asked, proven
+from klinket.controller.http_status import headers_of, status_of
+from klinket.controller.request import bounded_body
+from klinket.controller.seats import proven
 from klinket.domain.errors import InvalidInput, KlinketError
 
-#: Bytes of a request body.
-MAX_BODY_BYTES = 262_144
-#: Seconds for a whole body to arrive.
-BODY_SECONDS = 10.0
 #: Seconds a request is given beyond MAX_SECONDS to stop by itself.
 _STOPPING_SECONDS = 5.0
-
-
-class BodyTooLarge(KlinketError):
-    """The body of a request holds more than is read."""
-
-    code = "body-too-large"
-    default_hint = "send less at once"
 
 
 class Access(Protocol):
@@ -95,26 +83,6 @@ def _understood(body: bytes) -> GraphQLRequest:
         raise InvalidInput("body", f"the body must be JSON with a text `query`: {error}") from error
 
 
-async def bounded_body(request: Request) -> bytes:
-    """Return the body; raises BodyTooLarge above MAX_BODY_BYTES without reading further, HTTPException 408 when it is slow."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise BodyTooLarge(f"the request body may hold {MAX_BODY_BYTES} bytes")
-    except TimeoutError:
-        raise HTTPException(408, headers={"Connection": "close"}) from None
-    asked(request)
-    return bytes(body)
-
-
 def refusal(status: int, error: KlinketError) -> Response:
     """Return an error answer in GraphQL's shape, with code and hint."""
-    return JSONResponse({"errors": [told(error)]}, status_code=status, headers=retry_header(error))
-
-
-def retry_header(error: KlinketError) -> dict[str, str]:
-    """Return Retry-After in whole seconds where waiting helps: clients take nothing else (facts §7)."""
-    return {} if error.retry_after is None else {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    return JSONResponse({"errors": [told(error)]}, status_code=status, headers=headers_of(error))

@@ -21,9 +21,9 @@ from klinket.controller.graphql.changes import given_rows
 from klinket.controller.graphql.documents import CACHED_DOCUMENTS, MAX_CACHED_BYTES, Documents
 from klinket.controller.graphql.execute import API_READS
 from klinket.controller.graphql.filters import MAX_PATTERN_CHARS, matches_text
-from klinket.controller.graphql.http import MAX_BODY_BYTES
 from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.schema import load_schema
+from klinket.controller.request import MAX_BODY_BYTES
 from klinket.controller.store.engine import READERS
 from klinket.wire.paths import GRAPHQL_PATH
 from tests.unit.controller.running import Running

@@ -1,4 +1,4 @@
-"""Fair shares of a pool: whoever is in stays in, and there is always room for whoever comes. Pure."""
+"""Fair shares of a pool: whoever is in stays in, and there is always room for whoever comes."""
 
 from __future__ import annotations
 

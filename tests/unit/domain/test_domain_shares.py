@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.net.shares import FairShares
+from klinket.domain.shares import FairShares
 
 
 def fill(shares: FairShares[str], holder: str) -> int:
