@@ -161,9 +161,11 @@ def main() -> None:
     end_on_signals()
     with tempfile.TemporaryDirectory(prefix="klinket-demo-") as directory, Deployment(Path(directory)) as deployment:
         url = play(deployment, story)
-        print(f"\nAdmin API: {deployment.url}/api/graphql/   certificate authority: {deployment.authority}")
-        print(f"Done in {time.monotonic() - story.begun:.1f} s.")
-        if keep:
+        print(f"\nDone in {time.monotonic() - story.begun:.1f} s.")
+        if not keep:
+            print("To go on with it: ./dev demo --keep")
+        else:
+            print(f"\nAdmin API: {deployment.url}/api/graphql/   certificate authority: {deployment.authority}")
             print("\nEverything still runs. In another shell, in this directory:\n")
             print(next_steps(deployment, url))
             print("Running until Ctrl-C.", flush=True)
