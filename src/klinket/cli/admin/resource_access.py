@@ -1,4 +1,4 @@
-"""`klinket admin resource grant|ungrant`: access of groups and service accounts to a resource."""
+"""`klinket admin resource grant`: access of groups and service accounts to a resource."""
 
 from __future__ import annotations
 
