@@ -13,7 +13,6 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from klinket.controller import metrics
 from klinket.controller.app import api_tokens, cuts
-from klinket.controller.app.audit import iso
 from klinket.controller.app.ports import Store
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.channels import Channels
@@ -28,6 +27,7 @@ from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.seats import proven
 from klinket.controller.trust import Trust
 from klinket.domain.errors import AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
+from klinket.domain.moments import iso
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.paths import (
