@@ -181,4 +181,3 @@ class Terraform:
     async def destroy(self) -> None:
         """Delete everything, the last first."""
         await self.apply({})
-
