@@ -110,7 +110,7 @@ CONTRACT_WORDS: dict[str, str] = {
     "Group": "People who get access together.",
     "UserState": "PENDING until the first sign-in.",
     "UserStateUpdateInput": "What an admin may set.",
-    "UserRole": "What a person may do in the console.",
+    "UserRole": "What a person may administer.",
     "UserType": "MANUAL: made here. SYNCED: from an identity provider.",
     "User": "A person.",
     "SecurityPolicy": "What people must meet.",

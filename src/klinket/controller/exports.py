@@ -25,9 +25,8 @@ from klinket.domain.audit_chain import SignedRange
 from klinket.domain.errors import Forbidden, InvalidInput, KlinketError, Throttled
 from klinket.wire import audit_export
 from klinket.wire.audit_signature import sign_range
+from klinket.wire.paths import AUDIT_EXPORT_PATH, FLOWS_EXPORT_PATH
 
-AUDIT_PATH = "/api/klinket/v1/audit/export"
-FLOWS_PATH = "/api/klinket/v1/flows/export"
 #: Exports that run at a time; one more is told to wait.
 MAX_EXPORTS = 4
 #: Seconds after which it should ask again.
@@ -72,8 +71,8 @@ class Exports:
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
         return [
-            Route(AUDIT_PATH, self._serve("audit", self._audit), methods=["GET"]),
-            Route(FLOWS_PATH, self._serve("network-events", self._flows), methods=["GET"]),
+            Route(AUDIT_EXPORT_PATH, self._serve("audit", self._audit), methods=["GET"]),
+            Route(FLOWS_EXPORT_PATH, self._serve("network-events", self._flows), methods=["GET"]),
         ]
 
     def _serve(self, name: str, export: Callable[[Wanted], AsyncIterator[bytes]]) -> Callable[[Request], Awaitable[Response]]:

@@ -13,7 +13,6 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from klinket.controller import metrics
 from klinket.controller.app import api_tokens, cuts
-from klinket.controller.app.audit import iso
 from klinket.controller.app.ports import Store
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.channels import Channels
@@ -28,6 +27,7 @@ from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.seats import proven
 from klinket.controller.trust import Trust
 from klinket.domain.errors import AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
+from klinket.domain.moments import iso
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.paths import (
@@ -35,6 +35,7 @@ from klinket.wire.paths import (
     ENROL_PATH,
     EXTENSION_PATH,
     GRAPHQL_PATH,
+    JWKS_PATH,
     LOGOUT_PATH,
     REVOKE_PATH,
     VALIDATE_TOKENS_PATH,
@@ -83,7 +84,7 @@ class Endpoints:
             Route(REVOKE_PATH, self._guarded(self._revoke), methods=["POST"]),
             Route(ENROL_PATH, self._guarded(self._enrol), methods=["POST"]),
             Route(VALIDATE_TOKENS_PATH, self._guarded(self._validate_tokens), methods=["POST"]),
-            Route("/.well-known/jwks.json", self._jwks),
+            Route(JWKS_PATH, self._jwks),
             Route("/healthz", self._healthz),
             Route("/readyz", self._guarded(self._readyz)),
             Route("/metrics", self._metrics_text),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -191,7 +190,7 @@ class Logins:
         return verified, account.name
 
     async def _begin(self, verified: Assertion, session_key: signing.PublicKey, facts: ClientFacts, address: str) -> LoginAnswer:
-        session = SessionId(urlsafe_b64encode(self._entropy(16)).rstrip(b"=").decode())
+        session = SessionId(signing.base64url(self._entropy(16)))
         attached = set(self._attached())
 
         def begin(tx: Transaction) -> tuple[ServiceKeyRow, ServiceAccountRow]:

@@ -10,10 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from klinket.domain.audit import AuditEvent
+from klinket.domain.moments import iso
 
 VERSION = "1"
 #: What the first event names as the digest before it.
@@ -64,7 +64,7 @@ def exported(event: AuditEvent, *, number: int, time_ms: int, previous: str) -> 
     return {
         "version": VERSION,
         "number": number,
-        "time": datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(),
+        "time": iso(time_ms),
         "actor": {"type": actor.type.value, "id": actor.id, "info": {"name": actor.name} if actor.name else None},
         "action": event.action.value,
         "targets": list(event.targets),

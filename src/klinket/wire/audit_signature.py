@@ -5,7 +5,6 @@ Nothing expires: an audit has to be provable for as long as anybody keeps it, so
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
 from klinket.domain.audit_chain import SignedBlock, SignedRange
@@ -41,7 +40,7 @@ def sign_block(key: signing.SigningKey, block: SignedBlock) -> str:
         "number": block.last,
         "previous": block.previous,
         "digest": block.digests[-1],
-        "digests": _base64url(b"".join(bytes.fromhex(digest) for digest in block.digests)),
+        "digests": signing.base64url(b"".join(bytes.fromhex(digest) for digest in block.digests)),
     }
     return signing.sign(key, BLOCK_TYP, claims)
 
@@ -110,12 +109,8 @@ def _digest(claims: dict[str, Any], name: str) -> str:
     return value
 
 
-def _base64url(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def _unbase64url(text: str) -> bytes:
     try:
-        return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        return signing.from_base64url(text)
     except ValueError as error:
         raise InvalidToken("claim digests is not base64url") from error

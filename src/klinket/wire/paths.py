@@ -15,3 +15,8 @@ GRAPHQL_PATH = "/api/graphql/"
 EXTENSION_PATH = "/api/klinket/graphql/"
 #: Cuts with their receipts.
 CUTS_PATH = "/api/klinket/v1/cuts"
+#: Exports of the audit and of the network events.
+AUDIT_EXPORT_PATH = "/api/klinket/v1/audit/export"
+FLOWS_EXPORT_PATH = "/api/klinket/v1/flows/export"
+#: Every public signing key of the controller.
+JWKS_PATH = "/.well-known/jwks.json"

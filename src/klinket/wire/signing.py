@@ -86,8 +86,8 @@ def public_jwk(key: PublicKey) -> dict[str, str]:
     return {
         "kty": "EC",
         "crv": "P-256",
-        "x": _base64url(numbers.x.to_bytes(32, "big")),
-        "y": _base64url(numbers.y.to_bytes(32, "big")),
+        "x": base64url(numbers.x.to_bytes(32, "big")),
+        "y": base64url(numbers.y.to_bytes(32, "big")),
     }
 
 
@@ -96,7 +96,7 @@ def public_key_from_jwk(jwk: Mapping[str, object]) -> PublicKey:
     try:
         if jwk["kty"] != "EC" or jwk["crv"] != "P-256":
             raise InvalidToken("the key is not ECDSA P-256")
-        x, y = (_unbase64url(str(jwk[name])) for name in ("x", "y"))
+        x, y = (from_base64url(str(jwk[name])) for name in ("x", "y"))
         if len(x) != 32 or len(y) != 32:
             raise InvalidToken("the key is not ECDSA P-256")
         numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
@@ -108,7 +108,7 @@ def public_key_from_jwk(jwk: Mapping[str, object]) -> PublicKey:
 def thumbprint(key: PublicKey) -> Thumbprint:
     """Return the RFC 7638 SHA-256 thumbprint of a public key, base64url."""
     canonical = json.dumps(public_jwk(key), sort_keys=True, separators=(",", ":"))
-    return Thumbprint(_base64url(hashlib.sha256(canonical.encode()).digest()))
+    return Thumbprint(base64url(hashlib.sha256(canonical.encode()).digest()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def unverified_header(token: str, max_chars: int = MAX_TOKEN_CHARS) -> dict[str,
     if not isinstance(token, str) or len(token) > max_chars or not token.isascii():
         raise InvalidToken("not a signed token of acceptable size")
     try:
-        header = json.loads(_unbase64url(token.split(".", 1)[0]))
+        header = json.loads(from_base64url(token.split(".", 1)[0]))
     except (ValueError, RecursionError) as error:
         raise InvalidToken("not a signed token") from error
     if not isinstance(header, dict):
@@ -257,9 +257,11 @@ def confirmation(claims: Mapping[str, Any]) -> Thumbprint:
     return Thumbprint(text(cnf, "jkt", 64))
 
 
-def _base64url(data: bytes) -> str:
+def base64url(data: bytes) -> str:
+    """Return base64url without padding (RFC 7515, 2)."""
     return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _unbase64url(text: str) -> bytes:
+def from_base64url(text: str) -> bytes:
+    """Return the bytes of base64url without padding; raises ValueError."""
     return urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))

@@ -22,7 +22,7 @@ def granted(id: int, address: str, alias: str | None = None) -> Resource:
 
 
 class Echo:
-    """A flow whose target sends back what it gets. Implements ports.OpenedFlow."""
+    """A flow whose resource sends back what it gets. Implements ports.OpenedFlow."""
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
@@ -42,7 +42,7 @@ class Echo:
 
 
 class Resetting(Echo):
-    """A flow whose target resets the connection after the first bytes."""
+    """A flow whose resource resets the connection after the first bytes."""
 
     async def carry(self, local: socket.socket, early: bytes = b"") -> None:
         await asyncio.get_running_loop().sock_recv(local, 1)
@@ -50,7 +50,7 @@ class Resetting(Echo):
 
 
 class EchoDatagrams:
-    """An association whose target sends back what it gets. Implements ports.DatagramFlow."""
+    """An association whose resource sends back what it gets. Implements ports.DatagramFlow."""
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource

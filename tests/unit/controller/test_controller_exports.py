@@ -13,7 +13,7 @@ import pytest
 
 from klinket.controller import audit_signing, exports
 from klinket.controller.app import audit_log, flow_events
-from klinket.controller.exports import AUDIT_PATH, FLOWS_PATH, MAX_EXPORTS
+from klinket.controller.exports import MAX_EXPORTS
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.audit_chain import SignedRange
@@ -21,6 +21,8 @@ from klinket.domain.audit_verification import AuditNotIntact, FindingKind, verif
 from klinket.wire.audit_export import read_records
 from klinket.wire.audit_signature import audit_keys, verify_block, verify_range
 from klinket.wire.control import FlowEvent
+from klinket.wire.paths import AUDIT_EXPORT_PATH as AUDIT_PATH
+from klinket.wire.paths import FLOWS_EXPORT_PATH as FLOWS_PATH
 from tests.unit.controller.running import Running
 
 PARAMETERS = dict[str, str]

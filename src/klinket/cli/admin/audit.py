@@ -15,9 +15,8 @@ from klinket.cli.admin.output import show_object, show_rows
 from klinket.cli.admin.params import FILE
 from klinket.cli.admin.time_range import with_time_range
 from klinket.domain.errors import InvalidInput, InvalidToken, NotFound
+from klinket.wire.paths import AUDIT_EXPORT_PATH, JWKS_PATH
 
-EXPORT_PATH = "/api/klinket/v1/audit/export"
-JWKS_PATH = "/.well-known/jwks.json"
 PAGE_NODES = 100
 _LIST = (
     "query($filter: AuditEventFilterInput, $after: String, $first: Int)"
@@ -118,7 +117,7 @@ def export(api: AdminApiClient, begin: str | None, end: str | None, format: str,
     \b
     example: klinket admin audit export --from 7d --out audit.jsonl.gz
     """
-    fetch(api, EXPORT_PATH, format="json" if as_json else format, begin=begin, end=end, out=out)
+    fetch(api, AUDIT_EXPORT_PATH, format="json" if as_json else format, begin=begin, end=end, out=out)
 
 
 @audit.command()

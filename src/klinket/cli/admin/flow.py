@@ -15,8 +15,8 @@ from klinket.cli.admin.named import CONNECTOR, NETWORK, RESOURCE, SERVICE, Noun
 from klinket.cli.admin.output import show_rows
 from klinket.cli.admin.params import FILE
 from klinket.cli.admin.time_range import with_time_range
+from klinket.wire.paths import FLOWS_EXPORT_PATH
 
-EXPORT_PATH = "/api/klinket/v1/flows/export"
 _LIST = (
     "query($filter: FlowEventFilterInput, $after: String, $first: Int)"
     " { flowEvents(filter: $filter, first: $first, after: $after)"
@@ -112,4 +112,4 @@ def export(api: AdminApiClient, begin: str | None, end: str | None, format: str,
     \b
     example: klinket admin flow export --from 24h --format csv --out flows.csv.gz
     """
-    fetch(api, EXPORT_PATH, format="json" if as_json else format, begin=begin, end=end, out=out)
+    fetch(api, FLOWS_EXPORT_PATH, format="json" if as_json else format, begin=begin, end=end, out=out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from klinket.controller.app import cuts
-from klinket.controller.app.audit import account_target, iso, resource_target
+from klinket.controller.app.audit import account_target, resource_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import AccessRow, ResourceRow, ServiceAccountRow
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
@@ -12,6 +12,7 @@ from klinket.domain.cut import CutScope
 from klinket.domain.errors import InvalidInput
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ResourceId, ServiceAccountUuid
+from klinket.domain.moments import iso
 
 #: Milliseconds: access that ends by itself ends 1 hour to 1 year ahead (facts §4).
 MIN_ACCESS_MS = 3_600_000

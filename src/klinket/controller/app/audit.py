@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from klinket.controller.app.ports import Actor
@@ -101,8 +100,3 @@ def api_token_target(row: ApiTokenRow) -> dict[str, Any]:
     """Return an API token as target; never its text. `allowedIpRange` is null where any address will do."""
     ranges = ", ".join(row.allowed_ranges) or None
     return _target("publicAPIKey", row.id, row.name, permission=permission_of(row.scopes), allowedIpRange=ranges)
-
-
-def iso(milliseconds: int) -> str:
-    """Return ISO 8601 in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from klinket.controller.app.audit import iso
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import AuditRow
 from klinket.domain.audit_chain import BEGINNING, VERSION, SignedBlock, SignedRange
+from klinket.domain.moments import iso
 from klinket.wire.audit_signature import MAX_EVENTS
 
 #: A signature is made when this many events wait for one, or ...

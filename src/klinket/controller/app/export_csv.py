@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from klinket.controller.app.audit import iso
 from klinket.controller.app.flow_events import Connection
+from klinket.domain.moments import iso
 from klinket.wire.traffic_log import CONNECTION_FAILED, NORMAL
 
 #: The compatible columns, then klinket's own.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from klinket.controller.app import service_keys
-from klinket.controller.app.audit import iso, key_target
+from klinket.controller.app.audit import key_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceKeyRow
 from klinket.controller.app.service_keys import KeyOrigin
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.errors import Conflict, InvalidInput, LifecycleError
 from klinket.domain.identifiers import Kid
+from klinket.domain.moments import iso
 from klinket.domain.service_key import SECONDS_PER_DAY, WARN_DAYS, KeyState, due_warning
 
 #: Hours a rotated key goes on beside the new one, unless the new one is used before.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from klinket.controller.app import cuts, sessions
-from klinket.controller.app.audit import actor_detail, iso, key_target
+from klinket.controller.app.audit import actor_detail, key_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
@@ -13,6 +13,7 @@ from klinket.domain.cut import CutScope
 from klinket.domain.errors import NotFound, ServiceKeyExpired, ServiceKeyRevoked
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid
+from klinket.domain.moments import iso
 from klinket.domain.names import parse_name
 from klinket.domain.service_key import KeyEvent, apply, expiry_from_days, warned_at_creation
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from klinket.controller.app.audit import iso
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.controller.graphql.context import ApiServices
 from klinket.domain.errors import InvalidInput, InvalidToken
 from klinket.domain.identifiers import Kid
+from klinket.domain.moments import iso
 from klinket.wire import signing
 from klinket.wire.key_file import KeyFile
 

@@ -13,24 +13,35 @@ DEFAULT_PAGE_NODES = 100
 #: The largest page served, whatever `first` says.
 MAX_PAGE_NODES = 100
 
-_CURSOR = re.compile(r"arrayconnection:([0-9]{1,12})", re.ASCII)
+_MAX_CURSOR_CHARS = 100
 _T = TypeVar("_T")
 
 
-def cursor(offset: int) -> str:
-    """Return the cursor of the node at `offset` in its list, counted from 0."""
-    return base64.b64encode(f"arrayconnection:{offset}".encode()).decode()
+class Cursors:
+    """Opaque names of places in one kind of list: a prefix and a whole number, in base64."""
+
+    def __init__(self, prefix: str, digits: int) -> None:
+        """`digits`: of the largest number that is understood."""
+        self._prefix = prefix
+        self._form = re.compile(rf"{re.escape(prefix)}:([0-9]{{1,{digits}}})", re.ASCII)
+
+    def of(self, number: int) -> str:
+        """Return the cursor of a number."""
+        return base64.b64encode(f"{self._prefix}:{number}".encode()).decode()
+
+    def number(self, text: str | None) -> int | None:
+        """Return the number a cursor names; None for null, absent or not a cursor of these (clients send "0")."""
+        if not text or len(text) > _MAX_CURSOR_CHARS:
+            return None
+        try:
+            match = self._form.fullmatch(base64.b64decode(text, validate=True).decode("ascii"))
+        except (binascii.Error, ValueError):
+            return None
+        return int(match[1]) if match else None
 
 
-def offset_of(text: str | None) -> int | None:
-    """Return the offset a cursor names; None for null, absent or not a cursor of ours (clients send "0")."""
-    if not text or len(text) > 100:
-        return None
-    try:
-        match = _CURSOR.fullmatch(base64.b64decode(text, validate=True).decode("ascii"))
-    except (binascii.Error, ValueError):
-        return None
-    return int(match[1]) if match else None
+#: Offsets of nodes in their list, counted from 0.
+OFFSETS = Cursors("arrayconnection", 12)
 
 
 def connection(
@@ -46,7 +57,7 @@ def connection(
     Negative sizes count as 0; sizes above MAX_PAGE_NODES as MAX_PAGE_NODES.
     """
     total = len(nodes)
-    after, before = offset_of(arguments.get("after")), offset_of(arguments.get("before"))
+    after, before = OFFSETS.number(arguments.get("after")), OFFSETS.number(arguments.get("before"))
     start = 0 if after is None else after + 1
     end = total if before is None else min(before, total)
     first, last = arguments.get("first"), arguments.get("last")
@@ -59,7 +70,7 @@ def connection(
     end = max(start, end)
     shown = nodes[start:end]
     page(shown)
-    edges = [{**edge(node), "cursor": cursor(start + index)} for index, node in enumerate(shown)]
+    edges = [{**edge(node), "cursor": OFFSETS.of(start + index)} for index, node in enumerate(shown)]
     return {
         "edges": edges,
         "totalCount": total,

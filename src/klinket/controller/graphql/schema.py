@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -32,6 +32,7 @@ from klinket.controller.graphql.resolvers import (
     service_keys,
     users,
 )
+from klinket.domain.moments import iso
 
 Resolver = Callable[..., Any]
 
@@ -114,13 +115,8 @@ def _type_of(value: Any, *_: Any) -> str:
 def _bind_time(schema: GraphQLSchema) -> None:
     scalar = schema.type_map["DateTime"]
     assert isinstance(scalar, GraphQLScalarType)
-    scalar.coerce_output_value = to_iso
+    scalar.coerce_output_value = iso
     scalar.coerce_input_value = from_iso
-
-
-def to_iso(milliseconds: Any) -> str:
-    """Return ISO 8601 in UTC with offset for integer milliseconds since the epoch: 2027-01-01T00:00:00+00:00."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
 
 
 def from_iso(text: Any) -> int:
