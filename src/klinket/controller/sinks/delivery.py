@@ -14,7 +14,7 @@ from klinket.controller.app import sinks
 from klinket.controller.app.ports import Store
 from klinket.controller.app.sinks import Batch
 from klinket.controller.sinks import files, smtp, syslog, webhook
-from klinket.domain.errors import KlinketError
+from klinket.domain.errors import InvalidInput, KlinketError
 from klinket.domain.sink import SinkKind
 
 logger = logging.getLogger(__name__)
@@ -86,6 +86,9 @@ class Deliveries:
             files.deliver_to_file(batch)
         else:
             sealed = batch.sink.sealed_secret
+            if sealed is None and (kind is SinkKind.WEBHOOK or batch.sink.settings.get("user")):
+                # Never signed with nothing, nor logged in with nothing.
+                raise InvalidInput("secret", sinks.GIVE_IT_AGAIN)
             secret = b"" if sealed is None else self._open_secret(sealed, SECRET_PURPOSE)
             over_network = {SinkKind.WEBHOOK: webhook, SinkKind.SYSLOG: syslog, SinkKind.SMTP: smtp}
             over_network[kind].deliver(batch, secret, self._allowed)
