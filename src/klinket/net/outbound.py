@@ -7,6 +7,7 @@ its address in between gains nothing.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import ssl
 import threading
@@ -94,15 +95,19 @@ def dial_tls(host: str, port: int, allowed: Sequence[_Network], authority: str |
 
 @contextmanager
 def bounded(sock: socket.socket, seconds: float = EXCHANGE_SECONDS) -> Iterator[None]:
-    """Break the connection when what happens inside takes longer than `seconds`; raises TimeoutError then."""
+    """Break the connection when what happens inside takes longer than `seconds`; raises TimeoutError then.
+
+    It is the connection that ends, not the object: one that is wrapped in TLS inside ends as well.
+    """
     over = threading.Event()
+    connection = socket.socket(fileno=os.dup(sock.fileno()))
 
     def end() -> None:
         over.set()
         try:
-            sock.shutdown(socket.SHUT_RDWR)
+            connection.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it is closed already
+            pass  # the peer has ended it already
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
@@ -115,6 +120,8 @@ def bounded(sock: socket.socket, seconds: float = EXCHANGE_SECONDS) -> Iterator[
         raise
     finally:
         timer.cancel()
+        timer.join()
+        connection.close()
 
 
 def tls_context(authority: str | None) -> ssl.SSLContext:
