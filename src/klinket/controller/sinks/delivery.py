@@ -75,6 +75,11 @@ class Deliveries:
             logger.warning("sink %r: %d events not delivered: %s", batch.sink.name, len(batch.events), text)
             await self._store.write(lambda tx: sinks.failed(tx, batch, text))
             return
+        except Exception as error:  # tried again as late as after any other, not each second for ever
+            unexpected = f"unexpected {type(error).__name__}: see the controller's log"
+            logger.exception("sink %r: %d events not delivered", batch.sink.name, len(batch.events))
+            await self._store.write(lambda tx: sinks.failed(tx, batch, unexpected))
+            return
         await self._store.write(lambda tx: sinks.delivered(tx, batch))
 
     def deliver(self, batch: Batch) -> None:
