@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from klinket.controller import configuration
-from klinket.controller.app import access, connectors, cuts, group_access, service_keys, snapshot
+from klinket.controller.app import access, connectors, cuts, group_access, relays, service_keys, snapshot
 from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
@@ -95,6 +95,7 @@ class Dispatch:
                 self._snapshot = await self._read()
                 self._expiries_changed.set()
                 self._refresh_clients(self._snapshot)
+                await self._refresh_relays()
                 await self._refresh_connectors(asked, self._snapshot)
             except StoreUnavailable:  # decisions go on from what is known; grants bound for how long
                 self._changed.set()
@@ -179,6 +180,15 @@ class Dispatch:
                 self._dismiss(peer)
             elif peer.sent is not None and peer.sent != current.relays:  # the first configuration comes with attaching
                 await self.configure_connector(peer)
+
+    async def _refresh_relays(self) -> None:
+        """End the channels of relays that were deleted or have another token."""
+        attached = dict(self._peers.relays)
+        if attached:
+            shown = {id: peer.token_hash for id, peer in attached.items()}
+            for id in await self._store.read(lambda tx: relays.disbelieved(tx, shown)):
+                logger.warning("relay %d: its channel ends, its token was replaced", id)
+                attached[id].outbox.finish()
 
     async def configure_connector(self, peer: ConnectorPeer) -> None:
         """Send a connector its full state, with the cuts that may still have to be applied."""

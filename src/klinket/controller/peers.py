@@ -133,9 +133,10 @@ class ConnectorPeer:
 
 @dataclass(eq=False)
 class RelayPeer:
-    """An attached relay."""
+    """An attached relay, and the hash of the token it came with."""
 
     relay: int
+    token_hash: str = field(repr=False)
     outbox: Outbox
 
 

@@ -51,17 +51,17 @@ class RelayChannels:
             await self._attend(socket, row)
         except (WebSocketDisconnect, TimeoutError):
             pass
+        except AuthenticationFailed as error:
+            logger.warning("relay %s from %s refused: %s", row.name, address_of(socket), error.message)
+            await _close(socket, POLICY_VIOLATION)
         except Exception as error:
             known = isinstance(error, KlinketError)
             logger.warning("relay %s: its channel ends: %s", row.name, error, exc_info=None if known else error)
-            try:
-                await socket.close(TRY_AGAIN)
-            except RuntimeError:
-                pass  # it is closed already
+            await _close(socket, TRY_AGAIN)
 
     async def _attend(self, socket: WebSocket, row: RelayRow) -> None:
         """Take reports and answer each until the relay goes or is silent for too long."""
-        peer = RelayPeer(row.id, Outbox(socket))
+        peer = RelayPeer(row.id, row.token_hash, Outbox(socket))
         former = self._peers.relays.get(row.id)
         self._peers.relays[row.id] = peer
         if former is not None:
@@ -83,7 +83,7 @@ class RelayChannels:
         HostPort.parse(report.address)
         await self._store.write(
             lambda tx: relays.report(
-                tx, row.id, address=report.address, certificate_sha256=report.certificate_sha256, source=source
+                tx, row.id, row.token_hash, address=report.address, certificate_sha256=report.certificate_sha256, source=source
             )
         )
 
@@ -94,3 +94,10 @@ class RelayChannels:
             ticket_keys=self._trust.keys[KeyPurpose.TICKET].to_jwks(),
             time_ms=round(self._clock() * 1000),
         )
+
+
+async def _close(socket: WebSocket, code: int) -> None:
+    try:
+        await socket.close(code)
+    except RuntimeError:
+        pass  # it is closed already

@@ -214,7 +214,9 @@ async def test_a_new_relay_reaches_attached_connectors_at_once(live: Running) ->
 
         def add(tx: Any) -> None:
             row, _ = relays.create_or_replace(tx, SYSTEM, name="relay-1", entropy=lambda count: b"r" * count)
-            relays.report(tx, row.id, address="relay.example:4000", certificate_sha256="ab" * 32, source="192.0.2.9")
+            relays.report(
+                tx, row.id, row.token_hash, address="relay.example:4000", certificate_sha256="ab" * 32, source="192.0.2.9"
+            )
 
         await live.write(add)
         told = await edge.take(control.ConnectorConfiguration)

@@ -110,6 +110,38 @@ async def test_a_time_range_is_exported_from_its_first_event_to_its_last(control
     assert empty.last == empty.first - 1
 
 
+async def test_a_clock_that_was_ahead_for_a_moment_hides_nothing_from_a_range(controller: Running) -> None:
+    begun = (await controller.audit())[0].time_ms
+    controller.offset += 3600
+    await record(controller, 1)
+    controller.offset -= 3600
+    await record(controller, 10)
+    times = [row.time_ms for row in await controller.audit()]
+    assert times == sorted(times), "no event is recorded as earlier than the one before it"
+
+    def as_older_versions_recorded(tx: Any) -> None:
+        for row in tx.audit.find()[-10:]:
+            tx.audit.change(row.id, time_ms=begun + 1_000)
+
+    for change in (lambda tx: None, as_older_versions_recorded):
+        await controller.write(change)
+        for begin_ms, end_ms in ((begun, begun + 7_200_000), (begun + 1_800_000, begun + 7_200_000), (begun, None)):
+            whole = await controller.read(lambda tx, a=begin_ms, b=end_ms: audit_log.range_of(tx, "n", a, b))  # type: ignore[misc]
+            (ahead,) = (row.number for row in (await controller.audit())[-11:-10])
+            assert whole.first <= ahead
+            assert whole.last == len(times)
+
+
+async def test_events_recorded_while_the_clock_was_ahead_are_signed_without_a_wait(controller: Running) -> None:
+    await audit_signing.sign_waiting(controller.store, controller.trust, now=True)
+    controller.offset += 3600
+    await record(controller, 1)
+    controller.offset -= 3600
+    await audit_signing.sign_waiting(controller.store, controller.trust)
+    (newest,) = await controller.read(lambda tx: tx.audit_signatures.newest(1, order="number"))
+    assert newest.number == len(await controller.audit())
+
+
 async def test_exports_are_packed_when_asked_for(controller: Running) -> None:
     answer = await export(controller, AUDIT_PATH, gzip="true")
     assert answer.headers["content-type"] == "application/gzip"

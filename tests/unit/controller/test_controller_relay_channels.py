@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytest
+from msgspec import structs
 from websockets.exceptions import ConnectionClosed
 
 from klinket.controller.app import relays
@@ -82,6 +83,35 @@ async def test_a_newer_channel_of_a_relay_replaces_the_older(live: Running) -> N
             await older.closed()
             await newer.connection.send(wire.encode(REPORT))
             assert wire.decode_configuration(await newer.text()).network == NETWORK
+
+
+async def test_a_replaced_token_ends_the_channel_it_opened(live: Running) -> None:
+    token = await relay_token(live)
+    async with live.relay_channel(token) as channel:
+        await channel.connection.send(wire.encode(REPORT))
+        await channel.text()
+        replacement = await relay_token(live)
+        assert await channel.closed() == 1008
+    async with live.relay_channel(replacement) as channel:
+        await channel.connection.send(wire.encode(REPORT))
+        await channel.text()
+        await live.add_network()
+        await channel.connection.send(wire.encode(REPORT))
+        await channel.text()  # other changes leave it alone
+
+
+async def test_a_report_under_a_replaced_token_is_refused(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def later(_: Any) -> None:
+        """Stand for a round that has not reached relays yet."""
+
+    monkeypatch.setattr(type(live.dispatch), "_refresh_relays", later)
+    async with live.relay_channel(await relay_token(live)) as channel:
+        await channel.connection.send(wire.encode(REPORT))
+        await channel.text()
+        await relay_token(live)
+        await channel.connection.send(wire.encode(structs.replace(REPORT, address="evil.example:4000")))
+        assert await channel.closed() == 1008
+    assert (await row_of(live)).address == REPORT.address
 
 
 async def test_a_store_that_cannot_take_more_makes_a_relay_come_again(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,8 @@ def sign_next(tx: Transaction, network: str, sign: Callable[[SignedBlock], str],
         return False
     last = min(head.number, signed + SIGN_EVENTS)
     rows = tx.audit.select("number", SIGN_EVENTS, least={"number": signed + 1}, below={"number": last + 1})
-    young = not rows or rows[0].time_ms > tx.now_ms - SIGN_AFTER_MS
+    # One of the future was recorded while the clock was ahead: it waits for nothing.
+    young = not rows or tx.now_ms - SIGN_AFTER_MS < rows[0].time_ms <= tx.now_ms
     if last - signed < SIGN_EVENTS and young and not now:
         return False
     digests = {row.number: row.digest for row in rows}
@@ -89,15 +90,19 @@ class Exported:
 
 
 def range_of(tx: Transaction, network: str, begin_ms: int | None, end_ms: int | None) -> SignedRange:
-    """Return what an export of a time range holds: all events from the first in it to the last in it, by number."""
+    """Return what an export of a time range holds: all events from the first in it to the last in it, by number.
+
+    A clock that was wrong for a moment must hide nothing: the range begins at the lowest number whose time is not too early, and
+    ends at the highest whose time is not too late, so it may hold events of other times, and never lacks one of its own.
+    """
     head = tx.audit_head.get(1)
     assert head is not None  # the database was made with one
     first, last = 1, head.number
     if begin_ms is not None:
-        found = tx.audit.select("time_ms", 1, least={"time_ms": begin_ms})
+        found = tx.audit.select("number", 1, least={"time_ms": begin_ms})
         first = found[0].number if found else last + 1
     if end_ms is not None:
-        found = tx.audit.select("time_ms", 1, below={"time_ms": end_ms}, descending=True)
+        found = tx.audit.select("number", 1, below={"time_ms": end_ms}, descending=True)
         last = found[0].number if found else first - 1
     last = max(last, first - 1)
     return SignedRange(network, first, last, digest_at(tx, first - 1), digest_at(tx, last), begin_ms, end_ms, tx.now_ms // 1000)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hmac
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from klinket.controller.app.ports import Actor, Transaction
@@ -45,10 +46,24 @@ def by_token(tx: Transaction, text: str) -> RelayRow:
     return found[0]
 
 
-def report(tx: Transaction, id: int, *, address: str, certificate_sha256: str, source: str) -> bool:
-    """Take over a relay's address and certificate; returns whether they changed."""
+def believed(tx: Transaction, id: int, hash: str) -> RelayRow:
+    """Return the relay whose present token has this hash; raises AuthenticationFailed when it was replaced or deleted."""
     row = tx.relays.get(id)
-    if row is None or (row.address, row.certificate_sha256) == (address, certificate_sha256):
+    if row is None or not hmac.compare_digest(row.token_hash, hash):
+        raise AuthenticationFailed("this relay token was replaced, or the relay was deleted")
+    return row
+
+
+def disbelieved(tx: Transaction, attached: Mapping[int, str]) -> list[int]:
+    """Return which of the attached relays (id -> hash of its token) have another token now, or are deleted."""
+    present = {row.id: row.token_hash for row in tx.relays.find()}
+    return [id for id, hash in attached.items() if not hmac.compare_digest(present.get(id, ""), hash)]
+
+
+def report(tx: Transaction, id: int, hash: str, *, address: str, certificate_sha256: str, source: str) -> bool:
+    """Take over a relay's address and certificate; returns whether they changed. `hash`, errors: as `believed`."""
+    row = believed(tx, id, hash)
+    if (row.address, row.certificate_sha256) == (address, certificate_sha256):
         return False
     changed = tx.relays.change(id, address=address, certificate_sha256=certificate_sha256)
     tx.bump()

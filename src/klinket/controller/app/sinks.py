@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,12 @@ MAX_BATCH = 100
 #: Milliseconds between tries: doubled after each failure up to the last.
 FIRST_RETRY_MS, LAST_RETRY_MS = 1_000, 15 * 60_000
 MAX_ERROR_CHARS = 500
+#: Settings that say who gets the secret: it was given for these, and goes nowhere else.
+SECRET_IS_FOR = ("url", "address", "user", "authority")
+#: What lastError says of a sink that lost it, or never had one.
+GIVE_IT_AGAIN = (
+    "the sink has no secret (a change of its url, address, user or authority drops it): sinkUpdate(id: ..., secret: ...)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +49,20 @@ def get(tx: Transaction, id: int | None, shown_id: object) -> SinkRow:
     return row
 
 
+def where(row: SinkRow) -> str:
+    """Return where the sink is: its URL, address or path."""
+    return str(row.settings.get("url") or row.settings.get("address") or row.settings.get("path") or "standard output")
+
+
 def _target(row: SinkRow) -> dict[str, Any]:
+    authority = row.settings.get("authority")
     return {
         "version": TARGET_VERSION, "type": "sink", "id": str(row.id), "name": row.name, "kind": row.kind,
         "streams": row.streams, "isEnabled": row.is_enabled,
+        "where": where(row).partition("?")[0],  # what follows may be a secret of the receiver's
+        "user": row.settings.get("user"),
+        "recipients": row.settings.get("recipients") or [],
+        "authoritySha256": hashlib.sha256(authority.encode()).hexdigest() if authority else None,
     }  # fmt: skip
 
 
@@ -93,17 +110,26 @@ def _add(
 
 
 def update(tx: Transaction, actor: Actor, row: SinkRow, changes: Mapping[str, Any]) -> SinkRow:
-    """Change name, settings, streams, is_enabled or sealed_secret; a changed sink is tried again at once."""
+    """Change name, settings, streams, is_enabled or sealed_secret; a changed sink is tried again at once.
+
+    Whoever may edit a sink may not read its secret: a change of SECRET_IS_FOR drops it, unless it is given again.
+    """
     kind = SinkKind(row.kind)
     values = dict(changes)
+    detail: dict[str, Any] = {"before": _target(row)}
     if "name" in values:
         values["name"] = parse_name(values["name"])
     if "settings" in values:
         values["settings"] = checked_settings(kind, {**row.settings, **values["settings"]})
+        moved = any(values["settings"].get(name) != row.settings.get(name) for name in SECRET_IS_FOR)
+        if moved and row.sealed_secret is not None and "sealed_secret" not in values:
+            values |= {"sealed_secret": None, "last_error": GIVE_IT_AGAIN}
     if "streams" in values:
         values["streams"] = checked_streams(values["streams"])
+    if "sealed_secret" in values:
+        detail["secret"] = "dropped" if values["sealed_secret"] is None else "given"
     changed = tx.sinks.change(row.id, **values, attempts=0, next_try_ms=None)
-    tx.record(AuditEvent(AuditAction.EDIT, actor, (_target(changed),), {"before": _target(row)}))
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (_target(changed),), detail))
     return changed
 
 

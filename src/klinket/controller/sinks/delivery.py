@@ -14,7 +14,7 @@ from klinket.controller.app import sinks
 from klinket.controller.app.ports import Store
 from klinket.controller.app.sinks import Batch
 from klinket.controller.sinks import files, smtp, syslog, webhook
-from klinket.domain.errors import KlinketError
+from klinket.domain.errors import InvalidInput, KlinketError
 from klinket.domain.sink import SinkKind
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,11 @@ class Deliveries:
             logger.warning("sink %r: %d events not delivered: %s", batch.sink.name, len(batch.events), text)
             await self._store.write(lambda tx: sinks.failed(tx, batch, text))
             return
+        except Exception as error:  # tried again as late as after any other, not each second for ever
+            unexpected = f"unexpected {type(error).__name__}: see the controller's log"
+            logger.exception("sink %r: %d events not delivered", batch.sink.name, len(batch.events))
+            await self._store.write(lambda tx: sinks.failed(tx, batch, unexpected))
+            return
         await self._store.write(lambda tx: sinks.delivered(tx, batch))
 
     def deliver(self, batch: Batch) -> None:
@@ -86,6 +91,9 @@ class Deliveries:
             files.deliver_to_file(batch)
         else:
             sealed = batch.sink.sealed_secret
+            if sealed is None and (kind is SinkKind.WEBHOOK or batch.sink.settings.get("user")):
+                # Never signed with nothing, nor logged in with nothing.
+                raise InvalidInput("secret", sinks.GIVE_IT_AGAIN)
             secret = b"" if sealed is None else self._open_secret(sealed, SECRET_PURPOSE)
             over_network = {SinkKind.WEBHOOK: webhook, SinkKind.SYSLOG: syslog, SinkKind.SMTP: smtp}
             over_network[kind].deliver(batch, secret, self._allowed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import smtplib
@@ -15,6 +16,8 @@ from klinket.net.outbound import bounded, dial, dial_tls, tls_context
 from klinket.net.sockets import HostPort
 
 SMTPS_PORT = 465
+#: Bytes of all answers of one exchange.
+MAX_ANSWERS_BYTES = 65_536
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -46,17 +49,45 @@ def in_words(event: dict[str, Any]) -> str:
     return f"{content['action']} {name}{of}"
 
 
+class _Counted(io.BufferedIOBase):
+    """Lines of a server, up to a total of bytes."""
+
+    def __init__(self, file: io.BufferedIOBase, already: int) -> None:
+        super().__init__()
+        self._file = file
+        self.read_bytes = already
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = self._file.readline(size)
+        self.read_bytes += len(line)
+        if self.read_bytes > MAX_ANSWERS_BYTES:
+            raise OSError(f"the server's answers are longer than {MAX_ANSWERS_BYTES} bytes")
+        return line
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 class _Dialled(smtplib.SMTP):
-    """An SMTP client on a socket that was dialled already."""
+    """An SMTP client on a socket that was dialled already; all that it reads is counted."""
 
     def __init__(self, sock: socket.socket, host: str) -> None:
         super().__init__()
         self._host = host  # what starttls() checks the certificate for
         self.sock = sock
+        self._lines: _Counted | None = None
         code, text = self.getreply()
         if code != 220:
             self.close()
             raise smtplib.SMTPConnectError(code, text)
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Return a reply; raises SMTPException, also when all answers together are too long."""
+        if self.file is None and self.sock is not None:  # at the beginning, and after STARTTLS
+            already = 0 if self._lines is None else self._lines.read_bytes
+            self._lines = self.file = _Counted(self.sock.makefile("rb"), already)
+        return super().getreply()
 
 
 def deliver(batch: Batch, secret: bytes, allowed: Sequence[_Network]) -> None:
@@ -69,9 +100,12 @@ def deliver(batch: Batch, secret: bytes, allowed: Sequence[_Network]) -> None:
     )
     with sock, bounded(sock):
         client = _Dialled(sock, where.host)
-        if not secure:
-            client.starttls(context=tls_context(settings.get("authority")))
-        if settings.get("user"):
-            client.login(settings["user"], secret.decode())
-        client.send_message(composed(batch))
-        client.quit()
+        try:
+            if not secure:
+                client.starttls(context=tls_context(settings.get("authority")))
+            if settings.get("user"):
+                client.login(settings["user"], secret.decode())
+            client.send_message(composed(batch))
+            client.quit()
+        finally:
+            client.close()  # after STARTTLS `sock` is detached

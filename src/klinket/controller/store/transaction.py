@@ -95,13 +95,14 @@ class SqlTransaction:
         return self.head()
 
     def record(self, event: AuditEvent) -> None:
-        """Write an audit event as the next link of the chain."""
+        """Write an audit event as the next link of the chain; its time is never below the one before, also when the clock is."""
         last = self.audit_head.get(1)
         assert last is not None  # the database was made with one
-        exported = audit_chain.exported(event, number=last.number + 1, time_ms=self._now_ms, previous=last.digest)
+        time_ms = max([self._now_ms, *(row.time_ms for row in self.audit.find(number=last.number))])
+        exported = audit_chain.exported(event, number=last.number + 1, time_ms=time_ms, previous=last.digest)
         digest = audit_chain.digest_of(exported)
         self.audit.add(
-            time_ms=self._now_ms,
+            time_ms=time_ms,
             action=event.action.value,
             actor=exported["actor"] | {"source": exported["source"]},
             targets=exported["targets"],

@@ -47,7 +47,7 @@ async def test_an_event_has_the_names_of_its_time(inventory: Inventory) -> None:
             address="192.0.2.9",
         )  # fmt: skip
         relay, _ = relays.create_or_replace(tx, ADMIN, name="relay-1", entropy=lambda count: b"r" * count)
-        relays.report(tx, relay.id, address="[2001:db8::1]:8444", certificate_sha256="ab", source="192.0.2.7")
+        relays.report(tx, relay.id, relay.token_hash, address="[2001:db8::1]:8444", certificate_sha256="ab", source="192.0.2.7")
         return relay.id
 
     relay = await inventory.write(prepare)

@@ -8,21 +8,25 @@ import ipaddress
 import json
 import re
 import socket
+import threading
 import time
+from collections.abc import Callable
 from email import policy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis.strategies import dictionaries, sampled_from, text
+from hypothesis.strategies import dictionaries, integers, sampled_from, text
 
 from klinket.controller.app import key_hygiene, sinks
 from klinket.controller.sinks.syslog import message
+from klinket.domain.address import IPNetwork
 from klinket.domain.sink import SinkKind
+from klinket.domain.special_ranges import SPECIAL
 from klinket.net import outbound
 from tests.unit.controller.running import Running
-from tests.unit.controller.sinks.conftest import Receiver, made, quoted, round_of, state
+from tests.unit.controller.sinks.conftest import LOOPBACK, Receiver, made, quoted, round_of, state
 
 FRAME = re.compile(rb"(\d+) (<(\d+)>1 (\S+) (\S+) klinket - (\S+) - \xef\xbb\xbf)")
 
@@ -234,7 +238,61 @@ def test_a_peer_that_drips_is_cut_off() -> None:
         ("64:ff9b::a9fe:a9fe", False),
         ("64:ff9b::808:808", True),
         ("2002:7f00:1::", False),
+        ("fec0::1", False),
+        ("64:ff9b:1::808:808", False),
+        ("2a00::5efe:7f00:1", False),
+        ("2a00::200:5efe:a9fe:a9fe", False),
+        ("2a00::5efe:808:808", True),
+        ("2001:0:808:808::80ff:fffe", False),
     ],
 )
 def test_what_is_public(address: str, public: bool) -> None:
     assert outbound.is_public(ipaddress.ip_address(address)) is public
+
+
+@given(sampled_from(SPECIAL), integers(0, 2**128 - 1), sampled_from(["plain", "mapped", "nat64", "isatap"]))
+def test_nothing_special_is_public_in_any_form(network: IPNetwork, number: int, form: str) -> None:
+    address = network[number % network.num_addresses]
+    if isinstance(address, ipaddress.IPv4Address):
+        around = {"mapped": 0xFFFF << 32, "nat64": 0x64FF9B << 96, "isatap": (0x2A00 << 112) | (0x5EFE << 32)}
+        if form in around:
+            address = ipaddress.IPv6Address(around[form] | int(address))
+    assert not outbound.is_public(address)
+
+
+def _names(monkeypatch: pytest.MonkeyPatch, found: Callable[[], Any]) -> None:
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", lambda *_, **__: found())
+
+
+def test_all_addresses_of_a_name_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A listener whose queue is full drops further SYNs: as silent as a host that is not there.
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for one in (first, second):
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        silent = (socket.AF_INET, socket.SOCK_STREAM, 0, "", full.getsockname())
+        _names(monkeypatch, lambda: [silent] * 100)
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            outbound.dial("silent.example", 443, LOOPBACK, 0.5)
+        assert time.monotonic() - begun < 5, "not 100 times 5 s"
+
+
+def test_a_look_up_that_does_not_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    _names(monkeypatch, lambda: ended.wait(30) and [])
+    try:
+        with pytest.raises(TimeoutError, match="look-up"):
+            outbound.dial("slow.example", 443, LOOPBACK, 0.2)
+    finally:
+        ended.set()
+
+
+def test_a_handshake_that_does_not_end_is_left() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            outbound.dial_tls("127.0.0.1", mute.getsockname()[1], LOOPBACK, None, 0.5)
+        assert time.monotonic() - begun < outbound.IDLE_SECONDS, "it is the deadline that ends it"

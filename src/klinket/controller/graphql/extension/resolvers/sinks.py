@@ -89,10 +89,6 @@ def _test(context: RequestContext, id: str) -> dict[str, Any]:
     return {"entity": sinks.test(context.tx, context.caller.actor, row)}
 
 
-def _where(row: SinkRow, _: Any) -> str:
-    return str(row.settings.get("url") or row.settings.get("address") or row.settings.get("path") or "standard output")
-
-
 FIELDS = {
     "Query.sink": _one,
     "Query.sinks": _many,
@@ -105,7 +101,7 @@ FIELDS = {
     "Sink.kind": lambda row, _: row.kind.upper(),
     "Sink.streams": lambda row, _: [stream.upper() for stream in row.streams],
     "Sink.isEnabled": lambda row, _: row.is_enabled,
-    "Sink.where": _where,
+    "Sink.where": lambda row, _: sinks.where(row),
     "Sink.recipients": lambda row, _: row.settings.get("recipients") or [],
     "Sink.createdAt": lambda row, _: row.created_at_ms,
     "Sink.lastDeliveredAt": lambda row, _: row.last_delivered_ms,
