@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from klinket.controller import configuration
+from klinket.controller import configuration, head_guard
 from klinket.controller.app import access, connectors, cuts, group_access, service_keys, snapshot
 from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.app.store_errors import StoreUnavailable
-from klinket.controller.head_guard import ControllerBehind, HeadGuard
+from klinket.controller.head_guard import ControllerBehind
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
 from klinket.controller.trust import Trust
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
@@ -34,10 +34,7 @@ AGAIN_SECONDS = 0.5
 class Dispatch:
     """Keeps attached peers up to date with the store. Call `start` once on the event loop."""
 
-    def __init__(
-        self, store: Store, trust: Trust, peers: Peers, guard: HeadGuard, clock: Callable[[], float], grant_seconds: int
-    ) -> None:
-        self._guard = guard
+    def __init__(self, store: Store, trust: Trust, peers: Peers, clock: Callable[[], float], grant_seconds: int) -> None:
         self._store = store
         self._trust = trust
         self._peers = peers
@@ -134,7 +131,7 @@ class Dispatch:
         peer.stamp, peer.known = current.stamp, current
         try:
             current.check(peer.principal, now)
-            self._guard.check(current.stamp)
+            head_guard.refuse(current.proven_head)
         except ControllerBehind as error:
             # No word that ends the session: its grants fade by themselves, and it may have others later.
             refused = Refused(
