@@ -14,10 +14,12 @@ from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.head_guard import ControllerBehind
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
-from klinket.controller.trust import Trust
+from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.cut import Stamp
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import Cut, Refused, SessionEnded
+from klinket.wire.head_token import sign_head
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,9 @@ class Dispatch:
 
     def _committed(self, committed: Committed) -> None:
         for announced in committed.cuts:
-            message = Cut(id=announced.cut.id, token=announced.cut.token)
+            stamp = (announced.cut.epoch, announced.cut.revision)
+            head = sign_head(self._trust.signers[KeyPurpose.HEAD], stamp, network=self._trust.network, now=self._clock())
+            message = Cut(id=announced.cut.id, token=announced.cut.token, head=head)
             for connector in announced.connectors:
                 peer = self._peers.connectors.get(connector)
                 if peer is not None:
@@ -180,14 +184,15 @@ class Dispatch:
     async def configure_connector(self, peer: ConnectorPeer) -> None:
         """Send a connector its full state, with the cuts that may still have to be applied."""
         try:
-            row, tokens = await self._store.read(lambda tx: _believed_with_cuts(tx, peer))
+            row, tokens, stamp = await self._store.read(lambda tx: _believed_with_cuts(tx, peer))
         except ConnectorTokensDead:
             self._dismiss(peer)
             return
+        relays = self.snapshot.relays
         message = configuration.for_connector(
-            self.snapshot, self._trust, row, tokens, now=self._clock(), grant_seconds=self._grant_seconds
+            relays, self._trust, row, tokens, stamp, now=self._clock(), grant_seconds=self._grant_seconds
         )
-        peer.configure(message, self.snapshot.relays)
+        peer.configure(message, relays)
 
     def _dismiss(self, peer: ConnectorPeer) -> None:
         if not peer.dismissed:
@@ -246,9 +251,9 @@ def _is_believed(tx: Transaction, peer: ConnectorPeer) -> bool:
     return True
 
 
-def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str]]:
-    """Return the row of a connector with the cuts that it may still have to apply; raises ConnectorTokensDead."""
-    return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)]
+def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str], Stamp]:
+    """Return the row of a connector, the cuts that it may still have to apply, and the head; raises ConnectorTokensDead."""
+    return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)], tx.head()
 
 
 def _end_expired(tx: Transaction) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ async def test_a_connector_is_given_a_signed_head(live: Running) -> None:
         told = await configured(live, channel, enrolled)
     head = verify_head(told.head, live.trust.keys[KeyPurpose.HEAD], network="acme", now=live.clock())
     assert head == (told.epoch, told.revision)
+
+
+async def test_the_head_is_the_one_that_the_cuts_beside_it_were_read_at(live: Running) -> None:
+    _, enrolled, _ = await office(live)
+    epoch, revision = await live.read(lambda tx: tx.head())
+    # As right after a commit: the newest snapshot is older than what is read for the message.
+    live.dispatch._snapshot = replace(live.dispatch.snapshot, stamp=(epoch, 1))
+    async with live.channel() as channel:
+        told = await configured(live, channel, enrolled)
+    head = verify_head(told.head, live.trust.keys[KeyPurpose.HEAD], network="acme", now=live.clock())
+    assert (told.epoch, told.revision) == head == (epoch, revision)
 
 
 @pytest.mark.parametrize("later", [(0, 1), (1, -1000)], ids=["a later revision", "a later epoch"])
