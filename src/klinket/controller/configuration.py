@@ -44,13 +44,15 @@ def for_client(
     attached: Mapping[int, Sequence[int]],
     *,
     now: float,
+    confirmed_at: float,
     grant_seconds: int,
 ) -> ClientConfiguration:
     """Return what a session may do now. `attached`: connectors online, and the relays each is at.
 
-    Grants end with the service key at the latest.
+    Grants end with the service key at the latest, and `grant_seconds` after the store has confirmed the snapshot: from then on
+    another controller may have revoked what this one does not hear of.
     """
-    expires_at = now + grant_seconds
+    expires_at = min(now, confirmed_at) + grant_seconds
     key = snapshot.keys.get(principal.key)
     if key is not None and key.expires_at is not None:
         expires_at = min(expires_at, max(now + 1, key.expires_at))
