@@ -203,9 +203,7 @@ class Connector:
         if self._head[0] == message.epoch and stamp < self._head:
             logger.error("the controller is behind what it has said before (revision %d): a restored backup?", stamp[1])
         # An older one than the controller has said before is not kept: the one that is shows it where it was.
-        if message.head and stamp >= self._state.kept_head()[0]:
-            self._state.keep_head(stamp, message.head)
-        self._channel.head = self._state.kept_head()[1]
+        self._keep_head(stamp, message.head)
         self._configuration = message
         if self._traffic_log is not None:
             self._traffic_log.configure(message)
@@ -223,13 +221,14 @@ class Connector:
     def _cut(self, message: control.Cut) -> control.CutReceipt | None:
         if self._configuration is None:
             return None  # no key to verify it with, and no flow to end: the first configuration brings it again
-        receipt = self._apply(message.token)
+        receipt = self._apply(message.token, message.head)
         if receipt is None:
             raise InvalidToken("a cut is not valid")
         self._keep(self._head)
         return receipt
 
-    def _apply(self, token: str) -> control.CutReceipt | None:
+    def _apply(self, token: str, head: str = "") -> control.CutReceipt | None:
+        """Apply a cut; returns its receipt, None if it is not valid. `head`: the signed head of its stamp."""
         received_at = time.monotonic()
         assert self._configuration is not None
         keys = KeySet.from_jwks(self._configuration.cut_keys)
@@ -257,7 +256,20 @@ class Connector:
             flows=told,
             token=sign_receipt(self._key, identity, cut, told, stopped_at=stopped_at, took=took),
         )
+        # The next configuration may be minutes away: a backup of the time between is to be noticed as well.
+        self._keep_head(cut.stamp, head)
         return self._receipts[cut.key]
+
+    def _keep_head(self, stamp: tuple[int, int], token: str) -> None:
+        """Keep a signed head on disk if none is above it, and show the highest from now on."""
+        try:
+            if token and stamp >= self._state.kept_head()[0]:
+                self._state.keep_head(stamp, token)
+        except OSError as error:
+            logger.error("the controller's head cannot be kept on disk: %s", error)
+            self._channel.head = token
+            return
+        self._channel.head = self._state.kept_head()[1]
 
     def _keep(self, stamp: tuple[int, int]) -> None:
         self._head = max(self._head, stamp) if stamp[0] == self._head[0] else stamp

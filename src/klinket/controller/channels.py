@@ -6,11 +6,12 @@ import asyncio
 import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from klinket.controller import enrolment, login
+from klinket.controller import enrolment, head_guard, login
 from klinket.controller.app import connectors, cuts, flow_events, sessions
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
@@ -20,6 +21,7 @@ from klinket.controller.head_guard import HeadGuard
 from klinket.controller.peers import POLICY_VIOLATION, TRY_AGAIN, ClientPeer, ConnectorPeer, Outbox, Peers, receive_text
 from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.cut import Stamp
 from klinket.domain.errors import (
     InvalidToken,
     KlinketError,
@@ -32,6 +34,7 @@ from klinket.wire.identity import ClientIdentity, ConnectorIdentity
 from klinket.wire.receipt_token import digest, verify_receipt
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Seconds from the challenge to the peer's Attach.
 ATTACH_SECONDS = 10.0
@@ -119,6 +122,18 @@ class Channels:
     def _answer_heartbeat(self, outbox: Outbox, message: control.Heartbeat) -> None:
         outbox.put(control.HeartbeatAnswer(sequence=message.sequence, time_ms=round(self._clock() * 1000)))
 
+    async def _confirmed(self, query: Callable[[Transaction], T]) -> T:
+        """Answer what a certificate depends on, as a write: of a controller that was superseded it fails, a read would not.
+
+        Raises ControllerBehind as well.
+        """
+
+        def ask(tx: Transaction) -> T:
+            head_guard.check(tx)
+            return query(tx)
+
+        return await self._store.write(ask)
+
     async def _paced(self, peer: ClientPeer | ConnectorPeer) -> None:
         """Wait until this peer may have another configuration; what it sends meanwhile waits unread."""
         now = asyncio.get_running_loop().time()
@@ -162,7 +177,7 @@ class Channels:
 
     async def _renew_client(self, peer: ClientPeer, message: control.RenewCertificate) -> None:
         key = _same_key(message.request, peer.jkt)
-        _, key_row, _ = await self._store.read(lambda tx: sessions.live(tx, peer.principal.session))
+        _, key_row, _ = await self._confirmed(lambda tx: sessions.live(tx, peer.principal.session))
         expires_at = None if key_row.expires_at_ms is None else key_row.expires_at_ms / 1000
         issued = login.issue(self._trust, peer.principal, key, expires_at, self._clock())
         peer.outbox.put(
@@ -208,7 +223,7 @@ class Channels:
             case control.RenewCertificate():
                 await self._paced(peer)
                 key = _same_key(message.request, peer.jkt)
-                await self._store.read(lambda tx: connectors.believed(tx, peer.connector, peer.jkt))
+                await self._confirmed(lambda tx: connectors.believed(tx, peer.connector, peer.jkt))
                 certificate, token, expires_at = enrolment.issue(self._trust, ConnectorId(peer.connector), key, self._clock())
                 peer.outbox.put(
                     control.CertificateRenewed(
@@ -261,30 +276,34 @@ class Channels:
         relays = tuple(sorted(message.relays[:64]))
         changed = relays != peer.relays
         peer.relays = relays
-        try:
-            head = await self._store.write(
-                lambda tx: connectors.heartbeat(
-                    tx,
-                    peer.connector,
-                    peer.jkt,
-                    version=message.version,
-                    hostname=message.hostname,
-                    public_ip=address,
-                    private_ips=message.private_ips,
-                )
+        shown = self._guard.shown(message.head, peer.connector, self._clock()) if message.head else None
+
+        def note(tx: Transaction) -> tuple[Stamp, Stamp | None, bool]:
+            head = connectors.heartbeat(
+                tx,
+                peer.connector,
+                peer.jkt,
+                version=message.version,
+                hostname=message.hostname,
+                public_ip=address,
+                private_ips=message.private_ips,
             )
+            is_news = shown is not None and connectors.prove_head(tx, peer.connector, shown, address)
+            return head, tx.proven_head(), is_news
+
+        try:
+            head, proven, is_news = await self._store.write(note)
         except StoreUnavailable:  # the connector is not at fault: its channel outlives an absence of the database
             if changed:
                 self._dispatch.peers_changed()
             return
-        if message.head and self._guard.shown(message.head, peer.connector, self._clock()) and self._guard.behind(head):
-            proven = self._guard.proven
+        if is_news:
             logger.error(
                 "ALARM controller-behind: at %s, connector %d proves %s: nothing is granted", head, peer.connector, proven
             )
-            await self._store.write(lambda tx: connectors.record_behind(tx, peer.connector, proven, address))
         # Another head than the one read last: another program has written, accepting a restored backup for example.
-        if changed or head != self._dispatch.snapshot.stamp or self._guard.behind(head):
+        current = self._dispatch.snapshot
+        if changed or (head, proven) != (current.stamp, current.proven_head):
             self._dispatch.peers_changed()
 
 

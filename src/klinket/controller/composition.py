@@ -56,7 +56,7 @@ def compose(
     """Return a controller over an open store. `clock`: seconds since the epoch."""
     peers = Peers()
     guard = HeadGuard(trusted)
-    dispatch = Dispatch(store, trusted, peers, guard, clock, config.grant_seconds)
+    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds)
     authority = trusted.authorities[AuthorityPurpose.WEB].certificate_pem if config.certificate is None else None
     services = ApiServices(
         facts=KeyFileFacts(config.host_and_port, authority),
@@ -72,7 +72,7 @@ def compose(
     endpoints = Endpoints(
         store,
         trusted,
-        Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients, guard),
+        Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients),
         Enrolments(store, trusted, clock),
         Channels(store, trusted, peers, dispatch, guard, clock, entropy),
         RelayChannels(store, trusted, peers, clock),

@@ -9,6 +9,7 @@ from klinket.controller.app.rows import ConnectorRow, RelayRow
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.cut import Stamp
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import RemoteNetworkId, Thumbprint
 from klinket.domain.resource import Resource
@@ -43,13 +44,15 @@ def for_client(
     attached: Mapping[int, Sequence[int]],
     *,
     now: float,
+    confirmed_at: float,
     grant_seconds: int,
 ) -> ClientConfiguration:
     """Return what a session may do now. `attached`: connectors online, and the relays each is at.
 
-    Grants end with the service key at the latest.
+    Grants end with the service key at the latest, and `grant_seconds` after the store has confirmed the snapshot: from then on
+    another controller may have revoked what this one does not hear of.
     """
-    expires_at = now + grant_seconds
+    expires_at = min(now, confirmed_at) + grant_seconds
     key = snapshot.keys.get(principal.key)
     if key is not None and key.expires_at is not None:
         expires_at = min(expires_at, max(now + 1, key.expires_at))
@@ -108,12 +111,19 @@ def _grant(
 
 
 def for_connector(
-    snapshot: Snapshot, trust: Trust, connector: ConnectorRow, cuts: Sequence[str], *, now: float, grant_seconds: int
+    relays: Sequence[RelayRow],
+    trust: Trust,
+    connector: ConnectorRow,
+    cuts: Sequence[str],
+    stamp: Stamp,
+    *,
+    now: float,
+    grant_seconds: int,
 ) -> ConnectorConfiguration:
-    """Return what a connector works with. `cuts`: signed cuts that may still have to be applied."""
+    """Return what a connector works with. `cuts`: signed cuts that may still have to be applied; `stamp`: read with them."""
     return ConnectorConfiguration(
-        epoch=snapshot.stamp[0],
-        revision=snapshot.stamp[1],
+        epoch=stamp[0],
+        revision=stamp[1],
         network=trust.network,
         connector=connector.id,
         remote_network=connector.remote_network_id,
@@ -121,12 +131,12 @@ def for_connector(
         client_authority=trust.authorities[AuthorityPurpose.CLIENT].certificate_pem,
         grant_keys=trust.keys[KeyPurpose.GRANT].to_jwks(),
         cut_keys=trust.keys[KeyPurpose.CUT].to_jwks(),
-        relays=[_relay(row) for row in snapshot.relays],
-        tickets=_tickets(snapshot.relays, trust, TicketRole.CONNECTOR, f"connector:{connector.id}", [connector.id], now),
+        relays=[_relay(row) for row in relays],
+        tickets=_tickets(relays, trust, TicketRole.CONNECTOR, f"connector:{connector.id}", [connector.id], now),
         cuts=list(cuts),
         limits=ACCOUNT_LIMITS,
         max_grant_seconds=MAX_LIFETIME_SECONDS,
-        head=sign_head(trust.signers[KeyPurpose.HEAD], snapshot.stamp, network=trust.network, now=now),
+        head=sign_head(trust.signers[KeyPurpose.HEAD], stamp, network=trust.network, now=now),
         renew_at_ms=round((now + min(TICKET_SECONDS, 4 * grant_seconds) / 2) * 1000),
     )
 

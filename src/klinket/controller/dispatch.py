@@ -6,18 +6,21 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from klinket.controller import configuration
+from klinket.controller import configuration, head_guard
 from klinket.controller.app import access, connectors, cuts, group_access, relays, service_keys, snapshot
 from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
-from klinket.controller.app.store_errors import StoreUnavailable
-from klinket.controller.head_guard import ControllerBehind, HeadGuard
+from klinket.controller.app.store_errors import StoreInUse, StoreUnavailable
+from klinket.controller.confirmation import CONFIRM_SECONDS, Confirmation
+from klinket.controller.head_guard import ControllerBehind
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
-from klinket.controller.trust import Trust
+from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.cut import Stamp
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import Cut, Refused, SessionEnded
+from klinket.wire.head_token import sign_head
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +32,14 @@ RETRY_SECONDS = 1.0
 DISMISS_SECONDS = 2.0
 #: Seconds until the store is asked again after it could not answer.
 AGAIN_SECONDS = 0.5
+#: Seconds that a grant lives at least: one that would end before is not made.
+SHORTEST_GRANT_SECONDS = 2.0
 
 
 class Dispatch:
     """Keeps attached peers up to date with the store. Call `start` once on the event loop."""
 
-    def __init__(
-        self, store: Store, trust: Trust, peers: Peers, guard: HeadGuard, clock: Callable[[], float], grant_seconds: int
-    ) -> None:
-        self._guard = guard
+    def __init__(self, store: Store, trust: Trust, peers: Peers, clock: Callable[[], float], grant_seconds: int) -> None:
         self._store = store
         self._trust = trust
         self._peers = peers
@@ -47,6 +49,9 @@ class Dispatch:
         self._expiries_changed = asyncio.Event()
         self._tasks = TaskSet("dispatch")
         self._snapshot: Snapshot | None = None
+        self._confirmation = Confirmation(store, clock, grant_seconds, self._end)
+        self._ended = asyncio.Event()
+        self._end_reason: StoreInUse | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -57,13 +62,41 @@ class Dispatch:
     async def start(self) -> None:
         """Read the first snapshot and follow commits from now on."""
         self._store.on_commit(self._committed)
+        await self._confirmation.fresh()
         self._snapshot = await self._read()
         self._tasks.start(self._follow(), "snapshots")
         self._tasks.start(self._expire(), "expiries")
+        self._tasks.start(self._keep_confirmed(), "confirmations")
 
     async def aclose(self) -> None:
         """Stop following."""
         await self._tasks.aclose()
+        await self._confirmation.aclose()
+
+    async def superseded(self) -> StoreInUse:
+        """Return when another controller has taken the store over: this one has to end."""
+        await self._ended.wait()
+        assert self._end_reason is not None
+        return self._end_reason
+
+    def _end(self, error: StoreInUse) -> None:
+        logger.error("%s: this one ends, and closes all channels", error.message)
+        self._peers.dismiss_all()
+        self._end_reason = error
+        self._ended.set()
+
+    async def _keep_confirmed(self) -> None:
+        """Notice within seconds that another controller has taken over, whether or not a peer asks for anything."""
+        while True:
+            await asyncio.sleep(CONFIRM_SECONDS)
+            try:
+                await self._confirmation.fresh()
+            except StoreInUse:
+                return
+            except StoreUnavailable:
+                pass  # what was confirmed before lasts as long as grants do
+            except Exception:
+                logger.exception("the store could not be asked how far it is")
 
     def peers_changed(self) -> None:
         """Tell clients which connectors are attached, soon."""
@@ -71,7 +104,9 @@ class Dispatch:
 
     def _committed(self, committed: Committed) -> None:
         for announced in committed.cuts:
-            message = Cut(id=announced.cut.id, token=announced.cut.token)
+            stamp = (announced.cut.epoch, announced.cut.revision)
+            head = sign_head(self._trust.signers[KeyPurpose.HEAD], stamp, network=self._trust.network, now=self._clock())
+            message = Cut(id=announced.cut.id, token=announced.cut.token, head=head)
             for connector in announced.connectors:
                 peer = self._peers.connectors.get(connector)
                 if peer is not None:
@@ -92,12 +127,15 @@ class Dispatch:
             self._changed.clear()  # changes while the snapshot is read make another round
             try:
                 asked = list(self._peers.connectors.values())
+                _, confirmed_at = await self._confirmation.fresh()  # before the read, which then is no older
                 self._snapshot = await self._read()
                 self._expiries_changed.set()
-                self._refresh_clients(self._snapshot)
+                self._refresh_clients(self._snapshot, confirmed_at)
                 await self._refresh_relays()
                 await self._refresh_connectors(asked, self._snapshot)
-            except StoreUnavailable:  # decisions go on from what is known; grants bound for how long
+            except StoreInUse:
+                return
+            except StoreUnavailable:  # decisions go on from what is known, until a grant's life after it was confirmed
                 self._changed.set()
                 await asyncio.sleep(AGAIN_SECONDS)
             except Exception:
@@ -106,36 +144,48 @@ class Dispatch:
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _refresh_clients(self, current: Snapshot) -> None:
+    def _refresh_clients(self, current: Snapshot, confirmed_at: float) -> None:
         for client in list(self._peers.clients.values()):
             # One that has just attached is told on its own, and another round follows what this one came too early for.
             if current.covers(client.principal) and current.stamp >= client.stamp:
                 try:
-                    self._tell(client, current)
+                    self._tell(client, current, confirmed_at)
                 except Exception:
                     logger.exception("session %s could not be told of a change", client.principal.session)
 
     async def tell_client(self, peer: ClientPeer) -> None:
-        """Send a client its configuration, or end its session: from memory, or read for it when it has just attached."""
+        """Send a client its configuration, or end its session: from memory, or read for it when it has just attached.
+
+        Raises StoreUnavailable, also when nothing was confirmed for as long as a grant lives.
+        """
+        try:
+            confirmed, confirmed_at = await self._confirmation.fresh()
+        except StoreInUse:
+            raise
+        except StoreUnavailable:
+            confirmed, confirmed_at = self._confirmation.stamp, self._confirmation.at
+            if confirmed_at + self._grant_seconds < self._clock() + SHORTEST_GRANT_SECONDS:
+                raise
+        oldest = max(peer.stamp, confirmed)
         current = self.snapshot
-        if not current.covers(peer.principal) or current.stamp < peer.stamp:
+        if not current.covers(peer.principal) or current.stamp < oldest:
             try:
                 read = await self._store.read(lambda tx: snapshot.take(tx, [peer.principal]))
             except StoreUnavailable:
-                if peer.known is None:
+                if peer.known is None or peer.known.stamp < oldest:
                     raise
                 read = peer.known  # decisions go on from what is known
             # A round may have overtaken this.
             current = self.snapshot if self.snapshot.covers(peer.principal) and self.snapshot.stamp >= read.stamp else read
-        self._tell(peer, current, always=True)
+        self._tell(peer, current, confirmed_at, always=True)
 
-    def _tell(self, peer: ClientPeer, current: Snapshot, *, always: bool = False) -> None:
+    def _tell(self, peer: ClientPeer, current: Snapshot, confirmed_at: float, *, always: bool = False) -> None:
         """Send a client its configuration if something changed for it (or `always`), or end its session."""
         now = self._clock()
         peer.stamp, peer.known = current.stamp, current
         try:
             current.check(peer.principal, now)
-            self._guard.check(current.stamp)
+            head_guard.refuse(current.proven_head)
         except ControllerBehind as error:
             # No word that ends the session: its grants fade by themselves, and it may have others later.
             refused = Refused(
@@ -166,6 +216,7 @@ class Dispatch:
                 peer.jkt,
                 online,
                 now=now,
+                confirmed_at=confirmed_at,
                 grant_seconds=self._grant_seconds,
             )
         )
@@ -192,15 +243,17 @@ class Dispatch:
 
     async def configure_connector(self, peer: ConnectorPeer) -> None:
         """Send a connector its full state, with the cuts that may still have to be applied."""
+        await self._confirmation.fresh()
         try:
-            row, tokens = await self._store.read(lambda tx: _believed_with_cuts(tx, peer))
+            row, tokens, stamp = await self._store.read(lambda tx: _believed_with_cuts(tx, peer))
         except ConnectorTokensDead:
             self._dismiss(peer)
             return
+        relays = self.snapshot.relays
         message = configuration.for_connector(
-            self.snapshot, self._trust, row, tokens, now=self._clock(), grant_seconds=self._grant_seconds
+            relays, self._trust, row, tokens, stamp, now=self._clock(), grant_seconds=self._grant_seconds
         )
-        peer.configure(message, self.snapshot.relays)
+        peer.configure(message, relays)
 
     def _dismiss(self, peer: ConnectorPeer) -> None:
         if not peer.dismissed:
@@ -259,9 +312,9 @@ def _is_believed(tx: Transaction, peer: ConnectorPeer) -> bool:
     return True
 
 
-def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str]]:
-    """Return the row of a connector with the cuts that it may still have to apply; raises ConnectorTokensDead."""
-    return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)]
+def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str], Stamp]:
+    """Return the row of a connector, the cuts that it may still have to apply, and the head; raises ConnectorTokensDead."""
+    return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)], tx.head()
 
 
 def _end_expired(tx: Transaction) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from klinket.controller import head_guard
 from klinket.controller.app import connectors
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.rows import ConnectorRow
@@ -54,11 +55,12 @@ class Enrolments:
         self._clock = clock
 
     async def enrol(self, request: EnrolmentRequest, address: str) -> EnrolmentAnswer:
-        """Return certificate and access token of a connector; raises ConnectorTokensDead, EnrolledElsewhere."""
+        """Return certificate and access token of a connector; raises ConnectorTokensDead, EnrolledElsewhere, ControllerBehind."""
         key = parse_request(request.certificate_request)
         jkt = signing.thumbprint(key)
 
         def enrol(tx: Transaction) -> ConnectorRow:
+            head_guard.check(tx)
             row = connectors.by_tokens(tx, request.access_token, request.refresh_token)
             connectors.enrol(tx, row, jkt, address)
             return row

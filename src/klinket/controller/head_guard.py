@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from klinket.controller.app.ports import Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.cut import Stamp
@@ -26,32 +27,29 @@ class ControllerBehind(StoreUnavailable):
 
 
 class HeadGuard:
-    """The highest head that a connector has proved."""
+    """Judges the heads that connectors show."""
 
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
-        self.proven: Stamp = (0, 0)
         self._strange: set[int] = set()
 
-    def shown(self, token: str, connector: int, now: float) -> bool:
-        """Take note of a head that a connector shows; returns whether it is the highest so far. `now` in seconds."""
+    def shown(self, token: str, connector: int, now: float) -> Stamp | None:
+        """Return the head that a connector shows, None for one that this controller never signed. `now` in seconds."""
         try:
-            head = verify_head(token, self._trust.keys[KeyPurpose.HEAD], network=self._trust.network, now=now)
+            return verify_head(token, self._trust.keys[KeyPurpose.HEAD], network=self._trust.network, now=now)
         except InvalidToken as error:
             if connector not in self._strange:
                 self._strange.add(connector)
                 logger.error("connector %d shows a head that is not this controller's: %s", connector, error.message)
-            return False
-        if head <= self.proven:
-            return False
-        self.proven = head
-        return True
+            return None
 
-    def behind(self, own: Stamp) -> bool:
-        """Return whether the controller, being at `own`, is behind what it has said."""
-        return own < self.proven
 
-    def check(self, own: Stamp) -> None:
-        """Raise ControllerBehind when it is."""
-        if self.behind(own):
-            raise ControllerBehind
+def check(tx: Transaction) -> None:
+    """Raise ControllerBehind while a proved head is kept: changes count the own one up, which brings nothing back."""
+    refuse(tx.proven_head())
+
+
+def refuse(proven: Stamp | None) -> None:
+    """Raise ControllerBehind if there is a proved head."""
+    if proven is not None:
+        raise ControllerBehind

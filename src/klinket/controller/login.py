@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from klinket.controller import head_guard
 from klinket.controller.app import key_hygiene, sessions
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import AuthorityPurpose, parse_request
-from klinket.controller.head_guard import HeadGuard
 from klinket.controller.throttle import LoginThrottle
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import (
@@ -103,11 +103,9 @@ class Logins:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         attached: Callable[[], Collection[str]],
-        guard: HeadGuard,
     ) -> None:
         """`attached`: gives the sessions that are attached now; others free their seats (security.md 20)."""
         self._attached = attached
-        self._guard = guard
         self._store = store
         self._trust = trust
         self._login_url = login_url
@@ -194,7 +192,7 @@ class Logins:
         attached = set(self._attached())
 
         def begin(tx: Transaction) -> tuple[ServiceKeyRow, ServiceAccountRow]:
-            self._guard.check(tx.head())
+            head_guard.check(tx)
             _, key, account = sessions.begin(
                 tx,
                 verified,

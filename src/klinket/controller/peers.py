@@ -38,6 +38,7 @@ class Outbox:
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
+        self._code = POLICY_VIOLATION
         self._queue: asyncio.Queue[str | None] = asyncio.Queue(MAX_QUEUED)
         self.overflowed = False
 
@@ -54,8 +55,9 @@ class Outbox:
         except asyncio.QueueFull:
             self.overflowed = True
 
-    def finish(self) -> None:
+    def finish(self, code: int = POLICY_VIOLATION) -> None:
         """Close the channel after what is queued."""
+        self._code = code
         if not self._queue.full():
             self._queue.put_nowait(None)
         else:
@@ -66,7 +68,7 @@ class Outbox:
         try:
             while not self.overflowed and (text := await self._queue.get()) is not None:
                 await self._socket.send_text(text)
-            await self._socket.close(TRY_AGAIN if self.overflowed else POLICY_VIOLATION)
+            await self._socket.close(TRY_AGAIN if self.overflowed else self._code)
         except (WebSocketDisconnect, RuntimeError):
             pass  # it has gone; the receiving side notices as well
 
@@ -147,6 +149,14 @@ class Peers:
     clients: dict[str, ClientPeer] = field(default_factory=dict)
     connectors: dict[int, ConnectorPeer] = field(default_factory=dict)
     relays: dict[int, RelayPeer] = field(default_factory=dict)
+
+    def dismiss_all(self) -> None:
+        """Close all channels: their peers attach again, to whichever controller answers then."""
+        outboxes = [peer.outbox for peer in self.clients.values()]
+        outboxes += [peer.outbox for peer in self.connectors.values()]
+        outboxes += [peer.outbox for peer in self.relays.values()]
+        for outbox in outboxes:
+            outbox.finish(TRY_AGAIN)
 
     def online(self) -> dict[int, tuple[int, ...]]:
         """Return the attached connectors with the relays each is at."""

@@ -79,7 +79,10 @@ async def _serve(
                 await beside.prepare(store)
                 tasks.start(beside.run(), "relay")
             stopped = tasks.start(stop.wait(), "stop")
-            await asyncio.wait({stopped, server.running}, return_when=asyncio.FIRST_COMPLETED)
+            superseded = tasks.start(controller.dispatch.superseded(), "superseded")
+            await asyncio.wait({stopped, server.running, superseded}, return_when=asyncio.FIRST_COMPLETED)
+            if superseded.done():
+                raise superseded.result()
             if not stop.is_set():
                 # Without its web server a controller is none: whoever keeps it running should start it again.
                 raise OSError(f"the web server on {config.listen} has ended") from _failure_of(server.running)

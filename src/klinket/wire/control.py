@@ -228,10 +228,11 @@ class ConnectorConfiguration(Message, frozen=True, kw_only=True, tag="connector-
 
 
 class Cut(Message, frozen=True, kw_only=True, tag="cut"):
-    """Controller to connector: end access now. `token` is the signed cut (wire.cut_token)."""
+    """Controller to connector: end access now. `token`: signed cut (wire.cut_token); `head`: signed head of its stamp."""
 
     id: int
     token: str
+    head: str = ""
 
 
 class CutFlow(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,9 +14,11 @@ from klinket.connector.config import ConnectorConfig
 from klinket.connector.serve import Connector
 from klinket.connector.state import ConnectorState
 from klinket.controller.app import cuts
+from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ControllerUnreachable, InvalidInput
 from klinket.net import channel
 from klinket.wire import control
+from klinket.wire.head_token import verify_head
 from tests.unit.whole import PATIENCE, Whole, eventually, everything, tasks_named
 
 
@@ -45,6 +47,19 @@ async def test_a_cut_resets_a_live_flow_and_its_receipt_names_it(whole: Whole) -
     assert (ended["host"], ended["port"]) == ("127.0.0.1", whole.resource.destination.port)
     assert ended["stopped_after_ms"] < 1000
     assert whole.connector._core.flows == 0
+
+
+async def test_a_cut_is_a_head_that_is_shown_from_then_on_and_kept(whole: Whole) -> None:
+    keys = whole.controller.trust.keys[KeyPurpose.HEAD]
+    for number in range(3):
+        await whole.controller.add_resource(whole.office, f"new {number}", f"new-{number}.internal")
+    await whole.controller.revoke_key(whole.key)
+    await receipts(whole)
+    (cut,) = await whole.controller.read(lambda tx: tx.cuts.find())
+    await eventually(lambda: whole.connector._state.kept_head()[0] >= (cut.epoch, cut.revision))
+    shown = whole.connector._channel.head
+    assert shown == whole.connector._state.kept_head()[1]
+    assert verify_head(shown, keys, network="acme", now=whole.controller.clock()) >= (cut.epoch, cut.revision)
 
 
 async def test_an_answer_that_got_lost_is_given_again_with_the_flows_it_named(
@@ -103,10 +118,10 @@ async def test_no_error_ends_the_channel_for_good(
     failures = [kind("a defect, or a full disk")]
     real = Connector._apply
 
-    def apply(self: Connector, token: str) -> control.CutReceipt | None:
+    def apply(self: Connector, token: str, head: str = "") -> control.CutReceipt | None:
         if failures:
             raise failures.pop()
-        return real(self, token)
+        return real(self, token, head)
 
     monkeypatch.setattr(Connector, "_apply", apply)
     flow = await whole.flow(await whole.client())

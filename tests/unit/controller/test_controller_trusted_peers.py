@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from klinket.cli.issue import accept_head
 from klinket.controller.app import connectors
 from klinket.controller.channels import RENEW_SECONDS
 from klinket.controller.database import PostgresAddress
+from klinket.controller.peers import TRY_AGAIN
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ConnectorTokensDead
 from klinket.net.certificate_request import certificate_request
-from klinket.wire import assertion, control
+from klinket.wire import assertion, control, signing
 from klinket.wire.head_token import sign_head, verify_head
 from klinket.wire.key_file import LOGIN_PATH
-from klinket.wire.paths import LOGOUT_PATH
+from klinket.wire.paths import ENROL_PATH, LOGOUT_PATH
 from tests.unit.controller.running import PATIENCE, Channel, Enrolled, Running, Session
 
 HEARTBEAT = control.Heartbeat(sequence=1, time_ms=0, version="1.2.3")
@@ -121,6 +123,17 @@ async def test_a_connector_is_given_a_signed_head(live: Running) -> None:
     assert head == (told.epoch, told.revision)
 
 
+async def test_the_head_is_the_one_that_the_cuts_beside_it_were_read_at(live: Running) -> None:
+    _, enrolled, _ = await office(live)
+    epoch, revision = await live.read(lambda tx: tx.head())
+    # As right after a commit: the newest snapshot is older than what is read for the message.
+    live.dispatch._snapshot = replace(live.dispatch.snapshot, stamp=(epoch, 1))
+    async with live.channel() as channel:
+        told = await configured(live, channel, enrolled)
+    head = verify_head(told.head, live.trust.keys[KeyPurpose.HEAD], network="acme", now=live.clock())
+    assert (told.epoch, told.revision) == head == (epoch, revision)
+
+
 @pytest.mark.parametrize("later", [(0, 1), (1, -1000)], ids=["a later revision", "a later epoch"])
 async def test_a_controller_that_is_proved_to_be_behind_grants_nothing_until_that_is_accepted(
     live: Running, later: tuple[int, int]
@@ -139,20 +152,63 @@ async def test_a_controller_that_is_proved_to_be_behind_grants_nothing_until_tha
         assert (answer.status_code, answer.json()["code"]) == (503, "controller-behind")
         assert (await live.last_event()).detail["alarm"] == "controller-behind"
 
+        # What is changed counts the own head up, beyond the proved revision; that brings nothing back.
+        for number in range(3):
+            await live.add_resource(await live.add_network(f"new {number}"), f"new {number}", "new.internal")
+        answer = await live.post(LOGIN_PATH, live.login_body(key_file, session.key))
+        assert answer.json()["code"] == "controller-behind"
+        # No certificate either, for a connector that is attached.
+        await connector.send(control.RenewCertificate(request=certificate_request(enrolled.key)))
+        assert await connector.closed() == TRY_AGAIN
+
         # Another program, on the controller's machine.
         state = str(live.config.state)
         environment = {} if live.config.postgres is None else {"KLINKET_DATABASE": _url(live.config.postgres)}
         done = await asyncio.to_thread(CliRunner().invoke, accept_head, ["--state", state], env=environment)
         assert "accepted: epoch" in done.output
-        await connector.send(control.Heartbeat(sequence=2, time_ms=0, head=proof))
+        async with live.channel() as again:
+            await configured(live, again, enrolled)
+            await again.send(control.Heartbeat(sequence=2, time_ms=0, head=proof))
 
-        async def granted() -> bool:
-            async with live.attached(session) as again:
-                return '"client-configuration"' in await again.text()
+            async def granted() -> bool:
+                async with live.attached(session) as once_more:
+                    return '"client-configuration"' in await once_more.text()
 
-        await eventually(granted)
+            await eventually(granted)
     assert (await live.read(lambda tx: tx.head()))[0] > epoch + later[0]
     await live.log_in(key_file)
+
+
+class Restarted(Running):
+    async def api_token(self, scopes: tuple[str, ...]) -> str:
+        return ""  # made before
+
+
+async def test_a_restart_forgets_no_proof(tmp_path: Path) -> None:
+    running = Running(tmp_path / "state")
+    await running.open()
+    connector = await running.add_connector(await running.add_network())
+    tokens = await running.connector_tokens(connector)
+    _, key_file = await running.add_key(await running.add_account())
+    epoch, revision = await running.read(lambda tx: tx.head())
+    assert await running.write(lambda tx: connectors.prove_head(tx, 1, (epoch, revision + 1), ""))
+    assert not await running.write(lambda tx: connectors.prove_head(tx, 1, (epoch, revision + 1), "")), "told once"
+    running.store.close()
+
+    again = Restarted(tmp_path / "state")
+    await again.open()
+    body = again.login_body(key_file, signing.generate_private_key(), audience=again.config.public_url + LOGIN_PATH)
+    enrolment = {**tokens, "certificate_request": certificate_request(signing.generate_private_key())}
+    for path, document in ((LOGIN_PATH, body), (ENROL_PATH, enrolment)):
+        answer = await again.post(path, document)
+        assert (answer.status_code, answer.json()["code"]) == (503, "controller-behind"), path
+    assert (await again.write(lambda tx: tx.begin_epoch()))[0] > epoch
+    assert await again.read(lambda tx: tx.proven_head()) is None
+    assert not await again.write(lambda tx: connectors.prove_head(tx, 1, (epoch, revision + 1), "")), "of an earlier epoch"
+    for path, document in ((LOGIN_PATH, body), (ENROL_PATH, enrolment)):
+        answer = await again.post(path, document)
+        assert answer.status_code == 200, answer.text
+    again.store.close()
 
 
 HINT = "an admin has to look at what was restored, then: klinket issue accept-head --state DIR"

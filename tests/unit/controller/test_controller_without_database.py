@@ -16,18 +16,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from websockets.exceptions import ConnectionClosed
 
-from klinket.controller import dispatch
+from klinket.controller import dispatch, serve
+from klinket.controller.app.store_errors import StoreInUse
+from klinket.controller.config import ControllerConfig
 from klinket.controller.http import CUTS_PATH, ENROL_PATH
+from klinket.controller.peers import TRY_AGAIN
+from klinket.controller.store.engine import open_store
 from klinket.net.certificate_request import certificate_request
+from klinket.net.sockets import HostPort
 from klinket.wire import control, signing
 from klinket.wire.key_file import LOGIN_PATH
 from tests.unit.controller.postgres import Server
-from tests.unit.controller.running import Running, free_port
+from tests.unit.controller.running import GRANT_SECONDS, Running, free_port
 
 #: Seconds within which things must work again.
 BACK_SECONDS = 20.0
+#: Seconds between reading a clock here and there.
+LATER = 2.0
+END_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 KLINKET = Path(sys.executable).with_name("klinket")
 
 
@@ -129,6 +141,104 @@ async def test_channels_outlive_an_absence_and_hear_of_what_comes_after_it(
             assert key["serviceAccountKey"]["status"] == "EXPIRED"
             await running.add_resource(network, "Other", "other.internal")
             assert await at_connector.is_alive()
+
+
+async def test_grants_from_memory_end_a_grants_life_after_the_database_last_answered(
+    running: Running, postgres_of_its_own: Server
+) -> None:
+    async with running.listening():
+        network = await running.add_network()
+        account = await running.add_account(resources=[await running.add_resource(network)])
+        session = await running.log_in((await running.add_key(account))[1])
+        async with running.attached(session) as client:
+            first = await client.wait_for(control.ClientConfiguration)
+            known = running.clock() + GRANT_SECONDS
+            postgres_of_its_own.stop()
+            for _ in range(3):
+                running.offset += 30
+                await client.send(control.Renew())
+                told = await client.wait_for(control.ClientConfiguration)
+                assert first.valid_until_ms / 1000 - 1 <= told.valid_until_ms / 1000 <= known + LATER
+                assert max(grant.expires_at_ms for grant in told.grants) / 1000 <= known + LATER
+            running.offset += 30
+            await client.send(control.Renew())
+            assert await client.closed() == TRY_AGAIN
+        postgres_of_its_own.start()
+
+
+async def test_a_controller_that_was_superseded_grants_nothing_and_closes_its_channels(
+    running: Running, postgres_of_its_own: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "CONFIRM_SECONDS", 0.2)
+    async with running.listening():
+        network = await running.add_network()
+        connector = await running.enrol(await running.connector_tokens(await running.add_connector(network)))
+        account = await running.add_account(resources=[await running.add_resource(network)])
+        session = await running.log_in((await running.add_key(account))[1])
+        async with running.attached(connector) as at_connector, running.attached(session) as at_client:
+            await at_connector.wait_for(control.ConnectorConfiguration)
+            await at_client.wait_for(control.ClientConfiguration)
+            # Its connections are lost, and another controller takes the lock before it is back.
+            address = running.config.postgres
+            assert address is not None
+            with psycopg.connect(**dict(address.parameters), autocommit=True) as connection:
+                connection.execute(END_OTHERS)
+                other = open_store(address, running.clock)
+            try:
+                running.offset += 10  # what was confirmed is not fresh any more
+                error = await asyncio.wait_for(running.dispatch.superseded(), BACK_SECONDS)
+                assert error.code == "store-in-use"
+                assert await at_client.closed() == TRY_AGAIN
+                assert await at_connector.closed() == TRY_AGAIN
+                for who in (session, connector):
+                    async with running.attached(who) as again:
+                        assert await again.closed() == TRY_AGAIN
+            finally:
+                other.close()
+
+
+async def test_a_certificate_is_not_renewed_by_a_controller_that_was_superseded(
+    running: Running, postgres_of_its_own: Server
+) -> None:
+    async with running.listening():
+        network = await running.add_network()
+        connector = await running.enrol(await running.connector_tokens(await running.add_connector(network)))
+        session = await running.log_in((await running.add_key(await running.add_account()))[1])
+        async with running.attached(connector) as at_connector, running.attached(session) as at_client:
+            await at_connector.wait_for(control.ConnectorConfiguration)
+            await at_client.wait_for(control.ClientConfiguration)
+            address = running.config.postgres
+            assert address is not None
+            with psycopg.connect(**dict(address.parameters), autocommit=True) as connection:
+                connection.execute(END_OTHERS)
+                other = open_store(address, running.clock)
+            try:
+                for who, channel in ((connector, at_connector), (session, at_client)):
+                    await channel.send(control.RenewCertificate(request=certificate_request(who.key)))
+                    said = []
+                    with pytest.raises(ConnectionClosed) as closed:
+                        while True:
+                            said.append(await channel.text())
+                    assert not [text for text in said if "certificate-renewed" in text]
+                    assert closed.value.rcvd is not None
+                    assert closed.value.rcvd.code == TRY_AGAIN
+            finally:
+                other.close()
+
+
+async def test_a_superseded_controller_ends_with_that_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = StoreInUse("another controller runs on it")
+
+    async def superseded(_: dispatch.Dispatch) -> StoreInUse:
+        return error
+
+    monkeypatch.setattr(dispatch.Dispatch, "superseded", superseded)
+    port = free_port()
+    config = ControllerConfig(
+        network="acme", state=tmp_path, listen=HostPort("127.0.0.1", port), public_url=f"https://127.0.0.1:{port}"
+    )
+    with pytest.raises(StoreInUse):
+        await asyncio.wait_for(serve.run(config, lambda _: None, asyncio.Event()), BACK_SECONDS)
 
 
 # ---- the commands

@@ -172,13 +172,16 @@ def heartbeat(
     return tx.head()
 
 
-def record_behind(tx: Transaction, connector_id: int, proven: Stamp, source: str) -> None:
-    """Raise the alarm: a connector proves that this database has forgotten something."""
+def prove_head(tx: Transaction, connector_id: int, proven: Stamp, source: str) -> bool:
+    """Keep the head that a connector proves; returns whether it is news that this database has forgotten something: an alarm."""
+    if not tx.prove_head(proven):
+        return False
     row = tx.connectors.get(connector_id)
     if row is not None:
         actor = Actor(SYSTEM.type, name=row.name, source=source)
         detail = {"alarm": "controller-behind", "head": list(tx.head()), "proven": list(proven)}
         tx.record(AuditEvent(AuditAction.WARN, actor, (connector_target(row, network_of(tx, row)),), detail))
+    return True
 
 
 def state(row: ConnectorRow, now_ms: int) -> str:

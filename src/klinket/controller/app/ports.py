@@ -124,6 +124,12 @@ class Transaction(Protocol):
     def begin_epoch(self) -> Stamp:
         """Begin another life of this database, above all that any of it ever said; returns the new (epoch, revision)."""
 
+    def proven_head(self) -> Stamp | None:
+        """Return the head above its own that was proved to this database; None once a new epoch has begun, or never."""
+
+    def prove_head(self, proven: Stamp) -> bool:
+        """Keep a head that was proved, if it is above the own one and what is kept; returns whether it was."""
+
     def record(self, event: AuditEvent) -> None:
         """Write an audit event."""
 

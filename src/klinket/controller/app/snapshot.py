@@ -57,6 +57,8 @@ class Snapshot:
     known_connectors: Mapping[int, str | None]
     relays: tuple[RelayRow, ...]
     next_expiry: float | None
+    #: A head above this database's own (decision 0014); nothing is granted then.
+    proven_head: Stamp | None = None
 
     def covers(self, principal: Principal) -> bool:
         """Return whether the snapshot was taken for this session among others."""
@@ -112,6 +114,7 @@ def take(tx: Transaction, principals: Collection[Principal] = (), connectors: Co
         {row.id: row.enrolled_jkt for row in _rows(tx.connectors, "id", connectors)},
         tuple(row for row in tx.relays.find() if row.address and row.certificate_sha256),
         _next_expiry(tx),
+        tx.proven_head(),
     )
 
 

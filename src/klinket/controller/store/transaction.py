@@ -89,10 +89,23 @@ class SqlTransaction:
 
     def begin_epoch(self) -> Stamp:
         """Begin another life of this database: epochs are times of beginning in ms, so that later ones are higher."""
-        epoch = max(self._now_ms, self.head()[0] + 1)
-        self._connection.execute(update(schema.head).values(epoch=epoch, revision=schema.head.c.revision + 1))
+        epoch = max(self._now_ms, self.head()[0] + 1, (self.proven_head() or (0, 0))[0] + 1)
+        changed = {"epoch": epoch, "revision": schema.head.c.revision + 1, "proven_epoch": None, "proven_revision": None}
+        self._connection.execute(update(schema.head).values(changed))
         self.bumped = True
         return self.head()
+
+    def proven_head(self) -> Stamp | None:
+        """Return the highest head above its own that was proved to this database since its epoch began."""
+        found = self._connection.execute(select(schema.head.c.proven_epoch, schema.head.c.proven_revision)).one()
+        return None if found.proven_epoch is None else (found.proven_epoch, found.proven_revision)
+
+    def prove_head(self, proven: Stamp) -> bool:
+        """Keep a head that was proved, if it is above the own one and what is kept; returns whether it was."""
+        if proven <= max(self.head(), self.proven_head() or (0, 0)):
+            return False
+        self._connection.execute(update(schema.head).values(proven_epoch=proven[0], proven_revision=proven[1]))
+        return True
 
     def record(self, event: AuditEvent) -> None:
         """Write an audit event as the next link of the chain; its time is never below the one before, also when the clock is."""

@@ -25,6 +25,8 @@ head = Table(
     id_(),
     Column("epoch", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("proven_epoch", BigInteger),
+    Column("proven_revision", BigInteger),
     CheckConstraint("id = 1", name="one_row"),
 )
 
