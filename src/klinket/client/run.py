@@ -166,6 +166,7 @@ class _Run:
         if not client.resources:
             tell("klinket: nothing is granted to this service account: the command reaches no resource")
 
+        # With proxy variables as well: NO_PROXY names localhost, and Go programs use no proxy for any loopback address.
         for resource in client.resources:
             if resource.address.network is not None and resource.address.network.is_loopback:
                 tell(

@@ -77,6 +77,15 @@ async def test_a_refusal_is_told_with_host_port_and_word(make: Make, client: Fak
     assert told == ["klinket: echo.internal:7: refused: echo.internal said no"]
 
 
+async def test_a_signal_while_the_command_is_being_started_reaches_it(make: Make) -> None:
+    command = make("sleep", "60")
+    starting = asyncio.ensure_future(command.start())
+    await asyncio.sleep(0)  # under way, but its number is not known yet
+    command.signal(signal.SIGTERM)
+    await starting
+    assert await asyncio.wait_for(command.wait(), 20) == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)])
 async def test_the_exit_code_is_the_commands(make: Make, client: FakeClient, script: str, code: int) -> None:
     command = make("sh", "-c", script)

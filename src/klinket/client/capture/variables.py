@@ -41,6 +41,7 @@ class VariablesCommand:
         self._told = told
         self._proxies: list[Proxy] = []
         self._process: asyncio.subprocess.Process | None = None
+        self._signals_before: list[int] = []
 
     async def prepare(self) -> None:
         """Nothing to prepare."""
@@ -73,6 +74,8 @@ class VariablesCommand:
             raise NotExecuted(f"{self._arguments[0]}: command not found", NOT_FOUND) from error
         except OSError as error:
             raise NotExecuted(f"{self._arguments[0]}: {error.strerror}", CANNOT_EXECUTE) from error
+        for number in self._signals_before:
+            self.signal(number)
 
     async def wait(self) -> int:
         """Return the command's exit code."""
@@ -81,8 +84,10 @@ class VariablesCommand:
         return code if code >= 0 else 128 - code
 
     def signal(self, number: int) -> None:
-        """Pass a signal on."""
-        if self._process is not None and self._process.returncode is None:
+        """Pass a signal on; one that comes while `start` is under way, as soon as the command's number is known."""
+        if self._process is None:
+            self._signals_before.append(number)  # the command may run already, and whoever saw it do so signals now
+        elif self._process.returncode is None:
             self._process.send_signal(number)
 
     async def aclose(self) -> None:
