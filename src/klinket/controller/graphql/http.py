@@ -71,12 +71,13 @@ def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
         caller = identified(await access.authenticate(request), request.headers)
         proven(request)
         given = _understood(await bounded_body(request))
-        operation = api.prepare(given.query, given.variables, given.operationName)
-        operation.check_scopes(caller)
-        access.count_mutations(caller, operation.mutations)
         try:
-            # The work stops by itself, also where the event loop is not asked; this is for a store that hangs.
+            # The work stops by itself, also where the event loop is not asked; this is for a store that hangs, and for
+            # a document that waits behind others.
             async with asyncio.timeout(MAX_SECONDS + _STOPPING_SECONDS):
+                operation = await api.prepared(given.query, given.variables, given.operationName)
+                operation.check_scopes(caller)
+                access.count_mutations(caller, operation.mutations)
                 return await api.execute(operation, caller)
         except TimeoutError:
             raise TookTooLong(f"the request took longer than {MAX_SECONDS:.0f} s") from None
