@@ -24,6 +24,7 @@ from klinket.domain.errors import (
     InvalidToken,
     KlinketError,
     ProtocolError,
+    Throttled,
 )
 from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.wire import access_token, control, signing
@@ -72,13 +73,17 @@ class Channels:
         address = socket.client.host if socket.client else ""
         try:
             claims = await self._prove(socket)
-            proven(socket)
+            try:
+                proven(socket, _holder(claims.identity))
+            except Throttled as error:  # it is believed: it comes again
+                logger.warning("channel from %s ended: %s", address, error.message)
+                return await _close(socket, TRY_AGAIN)
             if isinstance(claims.identity, ClientIdentity):
                 await self._serve_client(socket, claims.identity, claims, address)
             else:
                 await self._serve_connector(socket, claims.identity, claims, address)
         except (WebSocketDisconnect, TimeoutError):
-            return
+            return None
         except StoreUnavailable as error:
             # No Refused: to a peer that would mean that it is not believed, and it would end for good.
             logger.warning("channel from %s ended: %s", address, error.code)
@@ -286,6 +291,13 @@ class Channels:
         # Another head than the one read last: another program has written, accepting a restored backup for example.
         if changed or head != self._dispatch.snapshot.stamp or self._guard.behind(head):
             self._dispatch.peers_changed()
+
+
+def _holder(identity: ClientIdentity | ConnectorIdentity) -> str:
+    """Return whose share of the connections a channel takes: all sessions of an account have one together."""
+    if isinstance(identity, ClientIdentity):
+        return f"service account {identity.principal.account}"
+    return f"connector {identity.connector}"
 
 
 async def _close(socket: WebSocket, code: int, last: str | None = None) -> None:

@@ -80,7 +80,7 @@ class Exports:
         async def serve(request: Request) -> Response:
             try:
                 caller = await self._authenticate(request)
-                proven(request)
+                proven(request, f"API token {caller.token}")
                 if api_tokens.READ not in caller.scopes:
                     raise Forbidden("this API token may not read", hint="use a token that has the scope read")
                 wanted = parse_wanted(request.query_params)

@@ -161,7 +161,7 @@ class Endpoints:
 
     async def _reader(self, request: Request) -> None:
         caller = await self._authenticate(request)
-        proven(request)
+        proven(request, f"API token {caller.token}")
         if api_tokens.READ not in caller.scopes:
             raise Forbidden("this API token may not read", hint="use a token that has the scope read")
 

@@ -69,7 +69,7 @@ def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
 
     async def answer(request: Request) -> dict[str, Any]:
         caller = identified(await access.authenticate(request), request.headers)
-        proven(request)
+        proven(request, f"API token {caller.token}")
         given = _understood(await bounded_body(request))
         try:
             # The work stops by itself, also where the event loop is not asked; this is for a store that hangs, and for
