@@ -176,6 +176,13 @@ def proven(request: HTTPConnection, holder: str = "") -> None:
         )
 
 
+def abandon(request: HTTPConnection) -> None:
+    """End the connection of a request at once, with what is not sent yet."""
+    place = _place_of(request)
+    if place is not None:
+        place.seat.close()
+
+
 def asked(request: HTTPConnection) -> None:
     """Note that the whole request has come."""
     place = _place_of(request)
