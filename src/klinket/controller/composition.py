@@ -78,7 +78,7 @@ def compose(
         RelayChannels(store, trusted, peers, clock),
         KeyRevocations(store, origin + REVOKE_PATH, clock),
         metrics,
-        access.authenticate,
+        access.reader,
     )
     reads, prepares = Lane(API_READS), Lane(API_PREPARES)
     app = Starlette(
@@ -86,7 +86,7 @@ def compose(
             *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads, prepares), access),
             *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads, prepares), access),
             *endpoints.routes(),
-            *Exports(store, trusted, access.authenticate).routes(),
+            *Exports(store, trusted, access.reader).routes(),
         ],
         exception_handlers={404: no_such_path, 405: no_such_method},
     )

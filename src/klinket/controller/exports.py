@@ -18,14 +18,14 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from klinket.controller import audit_signing
-from klinket.controller.app import api_tokens, audit_log, export_csv, flow_events
+from klinket.controller.app import audit_log, export_csv, flow_events
 from klinket.controller.app.ports import Store
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.http import told
 from klinket.controller.seats import abandon, proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit_chain import SignedRange
-from klinket.domain.errors import Forbidden, InvalidInput, KlinketError, Throttled
+from klinket.domain.errors import InvalidInput, KlinketError, Throttled
 from klinket.wire import audit_export
 from klinket.wire.audit_signature import sign_range
 
@@ -91,10 +91,10 @@ class _Export(StreamingResponse):
 class Exports:
     """Serves exports to API tokens that may read."""
 
-    def __init__(self, store: Store, trust: Trust, authenticate: Callable[[Request], Awaitable[ApiCaller]]) -> None:
+    def __init__(self, store: Store, trust: Trust, reader: Callable[[Request], Awaitable[ApiCaller]]) -> None:
         self._store = store
         self._trust = trust
-        self._authenticate = authenticate
+        self._reader = reader
         self._running: Counter[int] = Counter()
 
     def routes(self) -> list[BaseRoute]:
@@ -107,10 +107,8 @@ class Exports:
     def _serve(self, name: str, export: Callable[[Wanted], AsyncIterator[bytes]]) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             try:
-                caller = await self._authenticate(request)
+                caller = await self._reader(request)
                 proven(request, f"API token {caller.token}")
-                if api_tokens.READ not in caller.scopes:
-                    raise Forbidden("this API token may not read", hint="use a token that has the scope read")
                 wanted = parse_wanted(request.query_params)
                 if self._running.total() >= MAX_EXPORTS:
                     raise Throttled(f"{MAX_EXPORTS} exports are running, the limit", retry_after=RETRY_SECONDS)

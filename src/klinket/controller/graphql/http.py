@@ -18,7 +18,7 @@ from klinket.controller.graphql.execute import GraphQLApi, Refused, told
 from klinket.controller.graphql.request_ids import identified
 from klinket.controller.http_status import status_of
 from klinket.controller.seats import asked, proven
-from klinket.domain.errors import InvalidInput, KlinketError
+from klinket.domain.errors import Forbidden, InvalidInput, KlinketError
 
 #: Bytes of a request body.
 MAX_BODY_BYTES = 262_144
@@ -40,6 +40,9 @@ class Access(Protocol):
 
     async def authenticate(self, request: Request) -> ApiCaller:
         """Return who asks, and count the request; raises AuthenticationFailed, Forbidden or Throttled."""
+
+    async def refused(self, caller: ApiCaller) -> None:
+        """Note that a token asked for what its scopes do not allow."""
 
     def count_mutations(self, caller: ApiCaller, count: int) -> None:
         """Count mutations about to be executed; raises Throttled."""
@@ -76,7 +79,11 @@ def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
             # a document that waits behind others.
             async with asyncio.timeout(MAX_SECONDS + _STOPPING_SECONDS):
                 operation = await api.prepared(given.query, given.variables, given.operationName)
-                operation.check_scopes(caller)
+                try:
+                    operation.check_scopes(caller)
+                except Forbidden:
+                    await access.refused(caller)
+                    raise
                 access.count_mutations(caller, operation.mutations)
                 return await api.execute(operation, caller)
         except TimeoutError:
