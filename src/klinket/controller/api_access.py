@@ -13,9 +13,9 @@ from klinket.controller.app import api_tokens
 from klinket.controller.app.ports import Store
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.request import address_of
-from klinket.controller.throttle import FAILURE_BURST, FAILURES_PER_SECOND
+from klinket.controller.throttle import FAILURE_BURST, FAILURES_PER_SECOND, RECORD_BURST, RECORDS_PER_SECOND
 from klinket.domain.audit import Actor, ActorType
-from klinket.domain.errors import AuthenticationFailed, KlinketError, Throttled
+from klinket.domain.errors import AuthenticationFailed, Forbidden, KlinketError, Throttled
 from klinket.domain.token_buckets import TokenBuckets
 from klinket.net.sources import source_of
 
@@ -39,6 +39,7 @@ class ApiAccess:
         self._store = store
         self._monotonic = monotonic
         self._failures = TokenBuckets(FAILURE_BURST, FAILURES_PER_SECOND)
+        self._records = TokenBuckets(RECORD_BURST, RECORDS_PER_SECOND)
         self._reads = _RateLimit("requests", rates.reads_per_minute)
         self._writes = _RateLimit("mutations", rates.writes_per_minute)
 
@@ -54,16 +55,32 @@ class ApiAccess:
             raise AuthenticationFailed(api_tokens.NOT_BELIEVED, hint=api_tokens.NOT_BELIEVED_HINT)
         try:
             token, now_ms = await self._store.read(lambda tx: (api_tokens.by_text(tx, text), tx.now_ms))
-            api_tokens.check_source(token, address)
         except AuthenticationFailed as error:
             logger.warning("admin api: refused, %s, from %s", error.code, address)
             self._slow(address, error)
             raise
+        actor = Actor(ActorType.API, id=str(token.id), name=token.name, source=address)
+        try:
+            api_tokens.check_source(token, address)
+        except Forbidden:
+            await self._record(actor, token.id, "source")
+            raise
         self._reads.count(token.id, token.name, 1, self._monotonic())
         if token.last_used_ms is None or now_ms - token.last_used_ms >= api_tokens.USE_NOTED_MS:
             await self._note_use(token.id)
-        actor = Actor(ActorType.API, id=str(token.id), name=token.name, source=address)
         return ApiCaller(actor, frozenset(token.scopes), token.id)
+
+    async def reader(self, request: Request) -> ApiCaller:
+        """Return who asks to read; raises as `authenticate`, and Forbidden for a token that may not read."""
+        caller = await self.authenticate(request)
+        if api_tokens.READ not in caller.scopes:
+            await self.refused(caller)
+            raise Forbidden("this API token may not read", hint="use a token that has the scope read")
+        return caller
+
+    async def refused(self, caller: ApiCaller) -> None:
+        """Note that a token asked for what its scopes do not allow."""
+        await self._record(caller.actor, caller.token, "scope")
 
     def count_mutations(self, caller: ApiCaller, count: int) -> None:
         """Count mutations about to be executed; raises Throttled."""
@@ -79,6 +96,15 @@ class ApiAccess:
                 hint=f"try again in {wait:.0f} s",
                 retry_after=wait,
             ) from error
+
+    async def _record(self, actor: Actor, id: int, why: str) -> None:
+        logger.warning("admin api: refused, forbidden by %s, token %d, from %s", why, id, actor.source)
+        if self._records.take(str(id), self._monotonic()):
+            return
+        try:
+            await self._store.write(lambda tx: api_tokens.record_refusal(tx, actor, id, why))
+        except KlinketError as error:  # it is refused whether that is written or not
+            logger.warning("admin api: the refusal of token %d is not recorded: %s", id, error.message)
 
     async def _note_use(self, id: int) -> None:
         try:

@@ -26,6 +26,7 @@ from klinket.domain.errors import (
     InvalidToken,
     KlinketError,
     ProtocolError,
+    Throttled,
 )
 from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.wire import access_token, control, signing
@@ -75,13 +76,17 @@ class Channels:
         address = socket.client.host if socket.client else ""
         try:
             claims = await self._prove(socket)
-            proven(socket)
+            try:
+                proven(socket, _holder(claims.identity))
+            except Throttled as error:  # it is believed: it comes again
+                logger.warning("channel from %s ended: %s", address, error.message)
+                return await _close(socket, TRY_AGAIN)
             if isinstance(claims.identity, ClientIdentity):
                 await self._serve_client(socket, claims.identity, claims, address)
             else:
                 await self._serve_connector(socket, claims.identity, claims, address)
         except (WebSocketDisconnect, TimeoutError):
-            return
+            return None
         except StoreUnavailable as error:
             # No Refused: to a peer that would mean that it is not believed, and it would end for good.
             logger.warning("channel from %s ended: %s", address, error.code)
@@ -305,6 +310,13 @@ class Channels:
         current = self._dispatch.snapshot
         if changed or (head, proven) != (current.stamp, current.proven_head):
             self._dispatch.peers_changed()
+
+
+def _holder(identity: ClientIdentity | ConnectorIdentity) -> str:
+    """Return whose share of the connections a channel takes: all sessions of an account have one together."""
+    if isinstance(identity, ClientIdentity):
+        return f"service account {identity.principal.account}"
+    return f"connector {identity.connector}"
 
 
 async def _close(socket: WebSocket, code: int, last: str | None = None) -> None:

@@ -16,7 +16,7 @@ from klinket.controller.dispatch import Dispatch
 from klinket.controller.enrolment import Enrolments
 from klinket.controller.exports import Exports
 from klinket.controller.graphql.context import ApiServices, KeyFileFacts
-from klinket.controller.graphql.execute import API_READS, GraphQLApi
+from klinket.controller.graphql.execute import API_PREPARES, API_READS, GraphQLApi
 from klinket.controller.graphql.extension.load import load_extension
 from klinket.controller.graphql.http import graphql_routes
 from klinket.controller.graphql.lane import Lane
@@ -78,15 +78,15 @@ def compose(
         RelayChannels(store, trusted, peers, clock),
         KeyRevocations(store, origin + REVOKE_PATH, clock),
         metrics,
-        access.authenticate,
+        access.reader,
     )
-    reads = Lane(API_READS)
+    reads, prepares = Lane(API_READS), Lane(API_PREPARES)
     app = Starlette(
         routes=[
-            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads), access),
-            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads), access),
+            *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads, prepares), access),
+            *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads, prepares), access),
             *endpoints.routes(),
-            *Exports(store, trusted, access.authenticate).routes(),
+            *Exports(store, trusted, access.reader).routes(),
         ],
         exception_handlers={404: no_such_path, 405: no_such_method},
     )

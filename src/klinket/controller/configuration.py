@@ -79,7 +79,9 @@ def for_client(
         resources=[entry_of(resource) for listed in grouped.values() for resource in listed],
         connectors=connectors,
         relays=[_relay(row) for row in snapshot.relays],
-        tickets=_tickets(snapshot.relays, trust, TicketRole.CLIENT, principal.session, [one.id for one in connectors], now),
+        tickets=_tickets(
+            snapshot.relays, trust, TicketRole.CLIENT, principal.session, [one.id for one in connectors], now, principal.account
+        ),
         grants=[_grant(snapshot, trust, principal, jkt, network, listed, now, expires_at) for network, listed in grouped.items()],
         renew_at_ms=round((now + (expires_at - now) / 2) * 1000),
         valid_until_ms=round(expires_at * 1000),
@@ -146,7 +148,13 @@ def _relay(row: RelayRow) -> RelayEntry:
 
 
 def _tickets(
-    relays: Sequence[RelayRow], trust: Trust, role: TicketRole, holder: str, connectors: Sequence[int], now: float
+    relays: Sequence[RelayRow],
+    trust: Trust,
+    role: TicketRole,
+    holder: str,
+    connectors: Sequence[int],
+    now: float,
+    account: str = "",
 ) -> list[RelayTicket]:
     return [
         RelayTicket(
@@ -161,6 +169,7 @@ def _tickets(
                 now=now,
                 lifetime=TICKET_SECONDS,
                 id=secrets.token_urlsafe(TICKET_ID_BYTES),
+                account=account,
             ),
             expires_at_ms=round((now + TICKET_SECONDS) * 1000),
         )

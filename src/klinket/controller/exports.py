@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,23 +15,30 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from klinket.controller import audit_signing
-from klinket.controller.app import api_tokens, audit_log, export_csv, flow_events
+from klinket.controller.app import audit_log, export_csv, flow_events
 from klinket.controller.app.ports import Store
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.http import told
-from klinket.controller.seats import proven
+from klinket.controller.seats import abandon, proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit_chain import SignedRange
-from klinket.domain.errors import Forbidden, InvalidInput, KlinketError, Throttled
+from klinket.domain.errors import InvalidInput, KlinketError, Throttled
 from klinket.wire import audit_export
 from klinket.wire.audit_signature import sign_range
 from klinket.wire.paths import AUDIT_EXPORT_PATH, FLOWS_EXPORT_PATH
 
+logger = logging.getLogger(__name__)
+
 #: Exports that run at a time; one more is told to wait.
 MAX_EXPORTS = 4
+#: Those of one API token.
+MAX_EXPORTS_PER_TOKEN = 2
+#: Seconds that a piece of so many bytes may wait for its reader; then the export and its connection end.
+STALLED_SECONDS = 10.0
+PIECE_BYTES = 65_536
 #: Seconds after which it should ask again.
 RETRY_SECONDS = 10.0
 _TYPES = {"json": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
@@ -46,27 +56,45 @@ class Wanted:
 
 
 class _Export(StreamingResponse):
-    """A response that tells when it has ended, in whichever way, also before its first byte."""
+    """A response that ends when its reader does not read, and that tells when it has ended, also before its first byte."""
 
-    def __init__(self, content: AsyncIterator[bytes], ended: Callable[[], None], **more: Any) -> None:
+    def __init__(self, content: AsyncIterator[bytes], request: Request, ended: Callable[[], None], **more: Any) -> None:
         super().__init__(content, **more)
+        self._request = request
         self._tell = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, lambda message: self._send(send, message))
         finally:
             self._tell()
+
+    async def _send(self, send: Send, message: Message) -> None:
+        """Send in pieces, each within its time: also a reader of a few bytes a second makes no progress."""
+        body = message.get("body", b"")
+        more = message.get("more_body", False)
+        try:
+            for start in range(0, max(1, len(body)), PIECE_BYTES):
+                piece = message
+                if len(body) > PIECE_BYTES:
+                    end = start + PIECE_BYTES
+                    piece = {**message, "body": body[start:end], "more_body": more or end < len(body)}
+                async with asyncio.timeout(STALLED_SECONDS):
+                    await send(piece)
+        except TimeoutError:
+            logger.warning("an export ends: its reader has taken nothing for %.0f s", STALLED_SECONDS)
+            # Closing would wait for the reader. The end of the connection then ends the response, as for one that has gone.
+            abandon(self._request)
 
 
 class Exports:
     """Serves exports to API tokens that may read."""
 
-    def __init__(self, store: Store, trust: Trust, authenticate: Callable[[Request], Awaitable[ApiCaller]]) -> None:
+    def __init__(self, store: Store, trust: Trust, reader: Callable[[Request], Awaitable[ApiCaller]]) -> None:
         self._store = store
         self._trust = trust
-        self._authenticate = authenticate
-        self._running = 0
+        self._reader = reader
+        self._running: Counter[int] = Counter()
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
@@ -78,26 +106,29 @@ class Exports:
     def _serve(self, name: str, export: Callable[[Wanted], AsyncIterator[bytes]]) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             try:
-                caller = await self._authenticate(request)
-                proven(request)
-                if api_tokens.READ not in caller.scopes:
-                    raise Forbidden("this API token may not read", hint="use a token that has the scope read")
+                caller = await self._reader(request)
+                proven(request, f"API token {caller.token}")
                 wanted = parse_wanted(request.query_params)
-                if self._running >= MAX_EXPORTS:
+                if self._running.total() >= MAX_EXPORTS:
                     raise Throttled(f"{MAX_EXPORTS} exports are running, the limit", retry_after=RETRY_SECONDS)
-                self._running += 1  # from now on, and not from its first byte: others ask meanwhile
+                if self._running[caller.token] >= MAX_EXPORTS_PER_TOKEN:
+                    raise Throttled(
+                        f"{MAX_EXPORTS_PER_TOKEN} exports of this API token are running, the limit", retry_after=RETRY_SECONDS
+                    )
+                self._running[caller.token] += 1  # from now on, and not from its first byte: others ask meanwhile
             except KlinketError as error:
                 return told(error)
             ending = _ENDINGS[wanted.format] + (".gz" if wanted.gzip else "")
             headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"', "Cache-Control": "no-store"}
             content = _compressed(export(wanted)) if wanted.gzip else export(wanted)
             media_type = "application/gzip" if wanted.gzip else _TYPES[wanted.format]
-            return _Export(content, self._ended, headers=headers, media_type=media_type)
+            return _Export(content, request, lambda: self._ended(caller.token), headers=headers, media_type=media_type)
 
         return serve
 
-    def _ended(self) -> None:
-        self._running -= 1
+    def _ended(self, token: int) -> None:
+        self._running[token] -= 1
+        self._running += Counter()  # without those that have none
 
     async def _audit(self, wanted: Wanted) -> AsyncIterator[bytes]:
         # Everything is signed first: the end of an export must be as provable as its beginning.

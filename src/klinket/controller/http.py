@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from klinket.controller import metrics
-from klinket.controller.app import api_tokens, cuts
+from klinket.controller.app import cuts
 from klinket.controller.app.ports import Store
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.channels import Channels
@@ -26,7 +26,7 @@ from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.seats import proven
 from klinket.controller.trust import Trust
-from klinket.domain.errors import AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
+from klinket.domain.errors import AuthenticationFailed, InvalidInput, KlinketError, NotFound, Throttled
 from klinket.domain.moments import iso
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
@@ -64,7 +64,7 @@ class Endpoints:
         relay_channels: RelayChannels,
         revocations: KeyRevocations,
         counted: Metrics,
-        authenticate: Callable[[Request], Awaitable[ApiCaller]],
+        reader: Callable[[Request], Awaitable[ApiCaller]],
     ) -> None:
         self._store = store
         self._trust = trust
@@ -74,7 +74,7 @@ class Endpoints:
         self._relay_channels = relay_channels
         self._revocations = revocations
         self._metrics = counted
-        self._authenticate = authenticate
+        self._caller_that_reads = reader
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
@@ -160,10 +160,8 @@ class Endpoints:
     # ---- receipts
 
     async def _reader(self, request: Request) -> None:
-        caller = await self._authenticate(request)
-        proven(request)
-        if api_tokens.READ not in caller.scopes:
-            raise Forbidden("this API token may not read", hint="use a token that has the scope read")
+        caller = await self._caller_that_reads(request)
+        proven(request, f"API token {caller.token}")
 
     async def _cuts(self, request: Request) -> Response:
         await self._reader(request)

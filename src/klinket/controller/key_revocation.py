@@ -13,14 +13,19 @@ import msgspec
 
 from klinket.controller.app import service_keys, sessions
 from klinket.controller.app.ports import Actor, Store, Transaction
-from klinket.controller.throttle import LoginThrottle
 from klinket.domain.audit import ActorType
-from klinket.domain.errors import AuthenticationFailed
+from klinket.domain.errors import AuthenticationFailed, Throttled
 from klinket.domain.identifiers import Kid, ServiceAccountUuid
 from klinket.domain.service_key import KeyState
+from klinket.domain.token_buckets import TokenBuckets
+from klinket.net.sources import source_of
 from klinket.wire import assertion, signing
 
 logger = logging.getLogger(__name__)
+
+#: Revocations of one address that end nothing, at once, and how fast they are forgiven a second.
+FAILED_REVOCATIONS = 20
+FAILED_REVOCATIONS_PER_SECOND = 0.2
 
 
 class RevokeRequest(msgspec.Struct, frozen=True):
@@ -36,20 +41,20 @@ class KeyRevocations:
         self._store = store
         self._revoke_url = revoke_url
         self._clock = clock
-        self._throttle = LoginThrottle()
+        self._failures = TokenBuckets(FAILED_REVOCATIONS, FAILED_REVOCATIONS_PER_SECOND)
         # Unknown keys are checked against this one, so that they take as long as known ones.
-        self._decoy = signing.generate_private_key().public_key()
+        self._decoy = signing.public_key_to_pem(signing.generate_private_key().public_key())
 
     async def revoke(self, request: RevokeRequest, address: str) -> None:
         """Revoke the key whose assertion this is, if it is one; raises Throttled for an address that failed too often."""
-        kid = Kid("")
+        self._count(address)
         try:
             kid = assertion.unverified_kid(request.assertion)
             await self._verify(request.assertion, kid)
         except AuthenticationFailed as error:
-            self._throttle.failed(error, address, kid, time.monotonic())
             logger.warning("revocation refused: %s, from %s", error.code, address)
             return
+        self._failures.give_back(source_of(address), time.monotonic())  # whoever ends many keys at once is not slowed
 
         def revoke(tx: Transaction) -> None:
             key, account = sessions.key_for_login(tx, kid)
@@ -59,17 +64,30 @@ class KeyRevocations:
 
         await self._store.write(revoke)
 
+    def _count(self, address: str) -> None:
+        """Count an attempt before any work is done for it; raises Throttled."""
+        wait = self._failures.take(source_of(address), time.monotonic())
+        if wait:
+            raise Throttled(
+                f"too many revocations from {address} that end nothing: {FAILED_REVOCATIONS} are allowed",
+                hint=f"try again in {wait:.0f} s",
+                retry_after=wait,
+            )
+
     async def _verify(self, token: str, kid: Kid) -> None:
-        found = await self._store.read(lambda tx: tx.service_keys.find(kid=kid))
-        account = ""
-        public_key = self._decoy
-        if found:
-            key = found[0]
-            account = (await self._store.read(lambda tx: service_keys.account_of(tx, key))).uuid
-            public_key = signing.public_key_from_pem(key.public_key)
+        """Raise AuthenticationFailed unless the key has signed; the same reads and checks for a key that does not exist."""
+
+        def look(tx: Transaction) -> tuple[str, str]:
+            found = tx.service_keys.find(kid=kid)
+            account = tx.service_accounts.get(found[0].service_account_id if found else 0)
+            if not found or account is None:
+                return self._decoy, ""
+            return found[0].public_key, account.uuid
+
+        public_key, account = await self._store.read(look)
         assertion.verify_assertion(
             token,
-            public_key,
+            signing.public_key_from_pem(public_key),
             kid=kid,
             account=ServiceAccountUuid(account),
             audience=self._revoke_url,

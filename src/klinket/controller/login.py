@@ -114,7 +114,7 @@ class Logins:
         self._entropy = entropy
         self._throttle = LoginThrottle()
         # Unknown keys are checked against this one, so that they take as long as known ones.
-        self._decoy = signing.generate_private_key().public_key()
+        self._decoy = signing.public_key_to_pem(signing.generate_private_key().public_key())
 
     async def login(self, request: LoginRequest, address: str) -> LoginAnswer:
         """Return a new session; raises AuthenticationFailed or Throttled, with an audit event where the key is known."""
@@ -165,9 +165,8 @@ class Logins:
             key, account = await self._store.read(lambda tx: sessions.key_for_login(tx, kid))
         except ServiceKeyUnknown:
             try:
-                assertion.verify_assertion(
-                    token, self._decoy, kid=kid, account=ServiceAccountUuid(""), audience="", now=0.0, typ=typ
-                )
+                decoy = signing.public_key_from_pem(self._decoy)
+                assertion.verify_assertion(token, decoy, kid=kid, account=ServiceAccountUuid(""), audience="", now=0.0, typ=typ)
             except AuthenticationFailed:
                 pass
             raise

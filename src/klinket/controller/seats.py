@@ -1,4 +1,8 @@
-"""Connections that have not proved who they are yet: how many, from where, for how long (security.md 20)."""
+"""Connections that have not proved who they are yet: how many, from where, for how long (security.md 20).
+
+Over HTTP a proof holds for one request: with the answer the connection counts as unproven again, from that moment on. A
+WebSocket stays proven until it ends. Of the proven ones nobody may hold more than are free.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,35 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from klinket.domain.errors import Throttled
+from klinket.domain.shares import FairShares
 from klinket.net.sources import source_of
 
-#: Seconds from accepting a connection until somebody has proved who they are on it; TLS, head and body included.
+#: Seconds from accepting a connection, or from the last answer on it, until somebody has proved who they are on it; TLS, head
+#: and body included.
 UNPROVEN_SECONDS = 20.0
 #: Connections at a time on which nobody has proved anything yet, in all and of one source address (IPv6: one /64).
 MAX_UNPROVEN = 4_096
 MAX_UNPROVEN_PER_SOURCE = 1_024
+#: Seconds after which a request that found no seat should come again.
+RETRY_SECONDS = 5.0
 #: File descriptors kept free for the database, the relay and files.
 SPARE_DESCRIPTORS = 128
 
 
 @dataclass(eq=False)
 class Seat:
-    """One connection. `close` ends it at once. `asked`: a whole request has come, so it waits for us and not we for it."""
+    """One connection. `close` ends it at once. `asked`: a whole request has come, so it waits for us and not we for it.
+
+    `since`: when it began to be unproven. `holder`: who has proved it, where that counts.
+    """
 
     source: str
     since: float
     close: Callable[[], None] = lambda: None
     asked: bool = False
     proven: bool = False
+    holder: str = ""
     when_proven: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -39,6 +52,7 @@ class Seats:
         self._max_unproven = min(MAX_UNPROVEN, max(8, self._max_all // 2))
         self._max_of_source = min(MAX_UNPROVEN_PER_SOURCE, max(4, self._max_unproven // 4))
         self._all: set[Seat] = set()
+        self._shares: FairShares[str] = FairShares(self._max_all)
         # Dictionaries keep the order of arrival: the first one has been silent for the longest time.
         self._unproven: dict[str, dict[Seat, None]] = {}
         self._unproven_count = 0
@@ -67,14 +81,36 @@ class Seats:
         """The connection has ended; once or more often."""
         self._all.discard(seat)
         self._settle(seat)
+        self._free_share(seat)
 
-    def prove(self, seat: Seat) -> None:
-        """Somebody has proved who they are on this connection: it counts as unproven no longer."""
-        if not seat.proven:
-            seat.proven = True
-            self._settle(seat)
-            for tell in seat.when_proven:
-                tell()
+    def prove(self, seat: Seat, holder: str = "") -> bool:
+        """Somebody has proved who they are on this connection: it counts as unproven no longer.
+
+        False, and nothing is changed, where `holder` (an API token, a service account) has its share of the seats already.
+        Without a holder the connection takes no share: what is answered at once.
+        """
+        if seat.proven or seat not in self._all:
+            return True
+        if holder:
+            if not self._shares.take(holder):
+                return False
+            seat.holder = holder
+        seat.proven = True
+        self._settle(seat)
+        for tell in seat.when_proven:
+            tell()
+        return True
+
+    def answered(self, seat: Seat, now: float) -> None:
+        """The answer to a request is sent. What the connection has proved counts no longer; a new proof is waited for."""
+        seat.asked = False
+        if not seat.proven or seat not in self._all:
+            return
+        seat.proven = False
+        seat.since = now
+        self._free_share(seat)
+        self._unproven.setdefault(seat.source, {})[seat] = None
+        self._unproven_count += 1
 
     def end_late(self, now: float) -> int:
         """Close those that have proved nothing within UNPROVEN_SECONDS; returns how many."""
@@ -100,6 +136,11 @@ class Seats:
         silent.close()
         return True
 
+    def _free_share(self, seat: Seat) -> None:
+        if seat.holder:
+            self._shares.give_back(seat.holder)
+            seat.holder = ""
+
     def _settle(self, seat: Seat) -> None:
         seats = self._unproven.get(seat.source, {})
         if seat in seats:
@@ -121,11 +162,25 @@ class Place:
 PLACE = "klinket.place"
 
 
-def proven(request: HTTPConnection) -> None:
-    """Note that whoever is at the other end of this request has proved who they are."""
+def proven(request: HTTPConnection, holder: str = "") -> None:
+    """Note that whoever is at the other end of this request has proved who they are.
+
+    Raises Throttled where `holder` has its share of the connections.
+    """
+    place = _place_of(request)
+    if place is not None and not place.seats.prove(place.seat, holder):
+        raise Throttled(
+            f"{holder} holds as many connections as are free",
+            hint="close connections that are not used, and ask again in a moment",
+            retry_after=RETRY_SECONDS,
+        )
+
+
+def abandon(request: HTTPConnection) -> None:
+    """End the connection of a request at once, with what is not sent yet."""
     place = _place_of(request)
     if place is not None:
-        place.seats.prove(place.seat)
+        place.seat.close()
 
 
 def asked(request: HTTPConnection) -> None:

@@ -12,9 +12,7 @@ from klinket.domain.errors import (
     KlinketError,
     ServiceKeyExpired,
     ServiceKeyRevoked,
-    ServiceKeyUnknown,
     Throttled,
-    WrongSignature,
 )
 from klinket.domain.token_buckets import TokenBuckets
 from klinket.net.sources import source_of
@@ -25,6 +23,8 @@ LOGINS_PER_SECOND = 2.0
 #: Logins without a proof from one address, for one key, that are told what was wrong, and how fast they are forgiven.
 FAILURE_BURST = 20
 FAILURES_PER_SECOND = 0.2
+#: Those of one address for all keys together: so many at once; they are forgiven as fast.
+ADDRESS_FAILURE_BURST = 60
 #: Refusals of one key that are written to the audit at once, and a second after that.
 RECORD_BURST = 20
 RECORDS_PER_SECOND = 0.1
@@ -38,18 +38,21 @@ class LoginThrottle:
     def __init__(self) -> None:
         self._accounts = TokenBuckets(LOGIN_BURST, LOGINS_PER_SECOND)
         self._failures = TokenBuckets(FAILURE_BURST, FAILURES_PER_SECOND)
+        self._addresses = TokenBuckets(ADDRESS_FAILURE_BURST, FAILURES_PER_SECOND)
         self._records = TokenBuckets(RECORD_BURST, RECORDS_PER_SECOND)
 
     def failed(self, error: KlinketError, address: str, kid: str, now: float) -> None:
         """Count a login that was refused; raises Throttled in its place when there were too many without a proof."""
         if not isinstance(error, AuthenticationFailed) or isinstance(error, _PROVEN):
             return
-        # A bucket for each known key: a key that fails here says nothing of another one behind the same address.
-        unknown = isinstance(error, ServiceKeyUnknown) and not isinstance(error.__cause__, WrongSignature)
-        wait = self._failures.take(f"{source_of(address)} {'' if unknown else kid}", now)
+        # By the key id as sent, whether there is such a key or not: it must not show. One address makes no buckets without end.
+        source = source_of(address)
+        wait, allowed = self._addresses.take(source, now), ADDRESS_FAILURE_BURST
+        if not wait:
+            wait, allowed = self._failures.take(f"{source} {kid}", now), FAILURE_BURST
         if wait:
             raise Throttled(
-                f"too many failed logins from {address}: {FAILURE_BURST} are allowed",
+                f"too many failed logins from {address}: {allowed} are allowed",
                 hint=f"try again in {wait:.0f} s",
                 retry_after=wait,
             ) from error

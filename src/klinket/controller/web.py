@@ -43,7 +43,16 @@ SWEEP_SECONDS = 1.0
 
 
 class _Http(HttpToolsProtocol):
-    """uvicorn's HTTP connection; its end gives the seat back, unless a WebSocket has taken it over."""
+    """uvicorn's HTTP connection; its end gives the seat back, unless a WebSocket has taken it over.
+
+    A proof counts until the answer to its request is sent: what comes next, or does not come, has a deadline again.
+    """
+
+    def on_response_complete(self) -> None:
+        place: Place | None = self.app_state.get(PLACE)
+        if place is not None:
+            place.seats.answered(place.seat, time.monotonic())
+        super().on_response_complete()  # which begins the next request where that is here already
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

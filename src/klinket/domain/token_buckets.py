@@ -34,6 +34,10 @@ class TokenBuckets:
             self._buckets.popitem(last=False)
         return wait
 
+    def give_back(self, name: str, now: float, count: int = 1) -> None:
+        """Put back `count` tokens that were taken for what turned out not to count."""
+        self._buckets[name] = (min(self._burst, self._filled(name, now) + count), now)
+
     def _filled(self, name: str, now: float) -> float:
         tokens, at = self._buckets.get(name, (self._burst, now))
         return min(self._burst, tokens + max(0.0, now - at) * self._rate)

@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from klinket.domain.shares import FairShares
+from klinket.domain.shares import FairShares, NestedShares
 from klinket.relay.limits import RelayLimits
 from klinket.wire.relay import (
     ADMISSION_ID_BYTES,
@@ -23,6 +23,8 @@ from klinket.wire.ticket import LEEWAY_SECONDS, KeySet, TicketClaims, TicketRole
 
 #: A connection as the shell knows it; the core only hands it back.
 PeerId = int
+#: Whose share a pair takes: the account (or who has none), and the session within it.
+Holder = tuple[str, str]
 _ROLES = {TicketRole.CLIENT: RelayRole.CLIENT, TicketRole.CONNECTOR: RelayRole.CONNECTOR}
 
 
@@ -32,7 +34,7 @@ class Paired:
 
     client: PeerId
     connector: PeerId
-    holder: str = field(default="", compare=False)
+    holder: Holder = field(default=("", ""), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class _Admitted:
 class _Waiting:
     peer: PeerId
     admission: bytes
-    holder: str
+    holder: Holder
     until: float
 
 
@@ -79,7 +81,8 @@ class RelayCore:
         self._shown: set[str] = set()
         self._shown_until: list[tuple[float, str, str]] = []
         self._shown_shares: FairShares[str] = FairShares(limits.max_shown_tickets)
-        self.pairs: FairShares[str] = FairShares(limits.max_pairs)
+        self._admission_shares: FairShares[str] = FairShares(limits.max_admissions)
+        self.pairs = NestedShares(limits.max_pairs)
         self.draining = False
 
     def configure(self, relay: int, network: str, ticket_keys: dict[str, object]) -> None:
@@ -99,14 +102,19 @@ class RelayCore:
             raise RelayError(RelayAnswer.DRAINING)
         claims = verify_ticket(ticket, self._keys, network=self._network, relay=self._relay, now=now)
         self._forget_expired(now)
-        if len(self._admitted) >= self._limits.max_admissions:
-            raise RelayError(RelayAnswer.LIMIT, f"{self._limits.max_admissions} admissions, the limit")
-        self._note_shown(claims)
-        held = sum(one.claims.holder == claims.holder for one in self._admitted.values())
-        if held >= self._limits.max_admissions_per_holder:
-            # The holder's own oldest gives way: a peer that restarts must not lock itself out.
-            oldest = next(id for id, one in self._admitted.items() if one.claims.holder == claims.holder)
-            del self._admitted[oldest]
+        own = [id for id, one in self._admitted.items() if one.claims.holder == claims.holder]
+        # The holder's own oldest gives way and leaves its place: a peer that restarts must not lock itself out.
+        gives_way = own[0] if len(own) >= self._limits.max_admissions_per_holder else None
+        if gives_way is None and not self._admission_shares.take(claims.shared_by):
+            raise RelayError(RelayAnswer.LIMIT, "the account has its share of this relay's admissions")
+        try:
+            self._note_shown(claims)
+        except RelayError:
+            if gives_way is None:
+                self._admission_shares.give_back(claims.shared_by)
+            raise
+        if gives_way is not None:
+            del self._admitted[gives_way]
         id, key = self._entropy(ADMISSION_ID_BYTES), self._entropy(KEY_BYTES)
         self._admitted[id] = _Admitted(claims, key)
         return Admission(id, key, claims.expires_at)
@@ -114,10 +122,10 @@ class RelayCore:
     def _note_shown(self, claims: TicketClaims) -> None:
         if claims.id in self._shown:
             raise RelayError(RelayAnswer.TICKET_REFUSED, "the ticket was shown before: each is taken once")
-        if not self._shown_shares.take(claims.holder):
-            raise RelayError(RelayAnswer.LIMIT, "the holder has its share of this relay's tickets")
+        if not self._shown_shares.take(claims.shared_by):
+            raise RelayError(RelayAnswer.LIMIT, "the account has its share of this relay's tickets")
         self._shown.add(claims.id)
-        heapq.heappush(self._shown_until, (claims.expires_at + LEEWAY_SECONDS, claims.id, claims.holder))
+        heapq.heappush(self._shown_until, (claims.expires_at + LEEWAY_SECONDS, claims.id, claims.shared_by))
 
     def _forget_expired(self, now: float) -> None:
         while self._shown_until and self._shown_until[0][0] <= now:
@@ -125,7 +133,7 @@ class RelayCore:
             self._shown.discard(ticket)
             self._shown_shares.give_back(holder)
         for id in [id for id, one in self._admitted.items() if one.claims.expires_at <= now]:
-            del self._admitted[id]
+            self._admission_shares.give_back(self._admitted.pop(id).claims.shared_by)
 
     # ---- hellos
 
@@ -169,20 +177,20 @@ class RelayCore:
         idle = self._idle.setdefault(hello.connector, [])
         if len(idle) >= self._limits.max_idle_per_connector:
             return [Refused(peer, RelayAnswer.LIMIT)]
-        waiting = _Waiting(peer, hello.admission, admitted.claims.holder, now + self._limits.max_idle_seconds)
+        waiting = _Waiting(peer, hello.admission, _holder(admitted), now + self._limits.max_idle_seconds)
         idle.append(waiting)
         self._where[peer] = RelayRole.CONNECTOR, hello.connector, waiting
         return []
 
     def _client_arrives(self, peer: PeerId, hello: RelayHello, admitted: _Admitted, now: float) -> list[Output]:
-        holder = admitted.claims.holder
-        if not self.pairs.take(holder):
+        holder = _holder(admitted)
+        if not self.pairs.take(*holder):
             return [Refused(peer, RelayAnswer.LIMIT)]
         idle = self._idle.get(hello.connector)
         if idle:
             return [self._pair(peer, idle[-1].peer, holder)]
         if admitted.unfinished >= self._limits.max_unfinished_per_ticket:
-            self.pairs.give_back(holder)
+            self.pairs.give_back(*holder)
             return [Refused(peer, RelayAnswer.LIMIT)]
         admitted.unfinished += 1
         waiting = _Waiting(peer, hello.admission, holder, now + self._limits.pairing_seconds)
@@ -190,21 +198,21 @@ class RelayCore:
         self._where[peer] = RelayRole.CLIENT, hello.connector, waiting
         return []
 
-    def _pair(self, client: PeerId, connector: PeerId, holder: str) -> Paired:
+    def _pair(self, client: PeerId, connector: PeerId, holder: Holder) -> Paired:
         self._no_longer_waits(client)
         self._no_longer_waits(connector)
         return Paired(client, connector, holder)
 
-    def pair_ended(self, holder: str) -> None:
+    def pair_ended(self, holder: Holder) -> None:
         """Free the place of a pair that has ended, or could not be joined."""
-        self.pairs.give_back(holder)
+        self.pairs.give_back(*holder)
 
     def gone(self, peer: PeerId) -> None:
         """Forget a waiting connection: it closed."""
         found = self._where.get(peer)
         self._no_longer_waits(peer)
         if found is not None and found[0] is RelayRole.CLIENT:
-            self.pairs.give_back(found[2].holder)
+            self.pairs.give_back(*found[2].holder)
 
     def _no_longer_waits(self, peer: PeerId) -> None:
         found = self._where.pop(peer, None)
@@ -237,3 +245,7 @@ class RelayCore:
         return [
             Refused(peer, RelayAnswer.NO_CONNECTOR if role is RelayRole.CLIENT else RelayAnswer.EXPIRED) for peer, role in late
         ]
+
+
+def _holder(admitted: _Admitted) -> Holder:
+    return admitted.claims.shared_by, admitted.claims.holder

@@ -21,11 +21,13 @@ class RelayLimits:
     max_hellos_per_address: int = 256
     max_idle_per_connector: int = 512
     max_unfinished_per_ticket: int = 64
+    #: Admissions, in fair shares per account, or per connector.
     max_admissions: int = 50_000
     max_admissions_per_holder: int = 4
-    #: Tickets remembered until they end, so that each is taken once; in fair shares per holder.
+    #: Tickets remembered until they end, so that each is taken once; in fair shares per account.
     max_shown_tickets: int = 262_144
-    #: Pairs, clients that wait for theirs among them; in fair shares per holder. Fewer where fewer files may be open.
+    #: Pairs, clients that wait for theirs among them; in fair shares per account and per session within it.
+    #: Fewer where fewer files may be open.
     max_pairs: int = 65_536
     #: File descriptors kept free for listening, the channel and files.
     spare_descriptors: int = 64

@@ -16,7 +16,7 @@ from klinket.net.sources import source_of
 from klinket.net.splice import KernelPipes, Pair
 from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream
-from klinket.relay.core import Output, Paired, RelayCore
+from klinket.relay.core import Holder, Output, Paired, RelayCore
 from klinket.relay.limits import RelayLimits
 from klinket.wire.relay import (
     HELLO_BYTES,
@@ -204,7 +204,7 @@ class RelayServer:
                 if sock is not None:
                     _answer_and_close(sock, output.answer)
 
-    def _join(self, client: socket.socket, connector: socket.socket, holder: str) -> None:
+    def _join(self, client: socket.socket, connector: socket.socket, holder: Holder) -> None:
         try:
             connector.send(bytes((RelayAnswer.PAIRED,)))
             client.send(bytes((RelayAnswer.PAIRED,)))

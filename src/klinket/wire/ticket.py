@@ -31,7 +31,8 @@ class TicketRole(Enum):
 class TicketClaims:
     """`holder`: a session id, or `connector:ID`; `connectors`: whom a client may be paired with, or a connector itself.
 
-    `id` is the ticket's own: a relay takes it once.
+    `account`: the service account whose share of the relay all its sessions divide; "" for a connector. `id` is the ticket's
+    own: a relay takes it once.
     """
 
     role: TicketRole
@@ -40,6 +41,12 @@ class TicketClaims:
     connectors: tuple[int, ...]
     expires_at: float
     id: str
+    account: str = ""
+
+    @property
+    def shared_by(self) -> str:
+        """Return whose share of the relay is used: the account's, else the holder's own."""
+        return self.account or self.holder
 
 
 def sign_ticket(
@@ -53,8 +60,9 @@ def sign_ticket(
     now: float,
     lifetime: float,
     id: str,
+    account: str = "",
 ) -> str:
-    """Return a ticket for one relay; `lifetime` in seconds, `id` random and never used before."""
+    """Return a ticket for one relay; `lifetime` in seconds, `id` random and never used before; `account` of a client only."""
     claims = {
         "iss": network,
         "aud": f"relay:{relay}",
@@ -65,6 +73,8 @@ def sign_ticket(
         "iat": int(now),
         "exp": int(now + lifetime),
     }
+    if account:
+        claims["account"] = account
     return signing.sign(key, TYP, claims)
 
 
@@ -83,4 +93,5 @@ def verify_ticket(token: str, keys: signing.KeySet, *, network: str, relay: int,
     if role is TicketRole.CONNECTOR and len(connectors) != 1:
         raise InvalidToken("a connector's ticket names itself only")
     holder, id = signing.text(claims, "sub"), signing.text(claims, "jti", MAX_ID_CHARS)
-    return TicketClaims(role, holder, relay, tuple(connectors), float(signing.whole(claims, "exp")), id)
+    account = signing.text(claims, "account") if "account" in claims else ""
+    return TicketClaims(role, holder, relay, tuple(connectors), float(signing.whole(claims, "exp")), id, account)

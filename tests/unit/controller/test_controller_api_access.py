@@ -13,7 +13,7 @@ from klinket.controller.api_access import ApiRates, _RateLimit
 from klinket.controller.app import api_tokens
 from klinket.controller.config import API_READS_PER_MINUTE, API_WRITES_PER_MINUTE, ControllerConfig
 from klinket.controller.http import CUTS_PATH
-from klinket.controller.throttle import FAILURE_BURST
+from klinket.controller.throttle import FAILURE_BURST, RECORD_BURST
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import InvalidInput, Throttled
 from klinket.net.sockets import HostPort
@@ -109,6 +109,32 @@ async def test_headers_of_proxies_say_nothing_of_where_a_request_comes_from(cont
     claimed = {"X-Forwarded-For": "198.51.100.1", "Forwarded": "for=198.51.100.1", "X-Real-IP": "198.51.100.1"}
     answer = await controller.post(GRAPHQL_PATH, LOOK, source="192.0.2.7", headers=headers | claimed)
     assert answer.status_code == 403
+
+
+# ---- what is refused is audited
+
+
+async def refusals(controller: Running) -> list[tuple[str, Any]]:
+    """Return why, and to which token, requests were refused."""
+    events = [event for event in await controller.audit() if event.action == "refuse"]
+    return [(event.detail["why"], event.targets[0]["name"]) for event in events]
+
+
+async def test_a_token_that_is_used_from_elsewhere_or_beyond_its_scopes_is_audited(controller: Running) -> None:
+    office = await made(controller, "office", allowed_ranges=["192.0.2.0/24"])
+    assert (await controller.post(GRAPHQL_PATH, LOOK, source="198.51.100.7", headers=office)).status_code == 403
+    assert await refusals(controller) == [("source", "office")]
+    assert (await controller.post(GRAPHQL_PATH, LOOK, source="192.0.2.7", headers=office)).status_code == 200
+    assert len(await refusals(controller)) == 1
+    assert (await controller.post(GRAPHQL_PATH, CHANGE, headers=key(controller, "read"))).status_code == 403
+    assert [why for why, _ in await refusals(controller)] == ["source", "scope"]
+
+
+async def test_refusals_of_a_token_fill_the_audit_slowly(controller: Running) -> None:
+    office = await made(controller, "office", allowed_ranges=["192.0.2.0/24"])
+    for _ in range(RECORD_BURST + 5):
+        await controller.post(GRAPHQL_PATH, LOOK, source="198.51.100.7", headers=office)
+    assert len(await refusals(controller)) == RECORD_BURST
 
 
 # ---- how often

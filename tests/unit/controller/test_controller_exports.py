@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import gzip
 import io
 import json
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from klinket.controller import audit_signing, exports
 from klinket.controller.app import audit_log, flow_events
-from klinket.controller.exports import MAX_EXPORTS
+from klinket.controller.exports import MAX_EXPORTS, MAX_EXPORTS_PER_TOKEN
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.audit_chain import SignedRange
 from klinket.domain.audit_verification import AuditNotIntact, FindingKind, verify
+from klinket.net.channel import controller_context
 from klinket.wire.audit_export import read_records
 from klinket.wire.audit_signature import audit_keys, verify_block, verify_range
 from klinket.wire.control import FlowEvent
@@ -230,6 +233,65 @@ async def test_exports_that_were_asked_for_at_once_count_from_the_start(controll
     statuses = [answer.status_code for answer in await asyncio.gather(*asked)]
     assert set(statuses) == {200, 429}
     assert (await export(controller, FLOWS_PATH)).status_code == 200
+
+
+@pytest.fixture
+async def wide(live: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """A controller whose exports of network events are larger than what connections hold on the way."""
+    events = [seen("closed", f"flow-{number}", int(live.clock() * 1000)) for number in range(32)]
+    await live.write(lambda tx: flow_events.keep(tx, 1, 1, events))
+    line = b"x" * 1_000_000
+    monkeypatch.setattr(exports, "_network_line", lambda _: line)
+    return live
+
+
+@contextlib.asynccontextmanager
+async def unread(live: Running, token: str) -> AsyncIterator[bytes]:
+    """Ask for an export over a connection of its own and read nothing but the answer's first line."""
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", live.config.listen.port, ssl=controller_context(live.authority), server_hostname="127.0.0.1"
+        )
+    try:
+        writer.write(f"GET {FLOWS_PATH} HTTP/1.1\r\nHost: x\r\nX-API-KEY: {token}\r\n\r\n".encode())
+        async with asyncio.timeout(10):
+            yield await reader.readline()
+    finally:
+        writer.transport.abort()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_token_that_does_not_read_keeps_no_other_from_exporting(wide: Running) -> None:
+    silent, other = wide.tokens["read",], wide.tokens["read", "write", "provision"]
+    async with contextlib.AsyncExitStack() as held:
+        for _ in range(MAX_EXPORTS_PER_TOKEN):
+            assert b" 200 " in await held.enter_async_context(unread(wide, silent))
+        assert b" 429 " in await held.enter_async_context(unread(wide, silent))
+        assert b" 200 " in await held.enter_async_context(unread(wide, other))
+    await until(lambda: len(wide.seats) == 0)
+    async with unread(wide, silent) as line:
+        assert b" 200 " in line
+
+
+async def test_an_export_that_nobody_reads_ends_with_its_connection(wide: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "STALLED_SECONDS", 0.5)
+    async with unread(wide, wide.tokens["read",]) as line:
+        assert b" 200 " in line
+        assert len(wide.seats) == 1
+        await until(lambda: len(wide.seats) == 0)
+
+
+async def test_an_export_in_pieces_comes_whole(controller: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [seen("closed", f"flow-{number}", int(controller.clock() * 1000)) for number in range(5)]
+    await controller.write(lambda tx: flow_events.keep(tx, 1, 1, events))
+    whole = (await export(controller, FLOWS_PATH)).content
+    monkeypatch.setattr(exports, "PIECE_BYTES", 7)
+    assert (await export(controller, FLOWS_PATH)).content == whole
 
 
 # ---- network events

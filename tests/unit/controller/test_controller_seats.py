@@ -5,7 +5,6 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.controller import seats
 from klinket.controller.seats import SPARE_DESCRIPTORS, UNPROVEN_SECONDS, Seat, Seats
 
 
@@ -113,7 +112,58 @@ def test_a_proof_is_told_once() -> None:
     assert told == [1]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["take", "prove", "leave", "late"]), st.integers(0, 5), st.integers(0, 60))))
+def test_a_proof_counts_until_the_answer_and_the_next_one_has_its_own_time() -> None:
+    kept, closed = small(), Closed()
+    seat = closed.watch(kept.take("192.0.2.1", 0.0))
+    kept.prove(seat)
+    seat.asked = True
+    kept.answered(seat, 100.0)
+    assert (kept.unproven, seat.asked) == (1, False)
+    assert kept.end_late(100.0 + UNPROVEN_SECONDS - 0.001) == 0
+    kept.prove(seat)
+    assert kept.end_late(1e9) == 0
+    kept.answered(seat, 200.0)
+    assert kept.end_late(200.0 + UNPROVEN_SECONDS) == 1
+    assert closed == [seat]
+
+
+def test_answers_without_a_proof_give_no_more_time() -> None:
+    kept, closed = small(), Closed()
+    seat = closed.watch(kept.take("192.0.2.1", 0.0))
+    seat.asked = True
+    kept.answered(seat, UNPROVEN_SECONDS - 1)
+    assert not seat.asked
+    assert kept.end_late(UNPROVEN_SECONDS) == 1
+
+
+def test_an_answer_on_a_connection_that_has_ended_changes_nothing() -> None:
+    kept = small()
+    seat = kept.take("192.0.2.1", 0.0)
+    assert seat is not None
+    kept.prove(seat)
+    kept.leave(seat)
+    kept.answered(seat, 1.0)
+    kept.prove(seat, "one")
+    assert (len(kept), kept.unproven, seat.holder) == (0, 0, "")
+
+
+def test_no_holder_has_more_proven_connections_than_are_free() -> None:
+    kept = small()
+
+    def proved(holder: str, source: str) -> Seat | None:
+        seat = kept.take(source, 0.0)
+        return seat if seat is not None and kept.prove(seat, holder) else None
+
+    greedy = [proved("one", f"192.0.2.{number}") for number in range(20)]
+    held = [seat for seat in greedy if seat is not None]
+    assert len(held) == 16
+    assert proved("two", "198.51.100.1") is not None
+    kept.answered(held[0], 0.0)
+    kept.leave(held[1])
+    assert [proved("one", f"203.0.113.{number}") is not None for number in range(3)] == [True, True, False]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "prove", "answer", "leave", "late"]), st.integers(0, 5), st.integers(0, 60))))
 def test_the_counts_are_those_of_what_is_there(steps: list[tuple[str, int, int]]) -> None:
     kept, there = small(16), []
     for number, (step, source, at) in enumerate(steps):
@@ -128,10 +178,12 @@ def test_the_counts_are_those_of_what_is_there(steps: list[tuple[str, int, int]]
         elif there:
             seat = there[at % len(there)]
             if step == "prove":
-                kept.prove(seat)
+                kept.prove(seat, f"holder {source}")
+            elif step == "answer":
+                kept.answered(seat, now)
             else:
                 kept.leave(seat)
                 there.remove(seat)
         assert len(kept) == len(there) <= 16
-        assert kept.unproven == sum(not seat.proven for seat in there) <= 8
-        assert kept.unproven < seats.MAX_UNPROVEN
+        assert kept.unproven == sum(not seat.proven for seat in there)
+        assert kept._shares.total == sum(seat.proven for seat in there)

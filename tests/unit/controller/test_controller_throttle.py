@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from klinket.controller.throttle import (
+    ADDRESS_FAILURE_BURST,
     FAILURE_BURST,
     FAILURES_PER_SECOND,
     LOGIN_BURST,
@@ -16,6 +17,7 @@ from klinket.controller.throttle import (
 from klinket.domain.errors import (
     AssertionReplayed,
     AssertionStale,
+    InvalidToken,
     KlinketError,
     ServiceKeyExpired,
     ServiceKeyRevoked,
@@ -66,10 +68,23 @@ def test_failures_of_one_address_and_key_are_slowed_and_forgiven_with_time() -> 
     assert not fail(throttle, unproven(), now=1 / FAILURES_PER_SECOND)
 
 
-def test_keys_that_do_not_exist_share_the_patience_of_an_address() -> None:
+@pytest.mark.parametrize("error", [ServiceKeyUnknown("x"), unproven(), InvalidToken("x")], ids=["unknown", "known", "malformed"])
+def test_all_keys_together_share_the_patience_of_an_address_whether_they_exist_or_not(error: KlinketError) -> None:
     throttle = LoginThrottle()
-    told = [fail(throttle, ServiceKeyUnknown("x"), kid=f"key-{number}") for number in range(FAILURE_BURST + 1)]
-    assert told == [False] * FAILURE_BURST + [True]
+    told = [fail(throttle, error, kid=f"key-{number}") for number in range(2 * ADDRESS_FAILURE_BURST)]
+    assert told == [False] * ADDRESS_FAILURE_BURST + [True] * ADDRESS_FAILURE_BURST
+    assert not fail(throttle, error, address="192.0.2.2")
+
+
+def test_after_many_guesses_a_key_that_exists_is_answered_like_one_that_does_not() -> None:
+    throttle = LoginThrottle()
+    for number in range(FAILURE_BURST + 1):
+        fail(throttle, ServiceKeyUnknown("x"), kid=f"key-{number}")
+    for error in (ServiceKeyUnknown("x"), unproven()):
+        assert not fail(throttle, error, kid=type(error.__cause__).__name__)
+    for error in (ServiceKeyUnknown("x"), unproven()):
+        told = [fail(throttle, error, address="192.0.2.3", kid=str(error.__cause__)) for _ in range(FAILURE_BURST + 1)]
+        assert told == [False] * FAILURE_BURST + [True]
 
 
 def test_addresses_of_one_ipv6_network_share_their_patience() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.domain.shares import FairShares
+from klinket.domain.shares import FairShares, NestedShares
 
 
 def fill(shares: FairShares[str], holder: str) -> int:
@@ -49,3 +49,24 @@ def test_the_count_is_kept_and_the_pool_never_exceeded(capacity: int, steps: lis
             taken[holder] -= 1
         assert [shares.of(one) for one in range(5)] == taken
         assert shares.total == sum(taken) <= capacity
+
+
+@given(st.integers(1, 50), st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.booleans()), max_size=200))
+def test_members_take_no_more_than_a_group_alone_would(capacity: int, steps: list[tuple[str, str, bool]]) -> None:
+    nested, groups = NestedShares(capacity), FairShares[str](capacity)
+    held: list[tuple[str, str]] = []
+    for group, member, takes in steps:
+        if not takes and (group, member) in held:
+            nested.give_back(group, member)
+            groups.give_back(group)
+            held.remove((group, member))
+        elif takes and nested.take(group, member):
+            assert groups.take(group)
+            held.append((group, member))
+        assert nested.total == len(held) <= capacity
+        assert nested.of(group) == sum(one == group for one, _ in held)
+
+
+def test_a_member_that_is_its_own_group_gets_what_a_group_gets() -> None:
+    nested = NestedShares(100)
+    assert sum(nested.take("a", "a") for _ in range(100)) == 50

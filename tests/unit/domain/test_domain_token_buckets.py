@@ -69,3 +69,12 @@ def test_never_more_than_burst_and_rate_together(steps: list[float], rate: float
         assert 0 <= wait <= 1 / rate + 1e-9
         taken += wait == 0
     assert taken <= burst + now * rate + 1e-6
+
+
+def test_what_is_given_back_can_be_taken_again_and_never_fills_a_bucket_above_its_size() -> None:
+    buckets = TokenBuckets(2, 0.001)
+    assert [buckets.take("a", 0.0) > 0 for _ in range(3)] == [False, False, True]
+    buckets.give_back("a", 0.0)
+    assert [buckets.take("a", 0.0) > 0 for _ in range(2)] == [False, True]
+    buckets.give_back("b", 0.0, 5)
+    assert [buckets.take("b", 0.0) > 0 for _ in range(3)] == [False, False, True]

@@ -32,6 +32,7 @@ def ticket(
     relay: int = RELAY,
     key: SigningKey = KEY,
     id: str | None = None,
+    account: str = "",
 ) -> str:
     """Return a signed ticket that no relay has seen."""
     who = holder or ("connector:7" if role is TicketRole.CONNECTOR else "session-1")
@@ -45,6 +46,7 @@ def ticket(
         now=now,
         lifetime=lifetime,
         id=id or f"ticket-{next(_NUMBERS)}",
+        account=account,
     )
 
 
@@ -69,9 +71,10 @@ class Relay:
     core: RelayCore
     limits: RelayLimits
 
-    def client(self, *connectors: int, holder: str = "session-1", now: float = NOW) -> Peer:
+    def client(self, *connectors: int, holder: str = "session-1", now: float = NOW, account: str = "") -> Peer:
         """Admit a client that may meet these connectors."""
-        return Peer(self.core.admit(ticket(connectors=connectors or (7,), holder=holder, now=now), now), RelayRole.CLIENT)
+        signed = ticket(connectors=connectors or (7,), holder=holder, now=now, account=account)
+        return Peer(self.core.admit(signed, now), RelayRole.CLIENT)
 
     def connector(self, id: int = 7, now: float = NOW) -> Peer:
         """Admit a connector."""

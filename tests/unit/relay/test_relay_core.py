@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 
@@ -349,3 +350,52 @@ def test_a_place_that_was_waited_for_in_vain_is_free_again(make_relay: MakeRelay
     relay.core.hello(1, client.hello(), NOW)
     relay.core.deadline_reached(NOW + 60)
     assert relay.core.hello(2, client.hello(), NOW + 60) == []
+
+
+# ---- accounts
+
+
+def test_many_sessions_of_one_account_take_no_more_pairs_than_one_and_leave_others_theirs(make_relay: MakeRelay) -> None:
+    relay = make_relay(RelayLimits(max_pairs=60, max_unfinished_per_ticket=60))
+    peers = itertools.count(1)
+
+    def waits(client: Peer) -> bool:
+        return not relay.core.hello(next(peers), client.hello(), NOW)
+
+    greedy = [relay.client(holder=f"session-{number}", account="one") for number in range(40)]
+    taken = [sum(waits(client) for client in greedy) for _ in range(3)]
+    assert sum(taken) == 30
+    assert waits(relay.client(holder="other", account="two"))
+    assert not waits(greedy[0])
+
+
+def test_one_session_leaves_the_others_of_its_account_a_share(make_relay: MakeRelay) -> None:
+    relay = make_relay(RelayLimits(max_pairs=60, max_unfinished_per_ticket=60))
+    hog, other = relay.client(holder="hog", account="one"), relay.client(holder="other", account="one")
+    assert sum(not relay.core.hello(peer, hog.hello(), NOW) for peer in range(60)) == 20
+    assert sum(not relay.core.hello(peer, other.hello(), NOW) for peer in range(60, 120)) > 0
+
+
+def test_many_sessions_of_one_account_take_half_of_the_admissions_and_free_them_with_their_tickets(
+    make_relay: MakeRelay,
+) -> None:
+    relay = make_relay(RelayLimits(max_admissions=20))
+    for number in range(10):
+        relay.client(holder=f"session-{number}", account="one")
+    with pytest.raises(RelayError, match="share of this relay's admissions"):
+        relay.client(holder="session-10", account="one")
+    relay.client(holder="other", account="two")
+    later = NOW + 700
+    for number in range(10):
+        signed = ticket(holder=f"session-{number}", account="one", now=later)
+        relay.core.admit(signed, later)
+
+
+def test_a_ticket_that_is_refused_takes_no_place(make_relay: MakeRelay) -> None:
+    relay = make_relay(RelayLimits(max_admissions=4))
+    shown = ticket(account="one")
+    relay.core.admit(shown, NOW)
+    for _ in range(5):
+        with pytest.raises(RelayError, match="shown before"):
+            relay.core.admit(shown, NOW)
+    relay.client(holder="session-2", account="one")

@@ -151,6 +151,13 @@ def note_use(tx: Transaction, id: int) -> None:
         tx.api_tokens.change(id, last_used_ms=tx.now_ms, updated_at_ms=row.updated_at_ms)
 
 
+def record_refusal(tx: Transaction, actor: Actor, id: int, why: str) -> None:
+    """Write the audit event of a request that was refused to a live token. `why`: "source" or "scope"."""
+    row = tx.api_tokens.get(id)
+    if row is not None:
+        tx.record(AuditEvent(AuditAction.REFUSE, actor, (api_token_target(row),), {"code": Forbidden.code, "why": why}))
+
+
 # ---- what an actor's own token allows
 
 

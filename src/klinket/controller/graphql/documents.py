@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 from graphql import DocumentNode, GraphQLError, GraphQLSchema, parse, validate
 
-from klinket.controller.graphql import limits
+from klinket.controller.graphql import limits, overlaps
 from klinket.controller.graphql.limits import DocumentInvalid, DocumentTooLong, TooManyTokens
 
 #: Documents kept.
@@ -20,12 +21,16 @@ MAX_ERRORS = 20
 
 
 class Documents:
-    """The documents asked for last. Validation costs milliseconds; the same few documents come again and again."""
+    """The documents asked for last. Validation costs milliseconds; the same few documents come again and again.
+
+    Threads may ask at the same time.
+    """
 
     def __init__(self, schema: GraphQLSchema) -> None:
         self._schema = schema
         self._kept: OrderedDict[str, tuple[DocumentNode, list[GraphQLError], int]] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     @property
     def kept(self) -> tuple[int, int]:
@@ -34,17 +39,22 @@ class Documents:
 
     def get(self, text: str) -> tuple[DocumentNode, list[GraphQLError]]:
         """Return the document and what is wrong with it; raises GraphQLError or DocumentInvalid for what is none."""
-        known = self._kept.get(text)
-        if known is not None:
-            self._kept.move_to_end(text)
-            return known[0], known[1]
+        with self._lock:
+            known = self._kept.get(text)
+            if known is not None:
+                self._kept.move_to_end(text)
+                return known[0], known[1]
         document = _parsed(text)
+        overlaps.check(document)
         errors = validate(self._schema, document, max_errors=MAX_ERRORS, hide_suggestions=True, allow_empty_selection_sets=False)
-        self._keep(text, document, errors)
+        with self._lock:
+            self._keep(text, document, errors)
         return document, errors
 
     def _keep(self, text: str, document: DocumentNode, errors: list[GraphQLError]) -> None:
         size = len(text) * _BYTES_PER_CHAR + document.token_count * _BYTES_PER_TOKEN
+        if text in self._kept:  # another thread was as quick
+            return
         self._kept[text] = document, errors, size
         self._bytes += size
         while self._bytes > MAX_CACHED_BYTES or len(self._kept) > CACHED_DOCUMENTS:

@@ -6,6 +6,7 @@ fails leaves nothing behind, its neighbours stay, and the answer is given only a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 #: Queries that execute at a time: the store has more reader threads, and those are for logins and live channels.
 API_READS = 2
+#: Documents that are parsed, validated and counted at a time, in threads: the event loop has cuts and heartbeats to carry.
+API_PREPARES = 2
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,20 @@ class Refused(Exception):
 class GraphQLApi:
     """Executes documents of one schema against the store."""
 
-    def __init__(self, store: Store, schema: GraphQLSchema, services: ApiServices, reads: Lane | None = None) -> None:
-        """`reads`: shared by all APIs of a controller, so that together they leave reader threads to logins and channels."""
+    def __init__(
+        self, store: Store, schema: GraphQLSchema, services: ApiServices, reads: Lane | None = None, prepares: Lane | None = None
+    ) -> None:
+        """`reads`, `prepares`: shared by all APIs of a controller, so that together they leave threads to logins and channels."""
         self._store = store
         self._schema = schema
         self._services = services
         self._reads = reads or Lane(API_READS)
+        self._prepares = prepares or Lane(API_PREPARES)
         self._documents = Documents(schema)
+
+    async def prepared(self, query: str, variables: Mapping[str, Any] | None, operation_name: str | None) -> Operation:
+        """Return what `prepare` returns, from a thread: a document at every limit takes tenths of a second."""
+        return await self._prepares.run(lambda: asyncio.to_thread(self.prepare, query, variables, operation_name))
 
     def prepare(self, query: str, variables: Mapping[str, Any] | None, operation_name: str | None) -> Operation:
         """Return what the request asks for, ready to be executed; raises Refused."""

@@ -17,7 +17,7 @@ from klinket.controller.graphql.request_ids import identified
 from klinket.controller.http_status import headers_of, status_of
 from klinket.controller.request import bounded_body
 from klinket.controller.seats import proven
-from klinket.domain.errors import InvalidInput, KlinketError
+from klinket.domain.errors import Forbidden, InvalidInput, KlinketError
 
 #: Seconds a request is given beyond MAX_SECONDS to stop by itself.
 _STOPPING_SECONDS = 5.0
@@ -28,6 +28,9 @@ class Access(Protocol):
 
     async def authenticate(self, request: Request) -> ApiCaller:
         """Return who asks, and count the request; raises AuthenticationFailed, Forbidden or Throttled."""
+
+    async def refused(self, caller: ApiCaller) -> None:
+        """Note that a token asked for what its scopes do not allow."""
 
     def count_mutations(self, caller: ApiCaller, count: int) -> None:
         """Count mutations about to be executed; raises Throttled."""
@@ -57,14 +60,19 @@ def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
 
     async def answer(request: Request) -> dict[str, Any]:
         caller = identified(await access.authenticate(request), request.headers)
-        proven(request)
+        proven(request, f"API token {caller.token}")
         given = _understood(await bounded_body(request))
-        operation = api.prepare(given.query, given.variables, given.operationName)
-        operation.check_scopes(caller)
-        access.count_mutations(caller, operation.mutations)
         try:
-            # The work stops by itself, also where the event loop is not asked; this is for a store that hangs.
+            # The work stops by itself, also where the event loop is not asked; this is for a store that hangs, and for
+            # a document that waits behind others.
             async with asyncio.timeout(MAX_SECONDS + _STOPPING_SECONDS):
+                operation = await api.prepared(given.query, given.variables, given.operationName)
+                try:
+                    operation.check_scopes(caller)
+                except Forbidden:
+                    await access.refused(caller)
+                    raise
+                access.count_mutations(caller, operation.mutations)
                 return await api.execute(operation, caller)
         except TimeoutError:
             raise TookTooLong(f"the request took longer than {MAX_SECONDS:.0f} s") from None

@@ -121,13 +121,18 @@ def check(
     walk.selections(operation.selection_set, root, depth=1, nodes=1.0, page=1)
     count = len(walk.root_fields)
     if operation.operation is OperationType.MUTATION:
-        if count > MAX_MUTATIONS:
-            raise TooManyMutations(f"{count} mutations in one document, the limit is {MAX_MUTATIONS}")
+        check_mutations(count)
         if walk.items > MAX_WRITE_ITEMS:
             raise ListTooLong(f"{walk.items} items in the lists of one mutation document, the limit is {MAX_WRITE_ITEMS}")
     if count > MAX_ROOT_FIELDS:
         raise TooManyFields(f"{count} root fields in one operation, the limit is {MAX_ROOT_FIELDS}")
     return Cost(tuple(walk.root_fields), walk.cost, walk.items)
+
+
+def check_mutations(count: int) -> None:
+    """Raise TooManyMutations where a document holds more than it may."""
+    if count > MAX_MUTATIONS:
+        raise TooManyMutations(f"{count} mutations in one document, the limit is {MAX_MUTATIONS}")
 
 
 class _Walk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import threading
@@ -16,10 +17,10 @@ from graphql import get_introspection_query, get_operation_ast, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klinket.controller.graphql import deadline, limits
+from klinket.controller.graphql import deadline, limits, overlaps
 from klinket.controller.graphql.changes import given_rows
 from klinket.controller.graphql.documents import CACHED_DOCUMENTS, MAX_CACHED_BYTES, Documents
-from klinket.controller.graphql.execute import API_READS
+from klinket.controller.graphql.execute import API_PREPARES, API_READS
 from klinket.controller.graphql.filters import MAX_PATTERN_CHARS, matches_text
 from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.schema import load_schema
@@ -429,6 +430,87 @@ def test_only_what_is_done_inside_is_timed() -> None:
     deadline.check()
 
 
+# ---- fields at one place
+
+_NODES = "{{ remoteNetworks {{ edges {{ node {{ {0} }} }} }} }}"
+#: How one field comes to stand `n` times at one place.
+REPEATED: dict[str, Callable[[int], str]] = {
+    "side by side": lambda n: _NODES.format("name " * n),
+    "under an alias": lambda n: _NODES.format("name: id " * n),
+    "inline fragments": lambda n: _NODES.format("... { name } " * n),
+    "fragments": lambda n: (
+        _NODES.format(" ".join(f"...f{one}" for one in range(n)))
+        + " ".join(f"fragment f{one} on RemoteNetwork {{ name }}" for one in range(n))
+    ),
+    "in parents that are merged": lambda n: "{ remoteNetworks { " + "edges { node { name } } " * n + "} }",
+    "in parents of parents": lambda n: _NODES.format("name " * (n - 10))[:-2]
+    + "remoteNetworks { edges { node { " + "name " * 10 + "} } } }",
+    "another operation": lambda n: "query one { resources { totalCount } } query two " + _NODES.format("name " * n),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", REPEATED)
+async def test_a_field_may_stand_so_often_at_one_place(controller: Running, shape: str) -> None:
+    async def ask(times: int) -> dict[str, Any]:
+        body = {"query": REPEATED[shape](times), "operationName": "one" if shape == "another operation" else None}
+        return dict((await raw(controller, json.dumps(body))).json())
+
+    assert "errors" not in await ask(overlaps.MAX_SAME_NAME)
+    refusal(await ask(overlaps.MAX_SAME_NAME + 1), "too-many-fields")
+
+
+async def test_a_fragment_nobody_spreads_is_counted_as_well(controller: Running) -> None:
+    unused = "fragment f on Query { remoteNetworks { " + "edges { node { id } } " * 200 + "} }"
+    refusal(await controller.ask("{ __typename } " + unused), "too-many-fields")
+
+
+async def test_fragments_that_multiply_are_counted_and_not_followed(controller: Running) -> None:
+    """Each fragment stands at twice as many places as the one before: 2**16 in all."""
+    spreads = "".join(
+        f"fragment f{n} on Resource {{ a: remoteNetwork {{ ...f{n + 1} }} b: remoteNetwork {{ ...f{n + 1} }} }} "
+        for n in range(16)
+    )
+    document = f"{{ resource(id: 1) {{ ...f0 }} }} {spreads} fragment f16 on Resource {{ id }}"
+    assert "10000 fields" in refusal(await controller.ask(document), "too-many-fields")
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_fragments_in_circles_end(spread: int, fragments: int, nested: bool) -> None:
+    body = "a { {0} }" if nested else "{0}"
+    text = "{ ...f0 } " + " ".join(
+        f"fragment f{n} on Query {{ {body.replace('{0}', ' '.join(f'...f{(n + k) % fragments}' for k in range(spread)))} }}"
+        for n in range(fragments)
+    )
+    with contextlib.suppress(limits.DocumentInvalid):
+        overlaps.check(parse(text))
+
+
+async def test_documents_are_prepared_apart_from_the_event_loop_and_so_many_at_a_time(
+    controller: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, running = threading.Event(), []
+    check = overlaps.check
+
+    def slow(document: Any) -> None:
+        running.append(threading.current_thread())
+        assert go.wait(10)
+        check(document)
+
+    monkeypatch.setattr(overlaps, "check", slow)
+    asked = [asyncio.create_task(controller.ask(f"{{ a{number}: __typename }}")) for number in range(API_PREPARES + 2)]
+    try:
+        async with asyncio.timeout(10):
+            while len(running) < API_PREPARES:
+                await asyncio.sleep(0.01)  # which the event loop has time for
+        assert threading.main_thread() not in running
+        assert len(running) == API_PREPARES
+    finally:
+        go.set()
+    for number, answer in enumerate(await asyncio.gather(*asked)):
+        assert answer == {"data": {f"a{number}": "Query"}}
+
+
 # ---- documents kept
 
 
@@ -441,7 +523,7 @@ def test_the_documents_kept_are_bounded_by_number_and_by_memory() -> None:
     assert documents.get(small[-1])[0] is documents.get(small[-1])[0]
     many = MAX_CACHED_BYTES // 1_000_000
     for number in range(many):
-        documents.get(f"{{ a{number}: __typename {'b: __typename ' * 330} }}")
+        documents.get(f"{{ a{number}: __schema {{ {' '.join(f'b{one}: __typename' for one in range(330))} }} }}")
     assert documents.kept[1] <= MAX_CACHED_BYTES
     assert documents.kept[0] < CACHED_DOCUMENTS
 
@@ -449,11 +531,11 @@ def test_the_documents_kept_are_bounded_by_number_and_by_memory() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("{" + "__typename " * 1_900 + "}", id="fields"),
-        pytest.param("{" + "__typename @include(if: true) " * 240 + "}", id="directives"),
+        pytest.param("{__schema{" + " ".join(f"a{n}:__typename" for n in range(600)) + "}}", id="fields"),
+        pytest.param("{__schema{" + " ".join(f"a{n}:__typename @include(if: true)" for n in range(190)) + "}}", id="directives"),
         pytest.param("{ __typename }" + "\n#" * 1_900, id="comments"),
         pytest.param("{ __typename } #" + "x" * 60_000, id="one long comment"),
-        pytest.param("{" + "no " * 1_900 + "}", id="errors"),
+        pytest.param("{__schema{" + " ".join(f"no{n}" for n in range(1_900)) + "}}", id="errors"),
     ],
 )
 def test_a_document_takes_no_more_memory_than_it_counts_as(text: str) -> None:

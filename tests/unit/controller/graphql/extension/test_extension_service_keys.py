@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from klinket.controller.key_revocation import FAILED_REVOCATIONS
 from klinket.wire import assertion, signing
 from klinket.wire.key_file import KeyFile, parse_key_file
 from klinket.wire.paths import REVOKE_PATH
@@ -207,6 +208,22 @@ async def test_a_key_ends_only_itself(controller: Running) -> None:
     await controller.post(REVOKE_PATH, {"assertion": end_assertion(controller, mine, kid=other.key_id)})
     await controller.post(REVOKE_PATH, {"assertion": end_assertion(controller, mine)})
     assert [(node["name"], node["status"]) for node in await keys(controller)] == [("mine", "REVOKED"), ("other", "ACTIVE")]
+
+
+async def test_revocations_that_end_nothing_are_slowed_by_the_address_whatever_key_they_name(controller: Running) -> None:
+    account = await controller.add_account()
+    _, key_file = await controller.add_key(account)
+    stranger = signing.generate_private_key()
+
+    async def status(kid: str, key: Any = stranger, source: str = "192.0.2.7") -> int:
+        signed = end_assertion(controller, key_file, kid=kid, private_key=key)
+        return int((await controller.post(REVOKE_PATH, {"assertion": signed}, source=source)).status_code)
+
+    for _ in range(FAILED_REVOCATIONS + 5):  # what ends a key, or ended it before, does not count
+        assert await status(key_file.key_id, key_file.private_key) == 204
+    kids = [f"unknown-{number}" for number in range(FAILED_REVOCATIONS - 1)] + [key_file.key_id, "unknown", key_file.key_id]
+    assert [await status(kid) for kid in kids] == [204] * FAILED_REVOCATIONS + [429, 429]
+    assert await status("unknown", source="192.0.2.8") == 204
 
 
 async def test_a_body_that_is_none_is_told_and_many_failures_are_slowed(controller: Running) -> None:
