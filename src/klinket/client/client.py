@@ -260,7 +260,8 @@ class Client:
             raise FlowRefused(_failure_of(self._ended), self._ended.message)
         resource = self._core.decide(destination, self._clock.now())
         failure: FlowRefused | None = None
-        for route in self._core.routes(resource, self._clock.now()):
+        linked = {id: link.relays for id, link in self._links.items() if link.usable}
+        for route in self._core.routes(resource, self._clock.now(), linked):
             # A warm pipe may have died unnoticed: one more try with a fresh one before the next connector.
             for _ in range(2):
                 link: ConnectorLink | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.errors import FlowRefused, InvalidInput
@@ -101,9 +103,11 @@ class ClientCore:
             raise FlowRefused(decision.failure, text, hint=HINTS.get(decision.failure))
         return decision.resource
 
-    def routes(self, resource: Resource, now: float) -> list[Route]:
+    def routes(self, resource: Resource, now: float, linked: Mapping[int, Sequence[int]] = MappingProxyType({})) -> list[Route]:
         """Return the ways to a resource, best first; raises FlowRefused when there is none.
 
+        `linked`: connectors with a live link, and the relays it goes through. They are reached there also while the controller
+        does not know where they are: after its restart clients may be back before connectors.
         Sessions spread over the connectors by rendezvous hashing of session and connector; one that failed lately comes last.
         """
         configuration = self.configuration
@@ -111,7 +115,7 @@ class ClientCore:
         here = [one for one in configuration.connectors if one.remote_network == resource.remote_network]
         routes = []
         for connector in sorted(here, key=lambda one: (self._failing(one.id, now), self._score(one.id))):
-            met_at = [relays[id] for id in connector.relays if id in relays]
+            met_at = [relays[id] for id in connector.relays or linked.get(connector.id, ()) if id in relays]
             met_at.sort(key=lambda relay: self._score(-relay.id))
             if met_at:
                 routes.append(Route(connector, tuple(met_at)))

@@ -114,6 +114,11 @@ class ConnectorLink:
         """Return the relay this link goes through first."""
         return self._paths[0].relay.id
 
+    @property
+    def relays(self) -> list[int]:
+        """Return the relays this link may go through."""
+        return [path.relay.id for path in self._paths]
+
     # ---- control pipe
 
     async def _open_control(self) -> None:

@@ -94,6 +94,20 @@ async def test_flows_that_fail_together_close_the_link_they_used_and_no_newer_on
     await flow.echo()
 
 
+async def test_a_live_link_takes_new_flows_while_the_controller_has_not_met_the_connector_again(whole: Whole) -> None:
+    client = await whole.client()
+    flow = await whole.flow(client)
+    # What a client is told that is back at a restarted controller before the connector.
+    away = [msgspec.structs.replace(one, relays=[], online=False) for one in client._core.configuration.connectors]
+    client._configure(msgspec.structs.replace(client._core.configuration, connectors=away))
+    await (await whole.flow(client)).echo()
+    await flow.echo()
+    (link,) = client._links.values()
+    await client._lost(link)
+    with pytest.raises(FlowRefused, match="none is online"):
+        await client.open_stream(whole.resource.destination)
+
+
 async def test_flows_of_a_connector_that_was_removed_are_cut(whole: Whole) -> None:
     client = await whole.client()
     flow = await whole.flow(client)

@@ -226,6 +226,14 @@ def test_without_a_way_the_refusal_says_why(connectors: list[ConnectorEntry], te
     assert caught.value.failure is FlowFailure.NO_CONNECTOR
 
 
+def test_a_connector_the_controller_has_not_met_again_is_reached_where_its_link_goes() -> None:
+    made = core(connectors=[ConnectorEntry(id=id, name=f"c{id}", remote_network=1, relays=[], online=False) for id in (1, 2)])
+    (route,) = made.routes(database(made), NOW, {2: [1, 77]})
+    assert (route.connector.id, [relay.id for relay in route.relays]) == (2, [1])
+    with pytest.raises(FlowRefused, match="none is online"):
+        made.routes(database(made), NOW, {9: [1]})  # linked once, and no connector of this network now
+
+
 # ---- find
 
 
