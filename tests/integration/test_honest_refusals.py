@@ -131,7 +131,8 @@ def test_what_nobody_granted_is_no_business_of_klinkets_inside_run(world: Loopba
     """A host that no resource names is dialled past klinket: its refusal is the network's, and klinket says nothing."""
     done = world.run(sys.executable, "-c", CONNECT, "127.77.0.99", "9", options=["--capture", "namespace"])
     assert done.stdout == "ECONNREFUSED\n"
-    assert done.stderr == ""
+    # That resources of these tests are on loopback is told at the start, whatever the command dials.
+    assert [line for line in done.stderr.splitlines() if "which is the command's own machine" not in line] == []
 
 
 # ---- the HTTP proxy at work
