@@ -52,7 +52,7 @@ def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
 
     async def post(request: Request) -> Response:
         try:
-            return JSONResponse(await answer(request))
+            return Response(msgspec.json.encode(await answer(request)), media_type="application/json")
         except Refused as refused:
             return JSONResponse({"errors": refused.errors})
         except KlinketError as error:
