@@ -136,8 +136,6 @@ def _told(answer: Answer, key_file: KeyFile) -> KlinketError:
     if answer.status == 401 and code not in _REFUSALS:
         # The key proved nothing there: what exactly was wrong is the controller's to know.
         return errors.ServiceKeyInvalid(message or f"the controller refused ({code})", hint=hint or None)
-    wait = answer.body.get("retry_after")
-    retry_after = float(wait) if isinstance(wait, int | float) else None
     if answer.status >= 500:  # nothing was said of the key, whatever the code word
-        return ControllerUnreachable(message, hint=hint, retry_after=retry_after)
-    return refusal(code, message, hint, retry_after)
+        return ControllerUnreachable(message, hint=hint, retry_after=answer.retry_after)
+    return refusal(code, message, hint, answer.retry_after)

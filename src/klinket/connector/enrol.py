@@ -80,12 +80,12 @@ def _told(answer: Answer) -> KlinketError:
         return ConnectorTokensDead(message or "the controller says that these tokens are dead", hint=hint)
     if answer.status < 500 and code in _BY_CODE:
         return _BY_CODE[code](message or f"the controller answered {answer.status}", hint=hint)
-    wait = answer.body.get("retry_after")
-    retry_after = float(wait) if isinstance(wait, int | float) else None
     if code == Throttled.code:
-        return Throttled(message, hint=hint, retry_after=retry_after)
+        return Throttled(message, hint=hint, retry_after=answer.retry_after)
     if not code:
         return ControllerUnreachable(
             f"something answered {answer.status}, and not as a klinket controller does", hint="check the controller's URL"
         )
-    return ControllerUnreachable(message or f"the controller cannot serve this now ({code})", hint=hint, retry_after=retry_after)
+    return ControllerUnreachable(
+        message or f"the controller cannot serve this now ({code})", hint=hint, retry_after=answer.retry_after
+    )

@@ -182,7 +182,7 @@ class Dispatch:
     def _tell(self, peer: ClientPeer, current: Snapshot, confirmed_at: float, *, always: bool = False) -> None:
         """Send a client its configuration if something changed for it (or `always`), or end its session."""
         now = self._clock()
-        peer.stamp, peer.known = current.stamp, current
+        peer.known = current
         try:
             current.check(peer.principal, now)
             head_guard.refuse(current.proven_head)

@@ -80,12 +80,16 @@ class ClientPeer:
     principal: Principal
     jkt: Thumbprint
     outbox: Outbox
-    #: What it was told last, of which revision that was, and the snapshot it was told from.
+    #: What it was told last, and the snapshot it was told from.
     sent: object = None
-    stamp: Stamp = (0, 0)
     known: Snapshot | None = None
     #: When its next Renew is answered, on the event loop's clock.
     renew_from: float = 0.0
+
+    @property
+    def stamp(self) -> Stamp:
+        """Return the revision it was told last; (0, 0): nothing yet."""
+        return (0, 0) if self.known is None else self.known.stamp
 
 
 @dataclass(eq=False)

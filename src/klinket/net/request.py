@@ -32,6 +32,12 @@ class Answer:
         value = self.body.get(name)
         return value if isinstance(value, str) else ""
 
+    @property
+    def retry_after(self) -> float | None:
+        """Return the seconds to wait that the body tells, if it does."""
+        wait = self.body.get("retry_after")
+        return float(wait) if isinstance(wait, int | float) else None
+
 
 async def post(
     url: str, path: str, body: Mapping[str, object], context: ssl.SSLContext, timeout: float = TIMEOUT_SECONDS

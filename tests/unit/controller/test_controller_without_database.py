@@ -51,6 +51,20 @@ async def running(tmp_path: Path, postgres_of_its_own: Server) -> AsyncIterator[
     running.store.close()
 
 
+@contextmanager
+def superseding(running: Running) -> Iterator[None]:
+    """Let its connections be lost, and another controller take the lock before it is back."""
+    address = running.config.postgres
+    assert address is not None
+    with psycopg.connect(**dict(address.parameters), autocommit=True) as connection:
+        connection.execute(END_OTHERS)
+        other = open_store(address, running.clock)
+    try:
+        yield
+    finally:
+        other.close()
+
+
 async def eventually(ask: Callable[[], Awaitable[bool]]) -> None:
     until = time.monotonic() + BACK_SECONDS
     while not await ask():
@@ -178,13 +192,7 @@ async def test_a_controller_that_was_superseded_grants_nothing_and_closes_its_ch
         async with running.attached(connector) as at_connector, running.attached(session) as at_client:
             await at_connector.wait_for(control.ConnectorConfiguration)
             await at_client.wait_for(control.ClientConfiguration)
-            # Its connections are lost, and another controller takes the lock before it is back.
-            address = running.config.postgres
-            assert address is not None
-            with psycopg.connect(**dict(address.parameters), autocommit=True) as connection:
-                connection.execute(END_OTHERS)
-                other = open_store(address, running.clock)
-            try:
+            with superseding(running):
                 running.offset += 10  # what was confirmed is not fresh any more
                 error = await asyncio.wait_for(running.dispatch.superseded(), BACK_SECONDS)
                 assert error.code == "store-in-use"
@@ -193,8 +201,6 @@ async def test_a_controller_that_was_superseded_grants_nothing_and_closes_its_ch
                 for who in (session, connector):
                     async with running.attached(who) as again:
                         assert await again.closed() == TRY_AGAIN
-            finally:
-                other.close()
 
 
 async def test_a_certificate_is_not_renewed_by_a_controller_that_was_superseded(
@@ -207,12 +213,7 @@ async def test_a_certificate_is_not_renewed_by_a_controller_that_was_superseded(
         async with running.attached(connector) as at_connector, running.attached(session) as at_client:
             await at_connector.wait_for(control.ConnectorConfiguration)
             await at_client.wait_for(control.ClientConfiguration)
-            address = running.config.postgres
-            assert address is not None
-            with psycopg.connect(**dict(address.parameters), autocommit=True) as connection:
-                connection.execute(END_OTHERS)
-                other = open_store(address, running.clock)
-            try:
+            with superseding(running):
                 for who, channel in ((connector, at_connector), (session, at_client)):
                     await channel.send(control.RenewCertificate(request=certificate_request(who.key)))
                     said = []
@@ -222,8 +223,6 @@ async def test_a_certificate_is_not_renewed_by_a_controller_that_was_superseded(
                     assert not [text for text in said if "certificate-renewed" in text]
                     assert closed.value.rcvd is not None
                     assert closed.value.rcvd.code == TRY_AGAIN
-            finally:
-                other.close()
 
 
 async def test_a_superseded_controller_ends_with_that_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,9 +157,9 @@ def verify(ctx: click.Context, file: Path, keys: Path | None, as_json: bool) -> 
 
 
 def _iso(milliseconds: int | None) -> str | None:
-    from datetime import UTC, datetime
+    from klinket.domain.moments import iso
 
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+    return None if milliseconds is None else iso(milliseconds)
 
 
 def _keys(ctx: click.Context, path: Path | None) -> Any:

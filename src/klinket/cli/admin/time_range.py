@@ -1,4 +1,4 @@
-"""Times on the command line: `--from` and `--to`, a moment or how long ago, and `--expires`."""
+"""Times on the command line: `--from` and `--to`, a moment or how long ago."""
 
 from __future__ import annotations
 
@@ -32,17 +32,6 @@ def moment(option: str, text: str | None, now: float) -> str | None:
             option, f"not a time: {text[:40]!r}", hint="write 24h, 7d, 2026-12-31 or 2026-12-31T12:00:00+01:00"
         ) from error
     return found.isoformat()
-
-
-def end_of_access(_: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-    """Return ISO 8601 in UTC for a moment to come, as an option's callback; raises InvalidInput."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text.strip())
-    except ValueError as error:
-        raise InvalidInput(parameter.opts[0], f"not a time: {text[:40]!r}", hint="write 2027-01-01T00:00:00+00:00") from error
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
 def with_time_range(command: _F) -> _F:
