@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from klinket.controller.app import rows
+from klinket.controller.app import rows, sign_in_rows
 from klinket.domain.audit import Actor as Actor
 from klinket.domain.audit import AuditEvent
 from klinket.domain.cut import Cut, Stamp
@@ -103,6 +103,14 @@ class Transaction(Protocol):
     audit_head: Repository[rows.AuditHeadRow]
     audit_signatures: Repository[rows.AuditSignatureRow]
     sinks: Repository[rows.SinkRow]
+    passwords: Repository[sign_in_rows.PasswordRow]
+    totp_secrets: Repository[sign_in_rows.TotpSecretRow]
+    recovery_codes: Repository[sign_in_rows.RecoveryCodeRow]
+    passkeys: Repository[sign_in_rows.PasskeyRow]
+    sign_in_links: Repository[sign_in_rows.SignInLinkRow]
+    oidc_identities: Repository[sign_in_rows.OidcIdentityRow]
+    lock_outs: Repository[sign_in_rows.LockOutRow]
+    used_challenges: Repository[sign_in_rows.UsedChallengeRow]
 
     @property
     def now_ms(self) -> int:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Table, select, update
 
-from klinket.controller.app import rows
+from klinket.controller.app import rows, sign_in_rows
 from klinket.controller.app.ports import AnnouncedCut, Repository
 from klinket.controller.store import schema
 from klinket.controller.store.repository import R, SqlRepository
@@ -58,6 +58,14 @@ class SqlTransaction:
         self.audit_head = of(schema.audit_head, rows.AuditHeadRow)
         self.audit_signatures = of(schema.audit_signatures, rows.AuditSignatureRow)
         self.sinks = of(schema.sinks, rows.SinkRow)
+        self.passwords = of(schema.passwords, sign_in_rows.PasswordRow)
+        self.totp_secrets = of(schema.totp_secrets, sign_in_rows.TotpSecretRow)
+        self.recovery_codes = of(schema.recovery_codes, sign_in_rows.RecoveryCodeRow)
+        self.passkeys = of(schema.passkeys, sign_in_rows.PasskeyRow)
+        self.sign_in_links = of(schema.sign_in_links, sign_in_rows.SignInLinkRow)
+        self.oidc_identities = of(schema.oidc_identities, sign_in_rows.OidcIdentityRow)
+        self.lock_outs = of(schema.lock_outs, sign_in_rows.LockOutRow)
+        self.used_challenges = of(schema.used_challenges, sign_in_rows.UsedChallengeRow)
 
     @property
     def now_ms(self) -> int:

@@ -1,0 +1,75 @@
+"""One-time links: the first admin, an invitation, a way back in. Whoever holds one chooses new credentials, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from klinket.controller.app.audit import actor_detail, user_target
+from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.app.rows import UserRow
+from klinket.controller.app.sign_in_rows import SignInLinkRow
+from klinket.domain import token_text
+from klinket.domain.audit import AuditAction, AuditEvent
+from klinket.domain.errors import InvalidToken, SignInOver
+from klinket.domain.token_text import token_hash
+
+#: Milliseconds a link lives.
+LIFE_MS = 24 * 3_600_000
+DEAD = "this link is not valid: it was used, it is older than 24 hours, or a newer one was made"
+DEAD_HINT = "have a new one made by an admin, or on the controller's machine: `klinket issue admin-link`"
+
+
+def create(tx: Transaction, actor: Actor, user: UserRow | None, entropy: Callable[[int], bytes]) -> str:
+    """Return the text of a new link for a user, or for the first admin; earlier ones for the same are dead."""
+    dead = [row.id for row in tx.sign_in_links.find(user_id=None if user is None else user.id)]
+    tx.sign_in_links.remove(id=dead)
+    text = token_text.compose(token_text.SIGN_IN_LINK, entropy(token_text.RANDOM_BYTES))
+    tx.sign_in_links.add(
+        token_hash=token_hash(text),
+        user_id=None if user is None else user.id,
+        expires_at_ms=tx.now_ms + LIFE_MS,
+        created_by=actor_detail(actor),
+    )
+    targets = () if user is None else (user_target(user),)
+    tx.record(AuditEvent(AuditAction.CREATE, actor, targets, {"signInLink": "made", "hours": LIFE_MS // 3_600_000}))
+    return text
+
+
+def by_text(tx: Transaction, text: str) -> SignInLinkRow:
+    """Return the live link with this text; raises SignInOver, the same for every reason."""
+    try:
+        token_text.check(text.strip(), token_text.SIGN_IN_LINK)
+    except InvalidToken:
+        raise SignInOver(DEAD, hint=DEAD_HINT) from None
+    found = tx.sign_in_links.find(token_hash=token_hash(text.strip()))
+    if not found:
+        raise SignInOver(DEAD, hint=DEAD_HINT)
+    return check_live(tx, found[0])
+
+
+def check_live(tx: Transaction, row: SignInLinkRow | None) -> SignInLinkRow:
+    """Return a link that can be used now; raises SignInOver."""
+    if row is None or row.expires_at_ms <= tx.now_ms or (row.user_id is None and has_admin(tx)):
+        raise SignInOver(DEAD, hint=DEAD_HINT)
+    return row
+
+
+def has_admin(tx: Transaction) -> bool:
+    """Return whether some admin can sign in."""
+    admins = [row.id for row in tx.users.find(role="ADMIN", state="ACTIVE")]
+    return bool(
+        tx.passwords.count(user_id=admins) or tx.passkeys.count(user_id=admins) or tx.oidc_identities.count(user_id=admins)
+    )
+
+
+def first_admin(tx: Transaction, actor: Actor, entropy: Callable[[int], bytes]) -> str | None:
+    """Return a link for the first admin; None where there is an admin, or a link that was shown and still lives."""
+    if has_admin(tx) or any(row.expires_at_ms > tx.now_ms for row in tx.sign_in_links.find(user_id=None)):
+        return None
+    return create(tx, actor, None, entropy)
+
+
+def forget(tx: Transaction) -> None:
+    """Remove links that have expired."""
+    dead = [row.id for row in tx.sign_in_links.until("expires_at_ms", tx.now_ms, 1_000)]
+    tx.sign_in_links.remove(id=dead)
