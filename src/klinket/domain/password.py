@@ -11,11 +11,44 @@ MIN_CHARS = 12
 MAX_CHARS = 256
 #: What guessers begin with, of 12 characters and more, without the digits and signs people add at the ends.
 _COMMON = frozenset(
-    """passwordpassword administrator administrators changemeplease correcthorsebatterystaple letmeinplease
-    qwertyuiopasdf qwertyuiop qwertyqwerty iloveyouiloveyou welcomewelcome monkeymonkey dragondragon footballfootball
-    baseballbaseball sunshinesunshine princessprincess superadmin rootrootroot adminadminadmin testtesttest
-    masterpassword secretpassword mypassword mysecretpassword thisismypassword defaultpassword temporarypassword
-    qazwsxedcrfv asdfghjkl zxcvbnmasdf abcdefghijkl passwordadmin adminpassword welcomepassword password""".split()
+    {
+        "passwordpassword",
+        "administrator",
+        "administrators",
+        "changemeplease",
+        "correcthorsebatterystaple",
+        "letmeinplease",
+        "qwertyuiopasdf",
+        "qwertyuiop",
+        "qwertyqwerty",
+        "iloveyouiloveyou",
+        "welcomewelcome",
+        "monkeymonkey",
+        "dragondragon",
+        "footballfootball",
+        "baseballbaseball",
+        "sunshinesunshine",
+        "princessprincess",
+        "superadmin",
+        "rootrootroot",
+        "adminadminadmin",
+        "testtesttest",
+        "masterpassword",
+        "secretpassword",
+        "mypassword",
+        "mysecretpassword",
+        "thisismypassword",
+        "defaultpassword",
+        "temporarypassword",
+        "qazwsxedcrfv",
+        "asdfghjkl",
+        "zxcvbnmasdf",
+        "abcdefghijkl",
+        "passwordadmin",
+        "adminpassword",
+        "welcomepassword",
+        "password",
+    }
 )
 _ENDS = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 _SEQUENCES = ("abcdefghijklmnopqrstuvwxyz", "01234567890123456789", "qwertyuiopasdfghjklzxcvbnm", "qwertzuiopasdfghjklyxcvbnm")

@@ -9,31 +9,48 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.sign_in_rows import LockOutRow
 from klinket.domain.audit import AuditAction, AuditEvent
 from klinket.domain.errors import SignInLocked
-from klinket.domain.lock_out import ACCOUNT, ADDRESS, FORGET_MS, MAX_KEYS, LockOut, LockOutRule
+from klinket.domain.lock_out import ACCOUNT, ADDRESS, FACTOR, FORGET_MS, MAX_KEYS, LockOut, LockOutRule
 
 #: Keys removed in one round of housekeeping.
 MAX_A_ROUND = 1_000
 
 
+class Proof(Enum):
+    """What is tried."""
+
+    PASSWORD = "password"  # noqa: S105 - a word
+    FACTOR = "second-factor"
+
+
+_RULES = {Proof.PASSWORD: ACCOUNT, Proof.FACTOR: FACTOR}
+
+
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one try counts for. `device`: hash of what a browser keeps from an earlier sign-in to this account, or None."""
+    """What one try counts for. `source`: the address, IPv6 cut to its /64; `account`: the e-mail address as typed.
+
+    `device`: what a browser keeps from an earlier sign-in to this account, or None.
+    """
 
     source: str
     account: str
     device: str | None = None
+    proof: Proof = Proof.PASSWORD
 
     @property
     def keys(self) -> tuple[tuple[str, LockOutRule], ...]:
         """Return the keys with their rules, the address first. A known browser counts by itself alone."""
+        account = f"{self.proof.value} {self.account.casefold()}"
         if self.device is not None:
-            return ((_key("device", f"{self.account} {self.device}"), ACCOUNT),)
-        return (_key("address", self.source), ADDRESS), (_key("account", self.account), ACCOUNT)
+            return ((_key("device", f"{account} {self.device}"), _RULES[self.proof]),)
+        return (_key("address", self.source), ADDRESS), (_key("account", account), _RULES[self.proof])
 
 
 def _key(kind: str, what: str) -> str:
@@ -65,7 +82,7 @@ def succeeded(tx: Transaction, counted: Counted) -> None:
             tx.lock_outs.remove(key=key)
 
 
-def record_lock_outs(tx: Transaction, actor: Actor, counted: Counted, targets: tuple[dict[str, object], ...]) -> None:
+def record_lock_outs(tx: Transaction, actor: Actor, counted: Counted, targets: tuple[dict[str, Any], ...]) -> None:
     """Write an audit event for each key that is locked now, after a try that failed."""
     for key, _ in counted.keys:
         row = tx.lock_outs.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from klinket.controller.app import console_sessions, second_factors, users
 from klinket.controller.app.audit import actor_detail, user_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import UserRow
@@ -73,3 +74,47 @@ def forget(tx: Transaction) -> None:
     """Remove links that have expired."""
     dead = [row.id for row in tx.sign_in_links.until("expires_at_ms", tx.now_ms, 1_000)]
     tx.sign_in_links.remove(id=dead)
+
+
+def accept(
+    tx: Transaction, row: SignInLinkRow, actor: Actor, *, email: str, first_name: str | None, last_name: str | None
+) -> UserRow:
+    """Use up a link: return its user, active and without any credentials and sessions; the first admin is made here.
+
+    `email` counts for the first admin only. Raises SignInOver, InvalidInput.
+    """
+    check_live(tx, tx.sign_in_links.get(row.id))
+    address = users.parse_email(email) if row.user_id is None else ""
+    user = _first(tx, actor, address) if row.user_id is None else tx.users.get(row.user_id)
+    assert user is not None  # a link goes with its user
+    if user.state == users.DISABLED:
+        raise SignInOver(DEAD, hint=DEAD_HINT)
+    values = {"first_name": users.parse_person(first_name, "firstName"), "last_name": users.parse_person(last_name, "lastName")}
+    changed = tx.users.change(user.id, state=users.ACTIVE, **{name: value for name, value in values.items() if value is not None})
+    tx.sign_in_links.remove(id=row.id)
+    tx.passwords.remove(user_id=user.id)
+    second_factors.remove_all(tx, user.id)
+    console_sessions.end(tx, user_id=user.id)
+    tx.bump()
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(changed),), {"signInLink": "used"}))
+    return changed
+
+
+def _first(tx: Transaction, actor: Actor, email: str) -> UserRow:
+    found = tx.users.find(email=email)
+    if found:  # made over the Admin API before
+        return users.set_role(tx, actor, tx.users.change(found[0].id, state=users.PENDING), "ADMIN")
+    return users.create(tx, actor, email=email, first_name=None, last_name=None, role="ADMIN")
+
+
+def admin_link(tx: Transaction, actor: Actor, email: str, entropy: Callable[[int], bytes]) -> str:
+    """Return a link for the admin with this address, whoever that was before: for those who own the controller's machine."""
+    address = users.parse_email(email)
+    found = tx.users.find(email=address)
+    if not found:
+        user = users.create(tx, actor, email=address, first_name=None, last_name=None, role="ADMIN")
+    else:
+        user = found[0] if found[0].role == "ADMIN" else users.set_role(tx, actor, found[0], "ADMIN")
+        if user.state == users.DISABLED:
+            user = users.update(tx, actor, user, first_name=None, last_name=None, state=users.ACTIVE)
+    return create(tx, actor, user, entropy)
