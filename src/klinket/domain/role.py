@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Permission(Enum):
-    """`READ`: see every page without secrets. `NETWORK`: change remote networks, connectors and resources. `ADMIN`: everything."""
+    """`READ`: see pages without secrets. `NETWORK`: change remote networks, connectors, resources. `ADMIN`: everything."""
 
     READ = "read"
     NETWORK = "network"

@@ -1,4 +1,4 @@
-"""Sessions of the console: rows that are found by the hash of what the browser holds, and that end by age, by idleness, or at once."""
+"""Sessions of the console: found by the hash of what the browser holds; they end by age, by idleness, or at once."""
 
 from __future__ import annotations
 

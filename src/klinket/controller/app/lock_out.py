@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from klinket.controller.app.ports import Actor, Transaction
-from klinket.controller.app.sign_in_rows import LockOutRow
+from klinket.controller.app.rows import LockOutRow
 from klinket.domain.audit import AuditAction, AuditEvent
 from klinket.domain.errors import SignInLocked
 from klinket.domain.lock_out import ACCOUNT, ADDRESS, FACTOR, FORGET_MS, MAX_KEYS, LockOut, LockOutRule

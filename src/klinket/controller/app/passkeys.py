@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from klinket.controller.app import second_factors
 from klinket.controller.app.audit import user_target
 from klinket.controller.app.ports import Actor, Transaction
-from klinket.controller.app.rows import UserRow
-from klinket.controller.app.sign_in_rows import PasskeyRow
+from klinket.controller.app.rows import PasskeyRow, UserRow
 from klinket.domain.audit import AuditAction, AuditEvent
 from klinket.domain.errors import Conflict, NotFound, SignInRefused
 from klinket.domain.names import parse_name

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from klinket.controller.app import rows, sign_in_rows
+from klinket.controller.app import rows
 from klinket.domain.audit import Actor as Actor
 from klinket.domain.audit import AuditEvent
 from klinket.domain.cut import Cut, Stamp
@@ -86,6 +86,7 @@ class Transaction(Protocol):
     security_policies: Repository[rows.SecurityPolicyRow]
     groups: Repository[rows.GroupRow]
     users: Repository[rows.UserRow]
+    console_sessions: Repository[rows.ConsoleSessionRow]
     group_members: Repository[rows.GroupMemberRow]
     group_access: Repository[rows.GroupAccessRow]
     devices: Repository[rows.DeviceRow]
@@ -99,18 +100,20 @@ class Transaction(Protocol):
     cuts: Repository[rows.CutRow]
     cut_receipts: Repository[rows.CutReceiptRow]
     flow_events: Repository[rows.FlowEventRow]
+    live_flows: Repository[rows.LiveFlowRow]
+    flow_totals: Repository[rows.FlowTotalRow]
     audit: Repository[rows.AuditRow]
     audit_head: Repository[rows.AuditHeadRow]
     audit_signatures: Repository[rows.AuditSignatureRow]
     sinks: Repository[rows.SinkRow]
-    passwords: Repository[sign_in_rows.PasswordRow]
-    totp_secrets: Repository[sign_in_rows.TotpSecretRow]
-    recovery_codes: Repository[sign_in_rows.RecoveryCodeRow]
-    passkeys: Repository[sign_in_rows.PasskeyRow]
-    sign_in_links: Repository[sign_in_rows.SignInLinkRow]
-    oidc_identities: Repository[sign_in_rows.OidcIdentityRow]
-    lock_outs: Repository[sign_in_rows.LockOutRow]
-    used_challenges: Repository[sign_in_rows.UsedChallengeRow]
+    passwords: Repository[rows.PasswordRow]
+    totp_secrets: Repository[rows.TotpSecretRow]
+    recovery_codes: Repository[rows.RecoveryCodeRow]
+    passkeys: Repository[rows.PasskeyRow]
+    sign_in_links: Repository[rows.SignInLinkRow]
+    oidc_identities: Repository[rows.OidcIdentityRow]
+    lock_outs: Repository[rows.LockOutRow]
+    used_challenges: Repository[rows.UsedChallengeRow]
 
     @property
     def now_ms(self) -> int:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from klinket.controller.app import console_sessions, lock_out, passwords, second_factors, users
+from klinket.controller.app import (
+    console_sessions,
+    lock_out,
+    passwords,
+    second_factors,
+    sign_in_links,
+    used_challenges,
+    users,
+)
 from klinket.controller.app.audit import user_target
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.lock_out import Counted
@@ -145,3 +153,10 @@ def refuse_identity(tx: Transaction, actor: Actor, issuer: str, why: str) -> Non
     """Write down that an answer of the identity provider was not believed, or let nobody in."""
     detail = {"code": IdentityRefused.code, "method": "identity provider", "issuer": issuer, "why": why}
     tx.record(AuditEvent(AuditAction.REFUSE, actor, (), detail))
+
+
+def forget(tx: Transaction) -> None:
+    """Remove what is too old to count: a part of housekeeping."""
+    lock_out.forget(tx)
+    used_challenges.forget(tx)
+    sign_in_links.forget(tx)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from klinket.controller.app import console_sessions, second_factors, users
 from klinket.controller.app.audit import actor_detail, user_target
 from klinket.controller.app.ports import Actor, Transaction
-from klinket.controller.app.rows import UserRow
-from klinket.controller.app.sign_in_rows import SignInLinkRow
+from klinket.controller.app.rows import SignInLinkRow, UserRow
 from klinket.domain import token_text
 from klinket.domain.audit import AuditAction, AuditEvent
 from klinket.domain.errors import InvalidToken, SignInOver
 from klinket.domain.token_text import token_hash
 
+LINK_PATH = "/console/sign-in/link"
 #: Milliseconds a link lives.
 LIFE_MS = 24 * 3_600_000
 DEAD = "this link is not valid: it was used, it is older than 24 hours, or a newer one was made"
@@ -34,6 +34,11 @@ def create(tx: Transaction, actor: Actor, user: UserRow | None, entropy: Callabl
     targets = () if user is None else (user_target(user),)
     tx.record(AuditEvent(AuditAction.CREATE, actor, targets, {"signInLink": "made", "hours": LIFE_MS // 3_600_000}))
     return text
+
+
+def address_of(public_url: str, text: str) -> str:
+    """Return the address that is given to somebody. Browsers do not send what is behind the `#`."""
+    return f"{public_url.rstrip('/')}{LINK_PATH}#{text}"
 
 
 def by_text(tx: Transaction, text: str) -> SignInLinkRow:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from klinket.controller.app import second_factors
 from klinket.controller.app.audit import user_target
 from klinket.controller.app.ports import Actor, Transaction
-from klinket.controller.app.rows import UserRow
-from klinket.controller.app.sign_in_rows import TotpSecretRow
+from klinket.controller.app.rows import TotpSecretRow, UserRow
 from klinket.domain.audit import AuditAction, AuditEvent
 from klinket.domain.errors import Conflict, SignInRefused
 

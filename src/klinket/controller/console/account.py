@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Any
 
 from starlette.responses import Response
 
@@ -58,7 +59,7 @@ class AccountPages:
         return Visit(self._service, page.request, page.form, page.session, page.user)
 
     async def _show(self, page: Page, error: KlinketError | None = None, place: str = "") -> Response:
-        def read(tx: Transaction) -> dict[str, object]:
+        def read(tx: Transaction) -> dict[str, Any]:
             sessions = [row for row in tx.console_sessions.find(user_id=page.user.id) if row.stage == Stage.FULL.value]
             live = [row for row in sessions if console_sessions.is_live(row, tx.now_ms)]
             return {
@@ -100,9 +101,8 @@ class AccountPages:
 
     async def _app(self, page: Page, error: KlinketError | None = None) -> Response:
         _, secret = await set_up_page.offered_secret(self._visit(page))
-        values = {"secret": totp.as_text(secret)}
-        template = "account/app.html"
-        return page.render(template, **values) if error is None else page.refuse(template, error, **values)
+        template, text = "account/app.html", totp.as_text(secret)
+        return page.render(template, secret=text) if error is None else page.refuse(template, error, secret=text)
 
     async def _confirm_app(self, page: Page) -> Response:
         try:
@@ -142,9 +142,7 @@ class AccountPages:
 
     async def _remove_passkey(self, page: Page) -> Response:
         id = page.number()
-        return await self._done(
-            page, lambda tx: passkeys.remove(tx, page.actor, page.user, id), "Passkey removed.", "passkeys"
-        )
+        return await self._done(page, lambda tx: passkeys.remove(tx, page.actor, page.user, id), "Passkey removed.", "passkeys")
 
     # ---- recovery codes
 
@@ -177,5 +175,3 @@ class AccountPages:
         except KlinketError as error:
             return await self._show(page, error, place)
         return page.redirect(ACCOUNT, told)
-
-

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Table, select, update
 
-from klinket.controller.app import rows, sign_in_rows
+from klinket.controller.app import rows
 from klinket.controller.app.ports import AnnouncedCut, Repository
 from klinket.controller.store import schema
 from klinket.controller.store.repository import R, SqlRepository
@@ -41,6 +41,7 @@ class SqlTransaction:
         self.security_policies = of(schema.security_policies, rows.SecurityPolicyRow)
         self.groups = of(schema.groups, rows.GroupRow)
         self.users = of(schema.users, rows.UserRow)
+        self.console_sessions = of(schema.console_sessions, rows.ConsoleSessionRow)
         self.group_members = of(schema.group_members, rows.GroupMemberRow)
         self.group_access = of(schema.group_access, rows.GroupAccessRow)
         self.devices = of(schema.devices, rows.DeviceRow)
@@ -54,18 +55,20 @@ class SqlTransaction:
         self.cuts = of(schema.cuts, rows.CutRow)
         self.cut_receipts = of(schema.cut_receipts, rows.CutReceiptRow)
         self.flow_events = of(schema.flow_events, rows.FlowEventRow)
+        self.live_flows = of(schema.live_flows, rows.LiveFlowRow)
+        self.flow_totals = of(schema.flow_totals, rows.FlowTotalRow)
         self.audit = of(schema.audit_events, rows.AuditRow)
         self.audit_head = of(schema.audit_head, rows.AuditHeadRow)
         self.audit_signatures = of(schema.audit_signatures, rows.AuditSignatureRow)
         self.sinks = of(schema.sinks, rows.SinkRow)
-        self.passwords = of(schema.passwords, sign_in_rows.PasswordRow)
-        self.totp_secrets = of(schema.totp_secrets, sign_in_rows.TotpSecretRow)
-        self.recovery_codes = of(schema.recovery_codes, sign_in_rows.RecoveryCodeRow)
-        self.passkeys = of(schema.passkeys, sign_in_rows.PasskeyRow)
-        self.sign_in_links = of(schema.sign_in_links, sign_in_rows.SignInLinkRow)
-        self.oidc_identities = of(schema.oidc_identities, sign_in_rows.OidcIdentityRow)
-        self.lock_outs = of(schema.lock_outs, sign_in_rows.LockOutRow)
-        self.used_challenges = of(schema.used_challenges, sign_in_rows.UsedChallengeRow)
+        self.passwords = of(schema.passwords, rows.PasswordRow)
+        self.totp_secrets = of(schema.totp_secrets, rows.TotpSecretRow)
+        self.recovery_codes = of(schema.recovery_codes, rows.RecoveryCodeRow)
+        self.passkeys = of(schema.passkeys, rows.PasskeyRow)
+        self.sign_in_links = of(schema.sign_in_links, rows.SignInLinkRow)
+        self.oidc_identities = of(schema.oidc_identities, rows.OidcIdentityRow)
+        self.lock_outs = of(schema.lock_outs, rows.LockOutRow)
+        self.used_challenges = of(schema.used_challenges, rows.UsedChallengeRow)
 
     @property
     def now_ms(self) -> int:

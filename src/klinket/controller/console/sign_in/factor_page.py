@@ -22,7 +22,7 @@ _Check = Callable[[Visit, Callable[[Transaction], tuple[ConsoleSessionRow, str]]
 async def _show(visit: Visit, error: KlinketError | None = None, template: str = "factor.html") -> Response:
     session, user = visit.begun()
     values = await visit.sign_in.console.store.read(lambda tx: proofs.asked_of(visit.sign_in, tx, session, user))
-    return visit.render(template, **values) if error is None else visit.refuse(template, error, **values)
+    return visit.render(template, error, **values)
 
 
 async def _show_recovery(visit: Visit) -> Response:

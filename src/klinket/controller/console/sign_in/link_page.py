@@ -12,24 +12,16 @@ from starlette.routing import BaseRoute
 from klinket.controller.app import console_sessions, passwords, sign_in, sign_in_links
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.ports import Transaction
-from klinket.controller.app.rows import UserRow
-from klinket.controller.app.sign_in_rows import SignInLinkRow
+from klinket.controller.app.rows import SignInLinkRow, UserRow
 from klinket.controller.app.users import parse_email, parse_person
 from klinket.controller.console.gate import set_cookie
 from klinket.controller.console.sign_in.visit import SignIn, Visit, visited
 from klinket.domain.errors import InvalidInput, KlinketError
 from klinket.domain.password import check_password
 
-LINK_PATH = "/console/sign-in/link"
-
-
-def link_address(public_url: str, text: str) -> str:
-    """Return the address that is given to somebody."""
-    return f"{public_url.rstrip('/')}{LINK_PATH}#{text}"
-
 
 async def _show(visit: Visit, error: KlinketError | None = None) -> Response:
-    return visit.render("link.html") if error is None else visit.refuse("link.html", error)
+    return visit.render("link.html", error)
 
 
 async def _live(visit: Visit) -> tuple[SignInLinkRow, UserRow | None]:
@@ -62,7 +54,7 @@ async def _accept(visit: Visit) -> Response:
             raise InvalidInput("again", "the passwords are not the same")
         phc = await service.hasher.hashed(password)
     except KlinketError as error:
-        return visit.refuse("account.html", error, link=form.text("link"), owner=owner)
+        return visit.render("account.html", error, link=form.text("link"), owner=owner)
 
     def accept(tx: Transaction) -> str:
         actor = sign_in.actor_of(owner, visit.browser)

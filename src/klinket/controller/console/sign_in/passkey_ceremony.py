@@ -31,8 +31,7 @@ from fido2.webauthn import (
     UserVerificationRequirement,
 )
 
-from klinket.controller.app.rows import UserRow
-from klinket.controller.app.sign_in_rows import PasskeyRow
+from klinket.controller.app.rows import PasskeyRow, UserRow
 from klinket.controller.console.sign_in.sealed_text import seal, unseal
 from klinket.controller.sealing import MasterKey
 from klinket.domain.errors import KlinketError, SignInRefused

@@ -9,13 +9,12 @@ from klinket.controller.app import passkeys, sign_in, used_challenges
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.lock_out import Proof
 from klinket.controller.app.ports import Transaction
-from klinket.controller.app.rows import UserRow
-from klinket.controller.app.sign_in_rows import PasskeyRow
+from klinket.controller.app.rows import PasskeyRow, UserRow
 from klinket.controller.console.gate import clear_cookie, set_cookie
 from klinket.controller.console.sign_in.passkey_ceremony import REFUSED, Answered
 from klinket.controller.console.sign_in.visit import SignIn, Visit, visited
-from klinket.domain.errors import AuthenticationFailed, KlinketError, SignInRefused
 from klinket.controller.seats import proven
+from klinket.domain.errors import AuthenticationFailed, KlinketError, SignInRefused
 
 STEPS = {Stage.SECOND_FACTOR.value: "/sign-in/factor", Stage.SET_UP.value: "/sign-in/set-up"}
 
@@ -35,7 +34,7 @@ def page(visit: Visit, error: KlinketError | None = None) -> Response:
     service = visit.sign_in
     asked = service.passkeys.ask((), service.now_ms, verified=True) if service.passkeys.are_possible else None
     values = {"asked": asked, "label": service.label if service.provider else "", "email": visit.form.text("email")}
-    return visit.render("password.html", **values) if error is None else visit.refuse("password.html", error, **values)
+    return visit.render("password.html", error, **values)
 
 
 async def _password(visit: Visit) -> Response:
@@ -119,5 +118,3 @@ def routes(service: SignIn) -> list[BaseRoute]:
         visited(service, "POST", "/sign-in/passkey", _passkey),
         visited(service, "POST", "/sign-out", _sign_out, *Stage),
     ]
-
-

@@ -19,7 +19,7 @@ from klinket.domain.errors import KlinketError
 async def _show(visit: Visit, error: KlinketError | None = None) -> Response:
     session, user = visit.begun()
     values = await visit.sign_in.console.store.read(lambda tx: proofs.asked_of(visit.sign_in, tx, session, user))
-    return visit.render("prove.html", **values) if error is None else visit.refuse("prove.html", error, **values)
+    return visit.render("prove.html", error, **values)
 
 
 def _with(

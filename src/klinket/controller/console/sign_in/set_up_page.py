@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 from klinket.controller.app import passkeys, recovery_codes, sign_in, totp_secrets, used_challenges
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.ports import Transaction
-from klinket.controller.app.sign_in_rows import TotpSecretRow
+from klinket.controller.app.rows import TotpSecretRow
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.sign_in import totp
 from klinket.controller.console.sign_in.proofs import sealed_as
@@ -24,7 +24,7 @@ async def _choose(visit: Visit, error: KlinketError | None = None) -> Response:
     known = await service.console.store.read(lambda tx: passkeys.of_user(tx, user.id))
     can = service.passkeys.are_possible
     asked = service.passkeys.ask_for_new(user, known, session.id, service.now_ms) if can else None
-    return visit.render("set_up.html", asked=asked) if error is None else visit.refuse("set_up.html", error, asked=asked)
+    return visit.render("set_up.html", error, asked=asked)
 
 
 # ---- an authenticator app
@@ -48,7 +48,7 @@ async def offered_secret(visit: Visit) -> tuple[TotpSecretRow, bytes]:
 async def _app(visit: Visit, error: KlinketError | None = None) -> Response:
     _, secret = await offered_secret(visit)
     text = totp.as_text(secret)
-    return visit.render("app.html", secret=text) if error is None else visit.refuse("app.html", error, secret=text)
+    return visit.render("app.html", error, secret=text)
 
 
 async def _picture(visit: Visit) -> Response:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -88,9 +88,7 @@ class SignIn:
         """Let a browser be known as one that has signed in to this account: it is counted by itself from now on."""
         values = {"account": _account(user.email), "id": self.entropy(KNOWN_BYTES).hex()}
         text = seal(self.master, "known browser", values, self.now_ms + KNOWN_MS)
-        response.set_cookie(
-            KNOWN_COOKIE, text, max_age=KNOWN_MS // 1000, path="/", secure=True, httponly=True, samesite="strict"
-        )
+        response.set_cookie(KNOWN_COOKIE, text, max_age=KNOWN_MS // 1000, path="/", secure=True, httponly=True, samesite="strict")
 
 
 def _account(email: str) -> str:
@@ -123,21 +121,13 @@ class Visit:
         assert self.user is not None
         return self.session, self.user
 
-    def render(self, template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
-        """Return a page made of a template of `sign_in/`."""
+    def render(self, template: str, error: KlinketError | None = None, **values: Any) -> Response:
+        """Return a page made of a template of `sign_in/`; with `error` it says what was wrong, in its status as well."""
         text = self.sign_in.console.templates.render(
-            f"sign_in/{template}",
-            page=self,
-            now_ms=self.sign_in.now_ms,
-            notices=[],
-            error=values.pop("error", None),
-            **values,
+            f"sign_in/{template}", page=self, now_ms=self.sign_in.now_ms, notices=[], error=error, **values
         )
-        return HTMLResponse(text, status, {**PAGE_HEADERS, **(headers or {})})
-
-    def refuse(self, template: str, error: KlinketError, **values: Any) -> Response:
-        """Return the page once more, with what was wrong."""
-        return self.render(template, status=status_of(error), headers=headers_of(error), error=error, **values)
+        status, headers = (200, {}) if error is None else (status_of(error), headers_of(error))
+        return HTMLResponse(text, status, {**PAGE_HEADERS, **headers})
 
     def lead(self, path: str, *, keep_next: bool = True) -> Response:
         """Lead to a page of the sign-in."""
@@ -189,7 +179,7 @@ def visited(sign_in: SignIn, method: str, path: str, handler: Handler, *stages: 
     return Route(ROOT + path, guarded, methods=[method])
 
 
-class _NotHere(Exception):  # noqa: N818 - it never leaves this module
+class _NotHere(Exception):
     """The page is not the next step of whoever asks."""
 
 
@@ -204,7 +194,7 @@ async def _begun(visit: Visit, stages: tuple[Stage, ...]) -> None:
 
 
 def _over(visit: Visit, error: SignInOver) -> Response:
-    response = visit.render("over.html", status=status_of(error), error=error)
+    response = visit.render("over.html", error)
     if visit.session is not None and visit.session.stage != Stage.FULL.value and COOKIE in visit.request.cookies:
         clear_cookie(response)
     return response

@@ -57,16 +57,12 @@ class OidcPages:
             values["session"] = visit.session.id
         is_proof = visit.session is not None
         try:
-            address = await self._in_turn(
-                lambda: self._provider.authorization_address(state, nonce, verifier, again=is_proof)
-            )
+            address = await self._in_turn(lambda: self._provider.authorization_address(state, nonce, verifier, again=is_proof))
         except KlinketError as error:
             return first_page(visit, error)
         response = RedirectResponse(address, 303, PAGE_HEADERS)
         text = seal(self._service.master, "identity provider", values, self._service.now_ms + AWAY_MS)
-        response.set_cookie(
-            COOKIE, text, max_age=AWAY_MS // 1000, path="/", secure=True, httponly=True, samesite="lax"
-        )
+        response.set_cookie(COOKIE, text, max_age=AWAY_MS // 1000, path="/", secure=True, httponly=True, samesite="lax")
         return response
 
     async def _return(self, visit: Visit) -> Response:
@@ -75,9 +71,8 @@ class OidcPages:
         except KlinketError as error:
             actor = sign_in.actor_of(None, visit.browser)
             if isinstance(error, IdentityRefused):
-                await self._service.console.store.write(
-                    lambda tx: sign_in.refuse_identity(tx, actor, self._issuer, error.message)
-                )
+                why = error.message
+                await self._service.console.store.write(lambda tx: sign_in.refuse_identity(tx, actor, self._issuer, why))
             visit.session = visit.user = None
             response = first_page(visit, error)
         response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="lax")
@@ -105,8 +100,9 @@ class OidcPages:
             user = oidc_identities.let_in(tx, actor, self._rules, identity)
             return user, sign_in.enter(tx, user, visit.browser, "identity provider", service.entropy)[1]
 
-        visit.user, text = await service.console.store.write(enter)
-        proven(visit.request, f"console user {visit.user.id}")
+        user, text = await service.console.store.write(enter)
+        visit.user = user
+        proven(visit.request, f"console user {user.id}")
         return visit.welcome(text, away["next"])
 
     async def _proved(self, visit: Visit, identity: Identity, away: dict[str, Any]) -> Response:

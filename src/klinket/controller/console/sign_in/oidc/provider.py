@@ -19,8 +19,8 @@ from joserfc.jwk import KeySet
 
 from klinket.controller.app.oidc_identities import Identity
 from klinket.controller.console.sign_in.oidc import id_token
-from klinket.controller.console.sign_in.oidc.settings import OidcSettings
 from klinket.controller.console.sign_in.oidc.transport import OutboundTransport
+from klinket.controller.oidc_settings import OidcSettings
 from klinket.domain.errors import IdentityRefused
 from klinket.net.outbound import OutboundRefused
 

@@ -1,0 +1,37 @@
+"""All routes of the console. A new page is a line in its area's ROUTES; a new area is a line here."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from klinket.controller.console import events, overview
+from klinket.controller.console.gate import Gate
+from klinket.controller.console.headers import PAGE_HEADERS
+from klinket.controller.console.network import remote_networks
+from klinket.controller.console.route import ROOT, ConsoleRoute
+from klinket.controller.console.sign_in.routes import SignInRoutes
+from klinket.controller.console.static import StaticFiles
+from klinket.domain.errors import NotFound
+
+#: Everything that needs a whole session. The first route that fits counts.
+PAGES: tuple[ConsoleRoute, ...] = (*overview.ROUTES, *events.ROUTES, *remote_networks.ROUTES)
+
+
+def console_routes(gate: Gate, static: StaticFiles, sign_in: SignInRoutes) -> list[BaseRoute]:
+    """Return the routes of the console."""
+
+    async def nothing_there(request: Request) -> Response:
+        if request.url.path == ROOT:
+            return RedirectResponse(ROOT + "/", 308, PAGE_HEADERS)
+        error = NotFound("Page", request.url.path[:200])
+        return gate.told(error, request, None)
+
+    return [
+        static.route(),
+        *sign_in.open,
+        *(gate.route(route) for route in (*PAGES, *sign_in.whole)),
+        Route(ROOT, nothing_there),
+        Route(ROOT + "/{rest:path}", nothing_there),
+    ]
