@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -37,7 +38,7 @@ class LockOut:
     def failed(self, rule: LockOutRule, now_ms: int) -> LockOut:
         """Return what is remembered after one more failure."""
         failures = self.remaining(rule, now_ms) + 1.0
-        beyond = int(failures) - rule.free
+        beyond = math.ceil(failures - rule.free)
         wait = 0 if beyond <= 0 else min(rule.last_ms, rule.first_ms << min(beyond - 1, 40))
         return LockOut(failures, now_ms, now_ms + wait)
 

@@ -99,9 +99,7 @@ class Enrolled:
 class Running:
     """`offset`: seconds by which the controller's clock is ahead of this machine's. `settings`: of ControllerConfig."""
 
-    def __init__(
-        self, state: Path, postgres: PostgresAddress | None = None, *, host: str = "127.0.0.1", **settings: Any
-    ) -> None:
+    def __init__(self, state: Path, postgres: PostgresAddress | None = None, *, host: str = "127.0.0.1", **settings: Any) -> None:
         self.offset = 0.0
         port = free_port()
         self.config = ControllerConfig(
