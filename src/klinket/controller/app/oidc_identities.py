@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from klinket.controller.app import users
+from klinket.controller.app import second_factors, users
 from klinket.controller.app.audit import user_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import UserRow
@@ -128,6 +128,8 @@ def unlink(tx: Transaction, actor: Actor, user: UserRow, id: int) -> None:
     """Forget an account of an identity provider; it is linked again only by a verified e-mail address."""
     found = tx.oidc_identities.find(id=id, user_id=user.id)
     if found:
+        if tx.oidc_identities.count(user_id=user.id) == 1:
+            second_factors.check_another_than_identity(tx, user.id)
         tx.oidc_identities.remove(id=id)
         detail = {"identity": "unlinked", "issuer": found[0].issuer}
         tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(user),), detail))

@@ -27,6 +27,12 @@ def check_another_than_passkey(tx: Transaction, user_id: int) -> None:
         raise Conflict(_LAST, hint=_LAST_HINT)
 
 
+def check_another_than_identity(tx: Transaction, user_id: int) -> None:
+    """Raise Conflict unless there is a password or a passkey: an account must keep a way in."""
+    if not tx.passwords.count(user_id=user_id) and not tx.passkeys.count(user_id=user_id):
+        raise Conflict("this is the last way into this account", hint="add a passkey first")
+
+
 def remove_all(tx: Transaction, user_id: int) -> None:
     """Forget authenticator app, recovery codes and passkeys."""
     tx.totp_secrets.remove(user_id=user_id)
