@@ -115,6 +115,19 @@ async def code_of(running: Running, email: str = "ada@example.com") -> str:
     return totp.code_at(running.master.open(sealed, sealed_as(user)), running.clock())
 
 
+async def secret_of(running: Running, email: str = "ada@example.com") -> bytes:
+    """Return the secret of somebody's authenticator app."""
+
+    def stored(tx: Transaction) -> tuple[int, bytes]:
+        (user,) = tx.users.find(email=email)
+        row = totp_secrets.confirmed(tx, user.id)
+        assert row is not None
+        return user.id, row.sealed
+
+    user, sealed = await running.read(stored)
+    return running.master.open(sealed, sealed_as(user))
+
+
 def shown_secret(text: str) -> bytes:
     """Return the secret that a page shows for typing."""
     found = re.search(r'id="secret">([A-Z2-7 ]+)<', text)
