@@ -77,9 +77,12 @@
   }
 
   const field = document.querySelector("[data-from-fragment]");
-  if (field && location.hash.length > 1) {
-    field.value = decodeURIComponent(location.hash.slice(1));
+  const take = () => {
+    if (!field || location.hash.length < 2) return;
+    field.value = location.hash.slice(1);
     history.replaceState(null, "", location.pathname + location.search); // it stays in no history
     field.form.requestSubmit();
-  }
+  };
+  addEventListener("hashchange", take);
+  take();
 })();
