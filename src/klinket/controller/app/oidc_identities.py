@@ -15,12 +15,13 @@ from klinket.controller.app.audit import user_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import UserRow
 from klinket.domain.audit import AuditAction, AuditEvent
-from klinket.domain.errors import IdentityRefused, InvalidInput
+from klinket.domain.errors import IdentityRefused, InvalidInput, NotFound
 from klinket.domain.role import permissions_of
 
 #: From the one that may do most to the one that may do least: of several that are mapped the first counts.
 ROLES = ("ADMIN", "DEVOPS", "SUPPORT", "MEMBER")
 MAX_SUBJECT_CHARS = 255
+KIND = "Linked account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,15 @@ def of_user(tx: Transaction, user_id: int) -> list[dict[str, Any]]:
 
 
 def unlink(tx: Transaction, actor: Actor, user: UserRow, id: int) -> None:
-    """Forget an account of an identity provider; it is linked again only by a verified e-mail address."""
+    """Forget an account of an identity provider; it is linked again only by a verified e-mail address.
+
+    Raises NotFound, and Conflict for the last way in.
+    """
     found = tx.oidc_identities.find(id=id, user_id=user.id)
-    if found:
-        if tx.oidc_identities.count(user_id=user.id) == 1:
-            second_factors.check_another_than_identity(tx, user.id)
-        tx.oidc_identities.remove(id=id)
-        detail = {"identity": "unlinked", "issuer": found[0].issuer}
-        tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(user),), detail))
+    if not found:
+        raise NotFound(KIND, id)
+    if tx.oidc_identities.count(user_id=user.id) == 1:
+        second_factors.check_another_than_identity(tx, user.id)
+    tx.oidc_identities.remove(id=id)
+    detail = {"identity": "unlinked", "issuer": found[0].issuer}
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(user),), detail))
