@@ -106,6 +106,14 @@ class Transaction(Protocol):
     audit_head: Repository[rows.AuditHeadRow]
     audit_signatures: Repository[rows.AuditSignatureRow]
     sinks: Repository[rows.SinkRow]
+    passwords: Repository[rows.PasswordRow]
+    totp_secrets: Repository[rows.TotpSecretRow]
+    recovery_codes: Repository[rows.RecoveryCodeRow]
+    passkeys: Repository[rows.PasskeyRow]
+    sign_in_links: Repository[rows.SignInLinkRow]
+    oidc_identities: Repository[rows.OidcIdentityRow]
+    lock_outs: Repository[rows.LockOutRow]
+    used_challenges: Repository[rows.UsedChallengeRow]
 
     @property
     def now_ms(self) -> int:

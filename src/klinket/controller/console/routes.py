@@ -10,8 +10,8 @@ from klinket.controller.console import events, overview
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.network import remote_networks
-from klinket.controller.console.page import Console
 from klinket.controller.console.route import ROOT, ConsoleRoute
+from klinket.controller.console.sign_in.routes import SignInRoutes
 from klinket.controller.console.static import StaticFiles
 from klinket.domain.errors import NotFound
 
@@ -19,9 +19,8 @@ from klinket.domain.errors import NotFound
 PAGES: tuple[ConsoleRoute, ...] = (*overview.ROUTES, *events.ROUTES, *remote_networks.ROUTES)
 
 
-def console_routes(console: Console, static: StaticFiles) -> list[BaseRoute]:
+def console_routes(gate: Gate, static: StaticFiles, sign_in: SignInRoutes) -> list[BaseRoute]:
     """Return the routes of the console."""
-    gate = Gate(console)
 
     async def nothing_there(request: Request) -> Response:
         if request.url.path == ROOT:
@@ -31,7 +30,8 @@ def console_routes(console: Console, static: StaticFiles) -> list[BaseRoute]:
 
     return [
         static.route(),
-        *(gate.route(route) for route in PAGES),
+        *sign_in.open,
+        *(gate.route(route) for route in (*PAGES, *sign_in.whole)),
         Route(ROOT, nothing_there),
         Route(ROOT + "/{rest:path}", nothing_there),
     ]

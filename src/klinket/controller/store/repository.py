@@ -54,6 +54,8 @@ _RULES = {
     "uq_api_tokens_name": "an API token with this name exists already",
     "sinks.name": "a sink with this name exists already",
     "uq_sinks_name": "a sink with this name exists already",
+    "passkeys.credential_id": "this passkey is registered already",
+    "uq_passkeys_credential_id": "this passkey is registered already",
     "FOREIGN KEY": "something that others depend on cannot be deleted, and nothing can depend on what does not exist",
     "foreign key": "something that others depend on cannot be deleted, and nothing can depend on what does not exist",
 }
