@@ -47,7 +47,8 @@ async def _create(page: Page) -> Response:
         )
     except KlinketError as error:
         return page.refuse("team/services/new.html", error)
-    return page.redirect(f"{LIST}/{row.id}", f"Service account {row.name} created. Next: generate a key for it, and add resources.")
+    told = f"Service account {row.name} created. Next: generate a key for it, and add resources."
+    return page.redirect(f"{LIST}/{row.id}", told)
 
 
 async def _rename(page: Page) -> Response:

@@ -9,8 +9,8 @@ from typing import Any
 from klinket.controller.app import flow_totals, live_flows
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
-from klinket.domain.service_key import SECONDS_PER_DAY, WARN_DAYS, KeyEvent, KeyState, apply, is_idle
 from klinket.domain.errors import LifecycleError
+from klinket.domain.service_key import SECONDS_PER_DAY, WARN_DAYS, KeyEvent, KeyState, apply, is_idle
 
 DAY_MS = SECONDS_PER_DAY * 1000
 #: The time small charts show, and how long one of their points is.

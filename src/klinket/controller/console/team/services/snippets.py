@@ -52,7 +52,8 @@ def snippets(account: str) -> list[Snippet]:
             "      - run: klinket run -- ./your-command\n"
             "        env:\n"
             f"          {VARIABLE}: ${{{{ secrets.{VARIABLE} }}}}\n",
-            f"The secret {VARIABLE} holds the whole file, from {{ to }}. The runner's image forbids namespaces until it is told otherwise.",
+            f"The secret {VARIABLE} holds the whole file, from {{ to }}. "
+            "The runner's image forbids namespaces until it is told otherwise.",
         ),
         Snippet(
             "gitlab",
@@ -64,8 +65,8 @@ def snippets(account: str) -> list[Snippet]:
             "    - pip install klinket\n"
             "  script:\n"
             "    - klinket run --capture proxy -- ./your-command\n",
-            "Masked variables are one line, so the key goes in as base64; klinket reads both. Such runners mostly forbid namespaces: "
-            "your command has to heed HTTP_PROXY or ALL_PROXY, which klinket sets.",
+            "Masked variables are one line, so the key goes in as base64; klinket reads both. "
+            "Such runners mostly forbid namespaces: your command has to heed HTTP_PROXY or ALL_PROXY, which klinket sets.",
         ),
         Snippet(
             "docker",
@@ -116,6 +117,7 @@ def snippets(account: str) -> list[Snippet]:
             f"LoadCredential=key:/etc/klinket/{file}\n"
             "ExecStart=/usr/bin/klinket client --key-file %d/key --http-proxy 127.0.0.1:3128 --socks 127.0.0.1:1080\n"
             "Restart=on-failure\n",
-            "Programs of this machine reach what was granted through the proxies, and nothing else; every user of it can use them.",
+            "Programs of this machine reach what was granted through the proxies, and nothing else. "
+            "Every user of the machine can use them.",
         ),
     ]
