@@ -42,9 +42,7 @@ async def _new(page: Page) -> Response:
 async def _create(page: Page) -> Response:
     account_uuid = str(uuid.UUID(bytes=page.console.services.entropy(16), version=4))
     try:
-        row = await page.write(
-            lambda tx: service_accounts.create(tx, page.actor, name=page.form.text("name"), uuid=account_uuid)
-        )
+        row = await page.write(lambda tx: service_accounts.create(tx, page.actor, name=page.form.text("name"), uuid=account_uuid))
     except KlinketError as error:
         return page.refuse("team/services/new.html", error)
     told = f"Service account {row.name} created. Next: generate a key for it, and add resources."

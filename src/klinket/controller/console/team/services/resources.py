@@ -51,9 +51,7 @@ def _offered(tx: Transaction, account: int, rows: Sequence[ResourceRow]) -> list
             gates[id] = None
         except ConnectorTooOld as error:
             gates[id] = error
-    return [
-        Offered(row, names[row.remote_network_id], row.id in granted, gates[row.remote_network_id]) for row in rows
-    ]
+    return [Offered(row, names[row.remote_network_id], row.id in granted, gates[row.remote_network_id]) for row in rows]
 
 
 async def _form(page: Page, error: KlinketError | None = None) -> Response:

@@ -67,9 +67,7 @@ class LiveFlow:
 def reached(tx: Transaction, account: int, rows: Sequence[AccessRow]) -> list[Reached]:
     """Return what some accesses of a service lead to, in their order."""
     resources = {row.id: row for row in tx.resources.find(id={row.resource_id for row in rows})}
-    networks = {
-        row.id: row.name for row in tx.remote_networks.find(id={one.remote_network_id for one in resources.values()})
-    }
+    networks = {row.id: row.name for row in tx.remote_networks.find(id={one.remote_network_id for one in resources.values()})}
     living = tx.live_flows.counts("resource_id", service_account_id=account, resource_id=list(resources))
     return [
         Reached(
