@@ -9,6 +9,7 @@ import uuid
 from klinket.controller.app import (
     access,
     connectors,
+    cuts,
     flow_events,
     group_access,
     groups,
@@ -83,6 +84,10 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
             access.grant(tx, ACTOR, made_resources[index], account)
         accounts.append((account, made, reached))
     service_keys.revoke(tx, ACTOR, accounts[1][1][2])
+    cuts.answer(
+        tx, tx.cuts.newest(1)[0].id, made_connectors[2].id, stopped_at_ms=tx.now_ms, took_ms=12.4,
+        flows=[{"flow": "1"}, {"flow": "2"}],
+    )  # fmt: skip
     _people(tx, made_resources)
     events = _week(tx, rng, accounts, made_resources)
     for connector in made_connectors[:3]:
@@ -115,7 +120,7 @@ def _key(tx: Transaction, account: ServiceAccountRow, name: str, days: int) -> S
     kid = Kid(os.urandom(12).hex())
     public = signing.public_key_to_pem(pair.public_key())
     row = service_keys.create(tx, ACTOR, account, days=days, name=name, kid=kid, public_key=public)
-    used = {"hostname": "runner-7", "address": "203.0.113.20", "version": "0.1.0"}
+    used = {"hostname": "runner-7", "address": "203.0.113.20", "clientVersion": "0.1.0"}
     return tx.service_keys.change(row.id, last_used_ms=tx.now_ms - 4 * 60_000, last_used_by=used)
 
 

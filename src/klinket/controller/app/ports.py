@@ -43,6 +43,40 @@ class Repository(Protocol[R]):
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for: len() counts, a slice reads that part."""
 
+    def matching(
+        self,
+        text: str,
+        columns: Sequence[str],
+        *,
+        order: str = "id",
+        descending: bool = False,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        beyond: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> Sequence[R]:
+        """Return the rows with `text` in one of the columns, whatever the case of ASCII letters, ordered by a column.
+
+        Read when they are asked for, like all(). An empty text is in every row. Columns are at `least`, `below`, or `beyond`
+        a bound; having no value is beyond every bound.
+        """
+
+    def counts(
+        self, each: str, *, least: Mapping[str, int] | None = None, below: Mapping[str, int] | None = None, **equal: Any
+    ) -> dict[Any, int]:
+        """Return how many rows meet all conditions, by the values of column `each`; values of no row are not there."""
+
+    def highest(self, column: str, each: str, **equal: Any) -> dict[Any, int]:
+        """Return the highest value of `column` in the rows that meet all conditions, by the values of column `each`."""
+
+    def sums(
+        self, column: str, each: str, along: str, step: int, *, least: Mapping[str, int] | None = None, **equal: Any
+    ) -> dict[tuple[Any, int], int]:
+        """Return the sums of `column` in the rows that meet all conditions, by the values of `each` and steps of `along`.
+
+        The second part of a key is the value of `along` divided by `step`, rounded down.
+        """
+
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
 

@@ -13,10 +13,11 @@ from klinket.controller.console.network import remote_networks
 from klinket.controller.console.route import ROOT, ConsoleRoute
 from klinket.controller.console.sign_in.routes import SignInRoutes
 from klinket.controller.console.static import StaticFiles
+from klinket.controller.console.team import services
 from klinket.domain.errors import NotFound
 
 #: Everything that needs a whole session. The first route that fits counts.
-PAGES: tuple[ConsoleRoute, ...] = (*overview.ROUTES, *events.ROUTES, *remote_networks.ROUTES)
+PAGES: tuple[ConsoleRoute, ...] = (*overview.ROUTES, *events.ROUTES, *remote_networks.ROUTES, *services.ROUTES)
 
 
 def console_routes(gate: Gate, static: StaticFiles, sign_in: SignInRoutes) -> list[BaseRoute]:

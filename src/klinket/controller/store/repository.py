@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
     String,
     Table,
     any_,
@@ -21,6 +22,8 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    literal_column,
+    or_,
     select,
     update,
 )
@@ -90,7 +93,7 @@ class SqlRepository(Generic[R]):
 
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for."""
-        return _AllRows(self)
+        return _Rows(self.count, self.part)
 
     def count(self, **equal: Any) -> int:
         """Return how many rows meet all conditions."""
@@ -108,6 +111,58 @@ class SqlRepository(Generic[R]):
         """Return `size` rows by primary key, from number `start` on."""
         query = select(*self._columns).order_by(self._by_key).offset(start).limit(size)
         return [self._made(found) for found in self._connection.execute(query)]
+
+    def matching(
+        self,
+        text: str,
+        columns: Sequence[str],
+        *,
+        order: str = "id",
+        descending: bool = False,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        beyond: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> Sequence[R]:
+        """Return the rows with `text` in one of the columns, ordered by a column, read when they are asked for."""
+        conditions = [*self._conditions(equal), *self._bounds(least, below)]
+        conditions += [or_(self._table.c[name] > bound, self._table.c[name].is_(None)) for name, bound in (beyond or {}).items()]
+        if text:
+            conditions.append(or_(*(self._table.c[name].icontains(text, autoescape=True) for name in columns)))
+        by = self._table.c[order]
+        first: ColumnElement[Any] = func.lower(by) if isinstance(by.type, String) else by
+        ordered = (first.desc().nulls_last(), self._by_key.desc()) if descending else (first.nulls_last(), self._by_key)
+        return _Rows(
+            lambda: self._count(conditions),
+            lambda start, size: self._select(
+                select(*self._columns).where(*conditions).order_by(*ordered).offset(start).limit(size)
+            ),
+        )
+
+    def counts(
+        self, each: str, *, least: Mapping[str, int] | None = None, below: Mapping[str, int] | None = None, **equal: Any
+    ) -> dict[Any, int]:
+        """Return how many rows meet all conditions, by the values of column `each`."""
+        by = self._table.c[each]
+        conditions = (*self._conditions(equal), *self._bounds(least, below))
+        found = self._connection.execute(select(by, func.count()).where(*conditions).group_by(by))
+        return {value: int(count) for value, count in found}
+
+    def highest(self, column: str, each: str, **equal: Any) -> dict[Any, int]:
+        """Return the highest value of `column` in the rows that meet all conditions, by the values of column `each`."""
+        by, wanted = self._table.c[each], self._table.c[column]
+        conditions = (*self._conditions(equal), wanted.is_not(None))
+        found = self._connection.execute(select(by, func.max(wanted)).where(*conditions).group_by(by))
+        return {value: int(most) for value, most in found}
+
+    def sums(
+        self, column: str, each: str, along: str, step: int, *, least: Mapping[str, int] | None = None, **equal: Any
+    ) -> dict[tuple[Any, int], int]:
+        """Return the sums of `column` in the rows that meet all conditions, by the values of `each` and steps of `along`."""
+        by, steps = self._table.c[each], self._table.c[along].op("/")(literal_column(str(int(step)))).label("step")
+        conditions = (*self._conditions(equal), *self._bounds(least, None))
+        query = select(by, steps, func.sum(self._table.c[column])).where(*conditions).group_by(by, steps)
+        return {(value, int(number)): int(total) for value, number, total in self._connection.execute(query)}
 
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
@@ -144,11 +199,7 @@ class SqlRepository(Generic[R]):
     ) -> list[R]:
         """Return up to `limit` rows that meet all conditions, ordered by one column and then by primary key."""
         by = [self._table.c[order], self._by_key]
-        conditions = [
-            *self._conditions(equal),
-            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
-            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
-        ]
+        conditions = [*self._conditions(equal), *self._bounds(least, below)]
         columns = [column.desc() for column in by] if descending else by
         query = select(*self._columns).where(*conditions).order_by(*columns).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
@@ -211,6 +262,18 @@ class SqlRepository(Generic[R]):
     def _made(self, found: Row[Any]) -> R:
         return self._row(*found)
 
+    def _bounds(self, least: Mapping[str, int] | None, below: Mapping[str, int] | None) -> list[ColumnElement[bool]]:
+        return [
+            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
+            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
+        ]
+
+    def _count(self, conditions: Sequence[ColumnElement[bool]]) -> int:
+        return int(self._connection.execute(select(func.count()).select_from(self._table).where(*conditions)).scalar_one())
+
+    def _select(self, query: Select[Any]) -> list[R]:
+        return [self._made(found) for found in self._connection.execute(query)]
+
     def _conditions(self, equal: dict[str, Any]) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []
         for name, value in equal.items():
@@ -231,16 +294,17 @@ class SqlRepository(Generic[R]):
         return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
 
 
-class _AllRows(Sequence[R]):
-    """A table as a sequence; counted once."""
+class _Rows(Sequence[R]):
+    """The rows of a query as a sequence; counted once. `part(start, size)` reads some of them."""
 
-    def __init__(self, repository: SqlRepository[R]) -> None:
-        self._repository = repository
+    def __init__(self, count: Callable[[], int], part: Callable[[int, int], list[R]]) -> None:
+        self._counted = count
+        self._part = part
         self._count: int | None = None
 
     def __len__(self) -> int:
         if self._count is None:
-            self._count = self._repository.count()
+            self._count = self._counted()
         return self._count
 
     @overload
@@ -252,11 +316,11 @@ class _AllRows(Sequence[R]):
     def __getitem__(self, index: int | slice) -> R | list[R]:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
-            return self._repository.part(start, max(0, stop - start))[::step]
-        return self._repository.part(range(len(self))[index], 1)[0]
+            return self._part(start, max(0, stop - start))[::step]
+        return self._part(range(len(self))[index], 1)[0]
 
     def __iter__(self) -> Iterator[R]:
-        return iter(self._repository.find())
+        return iter(self._part(0, len(self)))
 
 
 def _conflict(error: IntegrityError) -> Conflict:
