@@ -9,14 +9,20 @@ from starlette.routing import BaseRoute, Route
 from klinket.controller.console import events, overview
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
-from klinket.controller.console.network import remote_networks
+from klinket.controller.console.network import connector_changes, connectors, remote_networks
 from klinket.controller.console.page import Console
 from klinket.controller.console.route import ROOT, ConsoleRoute
 from klinket.controller.console.static import StaticFiles
 from klinket.domain.errors import NotFound
 
 #: Everything that needs a whole session. The first route that fits counts.
-PAGES: tuple[ConsoleRoute, ...] = (*overview.ROUTES, *events.ROUTES, *remote_networks.ROUTES)
+PAGES: tuple[ConsoleRoute, ...] = (
+    *overview.ROUTES,
+    *events.ROUTES,
+    *remote_networks.ROUTES,
+    *connectors.ROUTES,
+    *connector_changes.ROUTES,
+)
 
 
 def console_routes(console: Console, static: StaticFiles) -> list[BaseRoute]:
