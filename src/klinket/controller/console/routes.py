@@ -9,7 +9,14 @@ from starlette.routing import BaseRoute, Route
 from klinket.controller.console import events, overview
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
-from klinket.controller.console.network import connector_changes, connectors, remote_networks
+from klinket.controller.console.network import (
+    connector_changes,
+    connectors,
+    remote_networks,
+    resource_access,
+    resource_changes,
+    resources,
+)
 from klinket.controller.console.page import Console
 from klinket.controller.console.route import ROOT, ConsoleRoute
 from klinket.controller.console.static import StaticFiles
@@ -22,6 +29,9 @@ PAGES: tuple[ConsoleRoute, ...] = (
     *remote_networks.ROUTES,
     *connectors.ROUTES,
     *connector_changes.ROUTES,
+    *resources.ROUTES,
+    *resource_changes.ROUTES,
+    *resource_access.ROUTES,
 )
 
 
