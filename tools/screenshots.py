@@ -42,6 +42,15 @@ PAGES: dict[str, str] = {
     "remote-networks": "/network/remote-networks",
     "remote-network": "/network/remote-networks/{network}",
     "remote-network-new": "/network/remote-networks/new",
+    "connectors": "/network/connectors",
+    "connector": "/network/connectors/{connector}",
+    "connector-new": "/network/connectors/new",
+    "connector-tokens": "/network/connectors/{connector}/tokens",
+    "resources": "/network/resources",
+    "resource": "/network/resources/{resource}",
+    "resource-new": "/network/resources/new",
+    "resource-edit": "/network/resources/{resource}/edit",
+    "resource-access": "/network/resources/{resource}/access",
 }
 
 
@@ -67,6 +76,7 @@ async def _take(wanted: list[str], folder: Path) -> None:
         running = Running(Path(state))
         await running.open()
         cookie, ids = await running.store.write(_prepare)
+        console_example.attach(running.peers, await running.store.read(lambda tx: tx.connectors.find()))
         try:
             async with running.listening(), async_playwright() as playwright:
                 chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)

@@ -10,7 +10,7 @@ from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.console.network import deploy
 from klinket.controller.console.network.connectors import LIST, network_names, one
 from klinket.controller.console.network.health import health
-from klinket.controller.console.network.made_cuts import with_cut
+from klinket.controller.console.network.made_cuts import cut_of
 from klinket.controller.console.notices import Notice
 from klinket.controller.console.page import Page
 from klinket.controller.console.route import ConsoleRoute, changed, shown
@@ -65,7 +65,7 @@ async def _delete(page: Page) -> Response:
 
     def delete(tx: Transaction) -> tuple[ConnectorRow, int | None]:
         row = connectors.get(tx, id, id)
-        return with_cut(tx, lambda: (connectors.delete(tx, page.actor, row), row)[1])
+        return row, cut_of(tx, lambda: connectors.delete(tx, page.actor, row))
 
     row, cut = await page.write(delete)
     return page.redirect(LIST, Notice(f"Connector {row.name} deleted. Its tokens are worthless now.", cut=cut))

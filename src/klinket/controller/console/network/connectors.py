@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.responses import Response
 
@@ -53,7 +54,7 @@ async def _list(page: Page) -> Response:
     text, network = page.query("q"), page.query("network")
 
     def read(tx: Transaction) -> tuple[Part[ConnectorRow], list[Listed], int, list[tuple[int, str]]]:
-        narrowed = {"remote_network_id": int(network)} if network.isascii() and network.isdigit() else {}
+        narrowed: dict[str, Any] = {"remote_network_id": int(network)} if network.isascii() and network.isdigit() else {}
         part = part_of(page, tx.connectors.matching(text, ("name", "hostname", "public_ip"), order="name", **narrowed))
         return part, listed(page, tx, part.rows), tx.connectors.count(), network_names(tx)
 
@@ -85,7 +86,7 @@ async def one(page: Page, error: KlinketError | None = None) -> Response:
     """Show a connector, or what was wrong with a change of it."""
     id = page.number()
     found = await page.read(lambda tx: _shown(page, tx, connectors.get(tx, id, id)))
-    values = {
+    values: dict[str, Any] = {
         "row": found.listed.row,
         "network": found.listed.network,
         "health": found.listed.health,

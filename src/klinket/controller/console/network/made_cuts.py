@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from klinket.controller.app.ports import Transaction
 
-T = TypeVar("T")
 
-
-def with_cut(tx: Transaction, change: Callable[[], T]) -> tuple[T, int | None]:
-    """Make a change; returns its result and the id of the newest cut it ordered, None where it ordered none."""
+def cut_of(tx: Transaction, change: Callable[[], object]) -> int | None:
+    """Make a change; returns the id of the newest cut it ordered, None where it ordered none."""
     before = tx.cuts.newest(1)
-    result = change()
+    change()
     after = tx.cuts.newest(1)
-    return result, after[0].id if after and after != before else None
+    return after[0].id if after and after != before else None

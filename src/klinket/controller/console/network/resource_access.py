@@ -13,7 +13,7 @@ from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import GroupAccessRow, GroupRow, ResourceRow, ServiceAccountRow
 from klinket.controller.console.form import Form
 from klinket.controller.console.network.health import MIN_VERSION, too_old
-from klinket.controller.console.network.made_cuts import with_cut
+from klinket.controller.console.network.made_cuts import cut_of
 from klinket.controller.console.network.resources import LIST
 from klinket.controller.console.notices import Notice, Undo
 from klinket.controller.console.page import Page
@@ -169,7 +169,7 @@ async def _remove(page: Page) -> Response:
         if isinstance(principal, ServiceAccountRow):
             held = tx.access.find(resource_id=id, service_account_id=principal.id)
             fields = _back(tx, who, held[0].expires_at_ms, {}) if held else None
-            _, cut = with_cut(tx, lambda: access.revoke(tx, page.actor, row, principal))
+            cut = cut_of(tx, lambda: access.revoke(tx, page.actor, row, principal))
         else:
             shared = tx.group_access.find(resource_id=id, group_id=principal.id)
             own = {name: getattr(shared[0], name) for name in _OWN} if shared else {}

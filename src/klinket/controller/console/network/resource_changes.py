@@ -14,7 +14,7 @@ from klinket.controller.app.rows import ResourceRow
 from klinket.controller.console.form import Form
 from klinket.controller.console.network import ports_text
 from klinket.controller.console.network.connectors import network_names
-from klinket.controller.console.network.made_cuts import with_cut
+from klinket.controller.console.network.made_cuts import cut_of
 from klinket.controller.console.network.resources import LIST
 from klinket.controller.console.notices import Notice, Undo
 from klinket.controller.console.page import Page
@@ -100,7 +100,7 @@ async def _update(page: Page) -> Response:
         row = resources.get(tx, id, id)
         page.form.check_unchanged(row.updated_at_ms)
         columns = _columns(page, tx)
-        return with_cut(tx, lambda: resources.update(tx, page.actor, row, columns))[1]
+        return cut_of(tx, lambda: resources.update(tx, page.actor, row, columns))
 
     row = await page.read(lambda tx: resources.get(tx, id, id))
     try:
@@ -116,7 +116,7 @@ def _switch(is_active: bool) -> Callable[[Page], Any]:
 
         def change(tx: Transaction) -> tuple[ResourceRow, int | None]:
             row = resources.get(tx, id, id)
-            return with_cut(tx, lambda: resources.update(tx, page.actor, row, {"is_active": is_active}))
+            return row, cut_of(tx, lambda: resources.update(tx, page.actor, row, {"is_active": is_active}))
 
         row, cut = await page.write(change)
         if is_active:
@@ -136,7 +136,7 @@ async def _delete(page: Page) -> Response:
 
     def delete(tx: Transaction) -> tuple[ResourceRow, int | None]:
         row = resources.get(tx, id, id)
-        return with_cut(tx, lambda: (resources.delete(tx, page.actor, row), row)[1])
+        return row, cut_of(tx, lambda: resources.delete(tx, page.actor, row))
 
     row, cut = await page.write(delete)
     return page.redirect(LIST, Notice(f"Resource {row.name} deleted, with all access to it.", cut=cut))

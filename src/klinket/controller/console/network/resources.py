@@ -125,7 +125,7 @@ def _shown(page: Page, tx: Transaction, row: ResourceRow) -> _Shown:
 async def _one(page: Page) -> Response:
     id = page.number()
     found = await page.read(lambda tx: _shown(page, tx, resources.get(tx, id, id)))
-    values = {
+    values: dict[str, Any] = {
         "shown": found,
         "row": found.listed.row,
         "network": found.listed.network,
