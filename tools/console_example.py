@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 from klinket.controller.app import (
     access,
     connectors,
+    defaults,
     flow_events,
     group_access,
     groups,
@@ -63,6 +64,13 @@ _PEOPLE = (
 def fill(tx: Transaction, *, seed: int = 7) -> None:
     """Make networks, connectors, resources, services with keys and access, users, groups, and a week of flow events."""
     rng = random.Random(seed)  # noqa: S311 - an example
+    defaults.ensure(tx)
+    tx.relays.add(
+        name="relay-1",
+        token_hash="of relay-1",  # noqa: S106 - an example
+        address="relay.example:8443",
+        certificate_sha256="00" * 32,
+    )
     networks = [
         remote_networks.create(tx, ACTOR, name=name, location=location, network_type="REGULAR", is_active=True)
         for name, location in _NETWORKS
@@ -84,14 +92,6 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
             enrolled_jkt="NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
             access_token_hash=f"of {connector.name}",
         )
-    silent = made_connectors[3]
-    tx.connectors.change(
-        silent.id,
-        version="1.0.29",
-        hostname="gw.office.example",
-        last_heartbeat_ms=tx.now_ms - 3 * HOUR_MS,
-        private_ips=["10.40.0.2"],
-    )
     made_resources = [_resource(tx, networks[network].id, name, address, port) for name, address, network, port in _RESOURCES]
     accounts: list[tuple[ServiceAccountRow, list[ServiceKeyRow], tuple[int, ...]]] = []
     for name, reached, keys in _SERVICES:
@@ -102,6 +102,14 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
         accounts.append((account, made, reached))
     service_keys.revoke(tx, ACTOR, accounts[1][1][2])
     _people(tx, made_resources)
+    silent = made_connectors[3]
+    tx.connectors.change(
+        silent.id,
+        version="1.0.29",
+        hostname="gw.office.example",
+        last_heartbeat_ms=tx.now_ms - 3 * HOUR_MS,
+        private_ips=["10.40.0.2"],
+    )
     events = _week(tx, rng, accounts, made_resources)
     for connector in made_connectors[:3]:
         peers = [other for other in made_connectors[:3] if other.remote_network_id == connector.remote_network_id]
@@ -135,6 +143,7 @@ def _resource(tx: Transaction, network: int, name: str, address: str, port: int)
         name=name,
         address=address,
         protocols={"allowIcmp": False, "tcp": ports, "udp": closed},
+        tags=[{"key": "owner", "value": "platform" if port == 443 else "data"}],
     )
 
 

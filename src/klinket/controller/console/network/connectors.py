@@ -88,7 +88,7 @@ async def one(page: Page, error: KlinketError | None = None) -> Response:
     found = await page.read(lambda tx: _shown(page, tx, connectors.get(tx, id, id)))
     values: dict[str, Any] = {
         "row": found.listed.row,
-        "network": found.listed.network,
+        "remote_network": found.listed.network,
         "health": found.listed.health,
         "live": found.listed.live,
         "relays": found.relays,

@@ -112,7 +112,8 @@ def layout(found: InventoryMap, online: Container[int], now_ms: int) -> Layout:
         _line(link, at[link.is_group, link.holder], tops[link.resource], names[link.resource])
         for link in sorted(found.links, key=lambda link: (link.live > 0, link.flows > 0))  # the busy ones on top
     )
-    return Layout(max(bottom, more_y + ROW), holders, boxes, lines, more_y)
+    has_more = found.more_services + found.more_groups > 0
+    return Layout(max(bottom, more_y + (ROW if has_more else 0)), holders, boxes, lines, more_y)
 
 
 def _holders(found: InventoryMap, tops: dict[int, float], bottom: float) -> tuple[tuple[Holder, ...], float]:

@@ -128,7 +128,7 @@ async def _one(page: Page) -> Response:
     values: dict[str, Any] = {
         "shown": found,
         "row": found.listed.row,
-        "network": found.listed.network,
+        "remote_network": found.listed.network,
         "min_version": MIN_VERSION,
         "bypass": BYPASS,
     }
