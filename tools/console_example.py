@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import random
 import uuid
+from collections.abc import Sequence
+from typing import cast
+
+from starlette.websockets import WebSocket
 
 from klinket.controller.app import (
     access,
     connectors,
     cuts,
+    defaults,
     flow_events,
     group_access,
     groups,
@@ -20,9 +25,10 @@ from klinket.controller.app import (
     users,
 )
 from klinket.controller.app.ports import Transaction
-from klinket.controller.app.rows import ResourceRow, ServiceAccountRow, ServiceKeyRow
+from klinket.controller.app.rows import ConnectorRow, ResourceRow, ServiceAccountRow, ServiceKeyRow
+from klinket.controller.peers import ConnectorPeer, Outbox, Peers
 from klinket.domain.audit import Actor, ActorType
-from klinket.domain.identifiers import Kid
+from klinket.domain.identifiers import ConnectorId, Kid, Thumbprint
 from klinket.wire import signing
 from klinket.wire.control import FlowEvent
 
@@ -31,6 +37,7 @@ HOUR_MS = 3_600_000
 _NETWORKS = (("production", "AWS"), ("staging", "GOOGLE_CLOUD"), ("office Berlin", "ON_PREMISE"))
 _RESOURCES = (
     ("Orders database", "orders-db.prod.internal", 0, 5432),
+    ("All of production", "*.prod.internal", 0, 443),
     ("Billing API", "billing.prod.internal", 0, 443),
     ("Metrics", "10.20.4.0/24", 0, 9090),
     ("Artifact store", "artifacts.prod.internal", 0, 443),
@@ -40,11 +47,11 @@ _RESOURCES = (
     ("Build cache", "cache.office.example", 2, 6379),
 )
 _SERVICES = (
-    ("deploy-production", (0, 1, 3), 2),
-    ("ci-runners", (4, 5, 6, 7), 3),
-    ("nightly-backup", (0, 5), 1),
-    ("metrics-scraper", (2,), 1),
-    ("terraform", (4,), 1),
+    ("deploy-production", (0, 2, 4), 2),
+    ("ci-runners", (5, 6, 7, 8), 3),
+    ("nightly-backup", (0, 6), 1),
+    ("metrics-scraper", (3,), 1),
+    ("terraform", (5,), 1),
     ("load-test", (), 0),
 )
 _PEOPLE = (
@@ -58,6 +65,13 @@ _PEOPLE = (
 def fill(tx: Transaction, *, seed: int = 7) -> None:
     """Make networks, connectors, resources, services with keys and access, users, groups, and a week of flow events."""
     rng = random.Random(seed)  # noqa: S311 - an example
+    defaults.ensure(tx)
+    tx.relays.add(
+        name="relay-1",
+        token_hash="of relay-1",  # noqa: S106 - an example
+        address="relay.example:8443",
+        certificate_sha256="00" * 32,
+    )
     networks = [
         remote_networks.create(tx, ACTOR, name=name, location=location, network_type="REGULAR", is_active=True)
         for name, location in _NETWORKS
@@ -74,6 +88,10 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
             public_ip="198.51.100.7",
             private_ips=["10.20.0.5"],
             last_heartbeat_ms=tx.now_ms,
+            clock_offset_ms=12,
+            started_ms=tx.now_ms - 9 * 24 * HOUR_MS,
+            enrolled_jkt="NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+            access_token_hash=f"of {connector.name}",
         )
     made_resources = [_resource(tx, networks[network].id, name, address, port) for name, address, network, port in _RESOURCES]
     accounts: list[tuple[ServiceAccountRow, list[ServiceKeyRow], tuple[int, ...]]] = []
@@ -89,6 +107,14 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
         flows=[{"flow": "1"}, {"flow": "2"}],
     )  # fmt: skip
     _people(tx, made_resources)
+    silent = made_connectors[3]
+    tx.connectors.change(
+        silent.id,
+        version="1.0.29",
+        hostname="gw.office.example",
+        last_heartbeat_ms=tx.now_ms - 3 * HOUR_MS,
+        private_ips=["10.40.0.2"],
+    )
     events = _week(tx, rng, accounts, made_resources)
     for connector in made_connectors[:3]:
         peers = [other for other in made_connectors[:3] if other.remote_network_id == connector.remote_network_id]
@@ -102,6 +128,16 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
             flow_events.keep(tx, connector.id, begin + 1, mine[begin : begin + flow_events.MAX_BATCH_EVENTS])
 
 
+def attach(peers: Peers, rows: Sequence[ConnectorRow]) -> None:
+    """Let the connectors that have reported just now have a live channel, each at the relay."""
+    for row in rows:
+        if row.enrolled_jkt is not None:
+            socket = cast(WebSocket, None)  # nothing is sent: nobody runs the outbox
+            peers.connectors[row.id] = ConnectorPeer(
+                ConnectorId(row.id), Thumbprint(row.enrolled_jkt), Outbox(socket), relays=(1,)
+            )
+
+
 def _resource(tx: Transaction, network: int, name: str, address: str, port: int) -> ResourceRow:
     ports = {"policy": "RESTRICTED", "ports": [{"start": port, "end": port}]}
     closed = {"policy": "RESTRICTED", "ports": []}
@@ -112,6 +148,7 @@ def _resource(tx: Transaction, network: int, name: str, address: str, port: int)
         name=name,
         address=address,
         protocols={"allowIcmp": False, "tcp": ports, "udp": closed},
+        tags=[{"key": "owner", "value": "platform" if port == 443 else "data"}],
     )
 
 

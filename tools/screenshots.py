@@ -55,6 +55,15 @@ PAGES: dict[str, str] = {
     "service-key-new": "/team/services/{service}/keys/new",
     "service-key": "/team/services/{service}/keys/new",
     "service-resource-add": "/team/services/{service}/resources/new",
+    "connectors": "/network/connectors",
+    "connector": "/network/connectors/{connector}",
+    "connector-new": "/network/connectors/new",
+    "connector-tokens": "/network/connectors/{connector}/tokens",
+    "resources": "/network/resources",
+    "resource": "/network/resources/{resource}",
+    "resource-new": "/network/resources/new",
+    "resource-edit": "/network/resources/{resource}/edit",
+    "resource-access": "/network/resources/{resource}/access",
 }
 #: Names of pictures that are taken after a button was pressed.
 PRESSED = {"service-key": "Generate Key", "service-revoke": "Revoke"}
@@ -85,6 +94,7 @@ async def _take(wanted: list[str], folder: Path) -> None:
         running = Running(Path(state))
         await running.open()
         cookie, ids = await running.store.write(_prepare)
+        console_example.attach(running.peers, await running.store.read(lambda tx: tx.connectors.find()))
         try:
             async with running.listening(), _logged_in(running, ids["service"]), async_playwright() as playwright:
                 chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)

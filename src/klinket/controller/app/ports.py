@@ -53,12 +53,31 @@ class Repository(Protocol[R]):
         least: Mapping[str, int] | None = None,
         below: Mapping[str, int] | None = None,
         beyond: Mapping[str, int] | None = None,
+        holding: Mapping[str, str] | None = None,
         **equal: Any,
     ) -> Sequence[R]:
         """Return the rows with `text` in one of the columns, whatever the case of ASCII letters, ordered by a column.
 
         Read when they are asked for, like all(). An empty text is in every row. Columns are at `least`, `below`, or `beyond`
-        a bound; having no value is beyond every bound.
+        a bound; having no value is beyond every bound. `holding`: what the stored text of other columns must contain exactly.
+        """
+
+    def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
+        """Return some columns of the rows that meet all conditions, by primary key: for looks at whole tables."""
+
+    def totals(
+        self,
+        by: Sequence[str],
+        of: str | None = None,
+        *,
+        limit: int | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> list[tuple[Any, ...]]:
+        """Return (values of `by`..., sum of column `of`, or the number of rows), up to `limit` of them, the highest first.
+
+        Counted are rows that meet all conditions, with columns at `least` and `below`.
         """
 
     def counts(

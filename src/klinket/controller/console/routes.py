@@ -9,7 +9,14 @@ from starlette.routing import BaseRoute, Route
 from klinket.controller.console import events, overview
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
-from klinket.controller.console.network import remote_networks
+from klinket.controller.console.network import (
+    connector_changes,
+    connectors,
+    remote_networks,
+    resource_access,
+    resource_changes,
+    resources,
+)
 from klinket.controller.console.route import ROOT, ConsoleRoute
 from klinket.controller.console.sign_in.routes import SignInRoutes
 from klinket.controller.console.static import StaticFiles
@@ -17,7 +24,17 @@ from klinket.controller.console.team import services
 from klinket.domain.errors import NotFound
 
 #: Everything that needs a whole session. The first route that fits counts.
-PAGES: tuple[ConsoleRoute, ...] = (*overview.ROUTES, *events.ROUTES, *remote_networks.ROUTES, *services.ROUTES)
+PAGES: tuple[ConsoleRoute, ...] = (
+    *overview.ROUTES,
+    *events.ROUTES,
+    *remote_networks.ROUTES,
+    *connectors.ROUTES,
+    *connector_changes.ROUTES,
+    *resources.ROUTES,
+    *resource_changes.ROUTES,
+    *resource_access.ROUTES,
+    *services.ROUTES,
+)
 
 
 def console_routes(gate: Gate, static: StaticFiles, sign_in: SignInRoutes) -> list[BaseRoute]:
