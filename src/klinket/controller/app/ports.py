@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -42,6 +42,32 @@ class Repository(Protocol[R]):
 
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for: len() counts, a slice reads that part."""
+
+    def matching(
+        self, text: str, columns: Collection[str], *, order: str = "id", holding: Mapping[str, str] | None = None, **equal: Any
+    ) -> Sequence[R]:
+        """Return the rows of which one of `columns` contains `text`, whatever the case of ASCII letters; read when asked for.
+
+        `order`: a column, texts without regard to case; `holding`: what the stored text of other columns must contain exactly.
+        """
+
+    def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
+        """Return some columns of the rows that meet all conditions, by primary key: for looks at whole tables."""
+
+    def totals(
+        self,
+        by: Sequence[str],
+        of: str | None = None,
+        *,
+        limit: int | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> list[tuple[Any, ...]]:
+        """Return (values of `by`..., sum of column `of`, or the number of rows), up to `limit` of them, the highest first.
+
+        Counted are rows that meet all conditions, with columns at `least` and `below`.
+        """
 
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""

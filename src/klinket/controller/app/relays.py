@@ -37,8 +37,7 @@ def remove(tx: Transaction, actor: Actor, row: RelayRow, *, kept: Collection[str
 
     `kept`: names of relays that the controller runs itself. Raises Conflict for one of them.
     """
-    if row.name in kept:
-        raise Conflict(f"the relay {row.name!r} is run by the controller itself", hint="leave out --with-relay, then remove it")
+    _check_not_kept(row, kept)
     tx.relays.remove(id=row.id)
     tx.bump()
     tx.record(AuditEvent(AuditAction.DELETE, actor, (_target(row),)))
@@ -46,17 +45,36 @@ def remove(tx: Transaction, actor: Actor, row: RelayRow, *, kept: Collection[str
 
 def create_or_replace(tx: Transaction, actor: Actor, *, name: str, entropy: Callable[[int], bytes]) -> tuple[RelayRow, str]:
     """Return the relay with this name, made where it is missing, and a new token; an earlier one is dead."""
-    text = token_text.compose(token_text.RELAY_TOKEN, entropy(token_text.RANDOM_BYTES))
     name = parse_name(name)
     found = tx.relays.find(name=name)
     if found:
-        row = tx.relays.change(found[0].id, token_hash=token_hash(text))
-    else:
-        row = tx.relays.add(name=name, token_hash=token_hash(text))
-    tx.bump()
-    action = AuditAction.EDIT if found else AuditAction.CREATE
-    tx.record(AuditEvent(action, actor, (_target(row),), {"token": "issued"}))
+        return replace_token(tx, actor, found[0], entropy=entropy)
+    text = token_text.compose(token_text.RELAY_TOKEN, entropy(token_text.RANDOM_BYTES))
+    row = tx.relays.add(name=name, token_hash=token_hash(text))
+    _told(tx, actor, AuditAction.CREATE, row)
     return row, text
+
+
+def replace_token(
+    tx: Transaction, actor: Actor, row: RelayRow, *, entropy: Callable[[int], bytes], kept: Collection[str] = ()
+) -> tuple[RelayRow, str]:
+    """Return the relay and a new token; the earlier one is dead, and a channel with it ends. `kept`, errors: as `remove`."""
+    _check_not_kept(row, kept)
+    text = token_text.compose(token_text.RELAY_TOKEN, entropy(token_text.RANDOM_BYTES))
+    changed = tx.relays.change(row.id, token_hash=token_hash(text))
+    _told(tx, actor, AuditAction.EDIT, changed)
+    return changed, text
+
+
+def _told(tx: Transaction, actor: Actor, action: AuditAction, row: RelayRow) -> None:
+    tx.bump()
+    tx.record(AuditEvent(action, actor, (_target(row),), {"token": "issued"}))
+
+
+def _check_not_kept(row: RelayRow, kept: Collection[str]) -> None:
+    if row.name in kept:
+        hint = "leave out --with-relay of `klinket controller` first"
+        raise Conflict(f"the relay {row.name!r} is run by the controller itself", hint=hint)
 
 
 def _target(row: RelayRow) -> dict[str, Any]:

@@ -6,17 +6,32 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from klinket.controller.console import events, overview
+from klinket.controller.console import events, overview, policies
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.network import remote_networks
 from klinket.controller.console.page import Console
 from klinket.controller.console.route import ROOT, ConsoleRoute
+from klinket.controller.console.settings import api_tokens, relays, sinks, trust
+from klinket.controller.console.settings import network as network_settings
 from klinket.controller.console.static import StaticFiles
+from klinket.controller.console.team import groups, users
 from klinket.domain.errors import NotFound
 
 #: Everything that needs a whole session. The first route that fits counts.
-PAGES: tuple[ConsoleRoute, ...] = (*overview.ROUTES, *events.ROUTES, *remote_networks.ROUTES)
+PAGES: tuple[ConsoleRoute, ...] = (
+    *overview.ROUTES,
+    *events.ROUTES,
+    *remote_networks.ROUTES,
+    *users.ROUTES,
+    *groups.ROUTES,
+    *policies.ROUTES,
+    *api_tokens.ROUTES,
+    *network_settings.ROUTES,
+    *relays.ROUTES,
+    *sinks.ROUTES,
+    *trust.ROUTES,
+)
 
 
 def console_routes(console: Console, static: StaticFiles) -> list[BaseRoute]:

@@ -9,18 +9,21 @@ from typing import Any, Generic, TypeVar, overload
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
     Row,
     String,
     Table,
+    Text,
     any_,
     cast,
     delete,
     false,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -30,6 +33,8 @@ from klinket.controller.store import values as stored
 from klinket.domain.errors import Conflict
 
 R = TypeVar("R")
+_Conditions = list[ColumnElement[bool]]
+_Order = list[ColumnElement[Any]]
 
 #: Values of a condition above which they travel as one list: databases bound how many a statement may have.
 MANY = 500
@@ -88,12 +93,47 @@ class SqlRepository(Generic[R]):
 
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for."""
-        return _AllRows(self)
+        return _LazyRows(self, [], [self._by_key])
+
+    def matching(
+        self, text: str, columns: Collection[str], *, order: str = "id", holding: Mapping[str, str] | None = None, **equal: Any
+    ) -> Sequence[R]:
+        """Return the rows of which one of `columns` contains `text`, whatever the case of ASCII letters; read when asked for."""
+        conditions = self._conditions(equal)
+        if text:
+            conditions.append(or_(*(self._table.c[name].icontains(text, autoescape=True) for name in columns)))
+        place = func.strpos if self._connection.dialect.name == "postgresql" else func.instr
+        for name, part in (holding or {}).items():
+            conditions.append(place(cast(self._table.c[name], Text), part) > 0)
+        by = self._table.c[order]
+        return _LazyRows(self, conditions, [func.lower(by) if isinstance(by.type, String) else by, self._by_key])
+
+    def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
+        """Return some columns of the rows that meet all conditions, by primary key."""
+        query = select(*(self._table.c[name] for name in columns)).where(*self._conditions(equal)).order_by(self._by_key)
+        return [tuple(found) for found in self._connection.execute(query)]
+
+    def totals(
+        self,
+        by: Sequence[str],
+        of: str | None = None,
+        *,
+        limit: int | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> list[tuple[Any, ...]]:
+        """Return (values of `by`..., sum of column `of`, or the number of rows) of the rows in question, the highest first."""
+        groups = [self._table.c[name] for name in by]
+        total = func.count() if of is None else cast(func.sum(self._table.c[of]), BigInteger)
+        conditions = [*self._conditions(equal), *self._bounds(least, below)]
+        query = select(*groups, total).select_from(self._table).where(*conditions).group_by(*groups)
+        query = query.order_by(total.desc(), *groups).limit(limit)
+        return [tuple(found) for found in self._connection.execute(query)]
 
     def count(self, **equal: Any) -> int:
         """Return how many rows meet all conditions."""
-        query = select(func.count()).select_from(self._table).where(*self._conditions(equal))
-        return int(self._connection.execute(query).scalar_one())
+        return self.number_of(self._conditions(equal))
 
     def lowest(self, column: str, **equal: Any) -> int | None:
         """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
@@ -102,10 +142,15 @@ class SqlRepository(Generic[R]):
         found = self._connection.execute(query).first()
         return None if found is None else int(found[0])
 
-    def part(self, start: int, size: int) -> list[R]:
-        """Return `size` rows by primary key, from number `start` on."""
-        query = select(*self._columns).order_by(self._by_key).offset(start).limit(size)
+    def part(self, conditions: _Conditions, order: _Order, start: int, size: int | None) -> list[R]:
+        """Return `size` (None: all) of the rows that meet the conditions, from number `start` on."""
+        query = select(*self._columns).where(*conditions).order_by(*order).offset(start).limit(size)
         return [self._made(found) for found in self._connection.execute(query)]
+
+    def number_of(self, conditions: _Conditions) -> int:
+        """Return how many rows meet the conditions."""
+        query = select(func.count()).select_from(self._table).where(*conditions)
+        return int(self._connection.execute(query).scalar_one())
 
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
@@ -142,11 +187,7 @@ class SqlRepository(Generic[R]):
     ) -> list[R]:
         """Return up to `limit` rows that meet all conditions, ordered by one column and then by primary key."""
         by = [self._table.c[order], self._by_key]
-        conditions = [
-            *self._conditions(equal),
-            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
-            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
-        ]
+        conditions = [*self._conditions(equal), *self._bounds(least, below)]
         columns = [column.desc() for column in by] if descending else by
         query = select(*self._columns).where(*conditions).order_by(*columns).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
@@ -209,8 +250,8 @@ class SqlRepository(Generic[R]):
     def _made(self, found: Row[Any]) -> R:
         return self._row(*found)
 
-    def _conditions(self, equal: dict[str, Any]) -> list[ColumnElement[bool]]:
-        conditions: list[ColumnElement[bool]] = []
+    def _conditions(self, equal: dict[str, Any]) -> _Conditions:
+        conditions: _Conditions = []
         for name, value in equal.items():
             column = self._table.c[name]
             if isinstance(value, Collection) and not isinstance(value, str | bytes):
@@ -221,6 +262,12 @@ class SqlRepository(Generic[R]):
                 conditions.append(column == value if stored.can_hold(column, value) else false())
         return conditions
 
+    def _bounds(self, least: Mapping[str, int] | None, below: Mapping[str, int] | None) -> _Conditions:
+        return [
+            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
+            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
+        ]
+
     def _one_of(self, column: Column[Any], values: list[Any]) -> ColumnElement[bool]:
         if len(values) <= MANY:
             return column.in_(values)
@@ -229,16 +276,18 @@ class SqlRepository(Generic[R]):
         return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
 
 
-class _AllRows(Sequence[R]):
-    """A table as a sequence; counted once."""
+class _LazyRows(Sequence[R]):
+    """Rows that meet conditions, as a sequence; counted once."""
 
-    def __init__(self, repository: SqlRepository[R]) -> None:
+    def __init__(self, repository: SqlRepository[R], conditions: _Conditions, order: _Order) -> None:
         self._repository = repository
+        self._conditions = conditions
+        self._order = order
         self._count: int | None = None
 
     def __len__(self) -> int:
         if self._count is None:
-            self._count = self._repository.count()
+            self._count = self._repository.number_of(self._conditions)
         return self._count
 
     @overload
@@ -250,11 +299,14 @@ class _AllRows(Sequence[R]):
     def __getitem__(self, index: int | slice) -> R | list[R]:
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
-            return self._repository.part(start, max(0, stop - start))[::step]
-        return self._repository.part(range(len(self))[index], 1)[0]
+            return self._part(start, max(0, stop - start))[::step]
+        return self._part(range(len(self))[index], 1)[0]
 
     def __iter__(self) -> Iterator[R]:
-        return iter(self._repository.find())
+        return iter(self._part(0, None))
+
+    def _part(self, start: int, size: int | None) -> list[R]:
+        return self._repository.part(self._conditions, self._order, start, size)
 
 
 def _conflict(error: IntegrityError) -> Conflict:
