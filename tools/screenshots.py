@@ -42,6 +42,25 @@ PAGES: dict[str, str] = {
     "remote-networks": "/network/remote-networks",
     "remote-network": "/network/remote-networks/{network}",
     "remote-network-new": "/network/remote-networks/new",
+    "users": "/team/users",
+    "user": "/team/users/{user}",
+    "user-new": "/team/users/new",
+    "groups": "/team/groups",
+    "group": "/team/groups/{group}?add=a",
+    "group-everyone": "/team/groups/{everyone}",
+    "policies": "/policies",
+    "policy": "/policies/{policy}?add=b",
+    "settings-api-tokens": "/settings/api-tokens",
+    "settings-api-token": "/settings/api-tokens/{token}",
+    "settings-api-token-new": "/settings/api-tokens/new",
+    "settings-network": "/settings/network",
+    "settings-relays": "/settings/relays",
+    "settings-relay": "/settings/relays/{relay}",
+    "settings-sinks": "/settings/sinks",
+    "settings-sink": "/settings/sinks/{sink}",
+    "settings-sink-kinds": "/settings/sinks/new",
+    "settings-sink-new": "/settings/sinks/new/smtp",
+    "settings-trust": "/settings/trust",
 }
 
 
@@ -57,6 +76,11 @@ def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
         "key": tx.service_keys.find()[0].id,
         "group": tx.groups.find(name="Platform")[0].id,
         "user": ada.id,
+        "everyone": tx.groups.find(group_type="SYSTEM")[0].id,
+        "policy": tx.security_policies.find(name="Production")[0].id,
+        "token": tx.api_tokens.find(name="nightly report")[0].id,
+        "relay": tx.relays.find()[0].id,
+        "sink": tx.sinks.find(name="On call")[0].id,
     }
     return text, ids
 

@@ -115,8 +115,8 @@ async def _rotate(page: Page) -> Response:
         await page.write(lambda tx: signing_keys.rotate(tx, page.actor, purpose, seal=services.seal, entropy=services.entropy))
     except KlinketError as error:
         return await _show(page, error)
-    told = f"A new key for {PURPOSES[purpose][0].lower()} was made. It is told to everybody now, and signs in {PUBLISHED_MS // 60_000} min."
-    return page.redirect(PLACE, told)
+    told = f"A new key for {PURPOSES[purpose][0].lower()} was made. It is told to everybody now"
+    return page.redirect(PLACE, f"{told}, and signs in {PUBLISHED_MS // 60_000} min.")
 
 
 def _download(text: str, name: str, media_type: str) -> Response:

@@ -62,7 +62,7 @@ def _listed(tx: Transaction, rows: Sequence[GroupRow]) -> list[_Listed]:
 
 async def _list(page: Page) -> Response:
     text, type = page.query("q")[:100], page.query("type")
-    chosen = {"group_type": type} if type in TYPES else {}
+    chosen: dict[str, Any] = {"group_type": type} if type in TYPES else {}
 
     def read(tx: Transaction) -> tuple[Part[GroupRow], list[_Listed]]:
         part = part_of(page, tx.groups.matching(text, ("name",), order="name", **chosen))

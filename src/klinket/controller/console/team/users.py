@@ -66,7 +66,9 @@ def _listed(tx: Transaction, rows: Sequence[UserRow]) -> list[_Listed]:
 
 async def _list(page: Page) -> Response:
     text, role, state = page.query("q")[:100], page.query("role"), page.query("state")
-    chosen = {name: value for name, value, known in (("role", role, ROLES), ("state", state, STATES)) if value in known}
+    chosen: dict[str, Any] = {
+        name: value for name, value, known in (("role", role, ROLES), ("state", state, STATES)) if value in known
+    }
 
     def read(tx: Transaction) -> tuple[Part[UserRow], list[_Listed]]:
         part = part_of(page, tx.users.matching(text, SEARCHED, order="email", **chosen))
