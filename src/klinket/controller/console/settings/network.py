@@ -37,7 +37,7 @@ def settings_of(config: ControllerConfig) -> dict[str, list[Setting]]:
     database = "SQLite" if config.postgres is None else str(config.postgres)
     ranges = ", ".join(str(one) for one in config.allowed_outbound) or "public addresses only"
     flows = ACCOUNT_LIMITS
-    new_flows = f"{flows.new_flows_per_second:.0f} a second at each connector, {flows.new_flows_burst} at once"
+    new_flows = f"{flows.new_flows_per_second:.0f} a second at each connector, {flows.new_flows_burst:,} at once"
     local = ["a file" if config.event_file else "", "standard output" if config.events_to_stdout else ""]
     return {
         "Network": [
@@ -51,7 +51,7 @@ def settings_of(config: ControllerConfig) -> dict[str, list[Setting]]:
         "Access": [
             Setting("Life of a grant", duration_in_words(config.grant_seconds * 1000), "--grant-seconds"),
             Setting("New flows of a service", new_flows),
-            Setting("Live flows of a service", f"{flows.max_flows} at each connector"),
+            Setting("Live flows of a service", f"{flows.max_flows:,} at each connector"),
         ],
         "Admin API": [
             Setting("Requests", _rate(config.api_reads_per_minute), "--api-reads-per-minute"),
