@@ -44,6 +44,7 @@ def _person(text: str | None, field: str) -> str | None:
 
 def create(tx: Transaction, actor: Actor, *, email: str, first_name: str | None, last_name: str | None, role: str) -> UserRow:
     """Invite a user, who is PENDING until the first sign-in; raises InvalidInput, Conflict."""
+    _check_role(role)
     row = tx.users.add(
         email=parse_email(email),
         first_name=_person(first_name, "firstName"),
@@ -63,6 +64,8 @@ def update(
     """Change what is given; raises InvalidInput, and Conflict for the state of the last admin, or of who has not signed in."""
     if state is not None and row.state == PENDING:
         raise Conflict("User in PENDING state: the state can change after the first sign-in")
+    if state not in (None, ACTIVE, DISABLED):
+        raise InvalidInput("state", f"state is {ACTIVE} or {DISABLED}")
     if state is not None and state != ACTIVE:
         _check_admin_remains(tx, row)
     return _changed(
@@ -77,11 +80,15 @@ def update(
 
 def set_role(tx: Transaction, actor: Actor, row: UserRow, role: str) -> UserRow:
     """Give a user another role; raises InvalidInput, and Conflict where nobody would be left to undo it."""
-    if role not in ROLES:
-        raise InvalidInput("role", f"role is one of {', '.join(ROLES)}")
+    _check_role(role)
     if role != ADMIN:
         _check_admin_remains(tx, row)
     return _changed(tx, actor, row, role=role)
+
+
+def _check_role(role: str) -> None:
+    if role not in ROLES:
+        raise InvalidInput("role", f"role is one of {', '.join(ROLES)}")
 
 
 def _check_admin_remains(tx: Transaction, row: UserRow) -> None:

@@ -57,3 +57,9 @@ async def test_a_role_that_there_is_not_is_refused(controller: Running) -> None:
     row = await add(controller, "ada")
     with pytest.raises(InvalidInput, match="role is one of"):
         await controller.write(lambda tx: users.set_role(tx, SYSTEM, row, "OWNER"))
+
+
+async def test_a_state_that_there_is_not_is_refused(controller: Running) -> None:
+    row = await add(controller, "ada")
+    with pytest.raises(InvalidInput, match="state is"):
+        await controller.write(lambda tx: users.update(tx, SYSTEM, row, first_name=None, last_name=None, state="ASLEEP"))
