@@ -12,16 +12,20 @@ from starlette.websockets import WebSocket
 
 from klinket.controller.app import (
     access,
+    api_tokens,
     connectors,
     cuts,
     defaults,
     flow_events,
     group_access,
     groups,
+    relays,
     remote_networks,
     resources,
+    security_policies,
     service_accounts,
     service_keys,
+    sinks,
     users,
 )
 from klinket.controller.app.ports import Transaction
@@ -29,6 +33,7 @@ from klinket.controller.app.rows import ConnectorRow, ResourceRow, ServiceAccoun
 from klinket.controller.peers import ConnectorPeer, Outbox, Peers
 from klinket.domain.audit import Actor, ActorType
 from klinket.domain.identifiers import ConnectorId, Kid, Thumbprint
+from klinket.domain.sink import SinkKind
 from klinket.wire import signing
 from klinket.wire.control import FlowEvent
 
@@ -64,8 +69,8 @@ _PEOPLE = (
 
 def fill(tx: Transaction, *, seed: int = 7) -> None:
     """Make networks, connectors, resources, services with keys and access, users, groups, and a week of flow events."""
-    rng = random.Random(seed)  # noqa: S311 - an example
     defaults.ensure(tx)
+    rng = random.Random(seed)  # noqa: S311 - an example
     tx.relays.add(
         name="relay-1",
         token_hash="of relay-1",  # noqa: S106 - an example
@@ -115,6 +120,7 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
         last_heartbeat_ms=tx.now_ms - 3 * HOUR_MS,
         private_ips=["10.40.0.2"],
     )
+    _settings(tx)
     events = _week(tx, rng, accounts, made_resources)
     for connector in made_connectors[:3]:
         peers = [other for other in made_connectors[:3] if other.remote_network_id == connector.remote_network_id]
@@ -161,11 +167,50 @@ def _key(tx: Transaction, account: ServiceAccountRow, name: str, days: int) -> S
     return tx.service_keys.change(row.id, last_used_ms=tx.now_ms - 4 * 60_000, last_used_by=used)
 
 
+def _settings(tx: Transaction) -> None:
+    """Make API tokens, relays and sinks, one of which fails."""
+    used = api_tokens.create(tx, ACTOR, name="terraform", scopes=["provision"], entropy=os.urandom, days=90)[0]
+    tx.api_tokens.change(used.id, last_used_ms=tx.now_ms - 12 * 60_000)
+    office = ["192.0.2.0/24", "2001:db8::/32"]
+    api_tokens.create(tx, ACTOR, name="nightly report", scopes=["read"], entropy=os.urandom, days=365, allowed_ranges=office)
+    retired = api_tokens.create(tx, ACTOR, name="old pipeline", scopes=["write"], entropy=os.urandom)[0]
+    api_tokens.update(tx, ACTOR, retired, is_enabled=False)
+    for name, port in (("frankfurt-1", 8444), ("dublin-1", 8444)):
+        relay = relays.create(tx, ACTOR, name=name, entropy=os.urandom)[0]
+        address, pin = f"{name}.relay.example.com:{port}", os.urandom(32).hex()
+        tx.relays.change(relay.id, address=address, certificate_sha256=pin)
+    relays.create(tx, ACTOR, name="singapore-1", entropy=os.urandom)
+    siem = sinks.create(
+        tx, ACTOR, name="SIEM", kind=SinkKind.WEBHOOK, settings={"url": "https://siem.example.com/events"},
+        streams=["audit", "network"], sealed_secret=b"sealed",
+    )  # fmt: skip
+    tx.sinks.change(siem.id, last_delivered_ms=tx.now_ms - 4_000)
+    mail = sinks.create(
+        tx, ACTOR, name="On call", kind=SinkKind.SMTP, streams=["warnings"], sealed_secret=b"sealed",
+        settings={
+            "address": "mail.example.com:587", "sender": "klinket@example.com", "user": "klinket",
+            "recipients": ["on-call@example.com", "platform@example.com"],
+        },
+    )  # fmt: skip
+    refused = "mail.example.com:587 refused the login: 535 5.7.8 authentication failed"
+    tx.sinks.change(mail.id, attempts=4, last_error=refused, next_try_ms=tx.now_ms + 8_000)
+
+
 def _people(tx: Transaction, reached: list[ResourceRow]) -> None:
     for first, last, role in _PEOPLE:
-        users.create(tx, ACTOR, email=f"{first.lower()}@example.com", first_name=first, last_name=last, role=role)
+        made = users.create(tx, ACTOR, email=f"{first.lower()}@example.com", first_name=first, last_name=last, role=role)
+        if first in ("Grace", "Alan"):
+            tx.users.change(made.id, state=users.ACTIVE)
+    strict = security_policies.create(tx, ACTOR, name="Production")
     team = groups.create(tx, ACTOR, name="Platform", security_policy_id=None)
-    group_access.grant(tx, ACTOR, reached[0], team)
+    oncall = groups.create(tx, ACTOR, name="On call", security_policy_id=strict.id)
+    synced = groups.create(tx, ACTOR, name="Engineering", security_policy_id=None)
+    groups.set_members(tx, ACTOR, team, {row.id for row in tx.users.find()})
+    groups.set_members(tx, ACTOR, oncall, {row.id for row in tx.users.find(email=["grace@example.com", "ada@example.com"])})
+    tx.groups.change(synced.id, group_type=groups.SYNCED, origin_id="engineering")
+    for resource in reached[:4]:
+        group_access.grant(tx, ACTOR, resource, team)
+    tx.resources.change(reached[0].id, security_policy_id=strict.id)
 
 
 def _week(

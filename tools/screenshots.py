@@ -64,6 +64,25 @@ PAGES: dict[str, str] = {
     "resource-new": "/network/resources/new",
     "resource-edit": "/network/resources/{resource}/edit",
     "resource-access": "/network/resources/{resource}/access",
+    "users": "/team/users",
+    "user": "/team/users/{user}",
+    "user-new": "/team/users/new",
+    "groups": "/team/groups",
+    "group": "/team/groups/{group}?add=a",
+    "group-everyone": "/team/groups/{everyone}",
+    "policies": "/policies",
+    "policy": "/policies/{policy}?add=b",
+    "settings-api-tokens": "/settings/api-tokens",
+    "settings-api-token": "/settings/api-tokens/{token}",
+    "settings-api-token-new": "/settings/api-tokens/new",
+    "settings-network": "/settings/network",
+    "settings-relays": "/settings/relays",
+    "settings-relay": "/settings/relays/{relay}",
+    "settings-sinks": "/settings/sinks",
+    "settings-sink": "/settings/sinks/{sink}",
+    "settings-sink-kinds": "/settings/sinks/new",
+    "settings-sink-new": "/settings/sinks/new/smtp",
+    "settings-trust": "/settings/trust",
 }
 #: Names of pictures that are taken after a button was pressed.
 PRESSED = {"service-key": "Generate Key", "service-revoke": "Revoke"}
@@ -84,6 +103,11 @@ def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
         "unused": tx.service_accounts.find(name="load-test")[0].id,
         "revoked": tx.service_accounts.find(name="ci-runners")[0].id,
         "cut": tx.cuts.newest(1)[0].id,
+        "everyone": tx.groups.find(group_type="SYSTEM")[0].id,
+        "policy": tx.security_policies.find(name="Production")[0].id,
+        "token": tx.api_tokens.find(name="nightly report")[0].id,
+        "relay": tx.relays.find()[0].id,
+        "sink": tx.sinks.find(name="On call")[0].id,
     }
     return text, ids
 

@@ -56,7 +56,7 @@ async def run(config: ControllerConfig, announce: Callable[[str], None], stop: a
     store = open_store(config.database, clock.wall)
     try:
         await store.write(defaults.ensure)
-        trusted = await trust.load_or_make(store, master, config.network, clock.entropy)
+        trusted = await trust.load_or_make(store, master, config.network, clock.wall, clock.entropy)
         store.use_cut_signer(
             lambda cut: sign_cut(trusted.signers[KeyPurpose.CUT], cut, network=config.network), config.grant_seconds
         )

@@ -120,7 +120,7 @@ class Running:
 
     async def open(self) -> None:
         """Make the trust, the app, and one API token per set of scopes that people use."""
-        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, os.urandom)
+        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, self.clock, os.urandom)
         self.store.use_cut_signer(lambda cut: sign_cut(self.trust.signers[KeyPurpose.CUT], cut, network=NETWORK), GRANT_SECONDS)
         self.authority = self.trust.authorities[AuthorityPurpose.WEB].certificate_pem
         made = compose(self.config, self.store, self.trust, self.master, clock=self.clock, entropy=os.urandom)
@@ -130,7 +130,7 @@ class Running:
 
     async def reopen_trust(self) -> None:
         """Read the keys anew, as a restart does; those that are too old are replaced."""
-        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, os.urandom)
+        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, self.clock, os.urandom)
 
     @property
     def login_url(self) -> str:

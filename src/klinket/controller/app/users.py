@@ -15,6 +15,10 @@ from klinket.domain.names import parse_name
 KIND = "User"
 PENDING, ACTIVE, DISABLED = "PENDING", "ACTIVE", "DISABLED"
 MANUAL = "MANUAL"
+#: The role that may do everything.
+ADMIN = "ADMIN"
+#: Every role, the mightiest first.
+ROLES = (ADMIN, "DEVOPS", "SUPPORT", "ACCESS_REVIEWER", "MEMBER")
 MAX_EMAIL_CHARS = 254
 _EMAIL = re.compile(r"[^\s@<>\"(),:;]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
@@ -42,6 +46,7 @@ def parse_person(text: str | None, field: str) -> str | None:
 
 def create(tx: Transaction, actor: Actor, *, email: str, first_name: str | None, last_name: str | None, role: str) -> UserRow:
     """Invite a user, who is PENDING until the first sign-in; raises InvalidInput, Conflict."""
+    _check_role(role)
     row = tx.users.add(
         email=parse_email(email),
         first_name=parse_person(first_name, "firstName"),
@@ -58,9 +63,13 @@ def create(tx: Transaction, actor: Actor, *, email: str, first_name: str | None,
 def update(
     tx: Transaction, actor: Actor, row: UserRow, *, first_name: str | None, last_name: str | None, state: str | None
 ) -> UserRow:
-    """Change what is given; raises InvalidInput, and Conflict for the state of a user who has not signed in yet."""
+    """Change what is given; raises InvalidInput, and Conflict for the state of the last admin, or of who has not signed in."""
     if state is not None and row.state == PENDING:
         raise Conflict("User in PENDING state: the state can change after the first sign-in")
+    if state not in (None, ACTIVE, DISABLED):
+        raise InvalidInput("state", f"state is {ACTIVE} or {DISABLED}")
+    if state is not None and state != ACTIVE:
+        _check_admin_remains(tx, row)
     if state == DISABLED:
         tx.console_sessions.remove(user_id=row.id)
     return _changed(
@@ -74,8 +83,24 @@ def update(
 
 
 def set_role(tx: Transaction, actor: Actor, row: UserRow, role: str) -> UserRow:
-    """Give a user another role."""
+    """Give a user another role; raises InvalidInput, and Conflict where nobody would be left to undo it."""
+    _check_role(role)
+    if role != ADMIN:
+        _check_admin_remains(tx, row)
     return _changed(tx, actor, row, role=role)
+
+
+def _check_role(role: str) -> None:
+    if role not in ROLES:
+        raise InvalidInput("role", f"role is one of {', '.join(ROLES)}")
+
+
+def _check_admin_remains(tx: Transaction, row: UserRow) -> None:
+    """Raise Conflict if this is the only active admin: without one nobody could undo anything."""
+    if (row.role, row.state) == (ADMIN, ACTIVE) and tx.users.count(role=ADMIN, state=ACTIVE) == 1:
+        raise Conflict(
+            f"{row.email} is the only active user with the role ADMIN", hint="let another user be ADMIN and sign in first"
+        )
 
 
 def _changed(tx: Transaction, actor: Actor, row: UserRow, **values: object) -> UserRow:
@@ -93,7 +118,8 @@ def reset_second_factor(tx: Transaction, actor: Actor, row: UserRow) -> None:
 
 
 def delete(tx: Transaction, actor: Actor, row: UserRow) -> None:
-    """Delete a user with the memberships; devices stay, without an owner."""
+    """Delete a user with the memberships; devices stay, without an owner. Raises Conflict for the last admin."""
+    _check_admin_remains(tx, row)
     tx.group_members.remove(user_id=row.id)
     for device in tx.devices.find(user_id=row.id):
         tx.devices.change(device.id, user_id=None)

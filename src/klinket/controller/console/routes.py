@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from klinket.controller.console import events, overview
+from klinket.controller.console import events, overview, policies
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.network import (
@@ -18,9 +18,11 @@ from klinket.controller.console.network import (
     resources,
 )
 from klinket.controller.console.route import ROOT, ConsoleRoute
+from klinket.controller.console.settings import api_tokens, relays, sinks, trust
+from klinket.controller.console.settings import network as network_settings
 from klinket.controller.console.sign_in.routes import SignInRoutes
 from klinket.controller.console.static import StaticFiles
-from klinket.controller.console.team import services
+from klinket.controller.console.team import groups, services, users
 from klinket.domain.errors import NotFound
 
 #: Everything that needs a whole session. The first route that fits counts.
@@ -34,6 +36,14 @@ PAGES: tuple[ConsoleRoute, ...] = (
     *resource_changes.ROUTES,
     *resource_access.ROUTES,
     *services.ROUTES,
+    *users.ROUTES,
+    *groups.ROUTES,
+    *policies.ROUTES,
+    *api_tokens.ROUTES,
+    *network_settings.ROUTES,
+    *relays.ROUTES,
+    *sinks.ROUTES,
+    *trust.ROUTES,
 )
 
 

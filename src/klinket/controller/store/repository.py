@@ -121,7 +121,7 @@ class SqlRepository(Generic[R]):
             conditions.append(place(cast(self._table.c[name], Text), part) > 0)
         by = self._table.c[order]
         first: ColumnElement[Any] = func.lower(by) if isinstance(by.type, String) else by
-        ordered = [first.desc().nulls_last(), self._by_key.desc()] if descending else [first.nulls_last(), self._by_key]
+        ordered: _Order = [first.desc().nulls_last(), self._by_key.desc()] if descending else [first.nulls_last(), self._by_key]
         return _LazyRows(self, conditions, ordered)
 
     def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
