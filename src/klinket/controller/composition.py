@@ -87,7 +87,8 @@ def compose(
     )
     static = StaticFiles()
     live = LiveTopics(store, peers)
-    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, clock)
+    exports = Exports(store, trusted)
+    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, exports, clock)
     reads, prepares = Lane(API_READS), Lane(API_PREPARES)
     app = Starlette(
         routes=[
@@ -95,7 +96,7 @@ def compose(
             *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads, prepares), access),
             *console_routes(console, static),
             *endpoints.routes(),
-            *Exports(store, trusted, access.reader).routes(),
+            *exports.routes(access.reader),
         ],
         exception_handlers={404: no_such_path, 405: no_such_method},
     )
