@@ -42,6 +42,10 @@ PAGES: dict[str, str] = {
     "remote-networks": "/network/remote-networks",
     "remote-network": "/network/remote-networks/{network}",
     "remote-network-new": "/network/remote-networks/new",
+    "flows": "/activity/flows",
+    "flows-denied": "/activity/flows?result=denied&time=7d",
+    "flow-denied": "/activity/flows/{denied}",
+    "flow": "/activity/flows/{flow}",
 }
 
 
@@ -57,6 +61,8 @@ def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
         "key": tx.service_keys.find()[0].id,
         "group": tx.groups.find(name="Platform")[0].id,
         "user": ada.id,
+        "flow": tx.flow_events.newest(1, kind="closed")[0].id,
+        "denied": tx.flow_events.newest(1, kind="denied")[0].id,
     }
     return text, ids
 

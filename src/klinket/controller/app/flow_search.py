@@ -27,7 +27,7 @@ class FlowFilter:
     end_ms: int | None = None
 
     @property
-    def who_and_what(self) -> dict[str, int]:
+    def who_and_what(self) -> dict[str, Any]:
         """Return the conditions that hold for live flows as well."""
         names = ("service_key_id", "service_account_id", "resource_id", "connector_id")
         return {name: value for name in names if (value := getattr(self, name)) is not None}

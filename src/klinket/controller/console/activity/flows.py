@@ -63,7 +63,7 @@ def _asked(page: Page, tx: Transaction) -> _Asked:
         failure=page.query("reason") if page.query("reason") in failures else None,
         begin_ms=begin,
         end_ms=end,
-        **({"kinds": RESULTS[result][1]} if result not in ("", "live") else {}),  # type: ignore[arg-type]
+        **({"kinds": RESULTS[result][1]} if result not in ("", "live") else {}),
     )
     return _Asked(wanted, fields, result, any(field.is_open for field in fields.values()))
 
@@ -139,7 +139,7 @@ class _Detail:
     events: list[tuple[FlowEventRow, str, str]]
     is_live: bool
     has_service: bool
-    connector_exists: bool
+    has_connector: bool
     explanation: explain.Explanation | None
 
 
@@ -163,9 +163,8 @@ async def _one(page: Page) -> Response:
             except InvalidInput:
                 pass  # a host that no resource could have
         told = [(event, *result_of(event.kind, event.failure)) for event in events]
-        return _Detail(
-            last, line, told, is_live, account is not None, tx.connectors.get(row.connector_id) is not None, explanation
-        )
+        has_connector = tx.connectors.get(row.connector_id) is not None
+        return _Detail(last, line, told, is_live, account is not None, has_connector, explanation)
 
     detail = await page.read(read)
     return page.render("activity/flow.html", flow=detail, remedy=remedy(detail.row.failure), back=LIST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from klinket.domain.flow import FlowFailure
 
 REMEDIES = {
-    FlowFailure.NOT_GRANTED: "If the service should reach it: grant it the resource, and check that the resource opens this port.",
+    FlowFailure.NOT_GRANTED: "If the service should reach it, grant it the resource, and see that the resource opens this port.",
     FlowFailure.GRANT_EXPIRED: "Look whether the client still runs and reaches the controller; it renews its grant by itself.",
     FlowFailure.SERVICE_KEY_REVOKED: "Give the job another key if it should go on: a revoked key does not come back.",
     FlowFailure.SERVICE_KEY_EXPIRED: "Generate a new key for the service and give it to the job.",
