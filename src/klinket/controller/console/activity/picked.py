@@ -51,9 +51,28 @@ def pick(tx: Transaction, kind: str, text: str) -> Picked:
     table = _TABLES[kind](tx)
     if text.isascii() and text.isdigit() and len(text) < 10:
         row = table.get(int(text))
-        return Picked(text, int(text), row.name if row is not None else f"{kind} {text} (deleted)")
+        return Picked(text, int(text), row.name if row is not None else "")
     rows = table.find(name=text) or table.search(_columns(kind), text, MAX_OFFERED)
     if len(rows) == 1:
         return Picked(text, rows[0].id, rows[0].name)
     details = _details(tx, kind, rows)
     return Picked(text, offered=tuple((row.id, row.name, detail) for row, detail in zip(rows, details, strict=True)))
+
+
+def names(tx: Transaction, kind: str, text: str) -> list[str]:
+    """Return names that hold a text, for a field that completes what is typed."""
+    rows = _TABLES[kind](tx).search(("name",), text[:MAX_TEXT], MAX_OFFERED) if text else []
+    return list(dict.fromkeys(row.name for row in rows))
+
+
+def _columns(kind: str) -> tuple[str, ...]:
+    return ("name", "address", "alias") if kind == "resource" else ("name",)
+
+
+def _details(tx: Transaction, kind: str, rows: list[Any]) -> list[str]:
+    if kind == "resource":
+        return [row.address for row in rows]
+    if kind == "key":
+        accounts = {row.id: row.name for row in tx.service_accounts.find(id={row.service_account_id for row in rows})}
+        return [f"of {accounts.get(row.service_account_id, '')}" for row in rows]
+    return ["" for _ in rows]
