@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.async_api import Browser, async_playwright
 
-from klinket.controller.app import console_sessions, users
+from klinket.controller.app import console_sessions, cuts, users
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.ports import Transaction
 from klinket.controller.console.gate import COOKIE
@@ -46,6 +46,9 @@ PAGES: dict[str, str] = {
     "flows-denied": "/activity/flows?result=denied&time=7d",
     "flow-denied": "/activity/flows/{denied}",
     "flow": "/activity/flows/{flow}",
+    "cuts": "/activity/cuts",
+    "cut": "/activity/cuts/{cut}",
+    "cut-pending": "/activity/cuts/{pending}",
 }
 
 
@@ -62,6 +65,8 @@ def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
         "group": tx.groups.find(name="Platform")[0].id,
         "user": ada.id,
         "flow": tx.flow_events.newest(1, kind="closed")[0].id,
+        "cut": next(row.cut_id for row in tx.cut_receipts.find(state=cuts.ANSWERED) if row.flows),
+        "pending": tx.cuts.newest(1)[0].id,
         "denied": tx.flow_events.newest(1, kind="denied")[0].id,
     }
     return text, ids
