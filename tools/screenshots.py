@@ -46,6 +46,7 @@ PAGES: dict[str, str] = {
     "flows-denied": "/activity/flows?result=denied&time=7d",
     "flow-denied": "/activity/flows/{denied}",
     "flow": "/activity/flows/{flow}",
+    "trends": "/activity/trends?time=7d",
     "cuts": "/activity/cuts",
     "cut": "/activity/cuts/{cut}",
     "cut-pending": "/activity/cuts/{pending}",

@@ -7,7 +7,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from klinket.controller.console import events, overview
-from klinket.controller.console.activity import cuts, flows
+from klinket.controller.console.activity import cuts, flows, trends
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.network import remote_networks
@@ -17,7 +17,14 @@ from klinket.controller.console.static import StaticFiles
 from klinket.domain.errors import NotFound
 
 #: Everything that needs a whole session. The first route that fits counts.
-PAGES: tuple[ConsoleRoute, ...] = (*overview.ROUTES, *events.ROUTES, *remote_networks.ROUTES, *flows.ROUTES, *cuts.ROUTES)
+PAGES: tuple[ConsoleRoute, ...] = (
+    *overview.ROUTES,
+    *events.ROUTES,
+    *remote_networks.ROUTES,
+    *flows.ROUTES,
+    *cuts.ROUTES,
+    *trends.ROUTES,
+)
 
 
 def console_routes(console: Console, static: StaticFiles) -> list[BaseRoute]:
