@@ -95,7 +95,7 @@ def calendar(first: date, days: int, counts: Mapping[date, int], label: str, nou
                 title=Markup("<title>{}</title>").format(title) if count else "",
             )
         )
-        if day.day == 1 or offset == 0:
+        if day.day == 1 or (offset == 0 and (day + timedelta(days=21)).month == day.month):
             parts.append(Markup('<text class="month" x="{x}" y="10">{name}</text>').format(x=column * 13, name=f"{day:%b}"))
     width, height = weeks * 13, 16 + 7 * 13
     return Markup(

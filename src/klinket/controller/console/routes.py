@@ -7,7 +7,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from klinket.controller.console import events, overview
-from klinket.controller.console.activity import cuts, flows, trends
+from klinket.controller.console.activity import audit, cuts, flows, trends
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.network import remote_networks
@@ -24,6 +24,7 @@ PAGES: tuple[ConsoleRoute, ...] = (
     *flows.ROUTES,
     *cuts.ROUTES,
     *trends.ROUTES,
+    *audit.ROUTES,
 )
 
 

@@ -64,9 +64,11 @@ class FlowTrend:
         return sum(bucket.bytes for bucket in self.buckets)
 
     @property
-    def busiest(self) -> float:
-        """Return flows per second in the busiest bucket."""
-        return max((sum(bucket.counts) for bucket in self.buckets), default=0) / self.seconds
+    def busiest(self) -> str:
+        """Return the rate of the busiest bucket in words: "3.2 flows a second"."""
+        rate = max((sum(bucket.counts) for bucket in self.buckets), default=0) / self.seconds
+        unit, span = next(((unit, span) for unit, span in (("second", 1), ("minute", 60)) if rate * span >= 1), ("hour", 3600))
+        return f"{rate * span:.3g} flows a {unit}" if unit != "hour" else f"{rate * span:.3g} flows an hour"
 
     def bars(self) -> list[Bar]:
         """Return the buckets as bars."""
