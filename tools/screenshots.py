@@ -14,6 +14,7 @@ from pathlib import Path
 
 from playwright.async_api import Browser, async_playwright
 
+from klinket.controller import audit_signing
 from klinket.controller.app import console_sessions, cuts, users
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.ports import Transaction
@@ -46,6 +47,7 @@ PAGES: dict[str, str] = {
     "flows-denied": "/activity/flows?result=denied&time=7d",
     "flow-denied": "/activity/flows/{denied}",
     "flow": "/activity/flows/{flow}",
+    "search": "/search?q=staging",
     "audit": "/activity/audit",
     "audit-event": "/activity/audit/{edited}",
     "audit-verify": "/activity/audit/verify",
@@ -69,7 +71,7 @@ def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
         "group": tx.groups.find(name="Platform")[0].id,
         "user": ada.id,
         "flow": tx.flow_events.newest(1, kind="closed")[0].id,
-        "edited": tx.audit.newest(1, order="number", action="edit")[0].number,
+        "edited": next(row.number for row in tx.audit.find(action="edit") if "before" in row.detail),
         "cut": next(row.cut_id for row in tx.cut_receipts.find(state=cuts.ANSWERED) if row.flows),
         "pending": tx.cuts.newest(1)[0].id,
         "denied": tx.flow_events.newest(1, kind="denied")[0].id,
@@ -83,6 +85,7 @@ async def _take(wanted: list[str], folder: Path) -> None:
         running = Running(Path(state))
         await running.open()
         cookie, ids = await running.store.write(_prepare)
+        await audit_signing.sign_waiting(running.store, running.trust, now=True)
         try:
             async with running.listening(), async_playwright() as playwright:
                 chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)

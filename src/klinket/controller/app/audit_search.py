@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,17 +120,18 @@ def differences(row: AuditRow) -> list[Difference]:
     before = row.detail.get("before")
     if not isinstance(before, dict) or not row.targets:
         return []
-    after = row.targets[0]
-    names = [name for name in dict.fromkeys([*before, *after]) if name != "version"]
-    found = []
-    for name in names:
-        old, new = before.get(name), after.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += [
-                Difference(f"{name}.{part}", shown(old.get(part)), shown(new.get(part))) for part in dict.fromkeys([*old, *new])
-            ]
-        else:
-            found.append(Difference(name, shown(old), shown(new)))
+    old, new = dict(fields_of(before)), dict(fields_of(row.targets[0]))
+    return [Difference(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
+
+
+def fields_of(target: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Return what an event says of an object, as texts; a field of a field is called by both names."""
+    found: list[tuple[str, str | None]] = []
+    for name, value in target.items():
+        if isinstance(value, dict) and not _is_ports(value):
+            found += [(f"{name}.{part}", shown(inner)) for part, inner in value.items() if part != "version"]
+        elif name != "version":
+            found.append((name, shown(value)))
     return found
 
 
@@ -142,11 +144,15 @@ def shown(value: Any) -> str | None:
             return "yes" if value else "no"
         case str():
             return value
-        case dict() if set(value) == {"policy", "ports"}:
+        case dict() if _is_ports(value):
             ports = ", ".join(_ports(port) for port in value["ports"] if isinstance(port, dict))
             return "all ports" if value["policy"] == "ALLOW_ALL" else ports or "no ports"
         case _:
             return json.dumps(value, ensure_ascii=False)
+
+
+def _is_ports(value: Mapping[str, Any]) -> bool:
+    return set(value) == {"policy", "ports"}
 
 
 def _ports(port: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,13 @@ def views(tx: Transaction, rows: Sequence[CutRow]) -> list[CutView]:
         receipts[receipt.cut_id].append(receipt)
     names = _Names(tx, [row.scope.split(" ") for row in rows])
     return [CutView(row, *names.told(row.scope.split(" ")), receipts[row.id]) for row in rows]
+
+
+def in_words(tx: Transaction, scopes: Collection[str]) -> dict[str, str]:
+    """Return scopes in words."""
+    parts = [scope.split(" ") for scope in scopes]
+    names = _Names(tx, parts)
+    return {scope: names.told(part)[0] for scope, part in zip(scopes, parts, strict=True)}
 
 
 def took(tx: Transaction, begin_ms: int = 0) -> list[tuple[CutRow, float]]:

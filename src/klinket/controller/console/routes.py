@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from klinket.controller.console import events, overview
+from klinket.controller.console import events, overview, search
 from klinket.controller.console.activity import audit, cuts, flows, trends
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
@@ -25,6 +25,7 @@ PAGES: tuple[ConsoleRoute, ...] = (
     *cuts.ROUTES,
     *trends.ROUTES,
     *audit.ROUTES,
+    *search.ROUTES,
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from klinket.controller.app import audit_check, audit_log, audit_search
+from klinket.controller.app import audit_check, audit_log, audit_search, cut_views
 from klinket.controller.app.audit_search import AuditFilter, AuditPage
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import AuditRow
@@ -40,18 +40,24 @@ def _filter(page: Page) -> AuditFilter:
     )
 
 
+def _cut_words(tx: Transaction, rows: list[AuditRow]) -> dict[str, str]:
+    """Return the scopes of cuts among events, in words."""
+    scopes = {str(target.get("name")) for row in rows if row.action == AuditAction.CUT.value for target in row.targets}
+    return cut_views.in_words(tx, scopes) if scopes else {}
+
+
 async def _list(page: Page) -> Response:
     wanted = _filter(page)
     before, after = asked.position(page, "before"), asked.position(page, "after")
 
-    def read(tx: Transaction) -> tuple[AuditPage, int]:
+    def read(tx: Transaction) -> tuple[AuditPage, int, dict[str, str]]:
         found = audit_search.events(tx, wanted, PAGE_EVENTS, before=before, after=after)
         if after is not None and found.newer is None:
             found = audit_search.events(tx, wanted, PAGE_EVENTS)
         head = tx.audit_head.get(1)
-        return found, 0 if head is None else head.number
+        return found, 0 if head is None else head.number, _cut_words(tx, found.rows)
 
-    found, count = await page.read(read)
+    found, count, cut_words = await page.read(read)
     looked = found.rows[-1].time_ms if found.is_partial and found.rows else None
     return page.render(
         "activity/audit.html",
@@ -67,6 +73,7 @@ async def _list(page: Page) -> Response:
         ranges={"": "Any time", **{word: label for word, (label, _) in asked.RANGES.items()}},
         address=lambda **changed: asked.address(page, **changed),
         did=did,
+        cut_words=cut_words,
         object_link=object_link,
         first_page=not page.query("before") and not page.query("after"),
     )
@@ -83,6 +90,7 @@ async def _one(page: Page) -> Response:
         signature = tx.audit_signatures.select("number", 1, least={"number": number})
         return {
             "row": row,
+            "cut_words": _cut_words(tx, [row]),
             "previous": audit_log.digest_at(tx, number - 1),
             "signature": signature[0] if signature else None,
             "older": number - 1 if number > 1 else None,
@@ -95,7 +103,7 @@ async def _one(page: Page) -> Response:
         "activity/audit_event.html",
         differences=audit_search.differences(row),
         detail=detail_of(row),
-        shown=audit_search.shown,
+        fields_of=audit_search.fields_of,
         did=did,
         object_link=object_link,
         objects=OBJECTS,
