@@ -7,7 +7,7 @@ from typing import Any
 from klinket.controller.app import connectors as app_connectors
 from klinket.controller.app import flow_events, remote_networks, resources, service_accounts, service_keys
 from klinket.controller.app.ports import Transaction
-from klinket.controller.app.rows import ConnectorRow, ResourceRow, ServiceAccountRow, ServiceKeyRow
+from klinket.controller.app.rows import ResourceRow, ServiceAccountRow, ServiceKeyRow
 from klinket.domain.audit import Actor, ActorType
 from klinket.domain.identifiers import Kid
 from klinket.wire import signing
@@ -22,9 +22,7 @@ class Inventory:
     def __init__(self, tx: Transaction) -> None:
         self._batch = 0
         network = remote_networks.create(tx, ACTOR, name="office", location="AWS", network_type="REGULAR", is_active=True)
-        self.connector: ConnectorRow = app_connectors.create(
-            tx, ACTOR, network, name="brave-otter", has_status_notifications=True
-        )
+        self.connector = app_connectors.create(tx, ACTOR, network, name="brave-otter", has_status_notifications=True)
         self.resources: list[ResourceRow] = [
             resources.create(tx, ACTOR, remote_network_id=network.id, name=name, address=address)
             for name, address in (("Orders", "orders.internal"), ("Billing", "billing.internal"))

@@ -47,9 +47,7 @@ async def test_filters_find_by_who_did_what_to_what(inventory: Inventory, suppor
     assert "backup key" not in text or "actor=ada" in query
 
 
-@pytest.mark.parametrize(
-    "query", ["actor=nobody", "action=delete", "object=%25", "object=%22", "to=2001-01-01T00:00", "type=sink"]
-)
+@pytest.mark.parametrize("query", ["actor=nobody", "action=delete", "object=%25", "object=%22", "to=2001-01-01", "type=sink"])
 async def test_a_filter_that_nothing_meets_says_so(inventory: Inventory, support: Browser, query: str) -> None:
     text = (await support.get(f"{AUDIT}?{query}")).text
     assert shown(text) == []
@@ -67,9 +65,7 @@ async def test_places_lead_through_all_events(controller: Running, inventory: In
     assert (shown(first) + shown(second))[:100] == list(range(last, max(0, last - 100), -1))
 
 
-async def test_an_edit_shows_what_was_before_and_what_is_after(
-    controller: Running, inventory: Inventory, support: Browser
-) -> None:
+async def test_an_edit_shows_before_and_after(controller: Running, inventory: Inventory, support: Browser) -> None:
     tcp = {"policy": "RESTRICTED", "ports": [{"start": 80, "end": 90}]}
     change = {"name": "Shop", "protocols": {"allowIcmp": True, "tcp": tcp, "udp": {"policy": "ALLOW_ALL", "ports": []}}}
     await controller.write(lambda tx: resources.update(tx, ACTOR, inventory.resources[0], change))
@@ -103,7 +99,6 @@ async def test_the_verification_says_how_far_it_came_and_goes_on(
     assert "Nothing signed yet" in (await support.get(AUDIT + "/verify")).text
     await audit_signing.sign_waiting(controller.store, controller.trust, now=True)
     last = (await controller.last_event()).number
-    await support.post("/nothing")
     for _ in range(3):
         await controller.write(lambda tx: resources.update(tx, ACTOR, inventory.resources[0], {}))
         await audit_signing.sign_waiting(controller.store, controller.trust, now=True)

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from klinket.controller.app import api_tokens, groups, relays
+from klinket.controller.app import api_tokens, groups
 from klinket.controller.app.ports import Transaction
 from klinket.controller.graphql.global_id import to_global_id
 from tests.unit.controller.console.activity import ACTOR, Inventory
@@ -63,14 +63,8 @@ async def test_while_typing_only_the_results_are_sent(inventory: Inventory, supp
 
 
 async def test_more_of_a_kind_is_one_link_away(controller: Running, support: Browser) -> None:
-    await controller.write(
-        lambda tx: (
-            [relays.create(tx, ACTOR, name=f"relay {n}", token_hash=f"{n:064}") for n in range(9)]
-            if hasattr(relays, "create")
-            else [groups.create(tx, ACTOR, name=f"relay {n}", security_policy_id=None) for n in range(9)]
-        )
-    )
-    few = (await support.get("/search?q=relay")).text
-    assert few.count("data-hit") == 7
-    kind = few.partition("&amp;kind=")[2].partition('"')[0]
-    assert (await support.get(f"/search?q=relay&kind={kind}")).text.count('class="hit-name"') == 9
+    await controller.write(lambda tx: [groups.create(tx, ACTOR, name=f"team {n}", security_policy_id=None) for n in range(9)])
+    few = (await support.get("/search?q=team")).text
+    assert few.count('class="hit-name"') == 6
+    assert 'href="/console/search?q=team&amp;kind=group"' in few
+    assert (await support.get("/search?q=team&kind=group")).text.count('class="hit-name"') == 9

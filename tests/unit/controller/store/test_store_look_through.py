@@ -54,9 +54,8 @@ async def test_pages_follow_each_other_without_gap_or_repetition_also_among_equa
 async def test_going_back_up_gives_the_rows_just_above_the_lowest_first(store: SqlStore) -> None:
     await store.write(lambda tx: add_events(tx, 30))
     place = (await store.read(lambda tx: tx.flow_events.look_through("time_ms", 10, at_most=100)))[0][9]
-    found, _ = await store.read(
-        lambda tx: tx.flow_events.look_through("time_ms", 3, at_most=100, after=(place.time_ms, place.id))
-    )
+    above = (place.time_ms, place.id)
+    found, _ = await store.read(lambda tx: tx.flow_events.look_through("time_ms", 3, at_most=100, after=above))
     assert numbers(found) == [21, 22, 23]
 
 
