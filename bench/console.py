@@ -6,14 +6,12 @@ import asyncio
 import json
 import os
 import platform
-import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bench import volume
 from bench.main_job import percentile
@@ -23,18 +21,14 @@ from klinket.controller.app import console_sessions, resources, users
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.ports import Transaction
 from klinket.controller.console.gate import COOKIE
-from klinket.controller.console.route import ConsoleRoute
-from klinket.controller.console.routes import PAGES
 from klinket.domain.audit import SYSTEM
 from tests.unit.controller.running import SOURCE, Running
-from tools import console_example
+from tools import console_example, console_pages
 
 AUDIT_EVENTS = 20_000
 REQUESTS, WARM = 25, 3
 #: What each page must keep to: milliseconds (p95), and bytes.
 MAX_MS, MAX_BYTES = 150.0, 100_000
-#: Pages that stream, or end only with their reader.
-NOT_PAGES = {"/events", "/activity/flows/export", "/activity/audit/export"}
 #: Pages asked in other ways as well: path with its query.
 QUERIES = (
     "/activity/flows?service=500",
@@ -72,15 +66,10 @@ def _audited(tx: Transaction) -> None:
         row = resources.update(tx, SYSTEM, row, {"name": f"resource {1 if number % 2 else '1b'}"})
 
 
-def paths(ids: Callable[[ConsoleRoute], dict[str, Any]], middle: int) -> list[str]:
+def paths(ids: dict[str, int], middle: int) -> list[str]:
     """Return a path for each page, and those of QUERIES that there are pages for."""
-    found = []
-    for route in PAGES:
-        if route.method == "GET" and route.path not in NOT_PAGES:
-            filled = ids(route)
-            found.append(re.sub(r"{(\w+)(:\w+)?}", lambda name: str(filled.get(name.group(1), "x")), route.path))  # noqa: B023
-    there = {route.path for route in PAGES}
-    return found + [path.format(middle=middle) for path in QUERIES if path.partition("?")[0] in there]
+    found = console_pages.pages(ids)
+    return found + [path.format(middle=middle) for path in QUERIES if path.partition("?")[0] in found]
 
 
 async def measure(say: Callable[[str], None]) -> dict[str, tuple[int, float, float, int]]:
@@ -100,11 +89,7 @@ async def measure(say: Callable[[str], None]) -> dict[str, tuple[int, float, flo
         middle = int(running.clock() * 1000) - DAYS * 12 * HOUR_MS
         results = {}
         headers = {"cookie": f"{COOKIE}={cookie}", "sec-fetch-site": "same-origin"}
-        wanted = [
-            path
-            for path in paths(lambda route: _for(route, ids), middle)
-            if not sys.argv[2:] or any(a in path for a in sys.argv[2:])
-        ]
+        wanted = [path for path in paths(ids, middle) if not sys.argv[2:] or any(a in path for a in sys.argv[2:])]
         try:
             async with running.http() as client:
                 for path in wanted:
@@ -123,32 +108,13 @@ async def measure(say: Callable[[str], None]) -> dict[str, tuple[int, float, flo
         return results
 
 
-def _ids(tx: Transaction) -> dict[str, Any]:
-    return {
-        "remote-networks": tx.remote_networks.find()[0].id,
-        "connectors": tx.connectors.find()[0].id,
+def _ids(tx: Transaction) -> dict[str, int]:
+    busy = tx.service_accounts.find(name="service 1")[0].id
+    return console_pages.ids_of(tx) | {
+        "services": busy,
+        "keys": tx.service_keys.find(service_account_id=busy)[0].id,
         "resources": tx.resources.find(name="resource 77")[0].id,
-        "services": tx.service_accounts.find(name="service 1")[0].id,
-        "keys": tx.service_keys.find(name="key 3")[0].id,
-        "users": tx.users.find(email="ada@example.com")[0].id,
-        "groups": tx.groups.find(name="Platform")[0].id,
-        "flows": tx.flow_events.newest(1, kind="denied")[0].id,
-        "cuts": tx.cuts.newest(1)[0].id,
-        "audit": tx.audit.newest(1, order="number")[0].number,
-        "policies": tx.security_policies.find()[0].id,
     }
-
-
-def _for(route: ConsoleRoute, ids: dict[str, Any]) -> dict[str, Any]:
-    """Return values for the numbers of a path: each is of what the word before it names."""
-    filled: dict[str, Any] = {"kind": "service"}
-    word = ""
-    for part in route.path.strip("/").split("/"):
-        named = re.fullmatch(r"{(\w+):int}", part)
-        if named:
-            filled[named.group(1)] = ids.get(word, 1)
-        word = part
-    return filled
 
 
 def main() -> None:
