@@ -111,6 +111,11 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
         tx, tx.cuts.newest(1)[0].id, made_connectors[2].id, stopped_at_ms=tx.now_ms, took_ms=12.4,
         flows=[{"flow": "1"}, {"flow": "2"}],
     )  # fmt: skip
+    wider = {"policy": "RESTRICTED", "ports": [{"start": 80, "end": 80}, {"start": 443, "end": 443}]}
+    billing = made_resources[1]
+    resources.update(
+        tx, ACTOR, billing, {"name": "Billing", "protocols": {**billing.protocols, "tcp": wider}, "alias": "billing.internal"}
+    )
     _people(tx, made_resources)
     silent = made_connectors[3]
     tx.connectors.change(
@@ -132,6 +137,43 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
         ]
         for begin in range(0, len(mine), flow_events.MAX_BATCH_EVENTS):
             flow_events.keep(tx, connector.id, begin + 1, mine[begin : begin + flow_events.MAX_BATCH_EVENTS])
+    _answer_cuts(tx, rng, accounts, made_resources)
+
+
+def _answer_cuts(
+    tx: Transaction,
+    rng: random.Random,
+    accounts: list[tuple[ServiceAccountRow, list[ServiceKeyRow], tuple[int, ...]]],
+    made: list[ResourceRow],
+) -> None:
+    """Order a few cuts more; all but the last are answered."""
+    for account, _, reached in accounts[:3]:
+        spare = _key(tx, account, f"{account.name} old", 30)
+        service_keys.revoke(tx, ACTOR, spare)
+        access.revoke(tx, ACTOR, made[reached[-1]], account)
+        access.grant(tx, ACTOR, made[reached[-1]], account)
+    newest = tx.cuts.newest(1)[0].id
+    for receipt in tx.cut_receipts.find():
+        if receipt.cut_id == newest:
+            continue
+        account, keys, reached = rng.choice(accounts[:3])
+        flows = [
+            {
+                "flow": os.urandom(8).hex(), "session": "example", "service_account": account.uuid, "key": keys[0].kid,
+                "resource": made[reached[0]].id, "host": made[reached[0]].address, "port": 5432, "protocol": "tcp",
+                "stopped_after_ms": round(rng.uniform(0.4, 9), 3),
+            }
+            for _ in range(rng.randrange(4))
+        ]  # fmt: skip
+        cuts.answer(
+            tx,
+            receipt.cut_id,
+            receipt.connector_id,
+            stopped_at_ms=tx.now_ms + 20,
+            took_ms=rng.uniform(1, 14),
+            flows=flows,
+            token="signed",  # noqa: S106 - a receipt's
+        )
 
 
 def attach(peers: Peers, rows: Sequence[ConnectorRow]) -> None:

@@ -89,7 +89,8 @@ def compose(
     )
     static = StaticFiles()
     live = LiveTopics(store, peers)
-    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, clock)
+    exports = Exports(store, trusted)
+    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, exports, clock)
     gate = Gate(console)
     reads, prepares = Lane(API_READS), Lane(API_PREPARES)
     app = Starlette(
@@ -98,7 +99,7 @@ def compose(
             *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads, prepares), access),
             *console_routes(gate, static, sign_in_routes(console, gate, master)),
             *endpoints.routes(),
-            *Exports(store, trusted, access.reader).routes(),
+            *exports.routes(access.reader),
         ],
         exception_handlers={404: no_such_path, 405: no_such_method},
     )

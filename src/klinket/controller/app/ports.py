@@ -13,6 +13,8 @@ from klinket.domain.audit import AuditEvent
 from klinket.domain.cut import Cut, Stamp
 
 R = TypeVar("R")
+#: Where in a table one is, in the order of a column: its value, and the primary key.
+Position = tuple[int, int]
 T = TypeVar("T")
 
 
@@ -111,6 +113,31 @@ class Repository(Protocol[R]):
     ) -> list[R]:
         """Return up to `limit` rows, ordered by a column: those that meet all conditions, with columns at `least` and `below`."""
 
+    def look_through(
+        self,
+        order: str,
+        limit: int,
+        *,
+        at_most: int,
+        narrowed: Mapping[str, Any] | None = None,
+        before: Position | None = None,
+        after: Position | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        containing: Mapping[str, Sequence[str]] | None = None,
+        **equal: Any,
+    ) -> tuple[list[R], Position | None]:
+        """Return up to `limit` rows that meet all conditions, the highest first, looking at no more than `at_most` rows.
+
+        Rows are looked at by a column and then by primary key: from `before` downwards (else from the top), or from `after`
+        upwards (returned the lowest first). `narrowed`, `least` and `below` choose which rows are looked at, by an index;
+        `equal` and `containing` (texts in a column, in any case) which of these are returned. The second value: where the looking
+        ended before it was through; None: there is nothing beyond.
+        """
+
+    def search(self, columns: Sequence[str], text: str, limit: int) -> list[R]:
+        """Return up to `limit` rows with `text` in one of the columns, in any case; those that begin with it come first."""
+
     def add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows that have all their values; raises Conflict for a broken rule."""
 
@@ -155,6 +182,7 @@ class Transaction(Protocol):
     flow_events: Repository[rows.FlowEventRow]
     live_flows: Repository[rows.LiveFlowRow]
     flow_totals: Repository[rows.FlowTotalRow]
+    flow_hours: Repository[rows.FlowHourRow]
     audit: Repository[rows.AuditRow]
     audit_head: Repository[rows.AuditHeadRow]
     audit_signatures: Repository[rows.AuditSignatureRow]

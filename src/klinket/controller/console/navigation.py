@@ -40,7 +40,15 @@ NAVIGATION = (
     ),
     Area("Team", (Place("Services", "/team/services"), Place("Users", "/team/users"), Place("Groups", "/team/groups"))),
     Area("Policies", (Place("Security policies", "/policies"),)),
-    Area("Activity", (Place("Flows", "/activity/flows"), Place("Cuts", "/activity/cuts"), Place("Audit", "/activity/audit"))),
+    Area(
+        "Activity",
+        (
+            Place("Trends", "/activity/trends"),
+            Place("Flows", "/activity/flows"),
+            Place("Cuts", "/activity/cuts"),
+            Place("Audit", "/activity/audit"),
+        ),
+    ),
     Area(
         "Settings",
         (

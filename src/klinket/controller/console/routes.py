@@ -6,7 +6,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from klinket.controller.console import events, overview, policies
+from klinket.controller.console import events, overview, policies, search
+from klinket.controller.console.activity import audit, cuts, flows, trends
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.network import (
@@ -44,6 +45,11 @@ PAGES: tuple[ConsoleRoute, ...] = (
     *relays.ROUTES,
     *sinks.ROUTES,
     *trust.ROUTES,
+    *flows.ROUTES,
+    *cuts.ROUTES,
+    *trends.ROUTES,
+    *audit.ROUTES,
+    *search.ROUTES,
 )
 
 

@@ -57,6 +57,7 @@ class SqlTransaction:
         self.flow_events = of(schema.flow_events, rows.FlowEventRow)
         self.live_flows = of(schema.live_flows, rows.LiveFlowRow)
         self.flow_totals = of(schema.flow_totals, rows.FlowTotalRow)
+        self.flow_hours = of(schema.flow_hours, rows.FlowHourRow)
         self.audit = of(schema.audit_events, rows.AuditRow)
         self.audit_head = of(schema.audit_head, rows.AuditHeadRow)
         self.audit_signatures = of(schema.audit_signatures, rows.AuditSignatureRow)

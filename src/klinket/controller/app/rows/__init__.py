@@ -8,6 +8,7 @@ from klinket.controller.app.rows.events import AuditSignatureRow as AuditSignatu
 from klinket.controller.app.rows.events import CutReceiptRow as CutReceiptRow
 from klinket.controller.app.rows.events import CutRow as CutRow
 from klinket.controller.app.rows.events import FlowEventRow as FlowEventRow
+from klinket.controller.app.rows.events import FlowHourRow as FlowHourRow
 from klinket.controller.app.rows.events import FlowTotalRow as FlowTotalRow
 from klinket.controller.app.rows.events import LiveFlowRow as LiveFlowRow
 from klinket.controller.app.rows.events import SinkRow as SinkRow

@@ -12,6 +12,7 @@ from klinket.controller.store.schema.events import audit_signatures as audit_sig
 from klinket.controller.store.schema.events import cut_receipts as cut_receipts
 from klinket.controller.store.schema.events import cuts as cuts
 from klinket.controller.store.schema.events import flow_events as flow_events
+from klinket.controller.store.schema.events import flow_hours as flow_hours
 from klinket.controller.store.schema.events import flow_totals as flow_totals
 from klinket.controller.store.schema.events import live_flows as live_flows
 from klinket.controller.store.schema.events import sinks as sinks
