@@ -112,7 +112,7 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
         flows=[{"flow": "1"}, {"flow": "2"}],
     )  # fmt: skip
     wider = {"policy": "RESTRICTED", "ports": [{"start": 80, "end": 80}, {"start": 443, "end": 443}]}
-    billing = made_resources[1]
+    billing = next(row for row in made_resources if row.name == "Billing API")
     resources.update(
         tx, ACTOR, billing, {"name": "Billing", "protocols": {**billing.protocols, "tcp": wider}, "alias": "billing.internal"}
     )
@@ -150,8 +150,8 @@ def _answer_cuts(
     for account, _, reached in accounts[:3]:
         spare = _key(tx, account, f"{account.name} old", 30)
         service_keys.revoke(tx, ACTOR, spare)
-        access.revoke(tx, ACTOR, made[reached[-1]], account)
-        access.grant(tx, ACTOR, made[reached[-1]], account)
+        access.revoke(tx, ACTOR, made[reached[0]], account)
+        access.grant(tx, ACTOR, made[reached[0]], account)
     newest = tx.cuts.newest(1)[0].id
     for receipt in tx.cut_receipts.find():
         if receipt.cut_id == newest:

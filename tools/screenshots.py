@@ -115,7 +115,6 @@ def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
         "user": ada.id,
         "unused": tx.service_accounts.find(name="load-test")[0].id,
         "revoked": tx.service_accounts.find(name="ci-runners")[0].id,
-        "cut": tx.cuts.newest(1)[0].id,
         "everyone": tx.groups.find(group_type="SYSTEM")[0].id,
         "policy": tx.security_policies.find(name="Production")[0].id,
         "token": tx.api_tokens.find(name="nightly report")[0].id,
