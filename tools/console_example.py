@@ -5,21 +5,29 @@ from __future__ import annotations
 import os
 import random
 import uuid
+from collections.abc import Callable
 
 from klinket.controller.app import (
     access,
     connectors,
+    console_sessions,
     flow_events,
     group_access,
     groups,
+    passkeys,
+    passwords,
+    recovery_codes,
     remote_networks,
     resources,
     service_accounts,
     service_keys,
+    totp_secrets,
     users,
 )
+from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.ports import Transaction
-from klinket.controller.app.rows import ResourceRow, ServiceAccountRow, ServiceKeyRow
+from klinket.controller.app.rows import ResourceRow, ServiceAccountRow, ServiceKeyRow, UserRow
+from klinket.controller.console.sign_in.proofs import sealed_as
 from klinket.domain.audit import Actor, ActorType
 from klinket.domain.identifiers import Kid
 from klinket.wire import signing
@@ -167,3 +175,18 @@ def _week(
                         (FlowEvent(time_ms=min(time_ms + took, tx.now_ms), **ended), resource.remote_network_id)  # type: ignore[arg-type]
                     )
     return sorted(events, key=lambda event: event[0].time_ms)
+
+
+def add_credentials(tx: Transaction, user: UserRow, seal: Callable[[bytes, str], bytes]) -> None:
+    """Give a user an authenticator app, a passkey, recovery codes and a second session."""
+    passwords.put(tx, ACTOR, user, "$argon2id$of-nobody")
+    offered = totp_secrets.offer(tx, user.id, seal(os.urandom(totp_secrets.SECRET_BYTES), sealed_as(user.id)))
+    totp_secrets.confirm(tx, ACTOR, user, offered.id, 1)
+    values = {"credential_id": "AAAA", "public_key": b"k", "sign_count": 4, "transports": ["internal"]}
+    key = passkeys.add(tx, ACTOR, user, name="Work laptop", **values)  # type: ignore[arg-type]
+    tx.passkeys.change(key.id, last_used_ms=tx.now_ms - 3 * HOUR_MS)
+    recovery_codes.replace(tx, ACTOR, user, os.urandom)
+    phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) AppleWebKit/605.1.15 Version/19.1 Mobile/15E148 Safari/604.1"
+    begin = console_sessions.begin
+    row, _ = begin(tx, user, Stage.FULL, address="198.51.100.20", user_agent=phone, entropy=os.urandom)
+    tx.console_sessions.change(row.id, last_seen_ms=tx.now_ms - HOUR_MS // 4)
