@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from starlette.websockets import WebSocket
@@ -14,11 +14,15 @@ from klinket.controller.app import (
     access,
     api_tokens,
     connectors,
+    console_sessions,
     cuts,
     defaults,
     flow_events,
     group_access,
     groups,
+    passkeys,
+    passwords,
+    recovery_codes,
     relays,
     remote_networks,
     resources,
@@ -26,10 +30,13 @@ from klinket.controller.app import (
     service_accounts,
     service_keys,
     sinks,
+    totp_secrets,
     users,
 )
+from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.ports import Transaction
-from klinket.controller.app.rows import ConnectorRow, ResourceRow, ServiceAccountRow, ServiceKeyRow
+from klinket.controller.app.rows import ConnectorRow, ResourceRow, ServiceAccountRow, ServiceKeyRow, UserRow
+from klinket.controller.console.sign_in.proofs import sealed_as
 from klinket.controller.peers import ConnectorPeer, Outbox, Peers
 from klinket.domain.audit import Actor, ActorType
 from klinket.domain.identifiers import ConnectorId, Kid, Thumbprint
@@ -296,3 +303,18 @@ def _week(
                         (FlowEvent(time_ms=min(time_ms + took, tx.now_ms), **ended), resource.remote_network_id)  # type: ignore[arg-type]
                     )
     return sorted(events, key=lambda event: event[0].time_ms)
+
+
+def add_credentials(tx: Transaction, user: UserRow, seal: Callable[[bytes, str], bytes]) -> None:
+    """Give a user an authenticator app, a passkey, recovery codes and a second session."""
+    passwords.put(tx, ACTOR, user, "$argon2id$of-nobody")
+    offered = totp_secrets.offer(tx, user.id, seal(os.urandom(totp_secrets.SECRET_BYTES), sealed_as(user.id)))
+    totp_secrets.confirm(tx, ACTOR, user, offered.id, 1)
+    values = {"credential_id": "AAAA", "public_key": b"k", "sign_count": 4, "transports": ["internal"]}
+    key = passkeys.add(tx, ACTOR, user, name="Work laptop", **values)  # type: ignore[arg-type]
+    tx.passkeys.change(key.id, last_used_ms=tx.now_ms - 3 * HOUR_MS)
+    recovery_codes.replace(tx, ACTOR, user, os.urandom)
+    phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) AppleWebKit/605.1.15 Version/19.1 Mobile/15E148 Safari/604.1"
+    begin = console_sessions.begin
+    row, _ = begin(tx, user, Stage.FULL, address="198.51.100.20", user_agent=phone, entropy=os.urandom)
+    tx.console_sessions.change(row.id, last_seen_ms=tx.now_ms - HOUR_MS // 4)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -96,15 +96,42 @@ PAGES: dict[str, str] = {
     "cuts": "/activity/cuts",
     "cut": "/activity/cuts/{cut}",
     "cut-pending": "/activity/cuts/{pending}",
+    "account": "/account",
+    "account-app": "/account/app",
+    "account-passkey": "/account/passkeys/new",
+    "console-access": "/settings/console-access",
+    "console-access-invite": "/settings/console-access/invite",
+    "console-access-one": "/settings/console-access/{user}",
+    "prove": "/prove",
+    "sign-in": "/sign-in",
+    "sign-in-link": "/sign-in/link",
+    "sign-in-factor": "/sign-in/factor",
+    "sign-in-recovery": "/sign-in/recovery",
+    "sign-in-set-up": "/sign-in/set-up",
+    "sign-in-app": "/sign-in/set-up/app",
+}
+#: Pages of those who are not signed in ("") or half: all others are Ada's, who is.
+STAGES: dict[str, str] = {
+    "sign-in": "",
+    "sign-in-link": "",
+    "sign-in-factor": Stage.SECOND_FACTOR.value,
+    "sign-in-recovery": Stage.SECOND_FACTOR.value,
+    "sign-in-set-up": Stage.SET_UP.value,
+    "sign-in-app": Stage.SET_UP.value,
 }
 #: Names of pictures that are taken after a button was pressed.
 PRESSED = {"service-key": "Generate Key", "service-revoke": "Revoke"}
 
 
-def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
+def _prepare(tx: Transaction, seal: Callable[[bytes, str], bytes]) -> tuple[dict[str, str], dict[str, int]]:
     console_example.fill(tx)
     ada = tx.users.change(tx.users.find(email="ada@example.com")[0].id, state=users.ACTIVE)
-    _, text = console_sessions.begin(tx, ada, Stage.FULL, address="192.0.2.10", user_agent="Firefox", entropy=os.urandom)
+    console_example.add_credentials(tx, ada, seal)
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    texts = {
+        stage.value: console_sessions.begin(tx, ada, stage, address="192.0.2.10", user_agent=agent, entropy=os.urandom)[1]
+        for stage in Stage
+    }
     ids = {
         "network": tx.remote_networks.find()[0].id,
         "connector": tx.connectors.find()[0].id,
@@ -126,15 +153,15 @@ def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
         "pending": tx.cuts.newest(1)[0].id,
         "denied": tx.flow_events.newest(1, kind="denied")[0].id,
     }
-    return text, ids
+    return texts, ids
 
 
 async def _take(wanted: list[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="klinket-screenshots-") as state:
-        running = Running(Path(state))
+        running = Running(Path(state), host="localhost")
         await running.open()
-        cookie, ids = await running.store.write(_prepare)
+        cookies, ids = await running.store.write(lambda tx: _prepare(tx, running.master.seal))
         console_example.attach(running.peers, await running.store.read(lambda tx: tx.connectors.find()))
         await audit_signing.sign_waiting(running.store, running.trust, now=True)
         try:
@@ -142,6 +169,7 @@ async def _take(wanted: list[str], folder: Path) -> None:
                 chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
                 for name in wanted:
                     path = PAGES[name].format(**ids)
+                    cookie = cookies.get(STAGES.get(name, Stage.FULL.value), "")
                     for width in WIDTHS:
                         for scheme in SCHEMES:
                             file = folder / f"{name}-{width}-{scheme}.png"
@@ -169,9 +197,10 @@ async def _picture(
         color_scheme=scheme,  # type: ignore[arg-type]
         ignore_https_errors=True,
     )
-    await context.add_cookies(
-        [{"name": COOKIE, "value": cookie, "url": running.config.public_url, "secure": True, "httpOnly": True}]
-    )
+    if cookie:
+        await context.add_cookies(
+            [{"name": COOKIE, "value": cookie, "url": running.config.public_url, "secure": True, "httpOnly": True}]
+        )
     page = await context.new_page()
     page.on("console", lambda message: print(f"  {path}: {message.text}") if message.type in ("error", "warning") else None)
     answer = await page.goto(running.config.public_url + "/console" + path, wait_until="load")

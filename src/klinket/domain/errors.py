@@ -179,13 +179,6 @@ class IdentityRefused(AuthenticationFailed):
     default_hint = "begin again; if it stays, an admin finds the reason in the audit"
 
 
-class ProofNeeded(AuthenticationFailed):
-    """Something that needs a proof of a few minutes ago at the most."""
-
-    code = "proof-needed"
-    default_hint = "confirm that it is you"
-
-
 class ConnectorTooOld(Conflict):
     """A connector of the remote network is below the version a feature needs (facts §5)."""
 

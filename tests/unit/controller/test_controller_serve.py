@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from pathlib import Path
 
@@ -38,13 +39,15 @@ async def started(config: ControllerConfig) -> tuple[asyncio.Task[None], asyncio
 
 async def test_the_first_start_shows_a_token_and_a_second_does_not(tmp_path: Path) -> None:
     config = config_in(tmp_path / "state")
-    tokens = []
+    tokens, links = [], []
     for _ in range(2):
         running, stop, said = await started(config)
         stop.set()
         await asyncio.wait_for(running, PATIENCE)
         tokens.append("".join(said).count("KLINKET_API_TOKEN=kl_api_"))
+        links.append(re.findall(r"/console/sign-in/link#kl_link_\w+", "".join(said)))
     assert tokens == [1, 0]
+    assert [len(found) for found in links] == [1, 0]
     assert config.authority_file.stat().st_mode & 0o777 == 0o644
     assert config.database.stat().st_mode & 0o777 == 0o600
 

@@ -11,6 +11,8 @@ from klinket.domain.errors import Conflict, SignInRefused
 
 #: Bytes of a secret: as many as SHA-1 gives (RFC 4226, R6).
 SECRET_BYTES = 20
+#: Milliseconds from showing a secret to its first code; after that another one is shown.
+OFFER_MS = 15 * 60_000
 WRONG = "that code is not right, or it was used already"
 WRONG_HINT = "enter the newest code of the app; its clock must be right"
 
@@ -22,9 +24,9 @@ def confirmed(tx: Transaction, user_id: int) -> TotpSecretRow | None:
 
 
 def offered(tx: Transaction, user_id: int) -> TotpSecretRow | None:
-    """Return the secret that was shown and not confirmed yet, or None."""
+    """Return the secret that was shown lately and not confirmed yet, or None."""
     found = tx.totp_secrets.find(user_id=user_id, is_confirmed=False)
-    return found[0] if found else None
+    return found[0] if found and tx.now_ms - found[0].created_at_ms < OFFER_MS else None
 
 
 def offer(tx: Transaction, user_id: int, sealed: bytes) -> TotpSecretRow:

@@ -7,8 +7,10 @@ It runs as `python -m tests.unit.controller.console.identity_provider CERTIFICAT
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
 import sys
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,8 +61,6 @@ def identity_provider(folder: Path) -> Iterator[IdentityProvider]:
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        import ssl
-
         context = ssl.create_default_context(cafile=root)
         issuer = f"https://localhost:{port}"
         with httpx2.Client(base_url=issuer, verify=context, trust_env=False, follow_redirects=False) as client:
@@ -94,34 +94,30 @@ def serve(certificate: str, key: str) -> None:
 
     @app.after_request
     def spoil(response: flask.Response) -> flask.Response:
-        if "size" in faults and flask.request.path == faults.get("at", "/oauth2/token"):
+        if not faults or flask.request.path != "/oauth2/token" or response.status_code != 200:
+            return response
+        if "size" in faults:
             response.set_data(b'{"x":"' + b"x" * int(faults["size"]) + b'"}')
-        elif faults.get("claims") or faults.get("signer"):
-            if flask.request.path == "/oauth2/token" and response.status_code == 200:
-                answer = json.loads(response.get_data())
-                header, payload, _ = (part + "==" for part in answer["id_token"].split("."))
-                from base64 import urlsafe_b64decode
-
-                claims = {**json.loads(urlsafe_b64decode(payload)), **faults.get("claims", {})}
-                claims = {name: value for name, value in claims.items() if value is not None}
-                told = json.loads(urlsafe_b64decode(header))
-                own = RSAKey.import_key(_storage.storage.jwk.as_dict(is_private=True))
-                signer = other if faults.get("signer") == "other" else own
-                if faults.get("signer") == "none":
-                    from base64 import urlsafe_b64encode
-
-                    def part(values: dict[str, Any]) -> str:
-                        return urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
-
-                    answer["id_token"] = f"{part({**told, 'alg': 'none'})}.{part(claims)}."
-                else:
-                    answer["id_token"] = jws.serialize_compact(told, json.dumps(claims), signer, algorithms=["RS256"])
-                response.set_data(json.dumps(answer).encode())
+            return response
+        answer = json.loads(response.get_data())
+        header, claims = (json.loads(urlsafe_b64decode(part + "==")) for part in answer["id_token"].split(".")[:2])
+        claims = {name: value for name, value in {**claims, **faults.get("claims", {})}.items() if value is not None}
+        if faults.get("signer") == "none":
+            answer["id_token"] = f"{_part({**header, 'alg': 'none'})}.{_part(claims)}."
+        else:
+            own = RSAKey.import_key(_storage.storage.jwk.as_dict(is_private=True))
+            signer = other if faults.get("signer") == "other" else own
+            answer["id_token"] = jws.serialize_compact(header, json.dumps(claims), signer, algorithms=["RS256"])
+        response.set_data(json.dumps(answer).encode())
         return response
 
     server = werkzeug.serving.make_server("localhost", 0, app, threaded=True, ssl_context=(certificate, key))
     print(server.server_port, flush=True)
     server.serve_forever()
+
+
+def _part(values: dict[str, Any]) -> str:
+    return urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
 
 
 if __name__ == "__main__":

@@ -181,6 +181,19 @@ async def test_a_new_authenticator_app_counts_from_its_first_code_on(ada: Visito
     assert "last second factor" in ada.text
 
 
+async def test_a_secret_is_shown_to_who_has_proved_lately_who_it_is_and_not_for_long(ada: Visitor, controller: Running) -> None:
+    await ada.get("/account/app")
+    secret = shown_secret(ada.page.text)
+    assert (await ada.get("/sign-in/app.svg")).status_code == 200
+    controller.offset += PROOF_MS / 1000
+    assert (await ada.get("/sign-in/app.svg")).status_code == 404  # a stolen session alone does not see it
+    controller.offset += 900
+    await ada.get("/prove?next=/console/account/app")
+    await ada.post("/prove/password", password=PASSWORD)
+    assert ada.at == "/account/app"
+    assert shown_secret(ada.page.text) != secret
+
+
 async def test_new_recovery_codes_are_shown_once(ada: Visitor, controller: Running) -> None:
     (user,) = await controller.read(lambda tx: tx.users.find())
     old = await codes_of(controller, user)

@@ -1,4 +1,4 @@
-"""Every page and step of signing in over HTTP, without scripts: as it should go, anonymously, half signed in, from other sites."""
+"""Every step of signing in over HTTP, without scripts: as it should go, anonymously, half signed in, from other sites."""
 
 from __future__ import annotations
 

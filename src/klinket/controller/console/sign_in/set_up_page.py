@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from klinket.controller.app import passkeys, recovery_codes, sign_in, totp_secrets, used_challenges
-from klinket.controller.app.console_sessions import Stage
+from klinket.controller.app.console_sessions import Stage, is_freshly_proved
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import TotpSecretRow
 from klinket.controller.console.headers import PAGE_HEADERS
@@ -52,9 +52,10 @@ async def _app(visit: Visit, error: KlinketError | None = None) -> Response:
 
 
 async def _picture(visit: Visit) -> Response:
-    service, (_, user) = visit.sign_in, visit.begun()
+    service, (session, user) = visit.sign_in, visit.begun()
     row = await service.console.store.read(lambda tx: totp_secrets.offered(tx, user.id))
-    if row is None:
+    is_proved = session.stage == Stage.SET_UP.value or is_freshly_proved(session, service.now_ms)
+    if row is None or not is_proved:
         raise NotFound("Picture", "app")
     secret = service.master.open(row.sealed, sealed_as(user.id))
     return Response(totp.picture(secret, user.email, service.console.config.network), 200, PAGE_HEADERS, "image/svg+xml")

@@ -31,6 +31,10 @@ SCOPE = "openid email profile"
 KEEP_SECONDS = 3_600.0
 LOOK_AGAIN_SECONDS = 60.0
 MAX_KEYS = 64
+#: Seconds from asking a provider that does not answer until it is asked again.
+ABSENT_SECONDS = 10.0
+AWAY = "the identity provider cannot be reached, or does not answer as one"
+AWAY_HINT = "sign in another way, or try again later"
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -47,6 +51,7 @@ class Provider:
         self._lock = threading.Lock()
         self._metadata: tuple[float, dict[str, Any]] | None = None
         self._keys: tuple[float, KeySet] | None = None
+        self._absent_until = 0.0
 
     def authorization_address(self, state: str, nonce: str, verifier: str, *, again: bool = False) -> str:
         """Return where the browser goes; raises IdentityRefused. `again`: the person must sign in there once more."""
@@ -113,7 +118,12 @@ class Provider:
     def _discovered(self) -> dict[str, Any]:
         with self._lock:
             if self._metadata is None or time.monotonic() - self._metadata[0] > KEEP_SECONDS:
+                if time.monotonic() < self._absent_until:
+                    raise IdentityRefused(AWAY, hint=AWAY_HINT)
+                # Whoever comes while it is away waits for one of these at the most.
+                self._absent_until = time.monotonic() + ABSENT_SECONDS
                 found = self._json(self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration")
+                self._absent_until = 0.0
                 if found.get("issuer") != self._settings.issuer:
                     raise IdentityRefused(
                         "the identity provider calls itself otherwise", hint="--oidc-issuer must be exactly its `issuer`"
@@ -168,6 +178,4 @@ class Provider:
 
 def _away(error: Exception) -> IdentityRefused:
     logger.warning("the identity provider cannot be asked: %s", error)
-    return IdentityRefused(
-        "the identity provider cannot be reached, or does not answer as one", hint="sign in another way, or try again later"
-    )
+    return IdentityRefused(AWAY, hint=AWAY_HINT)
