@@ -247,7 +247,7 @@ async def test_sessions_are_ended_one_or_all_but_one_and_the_audit_says_so(inven
 
 
 async def test_disabling_a_user_ends_the_sessions_for_good(inventory: Inventory) -> None:
-    user = await add_user(inventory)
+    user = await add_user(inventory, role="DEVOPS")
     _, text = await inventory.write(lambda tx: sign_in.enter(tx, user, HERE, "passkey", os.urandom))
 
     def turn(state: str) -> Callable[[Transaction], object]:
@@ -260,7 +260,7 @@ async def test_disabling_a_user_ends_the_sessions_for_good(inventory: Inventory)
 
 
 async def test_a_deleted_user_leaves_nothing_to_sign_in_with(inventory: Inventory) -> None:
-    user = await add_user(inventory)
+    user = await add_user(inventory, role="DEVOPS")
     await inventory.write(lambda tx: add_passkey(tx, user))
     await inventory.write(lambda tx: recovery_codes.replace(tx, SYSTEM, user, os.urandom))
     await inventory.write(lambda tx: sign_in.enter(tx, user, HERE, "passkey", os.urandom))
