@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -46,25 +46,39 @@ class Repository(Protocol[R]):
     def matching(
         self,
         text: str,
-        columns: Sequence[str],
+        columns: Collection[str],
         *,
         order: str = "id",
         descending: bool = False,
         least: Mapping[str, int] | None = None,
         below: Mapping[str, int] | None = None,
         beyond: Mapping[str, int] | None = None,
+        holding: Mapping[str, str] | None = None,
         **equal: Any,
     ) -> Sequence[R]:
-        """Return the rows with `text` in one of the columns, whatever the case of ASCII letters, ordered by a column.
+        """Return the rows of which one of `columns` contains `text`, whatever the case of ASCII letters; read when asked for.
 
-        Read when they are asked for, like all(). An empty text is in every row. Columns are at `least`, `below`, or `beyond`
-        a bound; having no value is beyond every bound.
+        `order`: a column, texts without regard to case, what has no value last; `holding`: what the stored text of other columns
+        must contain exactly. Columns are at `least`, `below`, or `beyond` a bound: to have no value is beyond every bound.
         """
 
-    def counts(
-        self, each: str, *, least: Mapping[str, int] | None = None, below: Mapping[str, int] | None = None, **equal: Any
-    ) -> dict[Any, int]:
-        """Return how many rows meet all conditions, by the values of column `each`; values of no row are not there."""
+    def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
+        """Return some columns of the rows that meet all conditions, by primary key: for looks at whole tables."""
+
+    def totals(
+        self,
+        by: Sequence[str],
+        of: str | None = None,
+        *,
+        limit: int | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> list[tuple[Any, ...]]:
+        """Return (values of `by`..., sum of column `of`, or the number of rows), up to `limit` of them, the highest first.
+
+        Counted are rows that meet all conditions, with columns at `least` and `below`.
+        """
 
     def highest(self, column: str, each: str, **equal: Any) -> dict[Any, int]:
         """Return the highest value of `column` in the rows that meet all conditions, by the values of column `each`."""

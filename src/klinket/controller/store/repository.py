@@ -9,13 +9,14 @@ from typing import Any, Generic, TypeVar, overload
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
     Row,
-    Select,
     String,
     Table,
+    Text,
     any_,
     cast,
     delete,
@@ -33,6 +34,8 @@ from klinket.controller.store import values as stored
 from klinket.domain.errors import Conflict
 
 R = TypeVar("R")
+_Conditions = list[ColumnElement[bool]]
+_Order = list[ColumnElement[Any]]
 
 #: Values of a condition above which they travel as one list: databases bound how many a statement may have.
 MANY = 500
@@ -91,60 +94,58 @@ class SqlRepository(Generic[R]):
 
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for."""
-        return _Rows(self.count, self.part)
-
-    def count(self, **equal: Any) -> int:
-        """Return how many rows meet all conditions."""
-        query = select(func.count()).select_from(self._table).where(*self._conditions(equal))
-        return int(self._connection.execute(query).scalar_one())
-
-    def lowest(self, column: str, **equal: Any) -> int | None:
-        """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
-        by = self._table.c[column]
-        query = select(by).where(by.is_not(None), *self._conditions(equal)).order_by(by).limit(1)
-        found = self._connection.execute(query).first()
-        return None if found is None else int(found[0])
-
-    def part(self, start: int, size: int) -> list[R]:
-        """Return `size` rows by primary key, from number `start` on."""
-        query = select(*self._columns).order_by(self._by_key).offset(start).limit(size)
-        return [self._made(found) for found in self._connection.execute(query)]
+        return _LazyRows(self, [], [self._by_key])
 
     def matching(
         self,
         text: str,
-        columns: Sequence[str],
+        columns: Collection[str],
         *,
         order: str = "id",
         descending: bool = False,
         least: Mapping[str, int] | None = None,
         below: Mapping[str, int] | None = None,
         beyond: Mapping[str, int] | None = None,
+        holding: Mapping[str, str] | None = None,
         **equal: Any,
     ) -> Sequence[R]:
-        """Return the rows with `text` in one of the columns, ordered by a column, read when they are asked for."""
+        """Return the rows of which one of `columns` contains `text`, whatever the case of ASCII letters; read when asked for."""
         conditions = [*self._conditions(equal), *self._bounds(least, below)]
         conditions += [or_(self._table.c[name] > bound, self._table.c[name].is_(None)) for name, bound in (beyond or {}).items()]
         if text:
             conditions.append(or_(*(self._table.c[name].icontains(text, autoescape=True) for name in columns)))
+        place = func.strpos if self._connection.dialect.name == "postgresql" else func.instr
+        for name, part in (holding or {}).items():
+            conditions.append(place(cast(self._table.c[name], Text), part) > 0)
         by = self._table.c[order]
         first: ColumnElement[Any] = func.lower(by) if isinstance(by.type, String) else by
-        ordered = (first.desc().nulls_last(), self._by_key.desc()) if descending else (first.nulls_last(), self._by_key)
-        return _Rows(
-            lambda: self._count(conditions),
-            lambda start, size: self._select(
-                select(*self._columns).where(*conditions).order_by(*ordered).offset(start).limit(size)
-            ),
-        )
+        ordered: _Order = [first.desc(), self._by_key.desc()] if descending else [first, self._by_key]
+        if by.nullable:
+            ordered[0] = ordered[0].nulls_last()
+        return _LazyRows(self, conditions, ordered)
 
-    def counts(
-        self, each: str, *, least: Mapping[str, int] | None = None, below: Mapping[str, int] | None = None, **equal: Any
-    ) -> dict[Any, int]:
-        """Return how many rows meet all conditions, by the values of column `each`."""
-        by = self._table.c[each]
-        conditions = (*self._conditions(equal), *self._bounds(least, below))
-        found = self._connection.execute(select(by, func.count()).where(*conditions).group_by(by))
-        return {value: int(count) for value, count in found}
+    def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
+        """Return some columns of the rows that meet all conditions, by primary key."""
+        query = select(*(self._table.c[name] for name in columns)).where(*self._conditions(equal)).order_by(self._by_key)
+        return [tuple(found) for found in self._connection.execute(query)]
+
+    def totals(
+        self,
+        by: Sequence[str],
+        of: str | None = None,
+        *,
+        limit: int | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> list[tuple[Any, ...]]:
+        """Return (values of `by`..., sum of column `of`, or the number of rows) of the rows in question, the highest first."""
+        groups = [self._table.c[name] for name in by]
+        total = func.count() if of is None else cast(func.sum(self._table.c[of]), BigInteger)
+        conditions = [*self._conditions(equal), *self._bounds(least, below)]
+        query = select(*groups, total).select_from(self._table).where(*conditions).group_by(*groups)
+        query = query.order_by(total.desc(), *groups).limit(limit)
+        return [tuple(found) for found in self._connection.execute(query)]
 
     def highest(self, column: str, each: str, **equal: Any) -> dict[Any, int]:
         """Return the highest value of `column` in the rows that meet all conditions, by the values of column `each`."""
@@ -157,10 +158,32 @@ class SqlRepository(Generic[R]):
         self, column: str, each: str, along: str, step: int, *, least: Mapping[str, int] | None = None, **equal: Any
     ) -> dict[tuple[Any, int], int]:
         """Return the sums of `column` in the rows that meet all conditions, by the values of `each` and steps of `along`."""
+        # In the text, not as a parameter: PostgreSQL would not see that both places group by the same.
         by, steps = self._table.c[each], self._table.c[along].op("/")(literal_column(str(int(step)))).label("step")
         conditions = (*self._conditions(equal), *self._bounds(least, None))
         query = select(by, steps, func.sum(self._table.c[column])).where(*conditions).group_by(by, steps)
         return {(value, int(number)): int(total) for value, number, total in self._connection.execute(query)}
+
+    def count(self, **equal: Any) -> int:
+        """Return how many rows meet all conditions."""
+        return self.number_of(self._conditions(equal))
+
+    def lowest(self, column: str, **equal: Any) -> int | None:
+        """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
+        by = self._table.c[column]
+        query = select(by).where(by.is_not(None), *self._conditions(equal)).order_by(by).limit(1)
+        found = self._connection.execute(query).first()
+        return None if found is None else int(found[0])
+
+    def part(self, conditions: _Conditions, order: _Order, start: int, size: int | None) -> list[R]:
+        """Return `size` (None: all) of the rows that meet the conditions, from number `start` on."""
+        query = select(*self._columns).where(*conditions).order_by(*order).offset(start).limit(size)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def number_of(self, conditions: _Conditions) -> int:
+        """Return how many rows meet the conditions."""
+        query = select(func.count()).select_from(self._table).where(*conditions)
+        return int(self._connection.execute(query).scalar_one())
 
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
@@ -260,20 +283,8 @@ class SqlRepository(Generic[R]):
     def _made(self, found: Row[Any]) -> R:
         return self._row(*found)
 
-    def _bounds(self, least: Mapping[str, int] | None, below: Mapping[str, int] | None) -> list[ColumnElement[bool]]:
-        return [
-            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
-            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
-        ]
-
-    def _count(self, conditions: Sequence[ColumnElement[bool]]) -> int:
-        return int(self._connection.execute(select(func.count()).select_from(self._table).where(*conditions)).scalar_one())
-
-    def _select(self, query: Select[Any]) -> list[R]:
-        return [self._made(found) for found in self._connection.execute(query)]
-
-    def _conditions(self, equal: dict[str, Any]) -> list[ColumnElement[bool]]:
-        conditions: list[ColumnElement[bool]] = []
+    def _conditions(self, equal: dict[str, Any]) -> _Conditions:
+        conditions: _Conditions = []
         for name, value in equal.items():
             column = self._table.c[name]
             if isinstance(value, Collection) and not isinstance(value, str | bytes):
@@ -284,6 +295,12 @@ class SqlRepository(Generic[R]):
                 conditions.append(column == value if stored.can_hold(column, value) else false())
         return conditions
 
+    def _bounds(self, least: Mapping[str, int] | None, below: Mapping[str, int] | None) -> _Conditions:
+        return [
+            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
+            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
+        ]
+
     def _one_of(self, column: Column[Any], values: list[Any]) -> ColumnElement[bool]:
         if len(values) <= MANY:
             return column.in_(values)
@@ -292,17 +309,18 @@ class SqlRepository(Generic[R]):
         return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
 
 
-class _Rows(Sequence[R]):
-    """The rows of a query as a sequence; counted once. `part(start, size)` reads some of them."""
+class _LazyRows(Sequence[R]):
+    """Rows that meet conditions, as a sequence; counted once."""
 
-    def __init__(self, count: Callable[[], int], part: Callable[[int, int], list[R]]) -> None:
-        self._counted = count
-        self._part = part
+    def __init__(self, repository: SqlRepository[R], conditions: _Conditions, order: _Order) -> None:
+        self._repository = repository
+        self._conditions = conditions
+        self._order = order
         self._count: int | None = None
 
     def __len__(self) -> int:
         if self._count is None:
-            self._count = self._counted()
+            self._count = self._repository.number_of(self._conditions)
         return self._count
 
     @overload
@@ -318,7 +336,10 @@ class _Rows(Sequence[R]):
         return self._part(range(len(self))[index], 1)[0]
 
     def __iter__(self) -> Iterator[R]:
-        return iter(self._part(0, len(self)))
+        return iter(self._part(0, None))
+
+    def _part(self, start: int, size: int | None) -> list[R]:
+        return self._repository.part(self._conditions, self._order, start, size)
 
 
 def _conflict(error: IntegrityError) -> Conflict:
