@@ -603,3 +603,15 @@ async def test_many_keys_do_not_make_a_page_that_is_too_large(controller: Runnin
         assert page.status_code == 200
         assert len(page.content) < 100_000, path
     assert "All 120 keys" in (await admin.get(ONE)).text
+
+
+async def test_no_page_holds_anything_inline(controller: Running, world: World, admin: Browser) -> None:
+    _, key = await controller.add_key(world.account)
+    await controller.log_in(key)
+    await controller.write(lambda tx: allow(tx, 1))
+    await world.flows(1)
+    pages = [await admin.get(path) for path in (LIST, ONE, ONE + "/sessions", ONE + "/resources", LIST + "/keys")]
+    pages += [await generate(admin), await admin.get((await admin.post(KEYS + "/1/revoke")).headers["location"])]
+    for page in pages:
+        assert page.status_code == 200
+        assert not re.search(r"<style|<script(?![^>]*\ssrc=)|\sstyle=|\son\w+=|javascript:", page.text), page.url
