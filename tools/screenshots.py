@@ -16,7 +16,8 @@ from pathlib import Path
 
 from playwright.async_api import Browser, async_playwright
 
-from klinket.controller.app import console_sessions, users
+from klinket.controller import audit_signing
+from klinket.controller.app import console_sessions, cuts, users
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.ports import Transaction
 from klinket.controller.console.gate import COOKIE
@@ -55,6 +56,46 @@ PAGES: dict[str, str] = {
     "service-key-new": "/team/services/{service}/keys/new",
     "service-key": "/team/services/{service}/keys/new",
     "service-resource-add": "/team/services/{service}/resources/new",
+    "connectors": "/network/connectors",
+    "connector": "/network/connectors/{connector}",
+    "connector-new": "/network/connectors/new",
+    "connector-tokens": "/network/connectors/{connector}/tokens",
+    "resources": "/network/resources",
+    "resource": "/network/resources/{resource}",
+    "resource-new": "/network/resources/new",
+    "resource-edit": "/network/resources/{resource}/edit",
+    "resource-access": "/network/resources/{resource}/access",
+    "users": "/team/users",
+    "user": "/team/users/{user}",
+    "user-new": "/team/users/new",
+    "groups": "/team/groups",
+    "group": "/team/groups/{group}?add=a",
+    "group-everyone": "/team/groups/{everyone}",
+    "policies": "/policies",
+    "policy": "/policies/{policy}?add=b",
+    "settings-api-tokens": "/settings/api-tokens",
+    "settings-api-token": "/settings/api-tokens/{token}",
+    "settings-api-token-new": "/settings/api-tokens/new",
+    "settings-network": "/settings/network",
+    "settings-relays": "/settings/relays",
+    "settings-relay": "/settings/relays/{relay}",
+    "settings-sinks": "/settings/sinks",
+    "settings-sink": "/settings/sinks/{sink}",
+    "settings-sink-kinds": "/settings/sinks/new",
+    "settings-sink-new": "/settings/sinks/new/smtp",
+    "settings-trust": "/settings/trust",
+    "flows": "/activity/flows",
+    "flows-denied": "/activity/flows?result=denied&time=7d",
+    "flow-denied": "/activity/flows/{denied}",
+    "flow": "/activity/flows/{flow}",
+    "search": "/search?q=staging",
+    "audit": "/activity/audit",
+    "audit-event": "/activity/audit/{edited}",
+    "audit-verify": "/activity/audit/verify",
+    "trends": "/activity/trends?time=7d",
+    "cuts": "/activity/cuts",
+    "cut": "/activity/cuts/{cut}",
+    "cut-pending": "/activity/cuts/{pending}",
 }
 #: Names of pictures that are taken after a button was pressed.
 PRESSED = {"service-key": "Generate Key", "service-revoke": "Revoke"}
@@ -74,7 +115,16 @@ def _prepare(tx: Transaction) -> tuple[str, dict[str, int]]:
         "user": ada.id,
         "unused": tx.service_accounts.find(name="load-test")[0].id,
         "revoked": tx.service_accounts.find(name="ci-runners")[0].id,
-        "cut": tx.cuts.newest(1)[0].id,
+        "everyone": tx.groups.find(group_type="SYSTEM")[0].id,
+        "policy": tx.security_policies.find(name="Production")[0].id,
+        "token": tx.api_tokens.find(name="nightly report")[0].id,
+        "relay": tx.relays.find()[0].id,
+        "sink": tx.sinks.find(name="On call")[0].id,
+        "flow": tx.flow_events.newest(1, kind="closed")[0].id,
+        "edited": next(row.number for row in tx.audit.find(action="edit") if "before" in row.detail),
+        "cut": next(row.cut_id for row in tx.cut_receipts.find(state=cuts.ANSWERED) if row.flows),
+        "pending": tx.cuts.newest(1)[0].id,
+        "denied": tx.flow_events.newest(1, kind="denied")[0].id,
     }
     return text, ids
 
@@ -85,6 +135,8 @@ async def _take(wanted: list[str], folder: Path) -> None:
         running = Running(Path(state))
         await running.open()
         cookie, ids = await running.store.write(_prepare)
+        console_example.attach(running.peers, await running.store.read(lambda tx: tx.connectors.find()))
+        await audit_signing.sign_waiting(running.store, running.trust, now=True)
         try:
             async with running.listening(), _logged_in(running, ids["service"]), async_playwright() as playwright:
                 chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)

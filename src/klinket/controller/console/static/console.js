@@ -75,6 +75,23 @@
     }
   });
 
+  // ---- search: arrows go through the results, Escape closes them
+  const results = () => document.getElementById("found");
+  const closeResults = () => { const found = results(); if (found) found.replaceChildren(); };
+  document.addEventListener("keydown", (event) => {
+    const found = results();
+    const box = event.target instanceof Element && event.target.closest(".search, .results");
+    if (!found || !box) return;
+    const field = document.getElementById("search");
+    const hits = [...all("[data-hit]", box)];
+    const at = hits.indexOf(document.activeElement);
+    if (event.key === "ArrowDown" && hits.length) { event.preventDefault(); hits[Math.min(at + 1, hits.length - 1)].focus(); }
+    else if (event.key === "ArrowUp" && at >= 0) { event.preventDefault(); (at ? hits[at - 1] : field).focus(); }
+    else if (event.key === "Escape" && found.childElementCount) { event.preventDefault(); closeResults(); field.focus(); }
+  });
+  document.addEventListener("pointerdown", (event) => { if (!(event.target instanceof Element && event.target.closest(".search"))) closeResults(); });
+  document.addEventListener("focusin", (event) => { if (!(event.target instanceof Element && event.target.closest(".search"))) closeResults(); });
+
   // A form that was sent is not sent twice, and says that it is under way.
   document.addEventListener("submit", (event) => {
     const form = event.target;
