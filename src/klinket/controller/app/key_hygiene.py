@@ -17,8 +17,6 @@ from klinket.domain.service_key import SECONDS_PER_DAY, WARN_DAYS, KeyState, due
 DEFAULT_OVERLAP_HOURS, MAX_OVERLAP_HOURS = 24, 24 * 30
 #: Keys that one round of housekeeping warns of, or ends, at the most; the next round goes on.
 MAX_A_ROUND = 500
-#: Keys that are counted for the metrics at the most.
-MAX_COUNTED = 10_000
 
 
 def rotate(
@@ -110,11 +108,14 @@ def _warn(tx: Transaction, key: ServiceKeyRow) -> ServiceKeyRow:
 
 
 def expiring_counts(tx: Transaction) -> dict[int, int]:
-    """Return how many active keys expire within each of WARN_DAYS, counted up to MAX_COUNTED."""
-    bound = tx.now_ms + max(WARN_DAYS) * SECONDS_PER_DAY * 1000
-    near = [
-        key.expires_at_ms
-        for key in tx.service_keys.after("expires_at_ms", tx.now_ms, MAX_COUNTED, revoked_at_ms=None)
-        if key.expires_at_ms is not None and key.expires_at_ms <= bound
-    ]
-    return {days: sum(moment <= tx.now_ms + days * SECONDS_PER_DAY * 1000 for moment in near) for days in WARN_DAYS}
+    """Return how many active keys expire within each of WARN_DAYS."""
+
+    def within(days: int) -> int:
+        until = tx.now_ms + days * SECONDS_PER_DAY * 1000
+        return len(
+            tx.service_keys.matching(
+                "", (), least={"expires_at_ms": tx.now_ms + 1}, below={"expires_at_ms": until + 1}, revoked_at_ms=None
+            )
+        )
+
+    return {days: within(days) for days in WARN_DAYS}

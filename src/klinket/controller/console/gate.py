@@ -45,10 +45,14 @@ class Gate:
         self._monotonic = monotonic
         self._rates = TokenBuckets(REQUEST_BURST, REQUESTS_PER_SECOND)
         url = urlsplit(console.config.public_url)
+        #: Paths that can be opened: an action that has a page of the same path comes from there.
+        self._pages: set[str] = set()
         self._origin = f"{url.scheme}://{url.netloc}".lower()
 
     def route(self, route: ConsoleRoute) -> Route:
         """Return Starlette's route of a page or action."""
+        if route.method == "GET":
+            self._pages.add(route.path)
         return Route(ROOT + route.path, self._guarded(route), methods=[route.method])
 
     def _guarded(self, route: ConsoleRoute) -> Callable[[Request], Awaitable[Response]]:
@@ -69,7 +73,7 @@ class Gate:
                     raise Forbidden(f"your role {user.role} does not allow this", hint=_who_may(route.permission))
                 await self._note_seen(session, address_of(request))
                 if route.secret and not page.is_freshly_proved:
-                    return _to_proof(request, route)
+                    return _to_proof(request, route, has_page=route.path in self._pages)
                 return await route.handler(page)
             except KlinketError as error:
                 if isinstance(error, AuthenticationFailed) and not isinstance(error, Forbidden):
@@ -177,8 +181,9 @@ def _to_sign_in(request: Request, route: ConsoleRoute) -> Response:
     return _to(f"{SIGN_IN_PATH}?next={quote(local_path(_next_of(request, route)), safe='')}", request)
 
 
-def _to_proof(request: Request, route: ConsoleRoute) -> Response:
-    return _to(f"{PROVE_PATH}?next={quote(local_path(_next_of(request, route)), safe='')}", request)
+def _to_proof(request: Request, route: ConsoleRoute, *, has_page: bool) -> Response:
+    back = request.url.path if has_page and route.method == "POST" else _next_of(request, route)
+    return _to(f"{PROVE_PATH}?next={quote(local_path(back), safe='')}", request)
 
 
 def _who_may(permission: Permission) -> str:

@@ -101,7 +101,9 @@ class SqlRepository(Generic[R]):
             conditions.append(place(cast(self._table.c[name], Text), part) > 0)
         by = self._table.c[order]
         first: ColumnElement[Any] = func.lower(by) if isinstance(by.type, String) else by
-        ordered: Order = [first.desc().nulls_last(), self._by_key.desc()] if descending else [first.nulls_last(), self._by_key]
+        ordered: Order = [first.desc(), self._by_key.desc()] if descending else [first, self._by_key]
+        if by.nullable:
+            ordered[0] = ordered[0].nulls_last()
         return LazyRows(self.number_of, self.part, conditions, ordered)
 
     def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:

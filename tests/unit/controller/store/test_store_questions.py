@@ -1,4 +1,4 @@
-"""What lists and charts ask the store, on both databases: search, counts, the highest of a group, sums along time."""
+"""What lists and charts ask the store, on both databases: search, the highest of a group, sums along time."""
 
 from __future__ import annotations
 
@@ -92,15 +92,6 @@ async def test_bounds_of_a_search_and_what_has_no_value_is_beyond_all_of_them(st
     assert await store.read(lambda tx: ids(tx, beyond={"expires_at_ms": 499})) == [1, 2]
     assert await store.read(lambda tx: ids(tx, beyond={"expires_at_ms": 500})) == [2]
     assert await store.read(lambda tx: ids(tx, least={"expires_at_ms": 100}, below={"expires_at_ms": 500})) == [4]
-
-
-async def test_rows_are_counted_by_what_they_belong_to(store: SqlStore) -> None:
-    await store.write(add_keys)
-    assert await store.read(lambda tx: tx.service_keys.counts("service_account_id")) == {1: 3, 2: 1}
-    assert await store.read(lambda tx: tx.service_keys.counts("service_account_id", revoked_at_ms=None)) == {1: 2, 2: 1}
-    below = {"expires_at_ms": 500}
-    assert await store.read(lambda tx: tx.service_keys.counts("service_account_id", below=below)) == {2: 1}
-    assert await store.read(lambda tx: tx.service_keys.counts("service_account_id", service_account_id=[2, 7])) == {2: 1}
 
 
 async def test_the_highest_of_each_group_leaves_out_groups_without_a_value(store: SqlStore) -> None:

@@ -114,7 +114,7 @@ flow_totals = Table(
     Column("bytes_from_client", BigInteger, nullable=False),
     Column("bytes_to_client", BigInteger, nullable=False),
     UniqueConstraint("hour_ms", "service_account_id", "resource_id", "kind", "failure"),
-    Index(None, "service_account_id", "hour_ms"),
+    Index(None, "service_account_id", "hour_ms", "kind", "flows"),
     Index(None, "resource_id", "hour_ms"),
 )
 

@@ -143,7 +143,7 @@ async def _list(page: Page) -> Response:
 
     def read(tx: Transaction) -> tuple[ServiceAccountRow, Part[AccessRow], list[Reached]]:
         row = service_accounts.get(tx, id, id)
-        part = part_of(page, tx.access.matching("", (), descending=True, service_account_id=id))
+        part = part_of(page, tx.access.matching("", (), descending=True, service_account_id=id), PAGE_RESOURCES)
         return row, part, reached(tx, id, part.rows)
 
     row, part, lines = await page.read(read)

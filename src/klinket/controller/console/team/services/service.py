@@ -15,7 +15,7 @@ from klinket.controller.app.sessions import MAX_SESSIONS_PER_ACCOUNT, SEAT_MS
 from klinket.controller.configuration import ACCOUNT_LIMITS
 from klinket.controller.console.page import Page
 from klinket.controller.console.team.services.expiry import ACCESS_PRESETS, as_input
-from klinket.controller.console.team.services.listing import CHART_MS, ListedKey, ListedService, listed, listed_keys
+from klinket.controller.console.team.services.listing import CHART_MS, ListedKey, ListedService, counts, listed, listed_keys
 from klinket.controller.console.team.services.receipts import shown_receipt
 from klinket.controller.throttle import LOGIN_BURST, LOGINS_PER_SECOND
 from klinket.domain.errors import KlinketError
@@ -23,11 +23,11 @@ from klinket.domain.flow import FlowFailure
 
 TEMPLATE = "team/services/service.html"
 #: Rows of each part of the page; a link leads to all of them.
-SHOWN_KEYS = 15
-SHOWN_RESOURCES = 20
+SHOWN_KEYS = 10
+SHOWN_RESOURCES = 10
 SHOWN_SESSIONS = 10
 SHOWN_FLOWS = 10
-#: Resources, and accesses to them, that one page joins by name.
+#: A step of time that is never over: all of it in one sum.
 _ALL = 1 << 62
 
 
@@ -68,7 +68,7 @@ def reached(tx: Transaction, account: int, rows: Sequence[AccessRow]) -> list[Re
     """Return what some accesses of a service lead to, in their order."""
     resources = {row.id: row for row in tx.resources.find(id={row.resource_id for row in rows})}
     networks = {row.id: row.name for row in tx.remote_networks.find(id={one.remote_network_id for one in resources.values()})}
-    living = tx.live_flows.counts("resource_id", service_account_id=account, resource_id=list(resources))
+    living = counts(tx.live_flows, "resource_id", service_account_id=account, resource_id=list(resources))
     return [
         Reached(
             row,
@@ -83,7 +83,7 @@ def reached(tx: Transaction, account: int, rows: Sequence[AccessRow]) -> list[Re
 def listed_sessions(page: Page, tx: Transaction, rows: Sequence[SessionRow]) -> list[ListedSession]:
     """Return sessions with the names of their keys."""
     keys = {row.id: row.name for row in tx.service_keys.find(id={row.service_key_id for row in rows})}
-    living = tx.live_flows.counts("session", session=[row.id for row in rows])
+    living = counts(tx.live_flows, "session", session=[row.id for row in rows])
     attached = page.console.peers.clients
     return [
         ListedSession(
