@@ -102,30 +102,6 @@ def relay_token(name: str, state: Path | None, given: database.Given) -> None:
     _issue(state, given, lambda tx: relays.create_or_replace(tx, SYSTEM, name=name, entropy=entropy)[1])
 
 
-@issue.command("remove-relay")
-@click.argument("name")
-@_STATE
-@database.options
-def remove_relay(name: str, state: Path | None, given: database.Given) -> None:
-    """Remove the relay NAME: its token is dead, clients and connectors stop using it within 10 s.
-
-    \b
-    example: klinket issue remove-relay frankfurt-1 --state /var/lib/klinket
-    """
-    from klinket.controller.app import relays
-    from klinket.domain.audit import SYSTEM
-    from klinket.domain.errors import NotFound
-
-    def remove(tx: Transaction) -> str:
-        found = tx.relays.find(name=name)
-        if not found:
-            raise NotFound(relays.KIND, name)
-        relays.remove(tx, SYSTEM, found[0])
-        return f"removed relay {name}"
-
-    _issue(state, given, remove)
-
-
 @issue.command("signing-key")
 @click.argument("purpose")
 @_STATE

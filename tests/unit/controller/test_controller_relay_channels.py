@@ -133,7 +133,7 @@ async def test_a_removed_relay_loses_its_channel_and_nobody_is_told_of_it_any_mo
         await channel.connection.send(wire.encode(REPORT))
         await channel.text()
         row = await row_of(live)
-        await live.write(lambda tx: relays.remove(tx, SYSTEM, row))
+        await live.write(lambda tx: relays.delete(tx, SYSTEM, row))
         assert await channel.closed() == 1008
     assert (await live.read(snapshot.take)).relays == ()
     with pytest.raises(ControllerUnreachable):
@@ -147,7 +147,7 @@ async def test_a_relay_that_the_controller_runs_itself_is_not_removed(controller
     await relay_token(controller)
     row = await row_of(controller)
     with pytest.raises(Conflict, match="run by the controller itself"):
-        await controller.write(lambda tx: relays.remove(tx, SYSTEM, row, kept=["one"]))
+        await controller.write(lambda tx: relays.delete(tx, SYSTEM, row, kept=["one"]))
     assert await row_of(controller) == row
 
 
