@@ -7,6 +7,8 @@ import pytest
 from klinket.controller.app import defaults, group_access, groups, security_policies, users
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import GroupRow, SecurityPolicyRow, UserRow
+from klinket.controller.console.page import Page
+from klinket.controller.console.team import sign_in_link
 from klinket.controller.graphql.global_id import number_of
 from klinket.domain.audit import SYSTEM
 from tests.unit.controller.console.conftest import Browser
@@ -295,3 +297,28 @@ async def test_of_two_who_change_the_same_the_second_is_told(controller: Running
 async def test_what_is_not_there_is_told_as_a_page(admin: Browser) -> None:
     for path in (f"{USERS}/999", f"{GROUPS}/999", f"{POLICIES}/999", f"{USERS}/99999999999"):
         assert (await admin.get(path)).status_code == 404, path
+
+
+# ---- sign-in links
+
+
+async def test_a_sign_in_link_is_shown_once_where_there_are_links(
+    controller: Running, admin: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make(page: Page, tx: Transaction, user: UserRow) -> str:
+        made.append(f"https://acme.example/console/sign-in/link#{user.email}-{len(made)}")
+        return made[-1]
+
+    monkeypatch.setattr(sign_in_link, "make", make)
+    monkeypatch.setattr(sign_in_link, "AVAILABLE", True)
+    invited = await admin.post(USERS + "/new", {"email": "grace@example.com", "role": "MEMBER"})
+    (row,) = await controller.read(lambda tx: tx.users.find(email="grace@example.com"))
+    again = await admin.post(f"{USERS}/{row.id}/link")
+    for answer, link in zip((invited, again), made, strict=True):
+        assert link in answer.text
+        assert answer.headers["cache-control"] == "no-store"
+    page = (await admin.get(f"{USERS}/{row.id}")).text
+    assert "Make a sign-in link" in page
+    assert "sign-in/link#" not in page
