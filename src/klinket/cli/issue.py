@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from klinket.cli import database
+from klinket.cli import database, served
 from klinket.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -100,6 +100,32 @@ def relay_token(name: str, state: Path | None, given: database.Given) -> None:
     from klinket.net.clock import entropy
 
     _issue(state, given, lambda tx: relays.create_or_replace(tx, SYSTEM, name=name, entropy=entropy)[1])
+
+
+@issue.command("admin-link")
+@click.argument("email")
+@_STATE
+@database.options
+def admin_link(email: str, state: Path | None, given: database.Given) -> None:
+    """Print a one-time link with which EMAIL becomes an admin of the console, or gets in again.
+
+    It works for 24 hours. Once it is used, the earlier password, second factors and sessions of that user are gone. With
+    --database and without --state it is the code alone: enter it at /console/sign-in/link.
+
+    \b
+    example: klinket issue admin-link ada@example.com --state /var/lib/klinket
+    """
+    from klinket.controller.app import sign_in_links
+    from klinket.domain.audit import SYSTEM
+    from klinket.net.clock import entropy
+
+    url = None if state is None else served.public_url(state)
+
+    def make(tx: Transaction) -> str:
+        text = sign_in_links.admin_link(tx, SYSTEM, email, entropy)
+        return text if url is None else sign_in_links.address_of(url, text)
+
+    _issue(state, given, make)
 
 
 @issue.command("signing-key")

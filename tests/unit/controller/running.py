@@ -99,14 +99,14 @@ class Enrolled:
 class Running:
     """`offset`: seconds by which the controller's clock is ahead of this machine's. `settings`: of ControllerConfig."""
 
-    def __init__(self, state: Path, postgres: PostgresAddress | None = None, **settings: Any) -> None:
+    def __init__(self, state: Path, postgres: PostgresAddress | None = None, *, host: str = "127.0.0.1", **settings: Any) -> None:
         self.offset = 0.0
         port = free_port()
         self.config = ControllerConfig(
             network=NETWORK,
             state=state,
             listen=HostPort("127.0.0.1", port),
-            public_url=f"https://127.0.0.1:{port}",
+            public_url=f"https://{host}:{port}",
             grant_seconds=GRANT_SECONDS,
             postgres=postgres,
             **{"api_reads_per_minute": 0, "api_writes_per_minute": 0, **settings},

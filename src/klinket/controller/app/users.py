@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from klinket.controller.app import second_factors
 from klinket.controller.app.audit import user_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import UserRow
@@ -38,7 +39,8 @@ def parse_email(text: str) -> str:
     return email
 
 
-def _person(text: str | None, field: str) -> str | None:
+def parse_person(text: str | None, field: str) -> str | None:
+    """Return a first or last name, None for an empty one; raises InvalidInput naming `field`."""
     return parse_name(text, field) if text and text.strip() else None
 
 
@@ -47,8 +49,8 @@ def create(tx: Transaction, actor: Actor, *, email: str, first_name: str | None,
     _check_role(role)
     row = tx.users.add(
         email=parse_email(email),
-        first_name=_person(first_name, "firstName"),
-        last_name=_person(last_name, "lastName"),
+        first_name=parse_person(first_name, "firstName"),
+        last_name=parse_person(last_name, "lastName"),
         state=PENDING,
         role=role,
         user_type=MANUAL,
@@ -68,12 +70,14 @@ def update(
         raise InvalidInput("state", f"state is {ACTIVE} or {DISABLED}")
     if state is not None and state != ACTIVE:
         _check_admin_remains(tx, row)
+    if state == DISABLED:
+        tx.console_sessions.remove(user_id=row.id)
     return _changed(
         tx,
         actor,
         row,
-        first_name=row.first_name if first_name is None else _person(first_name, "firstName"),
-        last_name=row.last_name if last_name is None else _person(last_name, "lastName"),
+        first_name=row.first_name if first_name is None else parse_person(first_name, "firstName"),
+        last_name=row.last_name if last_name is None else parse_person(last_name, "lastName"),
         state=row.state if state is None else state,
     )
 
@@ -107,7 +111,9 @@ def _changed(tx: Transaction, actor: Actor, row: UserRow, **values: object) -> U
 
 
 def reset_second_factor(tx: Transaction, actor: Actor, row: UserRow) -> None:
-    """Let a user set up a second factor anew at the next sign-in."""
+    """Let a user set up a second factor anew at the next sign-in; recovery codes, passkeys and sessions end."""
+    second_factors.remove_all(tx, row.id)
+    tx.console_sessions.remove(user_id=row.id)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(row),), {"secondFactor": "reset"}))
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from klinket.controller.app import defaults, group_access, groups, security_policies, users
+from klinket.controller.app import defaults, group_access, groups, security_policies, sign_in_links, users
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import GroupRow, SecurityPolicyRow, UserRow
-from klinket.controller.console.page import Page
-from klinket.controller.console.team import sign_in_link
 from klinket.controller.graphql.global_id import number_of
 from klinket.domain.audit import SYSTEM
+from klinket.domain.errors import SignInOver
 from tests.unit.controller.console.conftest import Browser
 from tests.unit.controller.running import Running
 
@@ -302,23 +303,30 @@ async def test_what_is_not_there_is_told_as_a_page(admin: Browser) -> None:
 # ---- sign-in links
 
 
-async def test_a_sign_in_link_is_shown_once_where_there_are_links(
-    controller: Running, admin: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[str] = []
+def link_in(text: str) -> str:
+    found = re.search(r'id="link">https://[^<#]+/console/sign-in/link#([^<]+)<', text)
+    assert found is not None
+    return found.group(1)
 
-    def make(page: Page, tx: Transaction, user: UserRow) -> str:
-        made.append(f"https://acme.example/console/sign-in/link#{user.email}-{len(made)}")
-        return made[-1]
 
-    monkeypatch.setattr(sign_in_link, "make", make)
-    monkeypatch.setattr(sign_in_link, "AVAILABLE", True)
-    invited = await admin.post(USERS + "/new", {"email": "grace@example.com", "role": "MEMBER"})
+async def test_a_sign_in_link_is_shown_once_and_a_newer_one_replaces_it(controller: Running, admin: Browser) -> None:
+    invited = await admin.post(USERS + "/new", {"email": "grace@example.com", "role": "SUPPORT"})
     (row,) = await controller.read(lambda tx: tx.users.find(email="grace@example.com"))
     again = await admin.post(f"{USERS}/{row.id}/link")
-    for answer, link in zip((invited, again), made, strict=True):
-        assert link in answer.text
-        assert answer.headers["cache-control"] == "no-store"
+    assert invited.headers["cache-control"] == again.headers["cache-control"] == "no-store"
+    first, second = link_in(invited.text), link_in(again.text)
+    assert (await controller.read(lambda tx: sign_in_links.by_text(tx, second))).user_id == row.id
+    with pytest.raises(SignInOver):
+        await controller.read(lambda tx: sign_in_links.by_text(tx, first))
     page = (await admin.get(f"{USERS}/{row.id}")).text
     assert "Make a sign-in link" in page
     assert "sign-in/link#" not in page
+
+
+@pytest.mark.parametrize(("role", "state"), [("MEMBER", users.PENDING), ("ADMIN", users.DISABLED)])
+async def test_who_has_no_console_gets_no_link(controller: Running, admin: Browser, role: str, state: str) -> None:
+    row = await add_user(controller, "grace", role, state)
+    assert "Make a sign-in link" not in (await admin.get(f"{USERS}/{row.id}")).text
+    assert (await admin.post(f"{USERS}/{row.id}/link")).status_code == 303
+    assert "there is nothing to sign in to" in (await admin.get(f"{USERS}/{row.id}")).text
+    assert await controller.read(lambda tx: tx.sign_in_links.find(user_id=row.id)) == []
