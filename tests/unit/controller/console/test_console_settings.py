@@ -14,6 +14,7 @@ from cryptography import x509
 from klinket.controller.app import api_tokens, relays
 from klinket.controller.app.rows import ApiTokenRow, RelayRow, SinkRow
 from klinket.controller.app.signing_keys import PUBLISHED_MS
+from klinket.controller.config import ControllerConfig
 from klinket.controller.console.settings import network
 from klinket.controller.oidc_settings import OidcSettings, parse_rules
 from klinket.controller.relay_process import NAME as OWN_RELAY
@@ -117,7 +118,7 @@ def test_every_option_that_the_network_page_names_exists() -> None:
         issuer="https://id.example", client_id="klinket", client_secret="not shown",
         rules=parse_rules(["example.com"], ["admins=ADMIN"], "MEMBER"),
     )  # fmt: skip
-    config = network.ControllerConfig(
+    config = ControllerConfig(
         network="acme", state=Path("/x"), listen=HostPort("127.0.0.1", 1), public_url="https://x.example", oidc=oidc
     )
     values = {one.value for listed in network.settings_of(config).values() for one in listed}
