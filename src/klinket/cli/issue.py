@@ -128,30 +128,6 @@ def admin_link(email: str, state: Path | None, given: database.Given) -> None:
     _issue(state, given, make)
 
 
-@issue.command("remove-relay")
-@click.argument("name")
-@_STATE
-@database.options
-def remove_relay(name: str, state: Path | None, given: database.Given) -> None:
-    """Remove the relay NAME: its token is dead, clients and connectors stop using it within 10 s.
-
-    \b
-    example: klinket issue remove-relay frankfurt-1 --state /var/lib/klinket
-    """
-    from klinket.controller.app import relays
-    from klinket.domain.audit import SYSTEM
-    from klinket.domain.errors import NotFound
-
-    def remove(tx: Transaction) -> str:
-        found = tx.relays.find(name=name)
-        if not found:
-            raise NotFound(relays.KIND, name)
-        relays.remove(tx, SYSTEM, found[0])
-        return f"removed relay {name}"
-
-    _issue(state, given, remove)
-
-
 @issue.command("signing-key")
 @click.argument("purpose")
 @_STATE

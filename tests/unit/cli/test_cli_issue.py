@@ -1,4 +1,4 @@
-"""`klinket issue` beside a controller: signing keys and relays."""
+"""`klinket issue` beside a controller: signing keys."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from klinket.cli.main import klinket
-from klinket.controller.app import relays
 from klinket.controller.app.signing_keys import PUBLISHED_MS, KeyPurpose
 from klinket.controller.sealing import MasterKeyWrong
-from klinket.domain.audit import SYSTEM
-from klinket.domain.errors import InvalidInput, NotFound
+from klinket.domain.errors import InvalidInput
 from tests.unit.cli.conftest import Admin
 from tests.unit.controller.running import Running
 
@@ -53,11 +51,3 @@ async def test_no_key_is_made_under_another_master_key(controller: Running, tmp_
         assert isinstance(result.exception, MasterKeyWrong)
     assert await controller.read(lambda tx: tx.signing_keys.count()) == before
     assert not (tmp_path / "missing.key").exists()
-
-
-async def test_a_relay_is_removed_by_name(controller: Running) -> None:
-    await controller.write(lambda tx: relays.create(tx, SYSTEM, name="one", entropy=os.urandom))
-    assert "removed relay one" in (await issue(controller, "remove-relay", "one")).output
-    assert await controller.read(lambda tx: tx.relays.count()) == 0
-    assert (await controller.last_event()).action == "delete"
-    assert isinstance((await issue(controller, "remove-relay", "one")).exception, NotFound)

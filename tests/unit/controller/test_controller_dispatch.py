@@ -339,3 +339,19 @@ async def test_a_key_that_another_program_made_is_known_within_seconds(live: Run
     finally:
         guest.close()
     await eventually(lambda: made.kid in _kids(live.trust.jwks()))
+
+
+async def test_access_tokens_of_before_a_rotation_open_channels_after_it_and_new_ones_bear_the_new_key(live: Running) -> None:
+    _, _, _, session = await granted(live)
+    old, seal = live.trust.signers[KeyPurpose.ACCESS].kid, live.master.seal
+    made = await live.write(lambda tx: signing_keys.rotate(tx, SYSTEM, KeyPurpose.ACCESS, seal=seal, entropy=os.urandom))
+    await eventually(lambda: made.kid in _kids(live.trust.jwks()))
+    live.offset = PUBLISHED_MS / 1000 + 1
+    async with live.attached(session) as client:
+        await client.take(control.ClientConfiguration)
+    account = await live.add_account("another")
+    _, key_file = await live.add_key(account)
+    later = await live.log_in(key_file)
+    assert [signing.unverified_header(one.token)["kid"] for one in (session, later)] == [old, made.kid]
+    async with live.attached(later) as client:
+        await client.take(control.ClientConfiguration)

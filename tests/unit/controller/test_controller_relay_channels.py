@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from typing import Any
@@ -10,14 +11,14 @@ import pytest
 from msgspec import structs
 from websockets.exceptions import ConnectionClosed
 
-from klinket.controller.app import relays, snapshot
+from klinket.controller.app import relays, signing_keys, snapshot
 from klinket.controller.app.rows import RelayRow
 from klinket.controller.app.store_errors import StoreOverloaded
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import Conflict, ControllerUnreachable
 from klinket.wire import relay as wire
-from tests.unit.controller.running import NETWORK, Running
+from tests.unit.controller.running import NETWORK, PATIENCE, Running
 
 REPORT = wire.RelayReport(address="relay.example:4000", certificate_sha256="ab" * 32, version="0.1.0")
 
@@ -133,7 +134,7 @@ async def test_a_removed_relay_loses_its_channel_and_nobody_is_told_of_it_any_mo
         await channel.connection.send(wire.encode(REPORT))
         await channel.text()
         row = await row_of(live)
-        await live.write(lambda tx: relays.remove(tx, SYSTEM, row))
+        await live.write(lambda tx: relays.delete(tx, SYSTEM, row))
         assert await channel.closed() == 1008
     assert (await live.read(snapshot.take)).relays == ()
     with pytest.raises(ControllerUnreachable):
@@ -147,7 +148,7 @@ async def test_a_relay_that_the_controller_runs_itself_is_not_removed(controller
     await relay_token(controller)
     row = await row_of(controller)
     with pytest.raises(Conflict, match="run by the controller itself"):
-        await controller.write(lambda tx: relays.remove(tx, SYSTEM, row, kept=["one"]))
+        await controller.write(lambda tx: relays.delete(tx, SYSTEM, row, kept=["one"]))
     assert await row_of(controller) == row
 
 
@@ -155,3 +156,19 @@ async def test_a_relay_is_created_once(controller: Running) -> None:
     await relay_token(controller)
     with pytest.raises(Conflict, match="exists already"):
         await controller.write(lambda tx: relays.create(tx, SYSTEM, name=" one ", entropy=os.urandom))
+
+
+async def test_a_relay_hears_of_a_new_key_with_its_next_report_and_keeps_the_old_one(live: Running) -> None:
+    old, seal = live.trust.signers[KeyPurpose.TICKET].kid, live.master.seal
+    async with live.relay_channel(await relay_token(live)) as channel:
+        await channel.connection.send(wire.encode(REPORT))
+        await channel.text()
+        made = await live.write(lambda tx: signing_keys.rotate(tx, SYSTEM, KeyPurpose.TICKET, seal=seal, entropy=os.urandom))
+        async with asyncio.timeout(PATIENCE):
+            while len(live.trust.keys[KeyPurpose.TICKET]) < 2:
+                await asyncio.sleep(0.01)
+        await channel.connection.send(wire.encode(REPORT))
+        answer = wire.decode_configuration(await channel.text())
+    assert {key["kid"] for key in answer.ticket_keys["keys"]} == {old, made.kid}  # type: ignore[attr-defined]
+    assert live.trust.signers[KeyPurpose.TICKET].kid == old
+    assert wire.RELAY_REPORT_SECONDS * 1000 < signing_keys.PUBLISHED_MS / 10

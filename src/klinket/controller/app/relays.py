@@ -32,7 +32,7 @@ def create(tx: Transaction, actor: Actor, *, name: str, entropy: Callable[[int],
     return create_or_replace(tx, actor, name=name, entropy=entropy)
 
 
-def remove(tx: Transaction, actor: Actor, row: RelayRow, *, kept: Collection[str] = ()) -> None:
+def delete(tx: Transaction, actor: Actor, row: RelayRow, *, kept: Collection[str] = ()) -> None:
     """Delete a relay: its channel ends, its token is dead, clients and connectors are told to stop using it.
 
     `kept`: names of relays that the controller runs itself. Raises Conflict for one of them.
@@ -58,7 +58,7 @@ def create_or_replace(tx: Transaction, actor: Actor, *, name: str, entropy: Call
 def replace_token(
     tx: Transaction, actor: Actor, row: RelayRow, *, entropy: Callable[[int], bytes], kept: Collection[str] = ()
 ) -> tuple[RelayRow, str]:
-    """Return the relay and a new token; the earlier one is dead, and a channel with it ends. `kept`, errors: as `remove`."""
+    """Return the relay and a new token; the earlier one is dead, and a channel with it ends. `kept`, errors: as `delete`."""
     _check_not_kept(row, kept)
     text = token_text.compose(token_text.RELAY_TOKEN, entropy(token_text.RANDOM_BYTES))
     changed = tx.relays.change(row.id, token_hash=token_hash(text))

@@ -14,7 +14,9 @@ from cryptography import x509
 from klinket.controller.app import api_tokens, relays
 from klinket.controller.app.rows import ApiTokenRow, RelayRow, SinkRow
 from klinket.controller.app.signing_keys import PUBLISHED_MS
+from klinket.controller.config import ControllerConfig
 from klinket.controller.console.settings import network
+from klinket.controller.oidc_settings import OidcSettings, parse_rules
 from klinket.controller.relay_process import NAME as OWN_RELAY
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
@@ -112,9 +114,16 @@ def test_every_option_that_the_network_page_names_exists() -> None:
     from klinket.cli.controller import controller as command
 
     known = {word for parameter in command.params for word in parameter.opts}
-    config = network.ControllerConfig(
-        network="acme", state=Path("/x"), listen=HostPort("127.0.0.1", 1), public_url="https://x.example"
+    oidc = OidcSettings(
+        issuer="https://id.example", client_id="klinket", client_secret="not shown",
+        rules=parse_rules(["example.com"], ["admins=ADMIN"], "MEMBER"),
+    )  # fmt: skip
+    config = ControllerConfig(
+        network="acme", state=Path("/x"), listen=HostPort("127.0.0.1", 1), public_url="https://x.example", oidc=oidc
     )
+    values = {one.value for listed in network.settings_of(config).values() for one in listed}
+    assert {"https://id.example", "admins → ADMIN", "example.com", "MEMBER"} <= values
+    assert "not shown" not in values
     named = {word for listed in network.settings_of(config).values() for one in listed for word in one.option.split(", ") if word}
     assert named <= known
     assert len(named) > 10

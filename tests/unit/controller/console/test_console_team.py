@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from klinket.controller.app import defaults, group_access, groups, security_policies, users
+from klinket.controller.app import defaults, group_access, groups, security_policies, sign_in_links, users
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import GroupRow, SecurityPolicyRow, UserRow
 from klinket.controller.graphql.global_id import number_of
 from klinket.domain.audit import SYSTEM
+from klinket.domain.errors import SignInOver
 from tests.unit.controller.console.conftest import Browser
 from tests.unit.controller.running import Running
 
@@ -295,3 +298,35 @@ async def test_of_two_who_change_the_same_the_second_is_told(controller: Running
 async def test_what_is_not_there_is_told_as_a_page(admin: Browser) -> None:
     for path in (f"{USERS}/999", f"{GROUPS}/999", f"{POLICIES}/999", f"{USERS}/99999999999"):
         assert (await admin.get(path)).status_code == 404, path
+
+
+# ---- sign-in links
+
+
+def link_in(text: str) -> str:
+    found = re.search(r'id="link">https://[^<#]+/console/sign-in/link#([^<]+)<', text)
+    assert found is not None
+    return found.group(1)
+
+
+async def test_a_sign_in_link_is_shown_once_and_a_newer_one_replaces_it(controller: Running, admin: Browser) -> None:
+    invited = await admin.post(USERS + "/new", {"email": "grace@example.com", "role": "SUPPORT"})
+    (row,) = await controller.read(lambda tx: tx.users.find(email="grace@example.com"))
+    again = await admin.post(f"{USERS}/{row.id}/link")
+    assert invited.headers["cache-control"] == again.headers["cache-control"] == "no-store"
+    first, second = link_in(invited.text), link_in(again.text)
+    assert (await controller.read(lambda tx: sign_in_links.by_text(tx, second))).user_id == row.id
+    with pytest.raises(SignInOver):
+        await controller.read(lambda tx: sign_in_links.by_text(tx, first))
+    page = (await admin.get(f"{USERS}/{row.id}")).text
+    assert "Make a sign-in link" in page
+    assert "sign-in/link#" not in page
+
+
+@pytest.mark.parametrize(("role", "state"), [("MEMBER", users.PENDING), ("ADMIN", users.DISABLED)])
+async def test_who_has_no_console_gets_no_link(controller: Running, admin: Browser, role: str, state: str) -> None:
+    row = await add_user(controller, "grace", role, state)
+    assert "Make a sign-in link" not in (await admin.get(f"{USERS}/{row.id}")).text
+    assert (await admin.post(f"{USERS}/{row.id}/link")).status_code == 303
+    assert "there is nothing to sign in to" in (await admin.get(f"{USERS}/{row.id}")).text
+    assert await controller.read(lambda tx: tx.sign_in_links.find(user_id=row.id)) == []

@@ -31,6 +31,21 @@ def _rate(a_minute: int) -> str:
     return f"{a_minute} a minute for each API token" if a_minute else "no limit"
 
 
+def _sign_in(config: ControllerConfig) -> list[Setting]:
+    oidc = config.oidc
+    if oidc is None:
+        return [Setting("Identity provider", "none: password and second factor, or passkey", "--oidc-issuer")]
+    roles = ", ".join(f"{value} → {role}" for value, role in oidc.rules.roles.items()) or "none"
+    return [
+        Setting("Identity provider", oidc.issuer, "--oidc-issuer"),
+        Setting("Known there as", oidc.client_id, "--oidc-client-id"),
+        Setting("Domains that count", ", ".join(sorted(oidc.rules.domains)), "--oidc-domain"),
+        Setting("Claim that gives roles", oidc.role_claim, "--oidc-role-claim"),
+        Setting("Roles by that claim", roles, "--oidc-role"),
+        Setting("Users it makes", oidc.rules.new_role or "none", "--oidc-create-users"),
+    ]
+
+
 def settings_of(config: ControllerConfig) -> dict[str, list[Setting]]:
     """Return what the controller's options say, by subject; no secrets, no paths of its machine."""
     own = "of the network's own authority" if config.certificate is None else "from a file"
@@ -53,6 +68,7 @@ def settings_of(config: ControllerConfig) -> dict[str, list[Setting]]:
             Setting("New flows of a service", new_flows),
             Setting("Live flows of a service", f"{flows.max_flows:,} at each connector"),
         ],
+        "Console sign-in": _sign_in(config),
         "Admin API": [
             Setting("Requests", _rate(config.api_reads_per_minute), "--api-reads-per-minute"),
             Setting("Mutations", _rate(config.api_writes_per_minute), "--api-writes-per-minute"),

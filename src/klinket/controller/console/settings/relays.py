@@ -96,7 +96,7 @@ async def _remove(page: Page) -> Response:
 
     def change(tx: Transaction) -> RelayRow:
         row = relays.get(tx, id, id)
-        relays.remove(tx, page.actor, row, kept=_kept(page))
+        relays.delete(tx, page.actor, row, kept=_kept(page))
         return row
 
     try:

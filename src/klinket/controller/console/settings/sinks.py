@@ -38,8 +38,6 @@ SETTINGS = {
     SinkKind.SYSLOG.value: ("address", "authority"),
     SinkKind.SMTP.value: ("address", "sender", "recipients", "user", "authority"),
 }
-#: Network events that are counted as waiting, at most.
-COUNTED = 1_000
 _WORDS: dict[str, Any] = {"kinds": KINDS, "local_kinds": LOCAL_KINDS, "streams": STREAMS}
 
 
@@ -65,14 +63,14 @@ class _Listed:
 
 
 def _listed(tx: Transaction, row: SinkRow) -> _Listed:
-    count, more = 0, ""
+    count = 0
     if {Stream.AUDIT.value, Stream.WARNINGS.value} & set(row.streams):
         count += sinks.waiting(tx, row)
     if Stream.NETWORK.value in row.streams:
-        flows = len(tx.flow_events.after("id", row.flow_position, COUNTED))
-        count, more = count + flows, "+" if flows == COUNTED else ""
+        newest = tx.flow_events.newest(1)
+        count += max(0, newest[0].id - row.flow_position) if newest else 0
     kind = KINDS[row.kind][0] if row.kind in KINDS else LOCAL_KINDS.get(row.kind, row.kind)
-    return _Listed(row, sinks.where(row).partition("?")[0], kind, f"{count:,}{more}" if count else "")
+    return _Listed(row, sinks.where(row).partition("?")[0], kind, f"{count:,}" if count else "")
 
 
 async def _list(page: Page) -> Response:

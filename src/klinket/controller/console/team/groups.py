@@ -35,6 +35,8 @@ TYPES = {
 }
 #: Users that a search for new members shows.
 FOUND_USERS = 20
+#: Users that match, of which those are looked for.
+MATCHING_USERS = 1_000
 MAX_POLICIES = 200
 
 
@@ -109,21 +111,24 @@ class _Reached:
     resource: ResourceRow
 
 
-def _members(page: Page, tx: Transaction, row: GroupRow) -> Part[UserRow]:
+def _members(page: Page, tx: Transaction, row: GroupRow, members: set[int]) -> Part[UserRow]:
     text = page.query("q")[:100]
     if row.group_type == groups.SYSTEM:
         return part_of(page, tx.users.matching(text, SEARCHED, order="email"))
-    return part_of(page, tx.users.matching(text, SEARCHED, order="email", id=groups.member_ids(tx, row)))
+    return part_of(page, tx.users.matching(text, SEARCHED, order="email", id=members))
 
 
-def _found(page: Page, tx: Transaction, row: GroupRow) -> list[UserRow]:
-    """Return users that may be added, as the search asks."""
+def _found(page: Page, tx: Transaction, members: set[int]) -> list[UserRow]:
+    """Return users that may be added, as the search asks: the first of those that match and are no members."""
     text = page.query("add")[:100]
-    if not text or row.group_type != groups.MANUAL:
-        return []
-    members = groups.member_ids(tx, row)
-    matching = tx.users.matching(text, SEARCHED, order="email")[: FOUND_USERS + len(members)]
-    return [user for user in matching if user.id not in members][:FOUND_USERS]
+    found: list[UserRow] = []
+    if text:
+        matching = tx.users.matching(text, SEARCHED, order="email")
+        for begin in range(0, min(len(matching), MATCHING_USERS), 100):
+            found += [user for user in matching[begin : begin + 100] if user.id not in members]
+            if len(found) >= FOUND_USERS:
+                break
+    return found[:FOUND_USERS]
 
 
 def _reached(tx: Transaction, row: GroupRow) -> list[_Reached]:
@@ -137,11 +142,13 @@ async def _one(page: Page, error: KlinketError | None = None) -> Response:
 
     def read(tx: Transaction) -> dict[str, Any]:
         row = groups.get(tx, id, id)
+        manual = row.group_type == groups.MANUAL
+        members = set() if row.group_type == groups.SYSTEM else groups.member_ids(tx, row)
         return {
             "row": row,
             "listed": _listed(tx, [row])[0],
-            "part": _members(page, tx, row),
-            "found": _found(page, tx, row),
+            "part": _members(page, tx, row, members),
+            "found": _found(page, tx, members) if manual else [],
             "reached": _reached(tx, row),
             "policies": _policies(tx),
         }

@@ -116,7 +116,7 @@ async def _link(page: Page) -> Response:
 
     row, link = await page.write(change)
     if link is None:
-        return page.redirect(f"{LIST}/{id}", Notice("This controller makes no sign-in links.", "warning"))
+        return page.redirect(f"{LIST}/{id}", Notice(f"{row.email} has no console: there is nothing to sign in to.", "warning"))
     return page.render("team/user_link.html", row=row, link=link, is_new=False)
 
 
@@ -140,7 +140,7 @@ async def _one(page: Page, error: KlinketError | None = None) -> Response:
             "sessions": len(sessions),
         }
 
-    values = {**await page.read(read), **_WORDS, "full_name": full_name, "has_links": sign_in_link.AVAILABLE}
+    values = {**await page.read(read), **_WORDS, "full_name": full_name, "may_have_link": sign_in_link.may_have}
     return page.render(ONE, **values) if error is None else page.refuse(ONE, error, **values)
 
 
