@@ -124,7 +124,7 @@ def _denials(tx: Transaction) -> list[Attention]:
     if now < MANY_DENIALS or now < before * GROWTH:
         return []
     told = f"{now} in 24 hours, {before} in the 24 hours before"
-    return [Attention("warn", "Denials are rising", told, "/activity/flows?kind=denied")]
+    return [Attention("warn", "Denials are rising", told, "/activity/flows?result=denied")]
 
 
 def _keys(tx: Transaction) -> list[Attention]:

@@ -77,6 +77,8 @@ async def test_every_route_says_which_permission_it_needs_and_no_action_is_open_
     {"origin": "https://evil.example", "sec_fetch_site": "cross-site"},
     {"origin": "https://evil.example", "sec_fetch_site": ""},
     {"origin": "null", "sec_fetch_site": "cross-site"},
+    {"origin": "null", "sec_fetch_site": ""},
+    {"origin": "https://evil.example", "sec_fetch_site": "same-origin"},
     {"origin": "", "sec_fetch_site": "same-site"},
     {"origin": "", "sec_fetch_site": "none"},
     {"origin": "", "sec_fetch_site": ""},
