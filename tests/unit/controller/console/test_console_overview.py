@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ async def test_connectors_that_are_away_old_or_have_a_wrong_clock(controller: Ru
         "1 connector is too old for services": "old: below 1.0.30, services get nothing new in their remote networks",
         "1 connector has a wrong clock": "late: more than 5.0 s off",
     }
-    assert list(found)[0] == "1 connector is offline"  # the worst first
+    assert next(iter(found)) == "1 connector is offline"  # the worst first
     controller.peers.connectors.clear()
     assert (await needs(controller, admin))["1 remote network is out of reach"].startswith("office: no connector is online")
 
@@ -226,7 +227,7 @@ async def test_nothing_on_the_map_overlaps(controller: Running) -> None:
     found = await controller.read(inventory_map.take)
     drawn = map_layout.layout(found, {1}, 0)
     edges = [(box.y, box.y + box.height) for box in drawn.boxes]
-    assert all(end < begin for (_, end), (begin, _) in zip(edges, edges[1:], strict=False))
+    assert all(end < begin for (_, end), (begin, _) in pairwise(edges))
     assert edges[-1][1] <= drawn.height
     for box in drawn.boxes:
         inside: list[Any] = [*box.chips, *box.places]
