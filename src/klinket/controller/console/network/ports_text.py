@@ -13,7 +13,7 @@ from klinket.domain.ports import ALL_PROTOCOLS, PortPolicy, PortRange, PortRule
 
 ALL, SOME, NONE = "ALL", "SOME", "NONE"
 #: What a form lets choose for a protocol.
-CHOICES = {ALL: "All ports", SOME: "Only these ports", NONE: "None"}
+CHOICES = {ALL: "All ports", SOME: "Only these ports", NONE: "No port"}
 
 
 def in_words(stored: Mapping[str, Any]) -> str:
