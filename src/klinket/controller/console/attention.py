@@ -116,7 +116,7 @@ def _sinks(tx: Transaction) -> list[Attention]:
 def _denials(tx: Transaction) -> list[Attention]:
     def denied(begin_ms: int, end_ms: int) -> int:
         least, below = {"hour_ms": begin_ms}, {"hour_ms": end_ms}
-        found = tx.flow_totals.totals(("kind",), "flows", least=least, below=below, kind="denied")
+        found = tx.flow_hours.totals(("kind",), "flows", least=least, below=below, kind="denied")
         return int(found[0][1]) if found else 0
 
     end = tx.now_ms - tx.now_ms % HOUR_MS + HOUR_MS

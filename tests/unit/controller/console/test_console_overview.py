@@ -158,10 +158,9 @@ async def test_denials_that_rise(controller: Running, admin: Browser, before: in
         set_up(tx)
         hour = tx.now_ms - tx.now_ms % HOUR_MS
         for begin, flows in ((hour - 2 * HOUR_MS, now), (hour - 30 * HOUR_MS, before)):
-            tx.flow_totals.add(
-                hour_ms=begin, service_account_id=1, resource_id=0, kind="denied", failure="not-granted",
-                flows=flows, bytes_from_client=0, bytes_to_client=0,
-            )  # fmt: skip
+            tx.flow_hours.add(
+                hour_ms=begin, kind="denied", failure="not-granted", flows=flows, bytes_from_client=0, bytes_to_client=0
+            )
 
     await controller.write(fill)
     attach(controller, 1)
