@@ -17,8 +17,8 @@ MAX_NETWORKS, MAX_CONNECTORS, MAX_RESOURCES = 6, 6, 8
 MAX_ALL_RESOURCES = 24
 #: Services and groups shown.
 MAX_SERVICES, MAX_GROUPS = 12, 6
-#: Hours whose traffic counts.
-TRAFFIC_HOURS = 24
+#: Hours whose flows are told of a link, and those whose flows decide what is shown: for that all flows are summed.
+TRAFFIC_HOURS, RANKING_HOURS = 24, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def busiest(tx: Transaction, network: int, limit: int, traffic: dict[int, int] |
 
 
 def traffic_by_resource(tx: Transaction) -> dict[int, int]:
-    """Return the flows to each resource in the last TRAFFIC_HOURS; those of the last hours stand for all of them."""
-    since = {"hour_ms": tx.now_ms - TRAFFIC_HOURS * HOUR_MS}
+    """Return the flows to each resource in the last RANKING_HOURS."""
+    since = {"hour_ms": tx.now_ms - RANKING_HOURS * HOUR_MS}
     return dict(tx.flow_totals.totals(("resource_id",), "flows", least=since, kind="established"))
 
 

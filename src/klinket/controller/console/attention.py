@@ -15,8 +15,8 @@ from klinket.controller.console.words import duration_in_words
 DAY_MS = 24 * HOUR_MS
 #: Days before its expiry from which on a key needs attention.
 KEY_DAYS = 14
-#: Keys looked at, and names said, of one kind of thing.
-MAX_KEYS, MAX_NAMES = 1_000, 3
+#: Names said of one kind of thing.
+MAX_NAMES = 3
 #: Denials in a day that are worth a look, and by how much they must have grown since the day before.
 MANY_DENIALS, GROWTH = 10, 1.5
 #: Newest cuts whose receipts are looked at.
@@ -116,7 +116,7 @@ def _sinks(tx: Transaction) -> list[Attention]:
 def _denials(tx: Transaction) -> list[Attention]:
     def denied(begin_ms: int, end_ms: int) -> int:
         least, below = {"hour_ms": begin_ms}, {"hour_ms": end_ms}
-        found = tx.flow_totals.totals(("kind",), "flows", least=least, below=below, kind="denied")
+        found = tx.flow_hours.totals(("kind",), "flows", least=least, below=below, kind="denied")
         return int(found[0][1]) if found else 0
 
     end = tx.now_ms - tx.now_ms % HOUR_MS + HOUR_MS
@@ -124,20 +124,18 @@ def _denials(tx: Transaction) -> list[Attention]:
     if now < MANY_DENIALS or now < before * GROWTH:
         return []
     told = f"{now} in 24 hours, {before} in the 24 hours before"
-    return [Attention("warn", "Denials are rising", told, "/activity/flows?kind=denied")]
+    return [Attention("warn", "Denials are rising", told, "/activity/flows?result=denied")]
 
 
 def _keys(tx: Transaction) -> list[Attention]:
-    bound = tx.now_ms + KEY_DAYS * DAY_MS
-    near = [
-        row
-        for row in tx.service_keys.after("expires_at_ms", tx.now_ms, MAX_KEYS, revoked_at_ms=None)
-        if row.expires_at_ms is not None and row.expires_at_ms <= bound
-    ]
-    if not near:
+    least, below = {"expires_at_ms": tx.now_ms + 1}, {"expires_at_ms": tx.now_ms + KEY_DAYS * DAY_MS}
+    counted = tx.service_keys.totals((), least=least, below=below, revoked_at_ms=None)
+    count = int(counted[0][0]) if counted else 0
+    if not count:
         return []
+    near = tx.service_keys.select("expires_at_ms", MAX_NAMES, least=least, below=below, revoked_at_ms=None)
+    rest = f" and {count - len(near)} more" if count > len(near) else ""
     first = duration_in_words((near[0].expires_at_ms or 0) - tx.now_ms)
-    names = [row.name for row in near]
-    title = _count(names, "key expires soon", "keys expire soon")
-    path = f"/team/services/{near[0].service_account_id}" if len(near) == 1 else "/team/services"
-    return [Attention("warn", title, f"{_named(names)}; the first in {first}", path)]
+    told = f"{', '.join(row.name for row in near)}{rest}; the first in {first}"
+    path = f"/team/services/{near[0].service_account_id}" if count == 1 else "/team/services"
+    return [Attention("warn", "1 key expires soon" if count == 1 else f"{count} keys expire soon", told, path)]

@@ -45,7 +45,7 @@ def _by_hour(tx: Transaction, kinds: set[str]) -> list[int]:
     """Return flow events of these kinds in each of the last CHART_HOURS, the newest last."""
     begin = tx.now_ms - tx.now_ms % HOUR_MS - (CHART_HOURS - 1) * HOUR_MS
     hours = [0] * CHART_HOURS
-    for hour, flows in tx.flow_totals.totals(("hour_ms",), "flows", least={"hour_ms": begin}, kind=kinds):
+    for hour, flows in tx.flow_hours.totals(("hour_ms",), "flows", least={"hour_ms": begin}, kind=kinds):
         place = (hour - begin) // HOUR_MS
         if place < CHART_HOURS:
             hours[place] += flows

@@ -122,11 +122,13 @@ class SqlRepository(Generic[R]):
         **equal: Any,
     ) -> list[tuple[Any, ...]]:
         """Return (values of `by`..., sum of column `of`, or the number of rows) of the rows in question, the highest first."""
-        groups = [self._table.c[name] for name in by]
-        total = func.count() if of is None else cast(func.sum(self._table.c[of]), BigInteger)
-        conditions = [*self._conditions(equal), *self._bounds(least, below)]
-        query = select(*groups, total).select_from(self._table).where(*conditions).group_by(*groups)
-        query = query.order_by(total.desc(), *groups).limit(limit)
+        taken = {name: self._table.c[name] for name in (*by, *([] if of is None else [of]))}
+        wanted = select(*(taken.values() or [self._by_key])).where(*self._conditions(equal), *self._bounds(least, below))
+        # First what the bounds leave, then its groups: SQLite would walk a whole table in the order of its groups.
+        rows = wanted.cte("wanted").prefix_with("MATERIALIZED")
+        groups = [rows.c[name] for name in by]
+        total = func.count() if of is None else cast(func.sum(rows.c[of]), BigInteger)
+        query = select(*groups, total).select_from(rows).group_by(*groups).order_by(total.desc(), *groups).limit(limit)
         return [tuple(found) for found in self._connection.execute(query)]
 
     def count(self, **equal: Any) -> int:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from klinket.domain.audit import AuditAction
+from klinket.controller.app import resources
+from klinket.controller.app.ports import Transaction
+from klinket.domain.audit import SYSTEM, AuditAction
 from tests.unit.controller.console.conftest import Browser
+from tests.unit.controller.console.test_console_connectors import add as add_connector
+from tests.unit.controller.console.test_console_connectors import live as live_flows
+from tests.unit.controller.console.test_console_connectors import report
 from tests.unit.controller.running import Running
 
 pytestmark = pytest.mark.sqlite_only
@@ -58,3 +63,40 @@ async def test_markup_in_a_name_is_text(admin: Browser) -> None:
     text = (await admin.get(LIST)).text
     assert "<b>office" not in text
     assert "&lt;b&gt;office" in text
+
+
+async def test_a_page_shows_what_is_inside_and_why_nothing_is_reached(controller: Running, admin: Browser) -> None:
+    def fill(tx: Transaction) -> None:
+        report(tx, add_connector(tx), version="1.0.29")
+        for number in range(14):
+            resources.create(tx, SYSTEM, name=f"r{number}", address=f"r{number}.internal", remote_network_id=1)
+
+    await controller.write(fill)
+    text = (await admin.get(LIST + "/1")).text
+    assert "No connector is online: nothing in this network is reached" in text
+    assert "(1.0.29)" in text
+    assert "All 14 resources" in text
+    assert 'href="/console/network/connectors/new?network=1"' in text
+    assert "It can be deleted once its 1 connector and 14 resources are" in text
+
+
+async def test_disabling_says_what_ends_and_can_be_undone(controller: Running, devops: Browser) -> None:
+    def fill(tx: Transaction) -> None:
+        row = add_connector(tx)
+        resources.create(tx, SYSTEM, name="Database", address="db.internal", remote_network_id=1)
+        live_flows(tx, row, 2)
+
+    await controller.write(fill)
+    assert "The 2 live flows in it end at once" in (await devops.get(LIST + "/1")).text
+    await devops.post(LIST + "/1/disable")
+    text = (await devops.get(LIST + "/1")).text
+    assert "Enable it again" in text
+    assert "/console/activity/cuts/1" in text
+    await devops.post(LIST + "/1/enable")
+    assert (await controller.read(lambda tx: tx.remote_networks.get(1))).is_active  # type: ignore[union-attr]
+
+
+async def test_a_location_is_one_of_those_there_are(controller: Running, admin: Browser) -> None:
+    answer = await admin.post(LIST + "/new", {"name": "office", "location": "MOON"})
+    assert answer.status_code == 400
+    assert "there is no location" in answer.text

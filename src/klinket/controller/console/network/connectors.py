@@ -30,7 +30,6 @@ class Listed:
     network: RemoteNetworkRow
     health: Health
     live: int
-    relays: int
 
 
 def listed(page: Page, tx: Transaction, rows: Sequence[ConnectorRow]) -> list[Listed]:
@@ -44,7 +43,6 @@ def listed(page: Page, tx: Transaction, rows: Sequence[ConnectorRow]) -> list[Li
             networks[row.remote_network_id],
             health(row, online, tx.now_ms),
             live.get(row.id, 0),
-            len(online.get(row.id, ())),
         )
         for row in rows
     ]
@@ -93,6 +91,7 @@ async def one(page: Page, error: KlinketError | None = None) -> Response:
         "live": found.listed.live,
         "relays": found.relays,
         "flows": found.flows,
+        "direct": page.console.peers.direct().get(id, ()),
         "min_version": MIN_VERSION,
     }
     if error is not None:
