@@ -90,6 +90,8 @@ def _candidates(tx: Transaction, host: str) -> dict[int, ResourceRow]:
 
     Without reading all of them: most resources of a large network have a plain name.
     """
+    if "xn--" in host:  # a name with letters beyond ASCII, which may be written in many ways
+        return {row.id: row for row in tx.resources.find()}
     ip = parse_ip(host)
     texts = ("*", "?") if ip is None else ("/",) if ip.version == 4 else ("/", ":")
     found = {row.id: row for row in tx.resources.search(("address", "alias"), host, MAX_CANDIDATES)}
