@@ -10,7 +10,7 @@ from klinket.controller.app.ports import Position, Transaction
 from klinket.controller.app.rows import FlowEventRow, LiveFlowRow
 
 #: Events one page looks through for those it shows; a filter that few meet gives a short page, and a place to go on from.
-MAX_LOOKED_AT = 20_000
+MAX_LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)

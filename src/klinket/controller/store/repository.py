@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Generic, TypeVar, overload
 
@@ -177,28 +177,33 @@ class SqlRepository(Generic[R]):
             looked.append(tuple_(*by) > tuple_(*(literal(value) for value in after)))
         elif before is not None:
             looked.append(tuple_(*by) < tuple_(*(literal(value) for value in before)))
-        columns = by if after is not None else tuple(column.desc() for column in by)
-        wanted = [
-            *self._conditions(equal),
-            *(self._contains(name, text) for name, texts in (containing or {}).items() for text in texts),
-        ]
-        size, end, found = min(at_most, max(FIRST_LOOK, 4 * limit)), None, []
+
+        def ordered(columns: Iterable[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+            return [column if after is not None else column.desc() for column in columns]
+
+        size = min(at_most, max(FIRST_LOOK, 4 * limit))
         while True:  # little first: mostly it is enough
-            inner = select(*by).where(*looked).order_by(*columns).limit(size).subquery()
-            among = self._key.in_(select(inner.c[self._key.name]))
-            query = select(*self._columns).where(among, *wanted).order_by(*columns).limit(limit)
+            # A part of its own that ends by a number: no planner chooses another way to its rows than the one by `order`.
+            part = select(*self._columns).where(*looked).order_by(*ordered(by)).limit(size).subquery()
+            wanted = [
+                *self._conditions(equal, part.c),
+                *(self._contains(part.c[name], text) for name, texts in (containing or {}).items() for text in texts),
+            ]
+            here = (part.c[order], part.c[self._key.name])
+            query = select(part).where(*wanted).order_by(*ordered(here)).limit(limit)
             found = [self._made(row) for row in self._connection.execute(query)]
             if len(found) == limit:
                 last = found[-1]
                 return found, (getattr(last, order), getattr(last, self._key.name))
-            end = self._connection.execute(select(*by).where(*looked).order_by(*columns).offset(size - 1).limit(1)).first()
+            ends = select(*by).where(*looked).order_by(*ordered(by)).offset(size - 1).limit(1)
+            end = self._connection.execute(ends).first()
             if end is None or size >= at_most:
                 return found, None if end is None else (end[0], end[1])
             size = min(at_most, size * 8)
 
     def search(self, columns: Sequence[str], text: str, limit: int) -> list[R]:
         """Return up to `limit` rows with `text` in one of the columns, those that begin with it first."""
-        matching = [self._contains(name, text) for name in columns]
+        matching = [self._contains(self._table.c[name], text) for name in columns]
         begins = or_(*(self._table.c[name].istartswith(text, autoescape=True) for name in columns))
         query = select(*self._columns).where(or_(*matching)).order_by(case((begins, 0), else_=1), self._key).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
@@ -261,10 +266,11 @@ class SqlRepository(Generic[R]):
     def _made(self, found: Row[Any]) -> R:
         return self._row(*found)
 
-    def _conditions(self, equal: dict[str, Any]) -> list[ColumnElement[bool]]:
+    def _conditions(self, equal: dict[str, Any], columns: Any = None) -> list[ColumnElement[bool]]:
+        """Return conditions; `columns`: of a part of the table, else its own."""
         conditions: list[ColumnElement[bool]] = []
         for name, value in equal.items():
-            column = self._table.c[name]
+            column = (self._table.c if columns is None else columns)[name]
             if isinstance(value, Collection) and not isinstance(value, str | bytes):
                 conditions.append(self._one_of(column, [one for one in value if stored.can_hold(column, one)]))
             elif value is None:
@@ -279,8 +285,8 @@ class SqlRepository(Generic[R]):
             *(self._table.c[name] < bound for name, bound in (below or {}).items()),
         ]
 
-    def _contains(self, name: str, text: str) -> ColumnElement[bool]:
-        return cast(self._table.c[name], Text).icontains(text, autoescape=True)
+    def _contains(self, column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+        return cast(column, Text).icontains(text, autoescape=True)
 
     def _one_of(self, column: Column[Any], values: list[Any]) -> ColumnElement[bool]:
         if len(values) <= MANY:
