@@ -57,12 +57,12 @@ def events(
         "number",
         size + 1,
         at_most=MAX_LOOKED_AT,
-        narrowed={} if wanted.action is None else {"action": wanted.action},
         before=before,
         after=after,
         least=least,
         below=below,
         containing=wanted.texts,
+        **({} if wanted.action is None else {"action": wanted.action}),
     )
     more, rows = len(rows) > size, rows[:size]
     if after is not None:

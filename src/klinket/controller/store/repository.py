@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Generic, TypeVar, overload
 
@@ -15,23 +15,20 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    Text,
     any_,
-    case,
     cast,
     delete,
     false,
     func,
     insert,
-    literal,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from klinket.controller.app.ports import Position
+from klinket.controller.store import looking
 from klinket.controller.store import values as stored
 from klinket.domain.errors import Conflict
 
@@ -39,9 +36,6 @@ R = TypeVar("R")
 
 #: Values of a condition above which they travel as one list: databases bound how many a statement may have.
 MANY = 500
-
-#: Rows that `look_through` looks at first.
-FIRST_LOOK = 200
 
 #: What people are told when a rule of the schema is broken, by words in the database's text.
 _RULES = {
@@ -171,41 +165,30 @@ class SqlRepository(Generic[R]):
         **equal: Any,
     ) -> tuple[list[R], Position | None]:
         """Return up to `limit` rows that meet all conditions, looking at no more than `at_most`, and where that ended."""
-        by = (self._table.c[order], self._key)
-        looked = [*self._conditions(dict(narrowed or {})), *self._bounds(least, below)]
-        if after is not None:
-            looked.append(tuple_(*by) > tuple_(*(literal(value) for value in after)))
-        elif before is not None:
-            looked.append(tuple_(*by) < tuple_(*(literal(value) for value in before)))
 
-        def ordered(columns: Iterable[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
-            return [column if after is not None else column.desc() for column in columns]
+        def wanted(columns: Any) -> list[ColumnElement[bool]]:
+            texts = [(name, text) for name, given in (containing or {}).items() for text in given]
+            return [*self._conditions(equal, columns), *(looking.contains(columns[name], text) for name, text in texts)]
 
-        size = min(at_most, max(FIRST_LOOK, 4 * limit))
-        while True:  # little first: mostly it is enough
-            # A part of its own that ends by a number: no planner chooses another way to its rows than the one by `order`.
-            part = select(*self._columns).where(*looked).order_by(*ordered(by)).limit(size).subquery()
-            wanted = [
-                *self._conditions(equal, part.c),
-                *(self._contains(part.c[name], text) for name, texts in (containing or {}).items() for text in texts),
-            ]
-            here = (part.c[order], part.c[self._key.name])
-            query = select(part).where(*wanted).order_by(*ordered(here)).limit(limit)
-            found = [self._made(row) for row in self._connection.execute(query)]
-            if len(found) == limit:
-                last = found[-1]
-                return found, (getattr(last, order), getattr(last, self._key.name))
-            ends = select(*by).where(*looked).order_by(*ordered(by)).offset(size - 1).limit(1)
-            end = self._connection.execute(ends).first()
-            if end is None or size >= at_most:
-                return found, None if end is None else (end[0], end[1])
-            size = min(at_most, size * 8)
+        rows, end = looking.look_through(
+            self._connection,
+            self._columns,
+            (self._table.c[order], self._key),
+            [*self._conditions(dict(narrowed or {})), *self._bounds(least, below)],
+            wanted,
+            limit=limit,
+            at_most=at_most,
+            before=before,
+            after=after,
+        )
+        return [self._made(row) for row in rows], end
 
     def search(self, columns: Sequence[str], text: str, limit: int) -> list[R]:
         """Return up to `limit` rows with `text` in one of the columns, those that begin with it first."""
-        matching = [self._contains(self._table.c[name], text) for name in columns]
-        begins = or_(*(self._table.c[name].istartswith(text, autoescape=True) for name in columns))
-        query = select(*self._columns).where(or_(*matching)).order_by(case((begins, 0), else_=1), self._key).limit(limit)
+        names = [self._table.c[name] for name in columns]
+        matching = or_(*(looking.contains(name, text) for name in names))
+        by = (looking.beginning_first(names, text), self._by_key)
+        query = select(*self._columns).where(matching).order_by(*by).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -284,9 +267,6 @@ class SqlRepository(Generic[R]):
             *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
             *(self._table.c[name] < bound for name, bound in (below or {}).items()),
         ]
-
-    def _contains(self, column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-        return cast(column, Text).icontains(text, autoescape=True)
 
     def _one_of(self, column: Column[Any], values: list[Any]) -> ColumnElement[bool]:
         if len(values) <= MANY:
