@@ -53,6 +53,7 @@ def events(
 ) -> AuditPage:
     """Return a page of events: the newest, those `before` a position (number, id), or those just `after` one."""
     least, below = _numbers(tx, wanted)
+    equal: dict[str, Any] = {} if wanted.action is None else {"action": wanted.action}
     rows, end = tx.audit.look_through(
         "number",
         size + 1,
@@ -62,7 +63,7 @@ def events(
         least=least,
         below=below,
         containing=wanted.texts,
-        **({} if wanted.action is None else {"action": wanted.action}),
+        **equal,
     )
     more, rows = len(rows) > size, rows[:size]
     if after is not None:
