@@ -33,6 +33,7 @@ from klinket.controller.store import values as stored
 from klinket.domain.errors import Conflict
 
 R = TypeVar("R")
+_Conditions = list[ColumnElement[bool]]
 
 #: Values of a condition above which they travel as one list: databases bound how many a statement may have.
 MANY = 500
@@ -249,9 +250,9 @@ class SqlRepository(Generic[R]):
     def _made(self, found: Row[Any]) -> R:
         return self._row(*found)
 
-    def _conditions(self, equal: dict[str, Any], columns: Any = None) -> list[ColumnElement[bool]]:
+    def _conditions(self, equal: dict[str, Any], columns: Any = None) -> _Conditions:
         """Return conditions; `columns`: of a part of the table, else its own."""
-        conditions: list[ColumnElement[bool]] = []
+        conditions: _Conditions = []
         for name, value in equal.items():
             column = (self._table.c if columns is None else columns)[name]
             if isinstance(value, Collection) and not isinstance(value, str | bytes):
@@ -262,7 +263,7 @@ class SqlRepository(Generic[R]):
                 conditions.append(column == value if stored.can_hold(column, value) else false())
         return conditions
 
-    def _bounds(self, least: Mapping[str, int] | None, below: Mapping[str, int] | None) -> list[ColumnElement[bool]]:
+    def _bounds(self, least: Mapping[str, int] | None, below: Mapping[str, int] | None) -> _Conditions:
         return [
             *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
             *(self._table.c[name] < bound for name, bound in (below or {}).items()),

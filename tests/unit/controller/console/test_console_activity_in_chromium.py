@@ -69,7 +69,7 @@ async def test_results_are_reached_with_the_arrows_and_left_with_escape(live: Ru
         await page.goto("/console/")
         await page.keyboard.press("/")
         await page.keyboard.type("ci-")
-        await page.locator("#found [data-hit]").first.wait_for()
+        await page.locator("#search-found [data-hit]").first.wait_for()
         await page.keyboard.press("ArrowDown")
         await page.keyboard.press("ArrowDown")
         assert "ci-deploy" in await page.evaluate("document.activeElement.textContent")
@@ -77,7 +77,7 @@ async def test_results_are_reached_with_the_arrows_and_left_with_escape(live: Ru
         await page.keyboard.press("ArrowUp")
         assert await page.evaluate("document.activeElement.id") == "search"
         await page.keyboard.press("Escape")
-        assert await page.locator("#found [data-hit]").count() == 0
+        assert await page.locator("#search-found [data-hit]").count() == 0
         await page.keyboard.press("Enter")
         await page.wait_for_url("**/console/search?q=ci-")
         assert said == []
