@@ -84,11 +84,8 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
             access.grant(tx, ACTOR, made_resources[index], account)
         accounts.append((account, made, reached))
     service_keys.revoke(tx, ACTOR, accounts[1][1][2])
-    wider = {"policy": "RESTRICTED", "ports": [{"start": 80, "end": 80}, {"start": 443, "end": 443}]}
-    billing = made_resources[1]
-    resources.update(
-        tx, ACTOR, billing, {"name": "Billing", "protocols": {**billing.protocols, "tcp": wider}, "alias": "billing.internal"}
-    )
+    ports = {"policy": "RESTRICTED", "ports": [{"start": 443, "end": 443}, {"start": 5432, "end": 5432}]}
+    resources.update(tx, ACTOR, made_resources[0], {"protocols": {**made_resources[0].protocols, "tcp": ports}})
     _people(tx, made_resources)
     events = _week(tx, rng, accounts, made_resources)
     for connector in made_connectors[:3]:
