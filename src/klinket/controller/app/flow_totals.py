@@ -97,6 +97,21 @@ def since(tx: Transaction, begin_ms: int, **equal: Any) -> list[FlowTotalRow]:
     return tx.flow_totals.select("hour_ms", MAX_ROWS, least={"hour_ms": begin_ms - begin_ms % HOUR_MS}, descending=True, **equal)
 
 
+def along(tx: Transaction, each: str, begin_ms: int, step_ms: int, **equal: Any) -> dict[int, list[int]]:
+    """Return how many flows were established in each step from `begin_ms` until now, by the values of column `each`.
+
+    `step_ms` is a multiple of HOUR_MS; steps are counted from the epoch, so the first one may begin before `begin_ms`.
+    """
+    first, last = begin_ms // step_ms, tx.now_ms // step_ms
+    least = {"hour_ms": first * step_ms}
+    sums = tx.flow_totals.sums("flows", each, "hour_ms", step_ms, least=least, kind="established", **equal)
+    found: dict[int, list[int]] = {}
+    for (value, step), flows in sums.items():
+        if first <= step <= last:
+            found.setdefault(value, [0] * (last - first + 1))[step - first] = flows
+    return found
+
+
 def hours(tx: Transaction, begin_ms: int) -> list[FlowHourRow]:
     """Return up to MAX_ROWS totals of all flows, of the hours from `begin_ms` on, the newest first."""
     return tx.flow_hours.select("hour_ms", MAX_ROWS, least={"hour_ms": begin_ms - begin_ms % HOUR_MS}, descending=True)

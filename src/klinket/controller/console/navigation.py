@@ -53,6 +53,7 @@ NAVIGATION = (
         "Settings",
         (
             Place("API tokens", "/settings/api-tokens", Permission.ADMIN),
+            Place("Console access", "/settings/console-access", Permission.ADMIN),
             Place("Network", "/settings/network"),
             Place("Relays", "/settings/relays"),
             Place("Sinks", "/settings/sinks", Permission.ADMIN),

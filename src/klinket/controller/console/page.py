@@ -17,6 +17,7 @@ from klinket.controller.console.form import Form
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.live import LiveTopics
 from klinket.controller.console.notices import Notice, Notices
+from klinket.controller.console.sent_forms import SentForms
 from klinket.controller.console.templates import Templates
 from klinket.controller.exports import Exports
 from klinket.controller.graphql.context import ApiServices
@@ -45,6 +46,7 @@ class Console:
     exports: Exports
     clock: Callable[[], float]
     notices: Notices = field(default_factory=Notices)
+    sent_forms: SentForms = field(default_factory=SentForms)
 
     @property
     def now_ms(self) -> int:

@@ -62,6 +62,14 @@ class SqlTransaction:
         self.audit_head = of(schema.audit_head, rows.AuditHeadRow)
         self.audit_signatures = of(schema.audit_signatures, rows.AuditSignatureRow)
         self.sinks = of(schema.sinks, rows.SinkRow)
+        self.passwords = of(schema.passwords, rows.PasswordRow)
+        self.totp_secrets = of(schema.totp_secrets, rows.TotpSecretRow)
+        self.recovery_codes = of(schema.recovery_codes, rows.RecoveryCodeRow)
+        self.passkeys = of(schema.passkeys, rows.PasskeyRow)
+        self.sign_in_links = of(schema.sign_in_links, rows.SignInLinkRow)
+        self.oidc_identities = of(schema.oidc_identities, rows.OidcIdentityRow)
+        self.lock_outs = of(schema.lock_outs, rows.LockOutRow)
+        self.used_challenges = of(schema.used_challenges, rows.UsedChallengeRow)
 
     @property
     def now_ms(self) -> int:

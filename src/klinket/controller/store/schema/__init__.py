@@ -31,6 +31,14 @@ from klinket.controller.store.schema.people import group_members as group_member
 from klinket.controller.store.schema.people import groups as groups
 from klinket.controller.store.schema.people import serial_numbers as serial_numbers
 from klinket.controller.store.schema.people import users as users
+from klinket.controller.store.schema.sign_in import lock_outs as lock_outs
+from klinket.controller.store.schema.sign_in import oidc_identities as oidc_identities
+from klinket.controller.store.schema.sign_in import passkeys as passkeys
+from klinket.controller.store.schema.sign_in import passwords as passwords
+from klinket.controller.store.schema.sign_in import recovery_codes as recovery_codes
+from klinket.controller.store.schema.sign_in import sign_in_links as sign_in_links
+from klinket.controller.store.schema.sign_in import totp_secrets as totp_secrets
+from klinket.controller.store.schema.sign_in import used_challenges as used_challenges
 from klinket.controller.store.schema.trust import api_tokens as api_tokens
 from klinket.controller.store.schema.trust import authorities as authorities
 from klinket.controller.store.schema.trust import relays as relays
