@@ -11,8 +11,8 @@ from klinket.controller.console.routes import PAGES
 
 #: Pages that stream, or are files.
 STREAMS = {"/events", "/activity/flows/export", "/activity/audit/export", "/activity/cuts/{id:int}/receipt"}
-#: What texts in paths are filled with, by their name.
-TEXTS = {"kind": "service"}
+#: What texts in paths are filled with, by the word before them.
+TEXTS = {"names": "service", "sinks/new": "smtp", "authorities": "web"}
 
 
 def ids_of(tx: Transaction) -> dict[str, int]:
@@ -51,7 +51,7 @@ def path_of(route: ConsoleRoute, ids: Mapping[str, int]) -> str:
         elif named.group(2) == ":int":
             parts.append(str(ids.get(parts[-1], 1)))
         else:
-            parts.append(TEXTS.get(named.group(1), "x"))
+            parts.append(TEXTS.get("/".join(parts[-2:]), TEXTS.get(parts[-1], "x")))
     return "/".join(parts)
 
 

@@ -11,7 +11,7 @@ from klinket.domain.audit_chain import SignedBlock, SignedRange
 from klinket.domain.audit_verification import AuditNotIntact, Record, RecordKind, verify
 
 #: Events, and signatures, of one part.
-PART_EVENTS = 2_000
+PART_EVENTS = 1_000
 PART_SIGNATURES = 200
 
 

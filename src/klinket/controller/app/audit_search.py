@@ -53,16 +53,17 @@ def events(
 ) -> AuditPage:
     """Return a page of events: the newest, those `before` a position (number, id), or those just `after` one."""
     least, below = _numbers(tx, wanted)
+    equal: dict[str, Any] = {} if wanted.action is None else {"action": wanted.action}
     rows, end = tx.audit.look_through(
         "number",
         size + 1,
         at_most=MAX_LOOKED_AT,
-        narrowed={} if wanted.action is None else {"action": wanted.action},
         before=before,
         after=after,
         least=least,
         below=below,
         containing=wanted.texts,
+        **equal,
     )
     more, rows = len(rows) > size, rows[:size]
     if after is not None:

@@ -11,7 +11,7 @@ from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import CutReceiptRow, CutRow
 
 #: Cuts whose times make a chart or a percentile.
-MAX_TIMED = 200
+MAX_TIMED = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from klinket.controller.app import resources
@@ -10,12 +10,15 @@ from klinket.controller.app.access import versions_of
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.resources import BYPASS
 from klinket.controller.app.rows import ResourceRow, ServiceAccountRow
-from klinket.domain.address import canonical_host
+from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.connector import check_services_allowed
 from klinket.domain.errors import ConnectorTooOld
 from klinket.domain.flow import Destination
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.domain.service_key import KeyState
+
+#: Resources looked at for the one that would serve a host.
+MAX_CANDIDATES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,29 @@ def _key_step(tx: Transaction, account: ServiceAccountRow) -> Step:
     return Step(False, f"{account.name!r} has no active key", "generate one: klinket admin service key generate")
 
 
-def _nearest(tx: Transaction, host: str, granted: Collection[int]) -> ResourceRow | None:
+def _nearest(tx: Transaction, host: str, granted: Mapping[int, ResourceRow]) -> ResourceRow | None:
     """Return the resource that would serve the host were it granted and active; what is granted already comes first."""
-    rows = {row.id: row for row in tx.resources.find()}
-    ours = ResourceIndex(resources.to_domain(row) for row in rows.values() if row.id in granted)
-    found = ours.lookup(host) or ResourceIndex(resources.to_domain(row) for row in rows.values()).lookup(host)
+    found = ResourceIndex(resources.to_domain(row) for row in granted.values()).lookup(host)
+    if found is not None:
+        return granted[found.id]
+    rows = _candidates(tx, host)
+    found = ResourceIndex(resources.to_domain(row) for row in rows.values()).lookup(host)
     return None if found is None else rows[found.id]
+
+
+def _candidates(tx: Transaction, host: str) -> dict[int, ResourceRow]:
+    """Return the resources whose address can serve a host: those that have it in their text, and ranges or wildcards.
+
+    Without reading all of them: most resources of a large network have a plain name.
+    """
+    if "xn--" in host:  # a name with letters beyond ASCII, which may be written in many ways
+        return {row.id: row for row in tx.resources.find()}
+    ip = parse_ip(host)
+    texts = ("*", "?") if ip is None else ("/",) if ip.version == 4 else ("/", ":")
+    found = {row.id: row for row in tx.resources.search(("address", "alias"), host, MAX_CANDIDATES)}
+    for text in texts:
+        found |= {row.id: row for row in tx.resources.search(("address",), text, MAX_CANDIDATES)}
+    return found
 
 
 def _why_not(account: ServiceAccountRow, host: str, row: ResourceRow | None, *, granted: bool) -> Step:

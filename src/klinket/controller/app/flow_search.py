@@ -10,7 +10,7 @@ from klinket.controller.app.ports import Position, Transaction
 from klinket.controller.app.rows import FlowEventRow, LiveFlowRow
 
 #: Events one page looks through for those it shows; a filter that few meet gives a short page, and a place to go on from.
-MAX_LOOKED_AT = 20_000
+MAX_LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class FlowPage:
 
 
 #: What an index narrows by, the narrowest first.
-_LEADING = ("service_key_id", "service_account_id", "resource_id", "failure", "connector_id", "kind")
+_LEADING = ("service_key_id", "service_account_id", "resource_id", "failure")
 
 
 def finished(
@@ -61,7 +61,7 @@ def finished(
 ) -> FlowPage:
     """Return a page of finished flows: the newest, those `before` a position, or those just `after` one."""
     equal = wanted.conditions
-    leading = next((name for name in _LEADING if isinstance(equal.get(name), int | str)), None)
+    leading = next((name for name in _LEADING if name in equal), None)
     narrowed = {} if leading is None else {leading: equal.pop(leading)}
     rows, end = tx.flow_events.look_through(
         "time_ms",

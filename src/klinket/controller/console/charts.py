@@ -88,7 +88,7 @@ def calendar(first: date, days: int, counts: Mapping[date, int], label: str, nou
         level = 0 if not count else min(4, 1 + int(3 * count / highest))
         title = f"{day.isoformat()}: {count} {noun}{'' if count == 1 else 's'}"
         parts.append(
-            Markup('<rect class="day level{level}" x="{x}" y="{y}" width="10" height="10" rx="2">{title}</rect>').format(
+            Markup('<rect class="day level{level}" x="{x}" y="{y}">{title}</rect>').format(
                 level=level,
                 x=column * 13,
                 y=16 + row * 13,

@@ -18,22 +18,20 @@ from sqlalchemy import (
     Table,
     Text,
     any_,
-    case,
     cast,
     delete,
     false,
     func,
     insert,
-    literal,
     literal_column,
     or_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from klinket.controller.app.ports import Position
+from klinket.controller.store import looking
 from klinket.controller.store import values as stored
 from klinket.controller.store.broken_rules import conflict_of
 from klinket.controller.store.lazy_rows import Conditions, LazyRows, Order
@@ -42,9 +40,6 @@ R = TypeVar("R")
 
 #: Values of a condition above which they travel as one list: databases bound how many a statement may have.
 MANY = 500
-
-#: Rows that `look_through` looks at first.
-FIRST_LOOK = 200
 
 
 class SqlRepository(Generic[R]):
@@ -229,36 +224,30 @@ class SqlRepository(Generic[R]):
         **equal: Any,
     ) -> tuple[list[R], Position | None]:
         """Return up to `limit` rows that meet all conditions, looking at no more than `at_most`, and where that ended."""
-        by = (self._table.c[order], self._key)
-        looked = [*self._conditions(dict(narrowed or {})), *self._bounds(least, below)]
-        if after is not None:
-            looked.append(tuple_(*by) > tuple_(*(literal(value) for value in after)))
-        elif before is not None:
-            looked.append(tuple_(*by) < tuple_(*(literal(value) for value in before)))
-        columns = by if after is not None else tuple(column.desc() for column in by)
-        wanted = [
-            *self._conditions(equal),
-            *(self._contains(name, text) for name, texts in (containing or {}).items() for text in texts),
-        ]
-        size, end, found = min(at_most, max(FIRST_LOOK, 4 * limit)), None, []
-        while True:  # little first: mostly it is enough
-            inner = select(*by).where(*looked).order_by(*columns).limit(size).subquery()
-            among = self._key.in_(select(inner.c[self._key.name]))
-            query = select(*self._columns).where(among, *wanted).order_by(*columns).limit(limit)
-            found = [self._made(row) for row in self._connection.execute(query)]
-            if len(found) == limit:
-                last = found[-1]
-                return found, (getattr(last, order), getattr(last, self._key.name))
-            end = self._connection.execute(select(*by).where(*looked).order_by(*columns).offset(size - 1).limit(1)).first()
-            if end is None or size >= at_most:
-                return found, None if end is None else (end[0], end[1])
-            size = min(at_most, size * 8)
+
+        def wanted(columns: Any) -> list[ColumnElement[bool]]:
+            texts = [(name, text) for name, given in (containing or {}).items() for text in given]
+            return [*self._conditions(equal, columns), *(looking.contains(columns[name], text) for name, text in texts)]
+
+        rows, end = looking.look_through(
+            self._connection,
+            self._columns,
+            (self._table.c[order], self._key),
+            [*self._conditions(dict(narrowed or {})), *self._bounds(least, below)],
+            wanted,
+            limit=limit,
+            at_most=at_most,
+            before=before,
+            after=after,
+        )
+        return [self._made(row) for row in rows], end
 
     def search(self, columns: Sequence[str], text: str, limit: int) -> list[R]:
         """Return up to `limit` rows with `text` in one of the columns, those that begin with it first."""
-        matching = [self._contains(name, text) for name in columns]
-        begins = or_(*(self._table.c[name].istartswith(text, autoescape=True) for name in columns))
-        query = select(*self._columns).where(or_(*matching)).order_by(case((begins, 0), else_=1), self._key).limit(limit)
+        names = [self._table.c[name] for name in columns]
+        matching = or_(*(looking.contains(name, text) for name in names))
+        by = (looking.beginning_first(names, text), self._by_key)
+        query = select(*self._columns).where(matching).order_by(*by).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -319,10 +308,11 @@ class SqlRepository(Generic[R]):
     def _made(self, found: Row[Any]) -> R:
         return self._row(*found)
 
-    def _conditions(self, equal: dict[str, Any]) -> Conditions:
+    def _conditions(self, equal: dict[str, Any], columns: Any = None) -> Conditions:
+        """Return conditions; `columns`: of a part of the table, else its own."""
         conditions: Conditions = []
         for name, value in equal.items():
-            column = self._table.c[name]
+            column = (self._table.c if columns is None else columns)[name]
             if isinstance(value, Collection) and not isinstance(value, str | bytes):
                 conditions.append(self._one_of(column, [one for one in value if stored.can_hold(column, one)]))
             elif value is None:
@@ -336,9 +326,6 @@ class SqlRepository(Generic[R]):
             *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
             *(self._table.c[name] < bound for name, bound in (below or {}).items()),
         ]
-
-    def _contains(self, name: str, text: str) -> ColumnElement[bool]:
-        return cast(self._table.c[name], Text).icontains(text, autoescape=True)
 
     def _one_of(self, column: Column[Any], values: list[Any]) -> ColumnElement[bool]:
         if len(values) <= MANY:

@@ -101,3 +101,16 @@ async def test_a_connector_that_is_too_old(granted: Inventory) -> None:
 async def test_a_host_that_is_none(granted: Inventory) -> None:
     with pytest.raises(InvalidInput):
         await first_refusal(granted, "a b")
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("Web.Internal.", "web.internal"), ("*.apps.internal", "a.apps.internal"), ("web-?.internal", "web-1.internal"),
+        ("10.9.0.0/16", "10.9.1.2"), ("10.9.1.2/32", "10.9.1.2"), ("fd00::/8", "fd00::1"), ("fd00:0:0::0001", "fd00::1"),
+        ("bücher.internal", "xn--bcher-kva.internal"),
+    ],
+)  # fmt: skip
+async def test_a_resource_is_found_however_its_address_is_written(granted: Inventory, address: str, host: str) -> None:
+    await granted.write(lambda tx: granted.add_resource(tx, "Web", address=address))
+    assert "'Web' serves" in await first_refusal(granted, host)

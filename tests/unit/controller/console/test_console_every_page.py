@@ -101,6 +101,8 @@ async def test_axe_finds_no_fault_on_any_page(
         page = await context.new_page()
         said = complaints(page)
         for path in paths:
+            if "<html" not in (await admin.get(path)).text:
+                continue  # a part of a page, or a file
             await page.goto("/console" + path)
             wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             found = await faults(page)

@@ -13,9 +13,8 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply this migration."""
-    for column in ("service_account_id", "service_key_id", "resource_id", "connector_id", "kind", "failure"):
+    for column in ("service_account_id", "service_key_id", "resource_id", "failure"):
         op.create_index(f"ix_flow_events_{column}_by_time", "flow_events", [column, "time_ms"])
-    op.create_index("ix_audit_events_action", "audit_events", ["action", "number"])
     op.create_table(
         "flow_hours",
         sa.Column("id", sa.Integer(), nullable=False),
