@@ -57,6 +57,7 @@ async def test_the_four_steps_with_and_without_scripts(live: Running, admin: Bro
         await expect(page.get_by_text("This is the only time the key is shown")).to_be_visible()
         key = parse_key_file(await shown_key(page))
         await page.get_by_role("link", name="Add Resource").click()
+        await page.wait_for_load_state("load")  # scripts listen from then on
         await page.get_by_placeholder("Search by name, address or alias").fill("db.int")
         if not javascript:
             await page.get_by_role("button", name="Search", exact=True).click()
