@@ -17,10 +17,19 @@ if TYPE_CHECKING:
     from klinket.net.sockets import HostPort
 
 LEVELS = ("error", "warning", "info", "debug")
-#: Of `run`, `client` and `revoke`; tab completion lists files.
+#: Of everything that uses a service key; tab completion lists files.
 KEY_FILE_OPTION = click.option(
     "--key-file", type=click.Path(), metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY."
 )
+#: Of what begins with a login that must not last for ever.
+TIMEOUT_OPTION = click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be ready.")
+MAX_TIMEOUT_SECONDS = 86_400
+
+
+def check_timeout(seconds: float) -> None:
+    """Raise InvalidInput unless TIMEOUT_OPTION's value is more than nothing and at most a day."""
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        raise InvalidInput("timeout", f"--timeout is not between 0 and {MAX_TIMEOUT_SECONDS} seconds")
 
 
 def set_up_logging(level: str) -> None:

@@ -18,7 +18,7 @@ from klinket.domain.errors import InvalidInput
     metavar="RESOURCE",
     help="Begin when this one answers, by name, alias or address; with :PORT it is dialled as well. Repeatable.",
 )
-@click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be ready.")
+@roles.TIMEOUT_OPTION
 @click.option(
     "--capture",
     type=click.Choice(["auto", "namespace", "proxy"]),
@@ -55,8 +55,7 @@ def run(
     \b
     example: klinket run --key-file ci-runner.json --wait db.internal:5432 -- psql -h db.internal
     """
-    if not 0 < timeout <= 86_400:
-        raise InvalidInput("timeout", "--timeout is not between 0 and 86400 seconds")
+    roles.check_timeout(timeout)
     for wanted in wait:
         check_wait(wanted)
     from klinket.client.capture.command import NotExecuted

@@ -236,6 +236,10 @@ class Client:
         """Return the granted resource that serves this canonical host, or None."""
         return self._core.resource_for(host)
 
+    def destination(self, wanted: str) -> Destination:
+        """Return where RESOURCE[:PORT], as people write it, leads over TCP; raises FlowRefused, InvalidInput without a port."""
+        return self._core.destination(wanted)
+
     def claims(self, host: str) -> bool:
         """Return whether a canonical host is granted, or was while this client runs."""
         return self._core.claims(host)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.errors import FlowRefused, InvalidInput
-from klinket.domain.flow import HINTS, Destination, FlowFailure
+from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
 from klinket.domain.grant import Denied, decide
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, RelayEntry
@@ -158,13 +158,12 @@ class ClientCore:
         for resource in self.resources:
             if wanted in (resource.name, resource.address.text, resource.alias):
                 return resource
-        host, colon, port = wanted.rpartition(":")
-        with_port = colon and port.isdigit() and parse_ip(wanted) is None  # an IPv6 address ends in digits as well
+        host, port = split_port(wanted)
         try:
-            found = self.resource_for(canonical_host(host if with_port else wanted))
+            found = self.resource_for(canonical_host(host))
         except InvalidInput:
             found = None
-        if found is None and with_port:
+        if found is None and port is not None:
             found = next((one for one in self.resources if host in (one.name, one.address.text)), None)
         if found is None:
             names = ", ".join(repr(one.name) for one in self.resources[:MAX_NAMED]) or "nothing"
@@ -187,11 +186,37 @@ class ClientCore:
         raise FlowRefused(
             FlowFailure.NOT_GRANTED,
             f"the resource {resource.name!r} is of many hosts: {resource.address.text}",
-            hint="name one of them: --wait HOST:PORT",
+            hint="name one of them: HOST:PORT",
         )
+
+    def destination(self, wanted: str) -> Destination:
+        """Return where RESOURCE[:PORT] leads over TCP, without a port to the only one. Raises FlowRefused, InvalidInput."""
+        resource = self.find(wanted)
+        host, port = split_port(wanted)
+        if port is None or wanted in (resource.name, resource.address.text):
+            host, port = wanted, _only_port(resource)
+        return Destination(canonical_host(self.host_of(resource, host)), port, TransportProtocol.TCP)
 
     def _serves(self, resource: Resource, host: str) -> bool:
         try:
             return self.resource_for(canonical_host(host)) == resource
         except InvalidInput:
             return False
+
+
+def split_port(text: str) -> tuple[str, int | None]:
+    """Return host and port of HOST[:PORT], an IPv6 address with or without brackets; nothing is checked."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or parse_ip(text) is not None:
+        host, port = text, ""
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return host, int(port[:6]) if port else None
+
+
+def _only_port(resource: Resource) -> int:
+    spans = resource.protocols.tcp.spans()
+    if len(spans) == 1 and spans[0].first == spans[0].last:
+        return spans[0].first
+    opened = ", ".join(map(str, spans)) or "none over TCP"
+    raise InvalidInput("RESOURCE", f"which port of {resource.name!r}? It opens {opened}", hint="write RESOURCE:PORT")

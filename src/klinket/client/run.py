@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from klinket.client import starting
 from klinket.client.capture import descriptors
 from klinket.client.capture.command import CapturedCommand
 from klinket.client.capture.variables import VariablesCommand
 from klinket.client.client import Client
 from klinket.client.key_source import VARIABLE, KeySource
-from klinket.domain.errors import CaptureImpossible, ControllerUnreachable, KlinketError, NotTheController, Throttled
-from klinket.net.backoff import Backoff
+from klinket.domain.errors import CaptureImpossible, KlinketError
 from klinket.net.tasks import TaskSet
 
 #: Seconds after which a wait is said to be one, and between repetitions.
@@ -24,8 +24,6 @@ PATIENCE_SECONDS = 1.5
 REMIND_SECONDS = 5.0
 #: Seconds to wait, when the command has ended, for the reason why its flows were cut.
 LAST_WORD_SECONDS = 1.0
-#: Seconds before the end of `--timeout` at which a login is tried for the last time.
-LAST_TRY_SECONDS = 0.5
 _PASSED_ON = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 #: Signals a terminal sends to the command itself as well.
 _FROM_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT) if sys.platform != "win32" else ()
@@ -88,9 +86,9 @@ class _Run:
     async def main(self) -> int:
         """Prepare, log in, wait until ready, run, end."""
         client: Client | None = None
-        starting = asyncio.current_task()
-        assert starting is not None
-        self._pass_signals_on(starting)
+        main = asyncio.current_task()
+        assert main is not None
+        self._pass_signals_on(main)
         self._tasks.start(self._remind(), "reminder")
         try:
             key_file = self._source.load()
@@ -148,19 +146,10 @@ class _Run:
         return self._command
 
     async def _log_in(self, client: Client) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                await client.start()
-                return
-            except NotTheController:
-                raise  # waiting does not make it the controller
-            except (ControllerUnreachable, Throttled) as error:
-                left = self._deadline - LAST_TRY_SECONDS - time.monotonic()
-                if left <= 0 or (error.retry_after or 0.0) > left:
-                    raise
-                self._waiting_for = error.message
-                await asyncio.sleep(min(max(backoff.next(), error.retry_after or 0.0), left))
+        def waiting(why: str) -> None:
+            self._waiting_for = why
+
+        await starting.start(client, self._deadline, waiting)
 
     async def _until_ready(self, client: Client) -> None:
         if not client.resources:
@@ -186,7 +175,7 @@ class _Run:
             tell(f"klinket: waiting: {self._waiting_for} (giving up in {left:.0f} s)")
             await asyncio.sleep(REMIND_SECONDS)
 
-    def _pass_signals_on(self, starting: asyncio.Task[int]) -> None:
+    def _pass_signals_on(self, main: asyncio.Task[int]) -> None:
         if sys.platform == "win32":
             return
         loop = asyncio.get_running_loop()
@@ -197,7 +186,7 @@ class _Run:
             if self._waiting_for:
                 if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
                     self._stopped_by = number
-                    starting.cancel()
+                    main.cancel()
             elif self._command is not None and number not in from_terminal:
                 self._command.signal(number)
 

@@ -280,7 +280,7 @@ def test_a_resource_of_many_hosts_is_not_dialled_by_its_name(address: str) -> No
     made = core(resources=[entry(1, address, name="lab")])
     with pytest.raises(FlowRefused) as caught:
         made.host_of(made.find("lab:80"), "lab")
-    assert caught.value.hint == "name one of them: --wait HOST:PORT"
+    assert caught.value.hint == "name one of them: HOST:PORT"
 
 
 def test_what_is_not_found_is_answered_with_what_is_granted() -> None:

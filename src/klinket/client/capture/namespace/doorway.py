@@ -64,5 +64,4 @@ class Doorway:
         if len(self._lately) >= MAX_REMEMBERED:
             self._lately.clear()
         self._lately[key] = now + REPEAT_SECONDS
-        host = f"[{destination.host}]" if ":" in destination.host else destination.host
-        self._told(f"klinket: {host}:{destination.port}: {refused.failure.value}: {refused}")
+        self._told(f"klinket: {destination.host_port}: {refused.failure.value}: {refused}")
