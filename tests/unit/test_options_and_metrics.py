@@ -18,7 +18,8 @@ SECTIONS = dict(
 )
 #: Commands that have a section; those of `klinket admin` tell their options with --help only.
 COMMANDS = [
-    "controller", "relay", "connector", "run", "client", "forward", "ssh-proxy", "issue api-token", "revoke", "scan", "admin",
+    "controller", "relay", "connector", "run", "client", "forward", "ssh-proxy", "explain", "issue api-token", "revoke", "scan",
+    "admin",
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +14,7 @@ import click
 from klinket.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from klinket.domain.explanation import Step
     from klinket.net.sockets import HostPort
 
 LEVELS = ("error", "warning", "info", "debug")
@@ -39,6 +40,16 @@ def set_up_logging(level: str) -> None:
     )
     for noisy in ("websockets", "asyncio", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def show_steps(steps: Iterable[Step]) -> None:
+    """Print the steps of an explanation: what was found, the evidence below it, and what to do where one is not met."""
+    for step in steps:
+        click.echo(f"{'ok ' if step.ok else 'NO '} {step.name.value:<10} {step.text}")
+        for line in step.evidence:
+            click.echo(f"{'':14} {line}")
+        if step.hint and not step.ok:
+            click.echo(f"{'':14} -> {step.hint}")
 
 
 def host_port(option: str, text: str) -> HostPort:

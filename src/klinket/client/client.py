@@ -225,6 +225,20 @@ class Client:
             except ControllerUnreachable as error:
                 logger.info("the session was not ended at the controller, it ends by itself: %s", error.message)
 
+    @property
+    def session(self) -> str:
+        """Return the id of the session, "" before there is one."""
+        return "" if self._session is None else self._session.id
+
+    @property
+    def core(self) -> ClientCore:
+        """Return what this client decides with."""
+        return self._core
+
+    def now(self) -> float:
+        """Return the controller's time in seconds since the epoch."""
+        return self._clock.now()
+
     # ---- ports.FlowOpener
 
     @property
@@ -270,8 +284,8 @@ class Client:
             for _ in range(2):
                 link: ConnectorLink | None = None
                 try:
-                    link = await self._link(route)
-                    pipe = await ask(await link.pipe(), destination, resource)
+                    link = await self.link(route)
+                    pipe, _ = await ask(await link.pipe(), destination, resource)
                     self._core.connector_works(route.connector.id)
                     return resource, pipe, link
                 except LinkLost as error:
@@ -296,7 +310,8 @@ class Client:
 
     # ---- links
 
-    async def _link(self, route: Route) -> ConnectorLink:
+    async def link(self, route: Route) -> ConnectorLink:
+        """Return the link with a route's connector, made if there is none; raises FlowRefused."""
         id = route.connector.id
         link = self._links.get(id)
         if link is not None and link.usable:
@@ -319,7 +334,7 @@ class Client:
             assert self._session is not None
             authority = self._core.configuration.connector_authority
             self._initiator = LinkInitiator(self._session.certificate, self._session.key, authority)
-        paths = [self._path(relay) for relay in route.relays]
+        paths = [self.path(relay) for relay in route.relays]
         link = await ConnectorLink.open(
             route.connector, paths, self._initiator, self._core.configuration.network, self._core, self._clock.now
         )
@@ -329,7 +344,8 @@ class Client:
             self._tasks.start(former.aclose(), "replaced link")
         return link
 
-    def _path(self, relay: control.RelayEntry) -> RelayPath:
+    def path(self, relay: control.RelayEntry) -> RelayPath:
+        """Return the way through a relay."""
         path = self._paths.get(relay.id)
         if path is None or path.relay != relay:
             path = RelayPath(
@@ -348,7 +364,7 @@ class Client:
         self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused, float], None] = lambda _, __: None
     ) -> None:
         """Wait until a connector of every granted network, and every wanted resource, answers (see Readiness.wait)."""
-        readiness = Readiness(self._core, self._link, self.open_stream, self._clock.now, lambda: self._ended)
+        readiness = Readiness(self._core, self.link, self.open_stream, self._clock.now, lambda: self._ended)
         await readiness.wait(wanted, timeout, missing_now)
 
 

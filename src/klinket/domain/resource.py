@@ -69,6 +69,15 @@ class ResourceIndex:
         candidates = self._ranges if parse_ip(host) is not None else self._wildcards
         return next((resource for resource in candidates if resource.address.matches(host)), None)
 
+    def serving(self, host: str) -> tuple[Resource, ...]:
+        """Return every resource that serves a canonical host, by precedence: the first is what `lookup` finds."""
+
+        def order(resource: Resource) -> tuple[bool, tuple[int, int], int]:
+            alias = host == resource.alias
+            return not alias, (0, 0) if alias else resource.address.specificity, resource.id
+
+        return tuple(sorted((one for one in self.resources if one.serves(host)), key=order))
+
 
 def select_resource(resources: Iterable[Resource], host: str) -> Resource | None:
     """Return the one resource that serves a canonical host, or None."""

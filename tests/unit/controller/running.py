@@ -232,6 +232,10 @@ class Running:
         query = "mutation ($n: String!, $r: [ID]) { serviceAccountCreate(name: $n, resourceIds: $r) { ok error entity { id } } }"
         return str((await self.change(query, n=name, r=resources))["entity"]["id"])
 
+    async def grant(self, account: str, *resources: str) -> None:
+        query = "mutation ($a: ID!, $r: [ID]) { serviceAccountUpdate(id: $a, addedResourceIds: $r) { ok error } }"
+        await self.change(query, a=account, r=list(resources))
+
     async def add_key(self, account: str, days: int = 0, name: str = "runner") -> tuple[str, KeyFile]:
         """Return the id of a new key, and its key file."""
         payload = await self.change(
