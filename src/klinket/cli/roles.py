@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import sys
@@ -14,6 +13,8 @@ import click
 from klinket.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
+    import asyncio
+
     from klinket.domain.explanation import Step
     from klinket.net.sockets import HostPort
 
@@ -65,6 +66,8 @@ def host_port(option: str, text: str) -> HostPort:
 def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
     """Run `main(stop)` on a fast event loop; SIGTERM and SIGINT set `stop`, a second one ends at once."""
 
+    import asyncio
+
     async def run() -> Any:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -85,6 +88,8 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
 def run_async(main: Any) -> Any:
     """Run a coroutine on uvloop where there is one."""
     if sys.platform == "win32":
+        import asyncio
+
         return asyncio.run(main)
     import uvloop
 

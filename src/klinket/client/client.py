@@ -26,7 +26,7 @@ from klinket.domain.resource import Resource
 from klinket.net import forks
 from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
-from klinket.net.channel import controller_context
+from klinket.net.channel import controller_context, load_library
 from klinket.net.clock import PeerClock
 from klinket.net.copies import CopyWatch
 from klinket.net.link import LinkInitiator
@@ -48,11 +48,12 @@ _OF_THE_KEY = (FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.SERVICE_KEY_EXPIRED)
 class Client:
     """Implements ports.FlowOpener. `start` logs in; `aclose` ends the session."""
 
-    def __init__(self, key_file: KeyFile) -> None:
+    def __init__(self, key_file: KeyFile, only: Sequence[str] = ()) -> None:
+        """`only`: what of the granted resources is used; the controller's grants are asked to be as narrow."""
         self._key_file = key_file
         self._context = controller_context(key_file.controller_ca)
         self._clock = PeerClock()
-        self._core = ClientCore()
+        self._core = ClientCore(only)
         self._session: Session | None = None
         self._initiator: LinkInitiator | None = None
         self._links: dict[int, ConnectorLink] = {}
@@ -67,7 +68,13 @@ class Client:
         self.ended = asyncio.Event()
         self._copies = CopyWatch(self._machine_copied)
         self._channel = ClientChannel(
-            f"https://{key_file.network}", self._context, self._clock, self._configure, self._renewed, self._copies.exchanged
+            f"https://{key_file.network}",
+            self._context,
+            self._clock,
+            self._configure,
+            self._renewed,
+            self._copies.exchanged,
+            only,
         )
         forks.watch(self)
 
@@ -90,7 +97,13 @@ class Client:
             raise
 
     async def _log_in(self) -> None:
-        self._session = await log_in(self._key_file, self._context)
+        logging_in = asyncio.ensure_future(log_in(self._key_file, self._context))
+        try:
+            await asyncio.sleep(0)  # it is on its way, in a thread
+            load_library()
+            self._session = await logging_in
+        finally:
+            logging_in.cancel()
         self._clock.set(self._session.time_ms)
 
     async def _stay_attached(self) -> None:

@@ -11,7 +11,8 @@ from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.errors import FlowRefused, InvalidInput
 from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
 from klinket.domain.grant import Denied, decide
-from klinket.domain.resource import Resource, ResourceIndex
+from klinket.domain.identifiers import ResourceId
+from klinket.domain.resource import Resource, ResourceIndex, choose
 from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, RelayEntry
 from klinket.wire.inventory import resource_of
 
@@ -34,7 +35,10 @@ class Route:
 class ClientCore:
     """The newest configuration and what follows from it. `now`: the controller's time in seconds since the epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: Sequence[str] = ()) -> None:
+        """`only`: what of the granted resources is used, by name, alias, address or a host they serve; () for all."""
+        self._only = tuple(only)
+        self._chosen: frozenset[ResourceId] = frozenset()
         self._configuration: ClientConfiguration | None = None
         self._index = ResourceIndex(())
         self._ever: dict[tuple[str, str | None], Resource] = {}
@@ -54,13 +58,17 @@ class ClientCore:
 
     @property
     def resources(self) -> tuple[Resource, ...]:
-        """Return what was granted."""
-        return self._index.resources
+        """Return what was granted, and chosen where there is a choice."""
+        return tuple(one for one in self._index.resources if self._is_chosen(one))
+
+    def _is_chosen(self, resource: Resource) -> bool:
+        return not self._only or resource.id in self._chosen
 
     def configure(self, configuration: ClientConfiguration) -> None:
         """Take over a configuration; raises ProtocolError when it is not understood."""
         index = ResourceIndex(resource_of(entry) for entry in configuration.resources)
         self._configuration, self._index = configuration, index
+        self._chosen = choose(index, self._only)
         self._remember(index.resources)
 
     def _remember(self, resources: tuple[Resource, ...]) -> None:
@@ -76,20 +84,22 @@ class ClientCore:
             self._ever_index = ResourceIndex(self._ever.values())
 
     def resource_for(self, host: str) -> Resource | None:
-        """Return the granted resource that serves a canonical host; raises FlowRefused before the first configuration.
+        """Return the chosen resource that serves a canonical host; raises FlowRefused before the first configuration.
 
         Until it has come nobody knows what is klinket's business, so nothing may go past it.
         """
         if self._configuration is None:
             raise FlowRefused(FlowFailure.CONTROLLER_UNREACHABLE, "not online yet: the controller has not answered")
-        return self._index.lookup(host)
+        found = self._index.lookup(host)
+        return found if found is not None and self._is_chosen(found) else None
 
     def claims(self, host: str) -> bool:
         """Return whether a canonical host is, or once was, granted: nothing may dial it past klinket. Raises like resource_for.
 
         A grant that ended does not open the way to a look-alike host on this machine's own networks (security.md 22).
         """
-        return self.resource_for(host) is not None or self._ever_index.lookup(host) is not None
+        self.resource_for(host)
+        return self._index.lookup(host) is not None or self._ever_index.lookup(host) is not None
 
     def decide(self, destination: Destination, now: float) -> Resource:
         """Return the resource of an allowed flow; raises FlowRefused. The client checks every flow, as the connector does."""
@@ -101,6 +111,12 @@ class ClientCore:
             if self._index.lookup(destination.host) is None and self.claims(destination.host):
                 text = f"{destination.host} is not granted any more, and what was is never dialled past klinket"
             raise FlowRefused(decision.failure, text, hint=HINTS.get(decision.failure))
+        if not self._is_chosen(decision.resource):
+            raise FlowRefused(
+                FlowFailure.NOT_GRANTED,
+                f"resource {decision.resource.name!r} is granted, but only {', '.join(self._only)} may be used here",
+                hint=f"name it as well: --only {decision.resource.alias or decision.resource.address.text}",
+            )
         return decision.resource
 
     def routes(self, resource: Resource, now: float, linked: Mapping[int, Sequence[int]] = MappingProxyType({})) -> list[Route]:
@@ -166,11 +182,12 @@ class ClientCore:
         if found is None and port is not None:
             found = next((one for one in self.resources if host in (one.name, one.address.text)), None)
         if found is None:
-            names = ", ".join(repr(one.name) for one in self.resources[:MAX_NAMED]) or "nothing"
+            granted = self._index.resources
+            names = ", ".join(repr(one.name) for one in granted[:MAX_NAMED]) or "nothing"
             raise FlowRefused(
                 FlowFailure.NOT_GRANTED,
                 f"no granted resource is called {wanted!r} or serves it",
-                hint=f"granted: {names}{', ...' if len(self.resources) > MAX_NAMED else ''}",
+                hint=f"granted: {names}{', ...' if len(granted) > MAX_NAMED else ''}",
             )
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -49,7 +50,9 @@ async def test_every_step_of_what_is_reached_is_told_with_its_evidence(whole: Wh
     assert f"relay 127.0.0.1:{whole.relay_port}: reached in" in told["path"][1][0]
     assert told["connector"][0] == "connector office-1 has answered and taken the grant"
     assert told["dns"][0] == "127.0.0.1 is an address: nothing to look up"
-    assert [row.ended_at_ms for row in await whole.sessions()] != [None]  # it leaves no session behind
+    async with asyncio.timeout(PATIENCE):
+        while [row.ended_at_ms for row in await whole.sessions()] == [None]:  # it leaves no session behind
+            await asyncio.sleep(0.02)
 
 
 async def test_what_refuses_ends_at_the_dial(whole: Whole) -> None:

@@ -204,7 +204,7 @@ async def test_a_name_no_resolver_answers_for_is_told_as_that_and_not_as_a_silen
         return []
 
     try:
-        with pytest.raises(FlowRefused, match="no resolver of the connector has answered for slow.internal") as caught:
+        with pytest.raises(FlowRefused, match=r"no resolver of the connector has answered for slow\.internal") as caught:
             await dial.reach(resource(1, "slow.internal"), tcp("slow.internal", 80), (), NameLookups(never))
         assert caught.value.failure is FlowFailure.NAME_NOT_FOUND
     finally:
