@@ -37,6 +37,7 @@ def explain(key_file: str | None, udp: bool, timeout: float, as_json: bool, log_
     from klinket.domain.flow import TransportProtocol
     from klinket.net.sockets import HostPort
 
+    roles.end_at_ctrl_c()
     source = KeySource(key_file)
     roles.check_timeout(timeout)
     hint = "for example db.internal:5432, or [2001:db8::7]:5432"

@@ -33,6 +33,7 @@ def forward(key_file: str | None, timeout: float, as_json: bool, log_level: str,
     from klinket.client.forward import parse, run
     from klinket.client.key_source import KeySource
 
+    roles.end_at_ctrl_c()
     source = KeySource(key_file)
     roles.check_timeout(timeout)
     wanted = parse(forwards)

@@ -96,6 +96,12 @@ def run_async(main: Any) -> Any:
     return uvloop.run(main)
 
 
+def end_at_ctrl_c() -> None:
+    """End at once by the signal itself, until an event loop takes it: nothing is to be cleaned up before."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where whoever started this ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def forbid_core_dumps() -> None:
     """Keep secrets out of core files, and other processes of the user out of this one's memory."""
     if sys.platform != "win32":

@@ -72,6 +72,7 @@ def run(
     \b
     example: klinket run --key-file ci-runner.json --wait db.internal:5432 -- psql -h db.internal
     """
+    roles.end_at_ctrl_c()
     gc.disable()  # until the command runs: what is imported stays, and looking through it takes a tenth of the time
     roles.check_timeout(timeout)
     for wanted in wait:

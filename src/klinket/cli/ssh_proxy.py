@@ -26,6 +26,7 @@ def ssh_proxy(key_file: str | None, timeout: float, log_level: str, host: str, p
     from klinket.client.key_source import KeySource
     from klinket.client.ssh_proxy import run
 
+    roles.end_at_ctrl_c()
     source = KeySource(key_file)
     if source.from_input:
         raise InvalidInput("--key-file", "standard input is what is carried", hint="give a file, or KLINKET_SERVICE_KEY")

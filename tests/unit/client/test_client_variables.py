@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from klinket.client.capture.command import NotExecuted
 from klinket.client.capture import proxy_variables
+from klinket.client.capture.command import NotExecuted
 from klinket.client.capture.variables import VariablesCommand
 from klinket.domain.flow import FlowFailure
 from klinket.net.sockets import HostPort

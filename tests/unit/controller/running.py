@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -341,10 +341,10 @@ class Channel:
         self.nonce = ""
         self._clock = clock
 
-    async def attach(self, token: str, key: signing.PrivateKey, *, nonce: str | None = None) -> str:
+    async def attach(self, token: str, key: signing.PrivateKey, *, nonce: str | None = None, only: Sequence[str] = ()) -> str:
         """Send Attach with a proof by `key`; return the proof."""
         proof = access_token.sign_proof(key, self.nonce if nonce is None else nonce, now=self._clock())
-        await self.send(control.Attach(access_token=token, proof=proof, version="0.1.0"))
+        await self.send(control.Attach(access_token=token, proof=proof, version="0.1.0", only=list(only)))
         return proof
 
     async def send(self, message: control.Message) -> None:
