@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from klinket.client.client import Client
@@ -16,6 +16,8 @@ from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketErro
 from klinket.domain.explanation import Step, StepName, found_resource, opens
 from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource, ResourceIndex
+from klinket.net.direct_path import DirectUnavailable
+from klinket.wire.control import ConnectorEntry
 from klinket.wire.key_file import KeyFile
 from klinket.wire.pipe_messages import OpenAnswer
 from klinket.wire.relay import RelayError
@@ -172,20 +174,32 @@ class _Way:
 
     async def _path(self, routes: list[Route]) -> None:
         relays = {relay.id: relay for route in routes for relay in route.relays}
-        reached, evidence = 0, []
-        failure: RelayError | None = None
-        for relay in relays.values():
-            try:
-                seconds = await self._client.path(relay).probe()
-                reached += 1
-                evidence.append(f"relay {relay.address}: reached in {seconds * 1000:.1f} ms")
-            except RelayError as error:
-                failure = error
-                evidence.append(f"relay {relay.address}: {error.message}")
-        if failure is not None and not reached:
-            hint = "allow outbound TCP to the relay's address; an admin looks at the relay's log"
-            raise _end(self._found, StepName.PATH, LinkLost("no relay can be reached", hint=hint), evidence) from failure
-        self._passed(StepName.PATH, f"{reached} of {len(relays)} relays can be reached", *evidence)
+        evidence: list[str] = []
+        reached = [await self._reached(f"relay {relay.address}", self._client.linker.relay_path(relay).probe(), evidence)
+                   for relay in relays.values()]  # fmt: skip
+        text = f"{sum(reached)} of {len(relays)} relays can be reached"
+        listening = [route.connector for route in routes if route.connector.direct]
+        direct = [await self._reached(f"connector {one.name} itself", self._direct(one), evidence) for one in listening]
+        if listening:
+            text += f", and {sum(direct)} of {len(listening)} connectors directly"
+        if not any(reached) and not any(direct):
+            hint = "allow outbound TCP to the relays' addresses; an admin looks at their logs"
+            raise _end(self._found, StepName.PATH, LinkLost(text, hint=hint), evidence)
+        self._passed(StepName.PATH, text, *evidence)
+
+    async def _direct(self, connector: ConnectorEntry) -> float:
+        begun = time.monotonic()
+        (await self._client.linker.direct_path(connector).connect(connector.id)).close()
+        return time.monotonic() - begun
+
+    async def _reached(self, what: str, connecting: Awaitable[float], evidence: list[str]) -> bool:
+        try:
+            seconds = await connecting
+        except (RelayError, DirectUnavailable) as error:
+            evidence.append(f"{what}: {error.message}")
+            return False
+        evidence.append(f"{what}: reached in {seconds * 1000:.1f} ms")
+        return True
 
     async def _connector(self, routes: list[Route]) -> tuple[Route, ConnectorLink]:
         evidence: list[str] = []
@@ -198,7 +212,8 @@ class _Way:
                 failure = error
                 evidence.append(error.message)
                 continue
-            evidence.append(f"link made in {_milliseconds(begun)}")
+            way = "directly" if link.direct else "through a relay"
+            evidence.append(f"link made {way} in {_milliseconds(begun)}")
             self._passed(StepName.CONNECTOR, f"connector {route.connector.name} has answered and taken the grant", *evidence)
             return route, link
         assert failure is not None

@@ -42,13 +42,14 @@ def for_client(
     principal: Principal,
     jkt: Thumbprint,
     attached: Mapping[int, Sequence[int]],
+    direct: Mapping[int, Sequence[str]],
     *,
     now: float,
     confirmed_at: float,
     grant_seconds: int,
     only: Sequence[str] = (),
 ) -> ClientConfiguration:
-    """Return what a session may do now. `attached`: connectors online, and the relays each is at.
+    """Return what a session may do now. `attached`: connectors online, and the relays each is at; `direct`: where they listen.
 
     `only`: what grants are for, () for all. The session is told of the others as well: nothing of them may go past it.
 
@@ -68,6 +69,7 @@ def for_client(
             relays=list(attached.get(row.id, ())),
             online=row.id in attached,
             jkt=row.enrolled_jkt or "",
+            direct=list(direct.get(row.id, ())),
         )
         for network in grouped
         for row in snapshot.connectors.get(network, ())
