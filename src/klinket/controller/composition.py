@@ -69,6 +69,7 @@ def compose(
         seal=master.seal,
         attached_sessions=lambda: frozenset(peers.clients),
         attached_connectors=peers.online,
+        listening_connectors=peers.direct,
     )
 
     access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from klinket.controller.app import resources
 from klinket.controller.app.access import versions_of
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.resources import BYPASS
-from klinket.controller.app.rows import FlowEventRow, ResourceRow, ServiceAccountRow
+from klinket.controller.app.rows import ConnectorRow, FlowEventRow, ResourceRow, ServiceAccountRow
 from klinket.domain.address import canonical_host
 from klinket.domain.connector import check_services_allowed
 from klinket.domain.errors import ConnectorTooOld
@@ -42,9 +43,15 @@ class Explanation:
 
 
 def explain(
-    tx: Transaction, account: ServiceAccountRow, destination: Destination, attached: Mapping[int, Sequence[int]]
+    tx: Transaction,
+    account: ServiceAccountRow,
+    destination: Destination,
+    attached: Mapping[int, Sequence[int]],
+    listening: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> Explanation:
     """Return the conditions in the order in which they count. `attached`: connectors online now, and the relays each is at.
+
+    `listening`: where connectors listen for clients themselves.
 
     Raises InvalidInput for a host that is none.
     """
@@ -65,7 +72,9 @@ def explain(
         return Explanation(nearest, (*first, _why_not(account, host, nearest, granted=is_granted)))
     row = rows[serving[0].id]
     steps = [*first, found_resource(serving, host), _grant_step(opens(serving[0], destination), row)]
-    return Explanation(row, (*steps, *_connector_steps(tx, row, attached), *_told_steps(tx, account, row, destination)))
+    return Explanation(
+        row, (*steps, *_connector_steps(tx, row, attached, listening), *_told_steps(tx, account, row, destination))
+    )
 
 
 def _key_step(tx: Transaction, account: ServiceAccountRow) -> Step:
@@ -112,20 +121,14 @@ def _why_not(account: ServiceAccountRow, host: str, row: ResourceRow | None, *, 
     return Step(StepName.RESOURCE, False, text, hint=hint, code=FlowFailure.NOT_GRANTED.value)
 
 
-def _connector_steps(tx: Transaction, row: ResourceRow, attached: Mapping[int, Sequence[int]]) -> list[Step]:
+def _connector_steps(
+    tx: Transaction, row: ResourceRow, attached: Mapping[int, Sequence[int]], listening: Mapping[int, Sequence[str]]
+) -> list[Step]:
     connectors = tx.connectors.find(remote_network_id=row.remote_network_id)
-    relays = {relay.id: relay for relay in tx.relays.find()}
     online = [one for one in connectors if one.id in attached]
     steps = []
     if online:
-        at = {id for one in online for id in attached[one.id]}
-        evidence = tuple(f"relay {relays[id].name} ({relays[id].address})" for id in sorted(at) if id in relays)
-        if evidence:
-            steps.append(Step(StepName.PATH, True, f"its connectors wait at {len(evidence)} of {len(relays)} relays", evidence))
-        else:
-            hint = "look at the connector's log: it must reach a relay"
-            text, code = "no online connector is at a relay", FlowFailure.NO_CONNECTOR.value
-            steps.append(Step(StepName.PATH, False, text, hint=hint, code=code))
+        steps.append(_path_step(tx, online, attached, listening))
     try:
         check_services_allowed(versions_of(tx, row.remote_network_id))
     except ConnectorTooOld as error:
@@ -139,6 +142,22 @@ def _connector_steps(tx: Transaction, row: ResourceRow, attached: Mapping[int, S
         hint = "klinket admin connector list; look at the connector's log"
         steps.append(Step(StepName.CONNECTOR, False, text, hint=hint, code=FlowFailure.NO_CONNECTOR.value))
     return steps
+
+
+def _path_step(
+    tx: Transaction,
+    online: Sequence[ConnectorRow],
+    attached: Mapping[int, Sequence[int]],
+    listening: Mapping[int, Sequence[str]],
+) -> Step:
+    relays = {relay.id: relay for relay in tx.relays.find()}
+    at = {id for one in online for id in attached[one.id] if id in relays}
+    evidence = [f"relay {relays[id].name} ({relays[id].address})" for id in sorted(at)]
+    evidence += [f"connector {one.name} listens at {', '.join(listening[one.id])}" for one in online if one.id in listening]
+    if evidence:
+        return Step(StepName.PATH, True, f"its connectors wait at {len(at)} of {len(relays)} relays", tuple(evidence))
+    hint = "look at the connector's log: it must reach a relay"
+    return Step(StepName.PATH, False, "no online connector is at a relay", hint=hint, code=FlowFailure.NO_CONNECTOR.value)
 
 
 def _told_steps(tx: Transaction, account: ServiceAccountRow, row: ResourceRow, destination: Destination) -> Sequence[Step]:

@@ -113,6 +113,10 @@ async def test_connectors_that_are_at_no_relay(granted: Inventory) -> None:
     found = await granted.read(lambda tx: explain(tx, granted.ci, Destination("db.internal", 5432, TCP), attached))
     (path,) = [step for step in found.steps if step.name is StepName.PATH]
     assert (path.ok, path.code, found.allowed) == (False, "no-connector", False)
+    listening = {granted.connector.id: ("192.0.2.7:8445",)}
+    found = await granted.read(lambda tx: explain(tx, granted.ci, Destination("db.internal", 5432, TCP), attached, listening))
+    (path,) = [step for step in found.steps if step.name is StepName.PATH]
+    assert (path.ok, path.evidence, found.allowed) == (True, ("connector office-1 listens at 192.0.2.7:8445",), True)
 
 
 async def test_resources_that_lost_by_precedence_are_named(granted: Inventory) -> None:

@@ -23,7 +23,8 @@ def _explain(
     if not 1 <= port <= 65_535:
         raise InvalidInput("port", "ports are 1 to 65535")
     destination = Destination(host, port, TransportProtocol((protocol or "TCP").lower()))
-    found = explain(context.tx, account, destination, context.services.attached_connectors())
+    services = context.services
+    found = explain(context.tx, account, destination, services.attached_connectors(), services.listening_connectors())
     return {
         "allowed": found.allowed,
         "resourceId": to_global_id("Resource", found.resource.id) if found.resource else None,
