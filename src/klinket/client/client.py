@@ -210,6 +210,9 @@ class Client:
                 self._tasks.start(self._links.pop(id).aclose(), "removed connector, or one with another key")
             else:
                 self._tasks.start(self._present(link), "present grant")
+        relays = {relay.id for relay in configuration.relays}
+        for id in [id for id, link in self._links.items() if not relays.issuperset(link.relays)]:
+            self._tasks.start(self._links.pop(id).aclose(), "link through a removed relay")
         granted = {resource.id for resource in self._core.resources}
         for flow in [flow for flow in self._flows if flow.resource.id not in granted]:
             flow.cut(Failure(FlowFailure.CUT, "the resource is not granted any more"))

@@ -69,6 +69,7 @@ def compose(
         seal=master.seal,
         attached_sessions=lambda: frozenset(peers.clients),
         attached_connectors=peers.online,
+        attached_relays=lambda: frozenset(peers.relays),
         listening_connectors=peers.direct,
     )
 

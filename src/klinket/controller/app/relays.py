@@ -10,7 +10,7 @@ from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import RelayRow
 from klinket.domain import token_text
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
-from klinket.domain.errors import AuthenticationFailed, InvalidToken
+from klinket.domain.errors import AuthenticationFailed, InvalidToken, NotFound
 from klinket.domain.names import parse_name
 from klinket.domain.token_text import token_hash
 
@@ -27,6 +27,21 @@ def create_or_replace(tx: Transaction, actor: Actor, *, name: str, entropy: Call
     action = AuditAction.EDIT if found else AuditAction.CREATE
     tx.record(AuditEvent(action, actor, (_target(row),), {"token": "issued"}))
     return row, text
+
+
+def get(tx: Transaction, number: int | None, id: str) -> RelayRow:
+    """Return a relay; raises NotFound. `id`: as it was asked for."""
+    row = tx.relays.get(number) if number is not None else None
+    if row is None:
+        raise NotFound("Relay", id)
+    return row
+
+
+def delete(tx: Transaction, actor: Actor, row: RelayRow) -> None:
+    """Delete a relay: its token is dead, its channel ends, and clients and connectors are told of the others only."""
+    tx.relays.remove(id=row.id)
+    tx.bump()
+    tx.record(AuditEvent(AuditAction.DELETE, actor, (_target(row),), {}))
 
 
 def _target(row: RelayRow) -> dict[str, Any]:

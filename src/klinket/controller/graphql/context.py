@@ -33,6 +33,7 @@ class ApiServices:
     seal: Callable[[bytes, str], bytes]
     attached_sessions: Callable[[], frozenset[str]]
     attached_connectors: Callable[[], Mapping[int, tuple[int, ...]]]
+    attached_relays: Callable[[], frozenset[int]]
     listening_connectors: Callable[[], Mapping[int, tuple[str, ...]]]
 
 
