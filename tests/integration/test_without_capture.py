@@ -19,6 +19,8 @@ import pytest
 from examples.deployment import clean_environment, free_port
 from tests.integration.conftest import ECHO_NAME, Loopback
 from tests.integration.test_bad_input import REFUSING
+from tests.integration.test_run_endings import sessions
+from tests.integration.watched import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -123,6 +125,14 @@ def test_scp_copies_a_file(ssh_config: Path, tmp_path: Path) -> None:
     done = ssh("scp", ssh_config, str(tmp_path / "sent"), f"{SSH_NAME}:{tmp_path}/received")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "received").read_bytes() == (tmp_path / "sent").read_bytes()
+
+
+def test_ssh_leaves_no_session_behind(loopback: Loopback, ssh_config: Path) -> None:
+    for _ in range(3):
+        assert ssh("ssh", ssh_config, SSH_NAME, "true").returncode == 0
+    kid = json.loads(loopback.key.read_text())["key_id"]
+    # The client of the module has one.
+    wait_until(lambda: sessions(loopback, kid) == 1, f"{sessions(loopback, kid)} sessions live")
 
 
 def test_ssh_to_what_is_not_granted_says_so(ssh_config: Path) -> None:

@@ -37,7 +37,6 @@ def explain(key_file: str | None, udp: bool, timeout: float, as_json: bool, log_
     from klinket.domain.flow import TransportProtocol
     from klinket.net.sockets import HostPort
 
-    roles.end_at_ctrl_c()
     source = KeySource(key_file)
     roles.check_timeout(timeout)
     hint = "for example db.internal:5432, or [2001:db8::7]:5432"
@@ -50,7 +49,10 @@ def explain(key_file: str | None, udp: bool, timeout: float, as_json: bool, log_
         raise InvalidInput("HOST:PORT", "ports are 1 to 65535", hint=hint)
     roles.set_up_logging(log_level)
     roles.forbid_core_dumps()
-    found = roles.run_async(find_out(source.load, destination, timeout))
+    try:
+        found = roles.run_async(find_out(source.load, destination, timeout))
+    except KeyboardInterrupt:  # the session was ended on the way here
+        sys.exit(130)
     if as_json:
         import json
 

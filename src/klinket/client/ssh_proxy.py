@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import time
 
 from klinket.client import standard_streams, starting
@@ -15,6 +17,8 @@ from klinket.wire.key_file import KeyFile
 async def run(key_file: KeyFile, host: str, port: int, timeout: float, stop: asyncio.Event) -> None:
     """Carry the flow to its end, or until `stop`; raises FlowRefused when it was refused or has ended early."""
     client = Client(key_file)
+    if sys.platform != "win32":  # what ssh sends when it is over: the session is ended all the same
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop.set)
     working = asyncio.ensure_future(_carry(client, host, port, time.monotonic() + timeout))
     stopped = asyncio.ensure_future(stop.wait())
     try:
