@@ -135,3 +135,13 @@ def test_a_setuid_program_is_told_what_to_expect(loopback: Loopback, tmp_path_fa
     done = loopback.run(str(program))
     assert done.returncode == 5
     assert f"klinket: {program} is setuid, which has no effect inside" in done.stderr
+
+
+def test_ipv6_is_refused_inside_and_leaves_by_no_way(loopback: Loopback) -> None:
+    loopback.grant("ci", "Six", "2001:db8:77::/64")
+    for address in ("2001:db8:77::7", "2001:db8:1::1"):
+        found, _ = said(loopback, TALK, address, 80)
+        assert found == "ENETUNREACH", address
+    routes = "import pathlib; print({line.split()[-1] for line in pathlib.Path('/proc/net/ipv6_route').read_text().splitlines()})"
+    done = loopback.run(sys.executable, "-c", routes, options=["--capture", "namespace"])
+    assert done.stdout.strip() in ("{'lo'}", "set()"), done.stdout
