@@ -18,8 +18,8 @@ SECTIONS = dict(
 )
 #: Commands that have a section; those of `klinket admin` tell their options with --help only.
 COMMANDS = [
-    "controller", "relay", "connector", "run", "client", "forward", "ssh-proxy", "explain", "issue api-token", "revoke", "scan",
-    "admin",
+    "controller", "relay", "connector", "run", "client", "forward", "ssh-proxy", "explain", "issue api-token",
+    "issue signing-key", "revoke", "scan", "admin",
 ]  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_every_variable_that_is_documented_is_read_somewhere() -> None:
     assert {name for name in named if not re.search(rf"\b{name}\b", source)} == set()
 
 
-@pytest.mark.parametrize("path", ["issue relay-token", "issue accept-head"])
+@pytest.mark.parametrize("path", ["issue relay-token", "issue remove-relay", "issue accept-head"])
 def test_the_commands_of_issue_take_the_same_options(path: str) -> None:
     assert {one.opts[0] for one in command_of(path).params if isinstance(one, click.Option)} == {
         one.opts[0] for one in command_of("issue api-token").params if isinstance(one, click.Option)

@@ -12,9 +12,11 @@ from klinket.controller.app.ports import Store
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
+from klinket.controller.console.gate import Gate
 from klinket.controller.console.live import LiveTopics
 from klinket.controller.console.page import Console
 from klinket.controller.console.routes import console_routes
+from klinket.controller.console.sign_in.routes import sign_in_routes
 from klinket.controller.console.static import StaticFiles
 from klinket.controller.console.templates import Templates
 from klinket.controller.dispatch import Dispatch
@@ -33,6 +35,7 @@ from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
 from klinket.controller.relay_channels import RelayChannels
+from klinket.controller.relay_process import NAME as OWN_RELAY
 from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
 from klinket.wire.key_file import LOGIN_PATH
@@ -70,6 +73,7 @@ def compose(
         attached_sessions=lambda: frozenset(peers.clients),
         attached_connectors=peers.online,
         attached_relays=lambda: frozenset(peers.relays),
+        own_relays=frozenset() if config.relay is None else frozenset({OWN_RELAY}),
         listening_connectors=peers.direct,
     )
 
@@ -89,15 +93,17 @@ def compose(
     )
     static = StaticFiles()
     live = LiveTopics(store, peers)
-    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, clock)
+    exports = Exports(store, trusted)
+    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, exports, clock)
+    gate = Gate(console)
     reads, prepares = Lane(API_READS), Lane(API_PREPARES)
     app = Starlette(
         routes=[
             *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads, prepares), access),
             *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads, prepares), access),
-            *console_routes(console, static),
+            *console_routes(gate, static, sign_in_routes(console, gate, master)),
             *endpoints.routes(),
-            *Exports(store, trusted, access.reader).routes(),
+            *exports.routes(access.reader),
         ],
         exception_handlers={404: no_such_path, 405: no_such_method},
     )

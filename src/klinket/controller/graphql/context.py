@@ -34,6 +34,7 @@ class ApiServices:
     attached_sessions: Callable[[], frozenset[str]]
     attached_connectors: Callable[[], Mapping[int, tuple[int, ...]]]
     attached_relays: Callable[[], frozenset[int]]
+    own_relays: frozenset[str]
     listening_connectors: Callable[[], Mapping[int, tuple[str, ...]]]
 
 

@@ -27,7 +27,8 @@ def _many(context: RequestContext, **page: Any) -> dict[str, Any]:
 
 @mutation(WRITE)
 def _delete(context: RequestContext, id: str) -> dict[str, Any]:
-    relays.delete(context.tx, context.caller.actor, relays.get(context.tx, number_of(id, TYPE), id))
+    row = relays.get(context.tx, number_of(id, TYPE), id)
+    relays.remove(context.tx, context.caller.actor, row, kept=context.services.own_relays)
     return {}
 
 
