@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,8 @@ class Whole:
         self.settings: dict[str, Any] = {}
         self.controller = Running(state / "controller")
         self._stack = stack
+        #: Ends the connector that was started last.
+        self.end_connector: Callable[[], Awaitable[None]]
         self.relay_port = free_port()
 
     async def open(self) -> None:
@@ -162,6 +164,7 @@ class Whole:
             stop.set()
             await asyncio.gather(running, return_exceptions=True)
 
+        self.end_connector = end
         self._stack.push_async_callback(end)
         await eventually(lambda: any(self.controller.peers.online().values()))
         return made

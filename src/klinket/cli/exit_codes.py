@@ -39,6 +39,7 @@ EXIT_CODES: dict[str, int] = {
     "connector-refused": 90,
     "audit-altered": 92,
     "cut-not-answered": 93,
+    "reset": 94,
     "authentication-failed": 65,
     "forbidden": 65,
     "invalid-input": USAGE,

@@ -20,6 +20,9 @@ class LazyCommands(click.Group):
     MODULES: ClassVar[dict[str, str]] = {
         "run": "run a command with access to what its service account was granted",
         "client": "serve granted resources to programs through local proxies",
+        "forward": "make granted resources ports of this machine",
+        "ssh-proxy": "carry ssh to a granted resource, as its ProxyCommand",
+        "explain": "find out why an address is reached, or why not",
         "connector": "connect a private network",
         "relay": "join clients with connectors",
         "controller": "decide who may reach what",
@@ -39,7 +42,8 @@ class LazyCommands(click.Group):
             return super().get_command(ctx, name)
         from importlib import import_module
 
-        command: click.Command = getattr(import_module(f"klinket.cli.{name}"), name)
+        word = name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"klinket.cli.{word}"), word)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

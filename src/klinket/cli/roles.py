@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,13 +13,25 @@ import click
 from klinket.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from klinket.domain.explanation import Step
     from klinket.net.sockets import HostPort
 
 LEVELS = ("error", "warning", "info", "debug")
-#: Of `run`, `client` and `revoke`; tab completion lists files.
+#: Of everything that uses a service key; tab completion lists files.
 KEY_FILE_OPTION = click.option(
     "--key-file", type=click.Path(), metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY."
 )
+#: Of what begins with a login that must not last for ever.
+TIMEOUT_OPTION = click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be ready.")
+MAX_TIMEOUT_SECONDS = 86_400
+
+
+def check_timeout(seconds: float) -> None:
+    """Raise InvalidInput unless TIMEOUT_OPTION's value is more than nothing and at most a day."""
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        raise InvalidInput("timeout", f"--timeout is not between 0 and {MAX_TIMEOUT_SECONDS} seconds")
 
 
 def set_up_logging(level: str) -> None:
@@ -30,6 +41,16 @@ def set_up_logging(level: str) -> None:
     )
     for noisy in ("websockets", "asyncio", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def show_steps(steps: Iterable[Step]) -> None:
+    """Print the steps of an explanation: what was found, the evidence below it, and what to do where one is not met."""
+    for step in steps:
+        click.echo(f"{'ok ' if step.ok else 'NO '} {step.name.value:<10} {step.text}")
+        for line in step.evidence:
+            click.echo(f"{'':14} {line}")
+        if step.hint and not step.ok:
+            click.echo(f"{'':14} -> {step.hint}")
 
 
 def host_port(option: str, text: str) -> HostPort:
@@ -44,6 +65,8 @@ def host_port(option: str, text: str) -> HostPort:
 
 def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
     """Run `main(stop)` on a fast event loop; SIGTERM and SIGINT set `stop`, a second one ends at once."""
+
+    import asyncio
 
     async def run() -> Any:
         stop = asyncio.Event()
@@ -65,10 +88,18 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
 def run_async(main: Any) -> Any:
     """Run a coroutine on uvloop where there is one."""
     if sys.platform == "win32":
+        import asyncio
+
         return asyncio.run(main)
     import uvloop
 
     return uvloop.run(main)
+
+
+def end_at_ctrl_c() -> None:
+    """End at once by the signal itself, until an event loop takes it: nothing is to be cleaned up before."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where whoever started this ignores it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def forbid_core_dumps() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import click
 
 from klinket.cli import roles
 from klinket.domain.errors import InvalidInput
+
+#: As wire.control.MAX_ONLY has it, which is not imported for it.
+MAX_ONLY, MAX_ONLY_CHARACTERS = 64, 256
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -18,7 +22,7 @@ from klinket.domain.errors import InvalidInput
     metavar="RESOURCE",
     help="Begin when this one answers, by name, alias or address; with :PORT it is dialled as well. Repeatable.",
 )
-@click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be ready.")
+@roles.TIMEOUT_OPTION
 @click.option(
     "--capture",
     type=click.Choice(["auto", "namespace", "proxy"]),
@@ -26,6 +30,16 @@ from klinket.domain.errors import InvalidInput
     show_default=True,
     help="How connections are captured: all of them in a namespace, or those of programs that heed proxy variables.",
 )
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="RESOURCE",
+    help="What of the granted resources the command may use, by name, alias or address. Repeatable. Default: all of them.",
+)
+@click.option(
+    "--env-proxy", is_flag=True, help="Also name proxies in the command's environment, for programs that resolve names."
+)
+@click.option("--host-loopback", is_flag=True, help="Lead 100.127.255.2, host.klinket.internal, to this machine's own loopback.")
 @click.option(
     "--pass-fd",
     type=click.IntRange(min=3),
@@ -40,6 +54,9 @@ def run(
     wait: tuple[str, ...],
     timeout: float,
     capture: str,
+    only: tuple[str, ...],
+    env_proxy: bool,
+    host_loopback: bool,
     pass_fd: tuple[int, ...],
     log_level: str,
     command: tuple[str, ...],
@@ -55,10 +72,12 @@ def run(
     \b
     example: klinket run --key-file ci-runner.json --wait db.internal:5432 -- psql -h db.internal
     """
-    if not 0 < timeout <= 86_400:
-        raise InvalidInput("timeout", "--timeout is not between 0 and 86400 seconds")
+    roles.end_at_ctrl_c()
+    gc.disable()  # until the command runs: what is imported stays, and looking through it takes a tenth of the time
+    roles.check_timeout(timeout)
     for wanted in wait:
         check_wait(wanted)
+    check_only(only)
     from klinket.client.capture.command import NotExecuted
     from klinket.client.key_source import KeySource
     from klinket.client.run import RunSettings
@@ -67,7 +86,8 @@ def run(
     roles.set_up_logging(log_level)
     roles.forbid_core_dumps()
     try:
-        sys.exit(run_command(KeySource(key_file), RunSettings(command, wait, timeout, capture, pass_fd), roles.run_async))
+        settings = RunSettings(command, wait, timeout, capture, pass_fd, only, env_proxy, host_loopback)
+        sys.exit(run_command(KeySource(key_file), settings, roles.run_async))
     except NotExecuted as error:
         click.echo(f"klinket: {error.code}: {error.message}", err=True)
         sys.exit(error.exit_code)
@@ -84,3 +104,10 @@ def check_wait(text: str) -> None:
             raise InvalidInput("--wait", f"no resource before the port in {text[:80]!r}", hint=hint)
         if not 1 <= int(port[:6]) <= 65_535:
             raise InvalidInput("--wait", f"no port: {port[:10]}; ports are 1 to 65535", hint=hint)
+
+
+def check_only(wanted: tuple[str, ...]) -> None:
+    """Check the form of what `--only` names; raises InvalidInput."""
+    if len(wanted) > MAX_ONLY or any(not text.strip() or len(text) > MAX_ONLY_CHARACTERS for text in wanted):
+        hint = "give granted resources by name, alias or address, without ports: --only db.internal"
+        raise InvalidInput("--only", f"it is empty, too long, or given more than {MAX_ONLY} times", hint=hint)

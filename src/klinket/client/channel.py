@@ -7,9 +7,8 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import Callable
-
-from websockets.asyncio.client import ClientConnection
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from klinket.client.login import Session, refusal
 from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, KlinketError, ProtocolError, SessionOver
@@ -20,6 +19,9 @@ from klinket.net.copies import own_time
 from klinket.net.tasks import TaskSet
 from klinket.wire import access_token, control
 from klinket.wire.version import PRODUCT_VERSION
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +37,13 @@ class ClientChannel:
         configure: Callable[[control.ClientConfiguration], None],
         renewed: Callable[[control.CertificateRenewed], None],
         exchanged: Callable[[float, float], None] = lambda asked_at, controllers_time: None,
+        only: Sequence[str] = (),
     ) -> None:
-        """`exchanged`: told own_time() before the controller was asked, and its time in the answer, as CopyWatch wants it."""
+        """`exchanged`: told own_time() before the controller was asked, and its time in the answer, as CopyWatch wants it.
+
+        `only`: resources that grants are to be for, () for all.
+        """
+        self._only = list(only)
         self._exchanged = exchanged
         self._beat_at: tuple[int, float] = (0, 0.0)
         self._url = url
@@ -84,7 +91,7 @@ class ClientChannel:
         self._clock.set(challenge.time_ms)
         self._exchanged(asked_at, challenge.time_ms / 1000)
         proof = access_token.sign_proof(session.key, challenge.nonce, now=self._clock.now())
-        attach = control.Attach(access_token=session.access_token, proof=proof, version=PRODUCT_VERSION)
+        attach = control.Attach(access_token=session.access_token, proof=proof, version=PRODUCT_VERSION, only=self._only)
         await channel.send(connection, control.encode(attach))
 
     def _message(self, message: control.ToClient) -> None:

@@ -27,7 +27,7 @@ from klinket.domain.resource import Resource
 from klinket.net import forks
 from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
-from klinket.net.channel import controller_context
+from klinket.net.channel import controller_context, load_library
 from klinket.net.clock import PeerClock
 from klinket.net.copies import CopyWatch
 from klinket.net.link import LinkInitiator
@@ -47,11 +47,12 @@ _OF_THE_KEY = (FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.SERVICE_KEY_EXPIRED)
 class Client:
     """Implements ports.FlowOpener. `start` logs in; `aclose` ends the session."""
 
-    def __init__(self, key_file: KeyFile) -> None:
+    def __init__(self, key_file: KeyFile, only: Sequence[str] = ()) -> None:
+        """`only`: what of the granted resources is used; the controller's grants are asked to be as narrow."""
         self._key_file = key_file
         self._context = controller_context(key_file.controller_ca)
         self._clock = PeerClock()
-        self._core = ClientCore()
+        self._core = ClientCore(only)
         self._session: Session | None = None
         self._initiator: LinkInitiator | None = None
         self._links: dict[int, ConnectorLink] = {}
@@ -65,7 +66,13 @@ class Client:
         self.ended = asyncio.Event()
         self._copies = CopyWatch(self._machine_copied)
         self._channel = ClientChannel(
-            f"https://{key_file.network}", self._context, self._clock, self._configure, self._renewed, self._copies.exchanged
+            f"https://{key_file.network}",
+            self._context,
+            self._clock,
+            self._configure,
+            self._renewed,
+            self._copies.exchanged,
+            only,
         )
         self._linker = Linker(self._core, self._clock.now, self._channel.tickets_used_up, self._install)
         forks.watch(self)
@@ -89,7 +96,13 @@ class Client:
             raise
 
     async def _log_in(self) -> None:
-        self._session = await log_in(self._key_file, self._context)
+        logging_in = asyncio.ensure_future(log_in(self._key_file, self._context))
+        try:
+            await asyncio.sleep(0)  # it is on its way, in a thread
+            load_library()
+            self._session = await logging_in
+        finally:
+            logging_in.cancel()
         self._clock.set(self._session.time_ms)
 
     async def _stay_attached(self) -> None:
@@ -197,6 +210,9 @@ class Client:
                 self._tasks.start(self._links.pop(id).aclose(), "removed connector, or one with another key")
             else:
                 self._tasks.start(self._present(link), "present grant")
+        relays = {relay.id for relay in configuration.relays}
+        for id in [id for id, link in self._links.items() if not relays.issuperset(link.relays)]:
+            self._tasks.start(self._links.pop(id).aclose(), "link through a removed relay")
         granted = {resource.id for resource in self._core.resources}
         for flow in [flow for flow in self._flows if flow.resource.id not in granted]:
             flow.cut(Failure(FlowFailure.CUT, "the resource is not granted any more"))
@@ -225,6 +241,25 @@ class Client:
             except ControllerUnreachable as error:
                 logger.info("the session was not ended at the controller, it ends by itself: %s", error.message)
 
+    @property
+    def session(self) -> str:
+        """Return the id of the session, "" before there is one."""
+        return "" if self._session is None else self._session.id
+
+    @property
+    def core(self) -> ClientCore:
+        """Return what this client decides with."""
+        return self._core
+
+    @property
+    def linker(self) -> Linker:
+        """Return what opens links, and knows the ways to connectors."""
+        return self._linker
+
+    def now(self) -> float:
+        """Return the controller's time in seconds since the epoch."""
+        return self._clock.now()
+
     # ---- ports.FlowOpener
 
     @property
@@ -235,6 +270,10 @@ class Client:
     def resource_for(self, host: str) -> Resource | None:
         """Return the granted resource that serves this canonical host, or None."""
         return self._core.resource_for(host)
+
+    def destination(self, wanted: str) -> Destination:
+        """Return where RESOURCE[:PORT], as people write it, leads over TCP; raises FlowRefused, InvalidInput without a port."""
+        return self._core.destination(wanted)
 
     def claims(self, host: str) -> bool:
         """Return whether a canonical host is granted, or was while this client runs."""
@@ -266,8 +305,8 @@ class Client:
             for _ in range(2):
                 link: ConnectorLink | None = None
                 try:
-                    link = await self._link(route)
-                    pipe = await ask(await link.pipe(), destination, resource)
+                    link = await self.link(route)
+                    pipe, _ = await ask(await link.pipe(), destination, resource)
                     self._core.connector_works(route.connector.id)
                     return resource, pipe, link
                 except LinkLost as error:
@@ -293,7 +332,8 @@ class Client:
 
     # ---- links
 
-    async def _link(self, route: Route) -> ConnectorLink:
+    async def link(self, route: Route) -> ConnectorLink:
+        """Return the link with a route's connector, made if there is none; raises FlowRefused."""
         id = route.connector.id
         link = self._links.get(id)
         if link is not None and link.usable:
@@ -341,7 +381,7 @@ class Client:
         self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused, float], None] = lambda _, __: None
     ) -> None:
         """Wait until a connector of every granted network, and every wanted resource, answers (see Readiness.wait)."""
-        readiness = Readiness(self._core, self._link, self.open_stream, self._clock.now, lambda: self._ended)
+        readiness = Readiness(self._core, self.link, self.open_stream, self._clock.now, lambda: self._ended)
         await readiness.wait(wanted, timeout, missing_now)
 
 

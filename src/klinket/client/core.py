@@ -9,9 +9,10 @@ from types import MappingProxyType
 
 from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.errors import FlowRefused, InvalidInput
-from klinket.domain.flow import HINTS, Destination, FlowFailure
+from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
 from klinket.domain.grant import Denied, decide
-from klinket.domain.resource import Resource, ResourceIndex
+from klinket.domain.identifiers import ResourceId
+from klinket.domain.resource import Resource, ResourceIndex, choose
 from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, RelayEntry
 from klinket.wire.inventory import resource_of
 
@@ -34,7 +35,10 @@ class Route:
 class ClientCore:
     """The newest configuration and what follows from it. `now`: the controller's time in seconds since the epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: Sequence[str] = ()) -> None:
+        """`only`: what of the granted resources is used, by name, alias, address or a host they serve; () for all."""
+        self._only = tuple(only)
+        self._chosen: frozenset[ResourceId] = frozenset()
         self._configuration: ClientConfiguration | None = None
         self._index = ResourceIndex(())
         self._ever: dict[tuple[str, str | None], Resource] = {}
@@ -54,13 +58,17 @@ class ClientCore:
 
     @property
     def resources(self) -> tuple[Resource, ...]:
-        """Return what was granted."""
-        return self._index.resources
+        """Return what was granted, and chosen where there is a choice."""
+        return tuple(one for one in self._index.resources if self._is_chosen(one))
+
+    def _is_chosen(self, resource: Resource) -> bool:
+        return not self._only or resource.id in self._chosen
 
     def configure(self, configuration: ClientConfiguration) -> None:
         """Take over a configuration; raises ProtocolError when it is not understood."""
         index = ResourceIndex(resource_of(entry) for entry in configuration.resources)
         self._configuration, self._index = configuration, index
+        self._chosen = choose(index, self._only)
         self._remember(index.resources)
 
     def _remember(self, resources: tuple[Resource, ...]) -> None:
@@ -76,20 +84,22 @@ class ClientCore:
             self._ever_index = ResourceIndex(self._ever.values())
 
     def resource_for(self, host: str) -> Resource | None:
-        """Return the granted resource that serves a canonical host; raises FlowRefused before the first configuration.
+        """Return the chosen resource that serves a canonical host; raises FlowRefused before the first configuration.
 
         Until it has come nobody knows what is klinket's business, so nothing may go past it.
         """
         if self._configuration is None:
             raise FlowRefused(FlowFailure.CONTROLLER_UNREACHABLE, "not online yet: the controller has not answered")
-        return self._index.lookup(host)
+        found = self._index.lookup(host)
+        return found if found is not None and self._is_chosen(found) else None
 
     def claims(self, host: str) -> bool:
         """Return whether a canonical host is, or once was, granted: nothing may dial it past klinket. Raises like resource_for.
 
         A grant that ended does not open the way to a look-alike host on this machine's own networks (security.md 22).
         """
-        return self.resource_for(host) is not None or self._ever_index.lookup(host) is not None
+        self.resource_for(host)
+        return self._index.lookup(host) is not None or self._ever_index.lookup(host) is not None
 
     def decide(self, destination: Destination, now: float) -> Resource:
         """Return the resource of an allowed flow; raises FlowRefused. The client checks every flow, as the connector does."""
@@ -101,6 +111,12 @@ class ClientCore:
             if self._index.lookup(destination.host) is None and self.claims(destination.host):
                 text = f"{destination.host} is not granted any more, and what was is never dialled past klinket"
             raise FlowRefused(decision.failure, text, hint=HINTS.get(decision.failure))
+        if not self._is_chosen(decision.resource):
+            raise FlowRefused(
+                FlowFailure.NOT_GRANTED,
+                f"resource {decision.resource.name!r} is granted, but only {', '.join(self._only)} may be used here",
+                hint=f"name it as well: --only {decision.resource.alias or decision.resource.address.text}",
+            )
         return decision.resource
 
     def routes(self, resource: Resource, now: float, linked: Mapping[int, Sequence[int]] = MappingProxyType({})) -> list[Route]:
@@ -158,20 +174,20 @@ class ClientCore:
         for resource in self.resources:
             if wanted in (resource.name, resource.address.text, resource.alias):
                 return resource
-        host, colon, port = wanted.rpartition(":")
-        with_port = colon and port.isdigit() and parse_ip(wanted) is None  # an IPv6 address ends in digits as well
+        host, port = split_port(wanted)
         try:
-            found = self.resource_for(canonical_host(host if with_port else wanted))
+            found = self.resource_for(canonical_host(host))
         except InvalidInput:
             found = None
-        if found is None and with_port:
+        if found is None and port is not None:
             found = next((one for one in self.resources if host in (one.name, one.address.text)), None)
         if found is None:
-            names = ", ".join(repr(one.name) for one in self.resources[:MAX_NAMED]) or "nothing"
+            granted = self._index.resources
+            names = ", ".join(repr(one.name) for one in granted[:MAX_NAMED]) or "nothing"
             raise FlowRefused(
                 FlowFailure.NOT_GRANTED,
                 f"no granted resource is called {wanted!r} or serves it",
-                hint=f"granted: {names}{', ...' if len(self.resources) > MAX_NAMED else ''}",
+                hint=f"granted: {names}{', ...' if len(granted) > MAX_NAMED else ''}",
             )
         return found
 
@@ -187,11 +203,37 @@ class ClientCore:
         raise FlowRefused(
             FlowFailure.NOT_GRANTED,
             f"the resource {resource.name!r} is of many hosts: {resource.address.text}",
-            hint="name one of them: --wait HOST:PORT",
+            hint="name one of them: HOST:PORT",
         )
+
+    def destination(self, wanted: str) -> Destination:
+        """Return where RESOURCE[:PORT] leads over TCP, without a port to the only one. Raises FlowRefused, InvalidInput."""
+        resource = self.find(wanted)
+        host, port = split_port(wanted)
+        if port is None or wanted in (resource.name, resource.address.text):
+            host, port = wanted, _only_port(resource)
+        return Destination(canonical_host(self.host_of(resource, host)), port, TransportProtocol.TCP)
 
     def _serves(self, resource: Resource, host: str) -> bool:
         try:
             return self.resource_for(canonical_host(host)) == resource
         except InvalidInput:
             return False
+
+
+def split_port(text: str) -> tuple[str, int | None]:
+    """Return host and port of HOST[:PORT], an IPv6 address with or without brackets; nothing is checked."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or parse_ip(text) is not None:
+        host, port = text, ""
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return host, int(port[:6]) if port else None
+
+
+def _only_port(resource: Resource) -> int:
+    spans = resource.protocols.tcp.spans()
+    if len(spans) == 1 and spans[0].first == spans[0].last:
+        return spans[0].first
+    opened = ", ".join(map(str, spans)) or "none over TCP"
+    raise InvalidInput("RESOURCE", f"which port of {resource.name!r}? It opens {opened}", hint="write RESOURCE:PORT")

@@ -6,9 +6,12 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from klinket.domain.errors import ServiceKeyInvalid
-from klinket.wire.key_file import MAX_KEY_FILE_BYTES, KeyFile, parse_key_file
+
+if TYPE_CHECKING:
+    from klinket.wire.key_file import KeyFile
 
 #: The environment variable with the whole key file.
 VARIABLE = "KLINKET_SERVICE_KEY"
@@ -56,6 +59,9 @@ class KeySource:
 
     def load(self) -> KeyFile:
         """Return the key; raises ServiceKeyInvalid."""
+        # Imported here: `klinket run` forks before it needs cryptography, and is smaller then.
+        from klinket.wire.key_file import MAX_KEY_FILE_BYTES, parse_key_file
+
         if self._source is None:
             if self._from_environment is None:
                 hint = f"use --key-file FILE, --key-file - or the environment variable {VARIABLE}"

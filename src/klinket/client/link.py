@@ -45,8 +45,8 @@ Path = RelayPath | DirectPath
 class LinkLost(FlowRefused):
     """The link or its connector is gone; another may serve the flow."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(FlowFailure.NO_CONNECTOR, message)
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(FlowFailure.NO_CONNECTOR, message, hint=hint)
 
 
 class ConnectorLink:

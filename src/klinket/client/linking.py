@@ -45,7 +45,7 @@ class Linker:
 
     async def open(self, route: Route, initiator: LinkInitiator) -> ConnectorLink:
         """Return a usable link on the best way there is now; raises FlowRefused."""
-        direct = self._direct_path(route.connector)
+        direct = self.direct_path(route.connector)
         if not direct.worth_trying:
             return await self._open_relayed(route, initiator)
         going: asyncio.Task[ConnectorLink] = self._start_direct(route, direct, initiator)
@@ -75,7 +75,7 @@ class Linker:
 
     def improve(self, route: Route, initiator: LinkInitiator) -> None:
         """Try the direct way in the background, where a link goes through a relay and it may be met directly by now."""
-        direct, id = self._direct_path(route.connector), route.connector.id
+        direct, id = self.direct_path(route.connector), route.connector.id
         if not direct.worth_trying or id in self._improving:
             return
         self._improving.add(id)
@@ -102,7 +102,7 @@ class Linker:
         return link
 
     async def _open_relayed(self, route: Route, initiator: LinkInitiator) -> ConnectorLink:
-        paths = [self._relay_path(relay) for relay in route.relays]
+        paths = [self.relay_path(relay) for relay in route.relays]
         paths.sort(key=lambda path: round((path.took or 0.0) / NEAR_SECONDS))  # those not measured yet come first, once
         return await self._open_on(route, paths, initiator)
 
@@ -111,13 +111,15 @@ class Linker:
             route.connector, paths, initiator, self._core.configuration.network, self._core, self._clock
         )
 
-    def _direct_path(self, connector: ConnectorEntry) -> DirectPath:
+    def direct_path(self, connector: ConnectorEntry) -> DirectPath:
+        """Return the way to a connector itself."""
         path = self._direct.get(connector.id)
         if path is None or path.addresses != tuple(connector.direct):
             path = self._direct[connector.id] = DirectPath(connector.direct)
         return path
 
-    def _relay_path(self, relay: RelayEntry) -> RelayPath:
+    def relay_path(self, relay: RelayEntry) -> RelayPath:
+        """Return the way through a relay."""
         path = self._relays.get(relay.id)
         if path is None or path.relay != relay:
             path = RelayPath(relay, RelayRole.CLIENT, lambda: self._core.ticket_for(relay.id), self._clock, self._used_up)

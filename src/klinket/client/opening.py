@@ -12,14 +12,14 @@ from klinket.domain.resource import Resource
 from klinket.net.clock import entropy
 from klinket.net.pipe import SealedPipe
 from klinket.wire.pipe import FrameType
-from klinket.wire.pipe_messages import Failure, OpenRequest
+from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
 
 #: Seconds to wait for OPENED or FAIL: longer than a connector dials.
 OPEN_SECONDS = 15.0
 
 
-async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) -> SealedPipe:
-    """Send OPEN and wait for the connector's word; raises FlowRefused, LinkLost when the pipe died."""
+async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) -> tuple[SealedPipe, OpenAnswer]:
+    """Send OPEN and return the pipe with the connector's answer; raises FlowRefused, LinkLost when the pipe died."""
     request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()))
     try:
         async with asyncio.timeout(OPEN_SECONDS):
@@ -34,7 +34,11 @@ async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) ->
         pipe.abort()
         raise
     if frame.type is FrameType.OPENED:
-        return pipe
+        try:
+            return pipe, OpenAnswer.decode(frame.content)
+        except ProtocolError as error:
+            pipe.abort()
+            raise LinkLost(f"the connector's answer is not understood: {error.message}") from error
     pipe.close()
     if frame.type is not FrameType.FAIL:
         raise LinkLost("the connector's answer is not understood")

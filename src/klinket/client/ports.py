@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from klinket.domain.flow import Destination
-from klinket.domain.resource import Resource
+if TYPE_CHECKING:
+    from klinket.domain.flow import Destination
+    from klinket.domain.resource import Resource
 
 
 class CarriedFlow(Protocol):

@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from klinket.client.core import ClientCore, Route
-from klinket.domain.address import canonical_host, parse_ip
+from klinket.client.core import ClientCore, Route, split_port
+from klinket.domain.address import canonical_host
 from klinket.domain.errors import FlowRefused, KlinketError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
@@ -82,10 +82,10 @@ class Readiness:
         await asyncio.gather(*(self._any_link(resource) for resource in one_per_network.values()))
         for text in wanted:
             resource = self._core.find(text)
-            host, colon, port = text.rpartition(":")
-            if colon and port.isdigit() and parse_ip(text) is None:
+            host, port = split_port(text)
+            if port is not None:
                 host = self._core.host_of(resource, host)
-                (await self._open_stream(Destination(canonical_host(host), int(port), TransportProtocol.TCP))).abort()
+                (await self._open_stream(Destination(canonical_host(host), port, TransportProtocol.TCP))).abort()
             else:
                 await self._any_link(resource)
 

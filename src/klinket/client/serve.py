@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from klinket.client.capture.proxy import Proxy, speak_http, speak_socks
 from klinket.client.client import Client
@@ -19,11 +19,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """Where to listen; None: not at all. `others_direct`: dial from here what is not granted."""
+    """Where to listen; None: not at all. `others_direct`: what is not granted is dialled from here; `token`: must be shown."""
 
     http: HostPort | None
     socks: HostPort | None
     others_direct: bool = False
+    token: str | None = field(default=None, repr=False)
 
 
 async def run(key_file: KeyFile, settings: ProxySettings, stop: asyncio.Event) -> None:
@@ -33,7 +34,7 @@ async def run(key_file: KeyFile, settings: ProxySettings, stop: asyncio.Event) -
     try:
         for address, speak, name in ((settings.http, speak_http, "HTTP"), (settings.socks, speak_socks, "SOCKS5")):
             if address is not None:
-                proxy = Proxy(client, speak, others_direct=settings.others_direct)
+                proxy = Proxy(client, speak, others_direct=settings.others_direct, token=settings.token)
                 proxies.append(proxy)
                 logger.info("%s proxy on %s", name, proxy.listen(address))
         if not await _start(client, stop):

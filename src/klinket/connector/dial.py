@@ -29,6 +29,7 @@ async def reach(
     """
     host = resource.host_to_dial(destination.host)
     begun = time.monotonic()
+    addresses: list[FamilyAddress] | None = None
     try:
         async with asyncio.timeout(DIAL_SECONDS):
             addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
@@ -36,6 +37,10 @@ async def reach(
                 return _associate(addresses)
             return await sockets.connect_first(addresses, DIAL_SECONDS - (time.monotonic() - begun))
     except TimeoutError as error:
+        if addresses is None:
+            raise FlowRefused(
+                FlowFailure.NAME_NOT_FOUND, f"no resolver of the connector has answered for {host} within {DIAL_SECONDS:.0f} s"
+            ) from error
         raise FlowRefused(FlowFailure.TIMED_OUT, f"{destination} did not answer within {DIAL_SECONDS:.0f} s") from error
     except OSError as error:
         raise _told(error, destination) from error

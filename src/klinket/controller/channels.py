@@ -75,14 +75,14 @@ class Channels:
         await socket.accept()
         address = socket.client.host if socket.client else ""
         try:
-            claims = await self._prove(socket)
+            claims, only = await self._prove(socket)
             try:
                 proven(socket, _holder(claims.identity))
             except Throttled as error:  # it is believed: it comes again
                 logger.warning("channel from %s ended: %s", address, error.message)
                 return await _close(socket, TRY_AGAIN)
             if isinstance(claims.identity, ClientIdentity):
-                await self._serve_client(socket, claims.identity, claims, address)
+                await self._serve_client(socket, claims.identity, claims, address, only)
             else:
                 await self._serve_connector(socket, claims.identity, claims, address)
         except (WebSocketDisconnect, TimeoutError):
@@ -95,20 +95,22 @@ class Channels:
             logger.warning("channel from %s refused: %s: %s", address, error.code, error.message)
             await _close(socket, POLICY_VIOLATION, control.encode(told_as_refused(error)))
 
-    async def _prove(self, socket: WebSocket) -> AccessClaims:
-        """Challenge the peer; returns who it proved to be. Raises AuthenticationFailed, ProtocolError."""
+    async def _prove(self, socket: WebSocket) -> tuple[AccessClaims, tuple[str, ...]]:
+        """Challenge the peer; returns who it proved to be, and `Attach.only`. Raises AuthenticationFailed, ProtocolError."""
         nonce = urlsafe_b64encode(self._entropy(NONCE_BYTES)).decode()
         await socket.send_text(control.encode(control.Challenge(nonce=nonce, time_ms=round(self._clock() * 1000))))
         async with asyncio.timeout(ATTACH_SECONDS):
             message = control.decode_to_controller(await receive_text(socket))
         if not isinstance(message, control.Attach):
             raise ProtocolError("the first message must be attach")
+        if len(message.only) > control.MAX_ONLY or any(len(text) > control.MAX_ONLY_CHARACTERS for text in message.only):
+            raise ProtocolError(f"attach names more than {control.MAX_ONLY} resources, or one with a name that is too long")
         now = self._clock()
         claims = access_token.verify(
             message.access_token, self._trust.keys[KeyPurpose.ACCESS], network=self._trust.network, now=now
         )
         access_token.verify_proof(message.proof, jkt=claims.jkt, nonce=nonce, now=now)
-        return claims
+        return claims, tuple(message.only)
 
     async def _run(self, socket: WebSocket, outbox: Outbox, handle: Callable[[control.ToController], object]) -> None:
         """Send and receive side by side until either ends."""
@@ -147,10 +149,12 @@ class Channels:
 
     # ---- clients
 
-    async def _serve_client(self, socket: WebSocket, identity: ClientIdentity, claims: AccessClaims, address: str) -> None:
+    async def _serve_client(
+        self, socket: WebSocket, identity: ClientIdentity, claims: AccessClaims, address: str, only: tuple[str, ...]
+    ) -> None:
         principal = identity.principal
         await self._store.read(lambda tx: sessions.live(tx, principal.session))
-        peer = ClientPeer(principal, claims.jkt, Outbox(socket))
+        peer = ClientPeer(principal, claims.jkt, Outbox(socket), only)
         former = self._peers.clients.get(principal.session)
         self._peers.clients[principal.session] = peer
         if former is not None:

@@ -35,6 +35,7 @@ from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
 from klinket.controller.relay_channels import RelayChannels
+from klinket.controller.relay_process import NAME as OWN_RELAY
 from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
 from klinket.wire.key_file import LOGIN_PATH
@@ -71,6 +72,9 @@ def compose(
         seal=master.seal,
         attached_sessions=lambda: frozenset(peers.clients),
         attached_connectors=peers.online,
+        attached_relays=lambda: frozenset(peers.relays),
+        own_relays=frozenset() if config.relay is None else frozenset({OWN_RELAY}),
+        listening_connectors=peers.direct,
     )
 
     access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))

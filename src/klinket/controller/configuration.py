@@ -12,7 +12,7 @@ from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.cut import Stamp
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import RemoteNetworkId, Thumbprint
-from klinket.domain.resource import Resource
+from klinket.domain.resource import Resource, ResourceIndex, choose
 from klinket.wire import ticket
 from klinket.wire.control import (
     AccountLimits,
@@ -47,8 +47,11 @@ def for_client(
     now: float,
     confirmed_at: float,
     grant_seconds: int,
+    only: Sequence[str] = (),
 ) -> ClientConfiguration:
     """Return what a session may do now. `attached`: connectors online, and the relays each is at; `direct`: where they listen.
+
+    `only`: what grants are for, () for all. The session is told of the others as well: nothing of them may go past it.
 
     Grants end with the service key at the latest, and `grant_seconds` after the store has confirmed the snapshot: from then on
     another controller may have revoked what this one does not hear of.
@@ -84,10 +87,23 @@ def for_client(
         tickets=_tickets(
             snapshot.relays, trust, TicketRole.CLIENT, principal.session, [one.id for one in connectors], now, principal.account
         ),
-        grants=[_grant(snapshot, trust, principal, jkt, network, listed, now, expires_at) for network, listed in grouped.items()],
+        grants=[
+            _grant(snapshot, trust, principal, jkt, network, listed, now, expires_at)
+            for network, listed in _narrowed(grouped, only).items()
+        ],
         renew_at_ms=round((now + (expires_at - now) / 2) * 1000),
         valid_until_ms=round(expires_at * 1000),
     )
+
+
+def _narrowed(
+    grouped: Mapping[RemoteNetworkId, Sequence[Resource]], only: Sequence[str]
+) -> Mapping[RemoteNetworkId, Sequence[Resource]]:
+    if not only:
+        return grouped
+    chosen = choose(ResourceIndex(one for listed in grouped.values() for one in listed), only)
+    narrowed = {network: [one for one in listed if one.id in chosen] for network, listed in grouped.items()}
+    return {network: listed for network, listed in narrowed.items() if listed}
 
 
 def _grant(

@@ -230,6 +230,7 @@ class Dispatch:
                 now=now,
                 confirmed_at=confirmed_at,
                 grant_seconds=self._grant_seconds,
+                only=peer.only,
             )
         )
         peer.sent = state

@@ -80,6 +80,8 @@ class ClientPeer:
     principal: Principal
     jkt: Thumbprint
     outbox: Outbox
+    #: What its grants are to be for; (): everything its account was granted.
+    only: tuple[str, ...] = ()
     #: What it was told last, and the snapshot it was told from.
     sent: object = None
     known: Snapshot | None = None

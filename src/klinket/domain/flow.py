@@ -55,6 +55,10 @@ class Destination:
     port: int
     protocol: TransportProtocol
 
+    @property
+    def host_port(self) -> str:
+        """Return host:port, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.protocol.value} {host}:{self.port}"
+        return f"{self.protocol.value} {self.host_port}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from klinket.domain.address import AddressKind, ResourceAddress, parse_ip
+from klinket.domain.address import AddressKind, ResourceAddress, canonical_host, parse_ip
+from klinket.domain.errors import InvalidInput
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
 from klinket.domain.ports import ALL_PROTOCOLS, Protocols
 
@@ -68,6 +69,33 @@ class ResourceIndex:
             return found
         candidates = self._ranges if parse_ip(host) is not None else self._wildcards
         return next((resource for resource in candidates if resource.address.matches(host)), None)
+
+    def serving(self, host: str) -> tuple[Resource, ...]:
+        """Return every resource that serves a canonical host, by precedence: the first is what `lookup` finds."""
+
+        def order(resource: Resource) -> tuple[bool, tuple[int, int], int]:
+            alias = host == resource.alias
+            return not alias, (0, 0) if alias else resource.address.specificity, resource.id
+
+        return tuple(sorted((one for one in self.resources if one.serves(host)), key=order))
+
+
+def choose(index: ResourceIndex, wanted: Sequence[str]) -> frozenset[ResourceId]:
+    """Return the resources that people mean: each by its name, alias or address, else the one that serves the host."""
+    chosen: set[ResourceId] = set()
+    left = set(wanted)
+    for resource in index.resources:
+        if words := {resource.name, resource.alias, resource.address.text}.intersection(wanted):
+            chosen.add(resource.id)
+            left -= words
+    for text in left:
+        try:
+            found = index.lookup(canonical_host(text))
+        except InvalidInput:
+            continue
+        if found is not None:
+            chosen.add(found.id)
+    return frozenset(chosen)
 
 
 def select_resource(resources: Iterable[Resource], host: str) -> Resource | None:

@@ -7,12 +7,13 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
-
 from klinket.domain.errors import ControllerUnreachable, InvalidInput
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +35,19 @@ def controller_context(authority_pem: str | None) -> ssl.SSLContext:
     return context
 
 
+def load_library() -> None:
+    """Import the library of channels. It takes a tenth of a client's start, and can be had while a login is on its way."""
+    import websockets.asyncio.client  # noqa: F401
+
+
 @asynccontextmanager
 async def open_channel(
     url: str, path: str, context: ssl.SSLContext, *, max_bytes: int, headers: dict[str, str] | None = None
 ) -> AsyncIterator[ClientConnection]:
     """Connect to `path` of the controller's https `url`; raises ControllerUnreachable. No redirects, no proxies."""
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import WebSocketException
+
     address = urlsplit(url)
     try:
         connection = await connect(
@@ -63,6 +72,8 @@ async def open_channel(
 
 async def receive(connection: ClientConnection, silence: float) -> str:
     """Return the next message; raises ControllerUnreachable when the channel ends or is silent for `silence` seconds."""
+    from websockets.exceptions import WebSocketException
+
     try:
         async with asyncio.timeout(silence):
             message = await connection.recv()
@@ -75,6 +86,8 @@ async def receive(connection: ClientConnection, silence: float) -> str:
 
 async def send(connection: ClientConnection, text: str) -> None:
     """Send one message; raises ControllerUnreachable."""
+    from websockets.exceptions import WebSocketException
+
     try:
         await connection.send(text)
     except WebSocketException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import socket
 import time
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class PipeReceiver:
 
     def __init__(self, opener: wire.Opener) -> None:
         self._opener = opener
-        self._buffer: bytearray | None = None
+        self._buffer: mmap.mmap | None = None
         self._view: memoryview | None = None
         self._start = 0
         self._end = 0

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -101,6 +102,14 @@ class RelayPath:
                 raise
             return sock
         raise AssertionError("unreachable")
+
+    async def probe(self) -> float:
+        """Return the seconds of one connect to the relay, which then admits this peer if it has not; raises RelayError."""
+        begun = time.monotonic()
+        (await self._dial()).close()
+        took = time.monotonic() - begun
+        await self._admitted()
+        return took
 
     async def register(self, connector: int) -> IdleConnection:
         """Return a connection that waits at the relay for a client; raises RelayError."""

@@ -53,8 +53,13 @@ class HostPort:
 
 
 def prepare(sock: socket.socket) -> socket.socket:
-    """Make a TCP socket non-blocking, send small writes at once, and notice a peer that is gone; returns it."""
+    """Make a TCP socket non-blocking, send small writes at once, and notice a peer that is gone; returns it.
+
+    A Unix socket has no more to it than the first.
+    """
     sock.setblocking(False)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return sock
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:

@@ -19,6 +19,8 @@ from klinket.domain.errors import ProtocolError
 
 #: A frame above this is refused by both sides.
 MAX_CONTROL_BYTES = 4 * 1024 * 1024
+#: Resources that `Attach.only` names, and characters of each.
+MAX_ONLY, MAX_ONLY_CHARACTERS = 64, 256
 #: Path of the live channel at the controller.
 CHANNEL_PATH = "/api/klinket/v1/channel"
 #: Seconds between heartbeats of a peer; the controller answers each.
@@ -104,11 +106,15 @@ class Challenge(Message, frozen=True, kw_only=True, tag="challenge"):
 
 
 class Attach(Message, frozen=True, kw_only=True, tag="attach"):
-    """`access_token` as issued at login or enrolment; `proof`: wire.access_token.sign_proof over the nonce."""
+    """`access_token` as issued at login or enrolment; `proof`: wire.access_token.sign_proof over the nonce.
+
+    `only`, from clients: grants are to be for these resources alone, by name, alias, address or a host they serve; none: for all.
+    """
 
     access_token: str
     proof: str
     version: str
+    only: list[str] = []
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from klinket.controller.app import relays
 from klinket.controller.trust import KeyPurpose
+from klinket.domain.audit import SYSTEM
 from klinket.domain.identifiers import ConnectorId
 from klinket.wire import control, signing
 from klinket.wire.cut_token import verify_cut
@@ -250,3 +253,14 @@ async def test_wait_says_that_there_was_nothing_to_cut(admin: Admin) -> None:
     assert "there was nothing to cut" in await admin.ok("service", "ungrant", "ci", "Database", "--wait")
     assert (await admin.json("service", "ungrant", "ci", "Database", "--wait"))["cuts"] == []
     assert (await admin.fails("service", "ungrant", "ci", "Database", "--timeout", "3"))[0] == 2
+
+
+async def test_relays_are_listed_and_removed(admin: Admin) -> None:
+    assert "klinket issue relay-token" in await admin.ok("relay", "list")
+    await admin.running.write(lambda tx: relays.create_or_replace(tx, SYSTEM, name="frankfurt-1", entropy=os.urandom))
+    (row,) = await admin.json("relay", "list")
+    assert (row["name"], row["isOnline"]) == ("frankfurt-1", False)
+    assert (await admin.json("relay", "show", "frankfurt-1"))["id"] == row["id"]
+    assert "end its process" in await admin.ok("relay", "remove", "frankfurt-1")
+    assert await admin.json("relay", "list") == []
+    assert (await admin.fails("relay", "remove", "frankfurt-1"))[0] == 81

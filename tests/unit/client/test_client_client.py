@@ -12,10 +12,11 @@ import pytest
 from klinket.client import client as client_client
 from klinket.client.client import Client
 from klinket.client.flow import ClientStream
+from klinket.client.opening import ask
 from klinket.domain.errors import ControllerUnreachable, FlowRefused, ServiceKeyRevoked
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from tests.unit.connector.test_connector_dial import closed_port
-from tests.unit.whole import Whole, eventually, everything, tasks_named
+from tests.unit.whole import PATIENCE, Whole, eventually, everything, tasks_named
 
 
 @pytest.fixture
@@ -161,3 +162,23 @@ async def test_a_defect_in_a_message_does_not_make_the_client_deaf(
     await eventually(lambda: "Web" in [resource.name for resource in client.resources])
     await whole.controller.revoke_key(whole.key)
     await eventually(client.ended.is_set)
+
+
+async def test_a_connector_refuses_what_a_narrowed_session_did_not_choose(whole: Whole) -> None:
+    port = whole.resource.destination.port
+    resource = await whole.controller.add_resource(whole.office, "Other", "127.0.0.2")
+    await whole.controller.grant(whole.account, resource)
+    client = Client(whole.key_file, ["Echo"])
+    try:
+        await client.start()
+        await client.wait_ready(["Echo"], PATIENCE)
+        (other,) = [one for one in client.core._index.resources if one.name == "Other"]
+        with pytest.raises(FlowRefused, match="only Echo may be used here"):
+            await client.open_stream(Destination("127.0.0.2", port, TransportProtocol.TCP))
+        (link,) = client._links.values()
+        with pytest.raises(FlowRefused) as caught:  # as a client would that has forgotten its choice
+            await ask(await link.pipe(), Destination("127.0.0.2", port, TransportProtocol.TCP), other)
+        assert caught.value.failure is FlowFailure.NOT_GRANTED
+        await (await whole.flow(client)).echo()
+    finally:
+        await client.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from klinket.client.core import FAILED_SECONDS, MAX_FORMER, ClientCore
-from klinket.domain.errors import FlowRefused, ProtocolError
+from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, PortSpan, RelayEntry, RelayTicket, ResourceEntry
@@ -280,7 +280,7 @@ def test_a_resource_of_many_hosts_is_not_dialled_by_its_name(address: str) -> No
     made = core(resources=[entry(1, address, name="lab")])
     with pytest.raises(FlowRefused) as caught:
         made.host_of(made.find("lab:80"), "lab")
-    assert caught.value.hint == "name one of them: --wait HOST:PORT"
+    assert caught.value.hint == "name one of them: HOST:PORT"
 
 
 def test_what_is_not_found_is_answered_with_what_is_granted() -> None:
@@ -296,3 +296,48 @@ def test_what_was_not_granted_is_not_found(wanted: str) -> None:
     with pytest.raises(FlowRefused) as caught:
         core().find(wanted)
     assert caught.value.failure is FlowFailure.NOT_GRANTED
+
+
+def test_what_was_not_chosen_is_refused_and_never_goes_past_klinket() -> None:
+    made = ClientCore(["db.internal"])
+    made.configure(configuration(resources=[entry(1, "db.internal"), entry(2, "*.internal"), entry(3, "web.example")]))
+    assert [resource.id for resource in made.resources] == [1]
+    assert made.decide(tcp("db.internal"), NOW).id == 1
+    for host in ("other.internal", "web.example"):
+        assert made.resource_for(host) is None
+        assert made.claims(host)
+        with pytest.raises(FlowRefused, match=r"is granted, but only db\.internal may be used here") as caught:
+            made.decide(tcp(host), NOW)
+        assert caught.value.failure is FlowFailure.NOT_GRANTED
+    assert not made.claims("public.example")
+    with pytest.raises(FlowRefused) as caught:
+        made.find("web.example")
+    assert "'resource 3'" in str(caught.value.hint) or "web.example" in str(caught.value.hint)
+
+
+def test_a_choice_does_not_change_which_resource_serves_a_host() -> None:
+    made = ClientCore(["*.internal"])
+    made.configure(configuration(resources=[entry(1, "db.internal"), entry(2, "*.internal")]))
+    assert made.decide(tcp("web.internal"), NOW).id == 2
+    with pytest.raises(FlowRefused, match="is granted, but only"):
+        made.decide(tcp("db.internal"), NOW)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "port"),
+    [
+        ("db.internal:5432", "db.internal", 5432),
+        ("DB.internal:1", "db.internal", 1),
+        ("[fd00::7]:22", "fd00::7", 22),
+        ("one.internal", "one.internal", 443),
+    ],
+)
+def test_a_resource_with_a_port_is_a_destination(wanted: str, host: str, port: int) -> None:
+    only = entry(4, "one.internal", tcp=[PortSpan(443, 443)])
+    made = core(resources=[entry(1, "db.internal"), entry(2, "fd00::/16"), only])
+    assert made.destination(wanted) == tcp(host, port)
+
+
+def test_a_resource_of_many_ports_needs_one_to_be_a_destination() -> None:
+    with pytest.raises(InvalidInput, match="which port"):
+        core(resources=[entry(1, "db.internal")]).destination("db.internal")

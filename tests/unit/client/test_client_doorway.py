@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from klinket.client.capture.direct import DirectStream
+from klinket.client.capture.namespace import rules
 from klinket.client.capture.namespace.doorway import MAX_REMEMBERED, Doorway
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.errors import FlowRefused
@@ -102,3 +103,57 @@ def test_a_scan_of_ports_does_not_fill_the_memory(doorway: Doorway, told: list[s
         doorway.tell(Destination("echo.internal", port, TCP), FlowRefused(FlowFailure.NOT_GRANTED, "no"))
     assert len(told) == 3 * MAX_REMEMBERED - 1
     assert len(doorway._lately) <= MAX_REMEMBERED
+
+
+# ---- the host's loopback, and what a proxy is asked for
+
+
+@pytest.fixture
+def open_doorway(client: FakeClient, names: SyntheticAddresses, told: list[str]) -> Doorway:
+    """A doorway that leads to the host's loopback."""
+    return Doorway(client, names, told.append, host_loopback=True)
+
+
+@pytest.mark.parametrize("host", [rules.HOST_LOOPBACK, rules.HOST_NAME])
+async def test_the_hosts_loopback_is_reached_where_that_was_asked_for(
+    open_doorway: Doorway, client: FakeClient, host: str
+) -> None:
+    client.grant("127.0.0.0/8")  # of the private side: it has nothing to do with the host's own
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        destination = Destination(host, server.getsockname()[1], TCP)
+        flow = await open_doorway.open_asked(destination)
+        assert isinstance(flow, DirectStream)
+        flow.abort()
+    assert open_doorway.outside(Destination(rules.HOST_LOOPBACK, 53, UDP)) == Destination("127.0.0.1", 53, UDP)
+    assert not open_doorway.is_klinkets(Destination(rules.HOST_LOOPBACK, 53, UDP))
+    assert client.asked == []
+
+
+async def test_a_resource_of_that_name_comes_first(open_doorway: Doorway, client: FakeClient) -> None:
+    client.grant(rules.HOST_NAME)
+    assert isinstance(await open_doorway.open_asked(Destination(rules.HOST_NAME, 80, TCP)), Echo)
+
+
+async def test_without_it_the_address_is_one_like_any_other(doorway: Doorway) -> None:
+    destination = Destination(rules.HOST_LOOPBACK, 80, UDP)
+    assert doorway.outside(destination) == destination
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "127.9.9.9", "::1"])
+async def test_a_proxy_inside_does_not_lead_to_the_hosts_loopback(doorway: Doorway, host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with pytest.raises(FlowRefused, match="the command's own machine") as refused:
+            await doorway.open_asked(Destination(host, server.getsockname()[1], TCP))
+    assert refused.value.failure is FlowFailure.UNREACHABLE
+
+
+async def test_a_proxy_inside_leads_where_the_command_would(
+    doorway: Doorway, client: FakeClient, names: SyntheticAddresses
+) -> None:
+    address = names.address_of("echo.internal")
+    assert address is not None
+    for host in (address, "echo.internal"):
+        assert isinstance(await doorway.open_asked(Destination(host, 5432, TCP)), Echo)
+    assert client.asked == [Destination("echo.internal", 5432, TCP)] * 2
+    with pytest.raises(FlowRefused, match="stands for no name"):
+        await doorway.open_asked(Destination("100.96.3.4", 80, TCP))

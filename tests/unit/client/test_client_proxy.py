@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import struct
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -212,4 +213,90 @@ async def test_random_bytes_open_nothing(proxy: Start, client: FakeClient) -> No
             writer.write(os.urandom(64))
             writer.write_eof()
             writer.close()
+    assert client.asked == []
+
+
+# ---- with a token
+
+TOKEN = "0123456789abcdef0123"
+
+
+@pytest.fixture
+async def guarded(client: FakeClient) -> AsyncIterator[Callable[..., HostPort]]:
+    """Starts proxies that want TOKEN, on every address of this machine."""
+    running: list[Proxy] = []
+
+    def start(speak: Callable[[Proxy, socket.socket], Awaitable[None]]) -> HostPort:
+        running.append(Proxy(client, speak, token=TOKEN))
+        return HostPort("127.0.0.1", running[-1].listen(HostPort("0.0.0.0", 0)).port)
+
+    yield start
+    for one in running:
+        await one.aclose()
+
+
+def connect_with(authorization: bytes) -> bytes:
+    return b"CONNECT echo.internal:1 HTTP/1.1\r\n" + authorization + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        b"Proxy-Authorization: Basic " + b64encode(b"klinket:" + TOKEN.encode()) + b"\r\n",
+        b"proxy-authorization:basic " + b64encode(b":" + TOKEN.encode()) + b"\r\n",
+        b"Proxy-Authorization: Bearer " + TOKEN.encode() + b"\r\n",
+    ],
+)
+async def test_an_http_program_that_shows_the_token_is_served(guarded: Callable[..., HostPort], authorization: bytes) -> None:
+    reader, writer = await dial(guarded(speak_http))
+    writer.write(connect_with(authorization))
+    assert await asyncio.wait_for(reader.readexactly(len(http_connect.ESTABLISHED)), 5) == http_connect.ESTABLISHED
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        b"",
+        b"Proxy-Authorization: Basic " + b64encode(b"klinket:" + TOKEN.encode() + b"x") + b"\r\n",
+        b"Proxy-Authorization: Basic " + b64encode(TOKEN.encode() + b":") + b"\r\n",
+        b"Proxy-Authorization: Basic %%%\r\n",
+        b"Proxy-Authorization: Bearer \r\n",
+        b"Authorization: Bearer " + TOKEN.encode() + b"\r\n",
+        b"X-Proxy-Authorization: Bearer " + TOKEN.encode() + b"\r\n",
+    ],
+)
+async def test_an_http_program_that_does_not_is_told_so_and_reaches_nothing(
+    guarded: Callable[..., HostPort], client: FakeClient, authorization: bytes
+) -> None:
+    answer = await said(guarded(speak_http), connect_with(authorization))
+    assert answer.startswith(b"HTTP/1.1 407 ")
+    assert b'Proxy-Authenticate: Basic realm="klinket"' in answer
+    assert client.asked == []
+
+
+async def test_a_socks_program_that_shows_the_token_is_served(guarded: Callable[..., HostPort]) -> None:
+    password = b"\x01\x04user" + bytes([len(TOKEN)]) + TOKEN.encode()
+    request = b"\x05\x01\x00\x03\x0decho.internal\x00\x01"
+    reader, writer = await dial(guarded(speak_socks))
+    writer.write(b"\x05\x02\x00\x02" + password + request + b"ping")
+    assert (
+        await asyncio.wait_for(reader.readexactly(2 + 2 + 10 + 4), 5) == b"\x05\x02\x01\x00\x05\x00\x00\x01" + bytes(6) + b"ping"
+    )
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "answer"),
+    [
+        (b"\x05\x01\x00", b"\x05\xff"),
+        (b"\x05\x01\x02" + b"\x01\x01u\x14" + b"x" * 20, b"\x05\x02\x01\x01"),
+        (b"\x05\x01\x02" + b"\x01\x01u\x00", b"\x05\x02\x01\x01"),
+        (b"\x05\x01\x02" + b"\x02\x01", b"\x05\x02"),
+    ],
+)
+async def test_a_socks_program_that_does_not_reaches_nothing(
+    guarded: Callable[..., HostPort], client: FakeClient, greeting: bytes, answer: bytes
+) -> None:
+    assert await said(guarded(speak_socks), greeting) == answer
     assert client.asked == []

@@ -60,12 +60,12 @@ class Stub:
         return answers
 
 
-async def serve(client: FakeClient, resolvers: list[str]) -> Stub:
+async def serve(client: FakeClient, resolvers: list[str], own: dict[str, str] | None = None) -> Stub:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     listener = socket.create_server(("127.0.0.1", 0))
     names = SyntheticAddresses()
-    stub = NameStub(sock, listener, client, names, resolvers)
+    stub = NameStub(sock, listener, client, names, resolvers, own or {})
     stub.start()
     return Stub(names, sock.getsockname(), listener.getsockname(), stub)
 
@@ -270,3 +270,16 @@ async def test_a_granted_name_is_never_asked_of_others(client: FakeClient, outer
         assert outer.asked == []
     finally:
         await stub.made.aclose()
+
+
+async def test_a_name_of_its_own_is_answered_unless_it_is_granted(client: FakeClient) -> None:
+    made = await serve(client, [], {"host.klinket.internal": "100.127.255.2"})
+    try:
+        asked = [dns.message.make_query("Host.klinket.internal", kind) for kind in ("A", "AAAA", "TXT")]
+        answers = [await made.ask(query) for query in asked]
+        assert [addresses(answer) for answer in answers] == [["100.127.255.2"], [], []]
+        assert {answer.rcode() for answer in answers} == {dns.rcode.NOERROR}
+        client.grant("*.klinket.internal")
+        assert addresses(await made.ask(asked[0])) == ["100.96.0.1"]
+    finally:
+        await made.made.aclose()

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from klinket.client.capture import proxy_variables
 from klinket.client.capture.command import NotExecuted
-from klinket.client.capture.variables import VariablesCommand, variables
+from klinket.client.capture.variables import VariablesCommand
 from klinket.domain.flow import FlowFailure
 from klinket.net.sockets import HostPort
 from tests.unit.client.conftest import FakeClient
@@ -39,7 +40,7 @@ async def make(told: list[str]) -> AsyncIterator[Make]:
 
 
 def test_each_variable_is_there_in_both_spellings() -> None:
-    named = variables(HostPort("127.0.0.1", 8080), HostPort("127.0.0.1", 1080))
+    named = proxy_variables.of(str(HostPort("127.0.0.1", 8080)), str(HostPort("127.0.0.1", 1080)))
     for name, value in {
         "HTTP_PROXY": "http://127.0.0.1:8080",
         "HTTPS_PROXY": "http://127.0.0.1:8080",

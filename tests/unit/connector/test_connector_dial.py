@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ import pytest
 
 from klinket.connector import dial
 from klinket.connector.addresses import own_addresses
+from klinket.connector.names import NameLookups
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from tests.unit.connector.conftest import resource, tcp
@@ -189,3 +191,21 @@ async def test_udp_sets_the_peer_and_sends_nothing() -> None:
 async def test_a_special_address_is_not_dialled_because_of_a_wide_range(host: str) -> None:
     told = await failure("0.0.0.0/0", tcp(host, 80), own=("10.9.8.7",))
     assert told.failure is FlowFailure.ADDRESS_FORBIDDEN
+
+
+async def test_a_name_no_resolver_answers_for_is_told_as_that_and_not_as_a_silent_resource(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dial, "DIAL_SECONDS", 0.2)
+    over = threading.Event()
+
+    def never(host: str) -> list[tuple[int, str]]:
+        over.wait(10)
+        return []
+
+    try:
+        with pytest.raises(FlowRefused, match=r"no resolver of the connector has answered for slow\.internal") as caught:
+            await dial.reach(resource(1, "slow.internal"), tcp("slow.internal", 80), (), NameLookups(never))
+        assert caught.value.failure is FlowFailure.NAME_NOT_FOUND
+    finally:
+        over.set()

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +232,10 @@ class Running:
         query = "mutation ($n: String!, $r: [ID]) { serviceAccountCreate(name: $n, resourceIds: $r) { ok error entity { id } } }"
         return str((await self.change(query, n=name, r=resources))["entity"]["id"])
 
+    async def grant(self, account: str, *resources: str) -> None:
+        query = "mutation ($a: ID!, $r: [ID]) { serviceAccountUpdate(id: $a, addedResourceIds: $r) { ok error } }"
+        await self.change(query, a=account, r=list(resources))
+
     async def add_key(self, account: str, days: int = 0, name: str = "runner") -> tuple[str, KeyFile]:
         """Return the id of a new key, and its key file."""
         payload = await self.change(
@@ -337,10 +341,10 @@ class Channel:
         self.nonce = ""
         self._clock = clock
 
-    async def attach(self, token: str, key: signing.PrivateKey, *, nonce: str | None = None) -> str:
+    async def attach(self, token: str, key: signing.PrivateKey, *, nonce: str | None = None, only: Sequence[str] = ()) -> str:
         """Send Attach with a proof by `key`; return the proof."""
         proof = access_token.sign_proof(key, self.nonce if nonce is None else nonce, now=self._clock())
-        await self.send(control.Attach(access_token=token, proof=proof, version="0.1.0"))
+        await self.send(control.Attach(access_token=token, proof=proof, version="0.1.0", only=list(only)))
         return proof
 
     async def send(self, message: control.Message) -> None:

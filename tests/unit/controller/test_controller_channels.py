@@ -11,9 +11,12 @@ from cryptography import x509
 
 from klinket.controller import channels
 from klinket.controller.app.store_errors import StoreOverloaded
+from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ProtocolError
+from klinket.domain.identifiers import RemoteNetworkId
 from klinket.net.certificate_request import certificate_request
 from klinket.wire import control, signing
+from klinket.wire.grant_token import verify_grant
 from tests.unit.controller.running import Enrolled, Running, Session
 
 EVENT = control.FlowEvent(event="established", flow="f" * 32, time_ms=1, session="s", service_account="a", key="k", resource=1,
@@ -204,3 +207,42 @@ async def test_a_connector_that_goes_is_offline_for_clients(live: Running) -> No
         async with asyncio.timeout(10):
             while (await client.wait_for(control.ClientConfiguration)).connectors[0].online:
                 pass
+
+
+# ---- narrowed sessions
+
+
+async def test_grants_are_as_narrow_as_a_client_asks_and_it_is_told_of_everything(live: Running) -> None:
+    office, lab = await live.add_network("office"), await live.add_network("lab")
+    resources = [
+        await live.add_resource(office, "Database"),
+        await live.add_resource(office, "Web", "web.internal"),
+        await live.add_resource(lab, "Bench", "bench.lab"),
+    ]
+    _, key_file = await live.add_key(await live.add_account("narrow", resources))
+    session = await live.log_in(key_file)
+    for only, granted in (([], {"Database", "Web", "Bench"}), (["db.internal"], {"Database"}), (["nothing.example"], set())):
+        async with live.channel() as channel:
+            await channel.attach(session.token, session.key, only=only)
+            configuration = await channel.take(control.ClientConfiguration)
+        assert {entry.name for entry in configuration.resources} == {"Database", "Web", "Bench"}
+        found = set()
+        for grant in configuration.grants:
+            claims = verify_grant(
+                grant.token,
+                live.trust.keys[KeyPurpose.GRANT],
+                network=live.trust.network,
+                remote_network=RemoteNetworkId(grant.remote_network),
+                now=live.clock(),
+            )
+            assert claims.resources
+            found |= {resource.name for resource in claims.resources}
+        assert found == granted
+
+
+@pytest.mark.parametrize("only", [["x"] * (control.MAX_ONLY + 1), ["x" * (control.MAX_ONLY_CHARACTERS + 1)]])
+async def test_an_attach_that_names_too_much_is_refused(live: Running, only: list[str]) -> None:
+    session = await logged_in(live)
+    async with live.channel() as channel:
+        await channel.attach(session.token, session.key, only=only)
+        assert (await channel.take(control.Refused)).code == "protocol-error"

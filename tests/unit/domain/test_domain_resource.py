@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.domain.address import parse_ip
-from klinket.domain.identifiers import ResourceId
-from klinket.domain.resource import Resource, ResourceIndex, select_resource
+from klinket.domain.address import ResourceAddress, parse_ip
+from klinket.domain.identifiers import RemoteNetworkId, ResourceId
+from klinket.domain.resource import Resource, ResourceIndex, choose, select_resource
 from tests.unit.domain.conftest import MODERATE, resource
 
 
@@ -123,3 +123,32 @@ def test_resources_are_found_by_id() -> None:
     assert index.get(ResourceId(5)) is index.lookup("a.b")
     assert index.get(ResourceId(3)) is None
     assert [one.id for one in index.resources] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ([], set()),
+        (["Twice"], {4, 5}),
+        (["db.internal"], {1}),
+        (["the-db.alias"], {1}),
+        (["10.0.0.0/8"], {2}),
+        (["10.1.2.3"], {2}),
+        (["WEB.internal"], {3}),
+        (["*.internal"], {3}),
+        (["nobody.example", "a b", ""], set()),
+        (["db.internal", "10.1.2.3"], {1, 2}),
+    ],
+)
+def test_people_choose_resources_by_name_alias_address_or_a_host_they_serve(wanted: list[str], chosen: set[int]) -> None:
+    index = ResourceIndex(
+        Resource(ResourceId(id), name, ResourceAddress.parse(address), RemoteNetworkId(1), alias)
+        for id, name, address, alias in [
+            (1, "Database", "db.internal", "the-db.alias"),
+            (2, "Office", "10.0.0.0/8", None),
+            (3, "All names", "*.internal", None),
+            (4, "Twice", "one.example", None),
+            (5, "Twice", "two.example", None),
+        ]
+    )
+    assert choose(index, wanted) == chosen

@@ -33,6 +33,7 @@ class LazyGroup(click.Group):
         "token": "klinket.cli.admin.token:token",
         "audit": "klinket.cli.admin.audit:audit",
         "flow": "klinket.cli.admin.flow:flow",
+        "relay": "klinket.cli.admin.relay:relay",
         "sink": "klinket.cli.admin.sink:sink",
     }
 

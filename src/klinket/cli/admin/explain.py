@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from klinket.cli import roles
 from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient
 from klinket.cli.admin.named import SERVICE
 from klinket.cli.admin.output import show_object
 from klinket.domain.errors import InvalidInput
+from klinket.domain.explanation import Step, StepName
 from klinket.net.sockets import HostPort
 
 
@@ -18,7 +22,9 @@ from klinket.net.sockets import HostPort
 @click.option("--udp", is_flag=True, help="UDP instead of TCP.")
 @with_api
 def explain(api: AdminApiClient, service: str, address: str, udp: bool, as_json: bool) -> None:
-    """Say why a service account reaches an address, or why not and what to do. Exit code 68 when it does not.
+    """Say why a service account reaches an address, or why not and what to do. Exit code 68 when it may not.
+
+    The steps are those of `klinket explain`, which tries them with a key; here dns and dial are how the last connection went.
 
     \b
     example: klinket admin explain ci db.internal:5432
@@ -29,7 +35,7 @@ def explain(api: AdminApiClient, service: str, address: str, udp: bool, as_json:
         raise InvalidInput("HOST:PORT", error.message, hint="for example db.internal:5432, or [2001:db8::7]:5432") from error
     document = (
         "query($id: ID!, $host: String!, $port: Int!, $protocol: FlowProtocol) { explain(serviceAccountId: $id, host: $host,"
-        " port: $port, protocol: $protocol) { allowed resourceId resourceName steps { ok text hint } } }"
+        " port: $port, protocol: $protocol) { allowed resourceId resourceName steps { name ok text evidence hint code } } }"
     )
     told = api.extension.execute(
         document,
@@ -41,13 +47,14 @@ def explain(api: AdminApiClient, service: str, address: str, udp: bool, as_json:
     if as_json:
         show_object(told, as_json=True)
     else:
-        for step in told["steps"]:
-            click.echo(f"{'ok ' if step['ok'] else 'NO '} {step['text']}")
-            if step["hint"] and not step["ok"]:
-                click.echo(f"    {step['hint']}")
+        roles.show_steps(_step(step) for step in told["steps"])
         click.echo(f"{service} {'reaches' if told['allowed'] else 'does not reach'} {wanted}")
     if not told["allowed"]:
         raise click.exceptions.Exit(NOT_ALLOWED)
+
+
+def _step(told: dict[str, Any]) -> Step:
+    return Step(StepName(told["name"]), told["ok"], told["text"], tuple(told["evidence"]), told["hint"], told["code"])
 
 
 #: As `not-granted`, whichever condition is not met: scripts ask yes or no.

@@ -124,4 +124,5 @@ SERVICE = Noun("Service account", "service", "ServiceAccount", "serviceAccount",
 KEY = Noun("Service key", "service key", "ServiceAccountKey", "", "", "")
 DEVICE = Noun("Device", "device", "Device", "device", "devices", "DeviceFilterInput")
 TOKEN = Noun("API token", "token", "ApiToken", "apiToken", "apiTokens", "", extension=True)
+RELAY = Noun("Relay", "relay", "Relay", "relay", "relays", "", extension=True)
 SINK = Noun("Sink", "sink", "Sink", "sink", "sinks", "", extension=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from klinket.client.ports import FlowOpener
 from klinket.domain.errors import KlinketError
+
+if TYPE_CHECKING:
+    from klinket.client.ports import FlowOpener
 
 CANNOT_EXECUTE = 126
 NOT_FOUND = 127
@@ -23,6 +25,10 @@ class NotExecuted(KlinketError):
 
 class CapturedCommand(Protocol):
     """A command that is prepared, served, started and waited for, in this order."""
+
+    @property
+    def pid(self) -> int:
+        """Return the number of the command's process; there is one when `start` has returned."""
 
     async def prepare(self) -> None:
         """Make everything ready but the command; raises CaptureImpossible."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from klinket.client.ports import CarriedFlow, FlowOpener
 from klinket.domain.address import parse_ip
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.net import sockets
+from klinket.net.sockets import HostPort
 from klinket.net.splice import KernelPipes, Pair
 
 #: Seconds to connect.
@@ -58,22 +61,44 @@ async def open_flow(client: FlowOpener, destination: Destination, *, others_dire
     return await client.open_stream(destination)
 
 
-async def connect(client: FlowOpener, destination: Destination) -> CarriedFlow:
+async def connect(client: FlowOpener, destination: Destination, *, loopback: bool = True) -> CarriedFlow:
     """Dial from this machine; raises FlowRefused with what the kernel said.
 
     A name that leads to an address the client claims is a flow to that address, as it would be had the program resolved it.
+    `loopback`: this machine's own may be dialled.
     """
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    try:
+    with _told(destination):
         async with asyncio.timeout(CONNECT_SECONDS):
             found = await loop.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
-        for *_, address in found:
-            ip = parse_ip(str(address[0]))
+        addresses = []
+        for family, *_, address in found:
+            ip = parse_ip(str(address[0]).partition("%")[0])
             if ip is not None and client.claims(str(ip)):
                 return await client.open_stream(Destination(str(ip), destination.port, destination.protocol))
-        left = CONNECT_SECONDS - (loop.time() - begun)
-        return DirectStream(await sockets.connect_first([(entry[0], entry[4]) for entry in found], left))  # type: ignore[misc]
+            if loopback or ip is None or not (ip.is_loopback or ip.is_unspecified):
+                addresses.append((family, address))
+        if not addresses:
+            raise FlowRefused(
+                FlowFailure.UNREACHABLE,
+                f"{destination.host} is the command's own machine, which no proxy is needed for",
+                hint="let NO_PROXY name it",
+            )
+        return DirectStream(await sockets.connect_first(addresses, CONNECT_SECONDS - (loop.time() - begun)))  # type: ignore[arg-type]
+
+
+async def dial(destination: Destination) -> CarriedFlow:
+    """Dial an address from this machine, whatever was granted; raises FlowRefused."""
+    with _told(destination):
+        return DirectStream(await sockets.connect(HostPort(destination.host, destination.port), CONNECT_SECONDS))
+
+
+@contextmanager
+def _told(destination: Destination) -> Iterator[None]:
+    """Turn what the kernel and the resolver say into FlowRefused."""
+    try:
+        yield
     except socket.gaierror as error:
         raise FlowRefused(FlowFailure.NAME_NOT_FOUND, f"{destination.host} is not known here") from error
     except TimeoutError as error:

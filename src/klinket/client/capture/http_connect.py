@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import binascii
+import hmac
 import re
+from base64 import b64decode
 from dataclasses import dataclass
 
 from klinket.domain.address import canonical_host
@@ -20,6 +23,8 @@ _ABSOLUTE = re.compile(
 )
 #: Fields that concern the connection with the proxy only (RFC 9110 §7.6.1).
 _HOP_FIELDS = (b"connection:", b"proxy-connection:", b"proxy-authorization:", b"keep-alive:")
+
+_AUTHORIZATION = re.compile(rb"^proxy-authorization:[ \t]*(basic|bearer)[ \t]+([^\s]+)[ \t]*\r$", re.IGNORECASE | re.MULTILINE)
 
 _STATUS: dict[FlowFailure, str] = {
     FlowFailure.NOT_GRANTED: "403 Not Granted",
@@ -73,6 +78,27 @@ def _destination(host: bytes, port: bytes) -> Destination:
         return Destination(canonical_host(host.decode("ascii").strip("[]")), int(port), TransportProtocol.TCP)
     except (UnicodeDecodeError, InvalidInput):
         raise ProtocolError("the host is neither a name nor an address") from None
+
+
+def shows(head: bytes, token: str) -> bool:
+    """Return whether a head has the proxy's token: as the password of Basic, whatever the user (RFC 7617), or as Bearer."""
+    for scheme, value in _AUTHORIZATION.findall(head):
+        shown = value
+        if scheme.lower() == b"basic":
+            try:
+                shown = b64decode(value, validate=True).partition(b":")[2]
+            except binascii.Error:
+                continue
+        if hmac.compare_digest(shown, token.encode()):
+            return True
+    return False
+
+
+def token_wanted() -> bytes:
+    """Return the answer to a program that did not show the proxy's token (RFC 9110 §15.5.8)."""
+    challenge = 'Proxy-Authenticate: Basic realm="klinket"\r\n'
+    text = "this proxy wants its token: http://klinket:TOKEN@HOST:PORT"
+    return _answer("407 Proxy Authentication Required", "proxy-token-wanted", text, challenge)
 
 
 def refusal(error: FlowRefused) -> bytes:

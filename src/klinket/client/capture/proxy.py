@@ -1,7 +1,7 @@
 """Local proxies for programs that can be told of one: HTTP CONNECT and SOCKS5.
 
-Honest: the answer is given when the resource has answered, and says what it said. On loopback only; every user of this machine
-may use them.
+Honest: the answer is given when the resource has answered, and says what it said. On loopback every user of this machine may use
+them; elsewhere, or where a token is set, whoever shows the token.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def tell_log(destination: Destination, error: FlowRefused) -> None:
 
 
 class Proxy:
-    """A listener. `others_direct`: what is not granted is dialled from this machine instead of being refused."""
+    """A listener. `others_direct`: what is not granted is dialled from this machine instead of being refused.
+
+    `token`: what programs must show; None: nothing, and it listens on loopback only. `opening`: opens flows, and tells of refused
+    ones, in another way than this.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,11 @@ class Proxy:
         *,
         others_direct: bool = False,
         told: Told = tell_log,
+        token: str | None = None,
+        opening: Callable[[Destination], Awaitable[CarriedFlow]] | None = None,
     ) -> None:
+        self._opening = opening
+        self.token = token
         self._client = client
         self._speak = speak
         self._others_direct = others_direct
@@ -57,15 +65,22 @@ class Proxy:
 
     def listen(self, address: HostPort) -> HostPort:
         """Begin to accept; returns the address with the port it got. Raises InvalidInput when it is not loopback, OSError."""
-        if not _is_loopback(address.host):
+        if self.token is None and not is_loopback(address.host):
             raise InvalidInput(
-                "address", f"{address}: a proxy without authentication listens on loopback only", hint="use 127.0.0.1"
+                "address",
+                f"{address}: without a token klinket listens on loopback only",
+                hint="use 127.0.0.1, or --proxy-token-file",
             )
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        self._listener = socket.create_server((address.host, address.port), family=family, backlog=1024)
-        self._listener.setblocking(False)
-        self._tasks.start(self._accept(self._listener), "accept")
-        return HostPort(address.host, self._listener.getsockname()[1])
+        return self.serve(socket.create_server((address.host, address.port), family=family, backlog=1024))
+
+    def serve(self, listener: socket.socket) -> HostPort:
+        """Begin to accept from a listening socket, which is taken over; returns its address."""
+        self._listener = listener
+        listener.setblocking(False)
+        self._tasks.start(self._accept(listener), "accept")
+        host, port = listener.getsockname()[:2]
+        return HostPort(host, port)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -93,6 +108,8 @@ class Proxy:
 
     async def open(self, destination: Destination) -> CarriedFlow:
         """Open a flow for a program; raises FlowRefused, which was told."""
+        if self._opening is not None:
+            return await self._opening(destination)
         try:
             return await direct.open_flow(self._client, destination, others_direct=self._others_direct)
         except FlowRefused as error:
@@ -106,7 +123,7 @@ class Proxy:
             self._listener.close()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -127,6 +144,9 @@ async def speak_http(proxy: Proxy, program: socket.socket) -> None:
                 await loop.sock_sendall(program, http_connect.bad_request("the request head is too long"))
                 return
     head, early = received[: end + 4], received[end + 4 :]
+    if proxy.token is not None and not http_connect.shows(head, proxy.token):
+        await loop.sock_sendall(program, http_connect.token_wanted())
+        return
     try:
         request = http_connect.parse_head(head)
     except ProtocolError as error:
@@ -146,7 +166,7 @@ async def speak_socks(proxy: Proxy, program: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
-            destination = await _socks_destination(program)
+            destination = await _socks_destination(program, proxy.token)
     except ProtocolError as error:
         logger.debug("SOCKS: %s", error.message)
         return
@@ -160,16 +180,14 @@ async def speak_socks(proxy: Proxy, program: socket.socket) -> None:
     await _hand_over(flow, program, socks5.reply(socks5.Reply.SUCCEEDED), b"")
 
 
-async def _socks_destination(program: socket.socket) -> Destination | None:
+async def _socks_destination(program: socket.socket, token: str | None) -> Destination | None:
     """Return what is wanted, or None after an answer that refuses; raises ProtocolError."""
     loop = asyncio.get_running_loop()
     version, count = await sockets.receive_exactly(program, 2)
     if version != socks5.VERSION:
         raise ProtocolError(f"version {version}")
-    if not socks5.accepts_no_authentication(await sockets.receive_exactly(program, count)):
-        await loop.sock_sendall(program, socks5.NO_METHOD)
+    if not await _socks_admitted(program, await sockets.receive_exactly(program, count), token):
         return None
-    await loop.sock_sendall(program, socks5.NO_AUTHENTICATION)
     version, command, _, kind = await sockets.receive_exactly(program, socks5.REQUEST_HEAD_BYTES)
     if version != socks5.VERSION:
         raise ProtocolError(f"version {version}")
@@ -183,6 +201,27 @@ async def _socks_destination(program: socket.socket) -> Destination | None:
     except ProtocolError:
         await loop.sock_sendall(program, socks5.reply(socks5.Reply.ADDRESS_NOT_SUPPORTED))
         return None
+
+
+async def _socks_admitted(program: socket.socket, methods: bytes, token: str | None) -> bool:
+    """Return whether the program may go on: it offers to go without authentication, or shows the token where there is one."""
+    loop = asyncio.get_running_loop()
+    offered = socks5.accepts_no_authentication(methods) if token is None else socks5.offers_password(methods)
+    if not offered:
+        await loop.sock_sendall(program, socks5.NO_METHOD)
+        return False
+    if token is None:
+        await loop.sock_sendall(program, socks5.NO_AUTHENTICATION)
+        return True
+    await loop.sock_sendall(program, socks5.PASSWORD)
+    version, length = await sockets.receive_exactly(program, 2)
+    if version != socks5.PASSWORD_VERSION:
+        raise ProtocolError(f"version {version} of a user name and password")
+    await sockets.receive_exactly(program, length)
+    password = await sockets.receive_exactly(program, (await sockets.receive_exactly(program, 1))[0])
+    taken = socks5.shows(password, token)
+    await loop.sock_sendall(program, socks5.PASSWORD_TAKEN if taken else socks5.PASSWORD_REFUSED)
+    return taken
 
 
 async def _hand_over(flow: CarriedFlow, program: socket.socket, answer: bytes, early: bytes) -> None:

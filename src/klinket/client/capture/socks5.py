@@ -1,7 +1,8 @@
-"""The SOCKS side of a local proxy, without sockets: version 5, CONNECT, no authentication (RFC 1928)."""
+"""The SOCKS side of a local proxy, without sockets: version 5, CONNECT, a token where one is set (RFC 1928, 1929)."""
 
 from __future__ import annotations
 
+import hmac
 import socket
 from enum import IntEnum
 
@@ -12,8 +13,13 @@ from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 VERSION = 5
 #: Answers to the greeting.
 NO_AUTHENTICATION = bytes([VERSION, 0])
+PASSWORD = bytes([VERSION, 2])
 NO_METHOD = bytes([VERSION, 0xFF])
 CONNECT = 1
+#: The version of a user name and password, and the answers to them (RFC 1929 §2).
+PASSWORD_VERSION = 1
+PASSWORD_TAKEN = bytes([PASSWORD_VERSION, 0])
+PASSWORD_REFUSED = bytes([PASSWORD_VERSION, 1])
 #: Bytes of a request before its address.
 REQUEST_HEAD_BYTES = 4
 
@@ -48,6 +54,16 @@ _REPLIES: dict[FlowFailure, Reply] = {
 def accepts_no_authentication(methods: bytes) -> bool:
     """Return whether the program offers to go without authentication: the proxy listens on loopback only."""
     return 0 in methods
+
+
+def offers_password(methods: bytes) -> bool:
+    """Return whether the program offers to show a user name and password."""
+    return 2 in methods
+
+
+def shows(password: bytes, token: str) -> bool:
+    """Return whether the password is the proxy's token; the user name may be any."""
+    return hmac.compare_digest(password, token.encode())
 
 
 def address_length(kind: int, first: int) -> int:

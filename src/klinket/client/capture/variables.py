@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from klinket.client.capture import descriptors
+from klinket.client.capture import descriptors, proxy_variables
 from klinket.client.capture.command import CANNOT_EXECUTE, NOT_FOUND, NotExecuted
 from klinket.client.capture.proxy import Proxy, speak_http, speak_socks
 from klinket.client.ports import FlowOpener
@@ -54,7 +54,7 @@ class VariablesCommand:
             self._proxies.append(proxy)
             addresses.append(proxy.listen(_ANY_PORT))
         http, socks = addresses
-        self._environment.update(variables(http, socks))
+        self._environment.update(proxy_variables.of(str(http), str(socks)))
 
     def _tell(self, destination: Destination, refused: FlowRefused) -> None:
         self._told(f"klinket: {destination.host}:{destination.port}: {refused.failure.value}: {refused}")
@@ -76,6 +76,12 @@ class VariablesCommand:
             raise NotExecuted(f"{self._arguments[0]}: {error.strerror}", CANNOT_EXECUTE) from error
         for number in self._signals_before:
             self.signal(number)
+
+    @property
+    def pid(self) -> int:
+        """Return the number of the command's process."""
+        assert self._process is not None
+        return self._process.pid
 
     async def wait(self) -> int:
         """Return the command's exit code."""
@@ -101,17 +107,6 @@ class VariablesCommand:
                 self._process.kill()
         for proxy in self._proxies:
             await proxy.aclose()
-
-
-def variables(http: HostPort, socks: HostPort) -> dict[str, str]:
-    """Return the variables by which programs find their proxy, in both spellings."""
-    named = {
-        "HTTP_PROXY": f"http://{http}",
-        "HTTPS_PROXY": f"http://{http}",
-        "ALL_PROXY": f"socks5h://{socks}",
-        "NO_PROXY": "localhost,127.0.0.1,::1",
-    }
-    return {spelling: value for name, value in named.items() for spelling in (name, name.lower())}
 
 
 def _before_exec(parent: int, pass_descriptors: Sequence[int]) -> None:

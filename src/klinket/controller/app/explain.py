@@ -1,33 +1,34 @@
-"""Why a service account reaches an address, or why not: the same decisions that controller and connectors make."""
+"""Why a service account reaches an address, or why not: the same decisions that controller and connectors make.
+
+The steps are those of `klinket explain` (domain.explanation), which tries them; here the last two are what connectors have told.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
 
 from klinket.controller.app import resources
 from klinket.controller.app.access import versions_of
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.resources import BYPASS
-from klinket.controller.app.rows import ResourceRow, ServiceAccountRow
+from klinket.controller.app.rows import ConnectorRow, FlowEventRow, ResourceRow, ServiceAccountRow
 from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.connector import check_services_allowed
 from klinket.domain.errors import ConnectorTooOld
-from klinket.domain.flow import Destination
-from klinket.domain.resource import Resource, ResourceIndex
+from klinket.domain.explanation import Step, StepName, found_resource, opens
+from klinket.domain.flow import HINTS, Destination, FlowFailure
+from klinket.domain.resource import ResourceIndex
 from klinket.domain.service_key import KeyState
 
 #: Resources looked at for the one that would serve a host.
 MAX_CANDIDATES = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One condition. `hint`: what to do where it is not met."""
-
-    ok: bool
-    text: str
-    hint: str | None = None
+#: Newest network events of the account and the resource that are looked through for the last dial.
+MAX_EVENTS = 500
+#: Steps that tell what was, not what may be now.
+_TOLD = (StepName.DNS, StepName.DIAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,26 @@ class Explanation:
 
     @property
     def allowed(self) -> bool:
-        """Return whether every condition is met."""
-        return all(step.ok for step in self.steps)
+        """Return whether every condition is met; what connectors saw last is none."""
+        return all(step.ok for step in self.steps if step.name not in _TOLD)
 
 
-def explain(tx: Transaction, account: ServiceAccountRow, destination: Destination, attached: Collection[int]) -> Explanation:
-    """Return the conditions in the order in which they count. `attached`: connectors online now.
+def explain(
+    tx: Transaction,
+    account: ServiceAccountRow,
+    destination: Destination,
+    attached: Mapping[int, Sequence[int]],
+    listening: Mapping[int, Sequence[str]] = MappingProxyType({}),
+) -> Explanation:
+    """Return the conditions in the order in which they count. `attached`: connectors online now, and the relays each is at.
+
+    `listening`: where connectors listen for clients themselves.
 
     Raises InvalidInput for a host that is none.
     """
     host = canonical_host(destination.host)
-    key_step = _key_step(tx, account)
+    destination = Destination(host, destination.port, destination.protocol)
+    first = (_key_step(tx, account), _account_step(tx, account))
     links = tx.access.find(service_account_id=account.id)
     ids = [one.resource_id for one in links if one.expires_at_ms is None or one.expires_at_ms > tx.now_ms]
     rows = {row.id: row for row in tx.resources.find(id=ids)}
@@ -57,22 +67,36 @@ def explain(tx: Transaction, account: ServiceAccountRow, destination: Destinatio
     live = [
         row for row in rows.values() if row.is_active and row.routing_mode != BYPASS and networks[row.remote_network_id].is_active
     ]
-    granted = ResourceIndex(resources.to_domain(row) for row in live).lookup(host)
-    if granted is None:
+    serving = ResourceIndex(resources.to_domain(row) for row in live).serving(host)
+    if not serving:
         nearest = _nearest(tx, host, rows)
         is_granted = nearest is not None and nearest.id in rows
-        return Explanation(nearest, (key_step, _why_not(account, host, nearest, granted=is_granted)))
-    row = rows[granted.id]
-    found = Step(True, f"resource {row.name!r} ({row.address}) serves {host} and is granted to {account.name!r}")
-    return Explanation(row, (key_step, found, _port_step(granted, destination), *_connector_steps(tx, row, attached)))
+        return Explanation(nearest, (*first, _why_not(account, host, nearest, granted=is_granted)))
+    row = rows[serving[0].id]
+    steps = [*first, found_resource(serving, host), _grant_step(opens(serving[0], destination), row)]
+    return Explanation(
+        row, (*steps, *_connector_steps(tx, row, attached, listening), *_told_steps(tx, account, row, destination))
+    )
 
 
 def _key_step(tx: Transaction, account: ServiceAccountRow) -> Step:
     states = [row.state(tx.now_ms) for row in tx.service_keys.find(service_account_id=account.id)]
     active = states.count(KeyState.ACTIVE)
     if active:
-        return Step(True, f"{account.name!r} has {active} active of {len(states)} keys")
-    return Step(False, f"{account.name!r} has no active key", "generate one: klinket admin service key generate")
+        return Step(StepName.KEY, True, f"{account.name!r} has {active} active of {len(states)} keys")
+    hint = "generate one: klinket admin service key generate"
+    return Step(StepName.KEY, False, f"{account.name!r} has no active key", hint=hint, code="service-key-revoked")
+
+
+def _account_step(tx: Transaction, account: ServiceAccountRow) -> Step:
+    sessions = tx.sessions.count(service_account_id=account.id, ended_at_ms=None)
+    return Step(StepName.ACCOUNT, True, f"service account {account.name!r} may log in", (f"sessions now: {sessions}",))
+
+
+def _grant_step(step: Step, row: ResourceRow) -> Step:
+    if step.ok:
+        return step
+    return replace(step, hint=f"klinket admin resource update {row.name!r}")
 
 
 def _nearest(tx: Transaction, host: str, granted: Mapping[int, ResourceRow]) -> ResourceRow | None:
@@ -101,37 +125,87 @@ def _candidates(tx: Transaction, host: str) -> dict[int, ResourceRow]:
 
 
 def _why_not(account: ServiceAccountRow, host: str, row: ResourceRow | None, *, granted: bool) -> Step:
+    hint: str | None
     if row is None:
-        return Step(False, f"no resource serves {host}", "create one: klinket admin resource create")
-    if not granted:
+        text, hint = f"no resource serves {host}", "create one: klinket admin resource create"
+    elif not granted:
+        text = f"resource {row.name!r} serves {host}, but is not granted to {account.name!r}"
         hint = f"grant it: klinket admin service grant {account.name} {row.name!r}"
-        return Step(False, f"resource {row.name!r} serves {host}, but is not granted to {account.name!r}", hint)
-    if not row.is_active:
-        return Step(False, f"resource {row.name!r} is disabled", f"klinket admin resource enable {row.name!r}")
-    if row.routing_mode == BYPASS:
-        return Step(False, f"resource {row.name!r} bypasses klinket: the client leaves its address to the system")
-    return Step(False, f"the remote network of {row.name!r} is not active", "make the remote network active again")
+    elif not row.is_active:
+        text, hint = f"resource {row.name!r} is disabled", f"klinket admin resource enable {row.name!r}"
+    elif row.routing_mode == BYPASS:
+        text, hint = f"resource {row.name!r} bypasses klinket: the client leaves its address to the system", None
+    else:
+        text, hint = f"the remote network of {row.name!r} is not active", "make the remote network active again"
+    return Step(StepName.RESOURCE, False, text, hint=hint, code=FlowFailure.NOT_GRANTED.value)
 
 
-def _port_step(resource: Resource, destination: Destination) -> Step:
-    wanted = f"{destination.protocol.value} port {destination.port}"
-    if resource.protocols.allows(destination.protocol, destination.port):
-        return Step(True, f"{resource.name!r} opens {wanted}")
-    return Step(False, f"{resource.name!r} does not open {wanted}", f"klinket admin resource update {resource.name!r}")
-
-
-def _connector_steps(tx: Transaction, row: ResourceRow, attached: Collection[int]) -> list[Step]:
+def _connector_steps(
+    tx: Transaction, row: ResourceRow, attached: Mapping[int, Sequence[int]], listening: Mapping[int, Sequence[str]]
+) -> list[Step]:
     connectors = tx.connectors.find(remote_network_id=row.remote_network_id)
+    online = [one for one in connectors if one.id in attached]
     steps = []
+    if online:
+        steps.append(_path_step(tx, online, attached, listening))
     try:
         check_services_allowed(versions_of(tx, row.remote_network_id))
     except ConnectorTooOld as error:
-        steps.append(Step(False, error.message, error.hint))
-    online = [one.name for one in connectors if one.id in attached]
+        return [*steps, Step(StepName.CONNECTOR, False, error.message, hint=error.hint, code=error.code)]
     if online:
-        names = ", ".join(online)
-        steps.append(Step(True, f"{len(online)} of {len(connectors)} connectors of its remote network are online: {names}"))
+        names = ", ".join(one.name for one in online)
+        text = f"{len(online)} of {len(connectors)} connectors of its remote network are online: {names}"
+        steps.append(Step(StepName.CONNECTOR, True, text))
     else:
         text = "no connector of its remote network is online" if connectors else "its remote network has no connector"
-        steps.append(Step(False, text, "klinket admin connector list; look at the connector's log"))
+        hint = "klinket admin connector list; look at the connector's log"
+        steps.append(Step(StepName.CONNECTOR, False, text, hint=hint, code=FlowFailure.NO_CONNECTOR.value))
     return steps
+
+
+def _path_step(
+    tx: Transaction,
+    online: Sequence[ConnectorRow],
+    attached: Mapping[int, Sequence[int]],
+    listening: Mapping[int, Sequence[str]],
+) -> Step:
+    relays = {relay.id: relay for relay in tx.relays.find()}
+    at = {id for one in online for id in attached[one.id] if id in relays}
+    evidence = [f"relay {relays[id].name} ({relays[id].address})" for id in sorted(at)]
+    evidence += [f"connector {one.name} listens at {', '.join(listening[one.id])}" for one in online if one.id in listening]
+    if evidence:
+        return Step(StepName.PATH, True, f"its connectors wait at {len(at)} of {len(relays)} relays", tuple(evidence))
+    hint = "look at the connector's log: it must reach a relay"
+    return Step(StepName.PATH, False, "no online connector is at a relay", hint=hint, code=FlowFailure.NO_CONNECTOR.value)
+
+
+def _told_steps(tx: Transaction, account: ServiceAccountRow, row: ResourceRow, destination: Destination) -> Sequence[Step]:
+    """Return what a connector said when it looked this host up and dialled it last; nothing where none is known to have."""
+    for event in tx.flow_events.newest(MAX_EVENTS, service_account_id=account.id, resource_id=row.id):
+        connection = event.event["connection"]
+        asked = (event.event["resource"]["address"], connection["resource_port"], connection["protocol"])
+        if asked == (destination.host, destination.port, destination.protocol.value) and event.kind != "denied":
+            return _told(event, destination)
+    return ()
+
+
+def _told(event: FlowEventRow, destination: Destination) -> Sequence[Step]:
+    host = destination.host
+    connector = event.event["connector"]["name"] or event.connector_id
+    at = datetime.fromtimestamp(event.time_ms / 1000, UTC).isoformat(timespec="seconds")
+    evidence = (f"connector {connector}, {at}",)
+    failure = event.failure if event.kind == "failed" else None
+    if failure in (FlowFailure.NAME_NOT_FOUND.value, FlowFailure.ADDRESS_FORBIDDEN.value):
+        word = FlowFailure(failure)
+        return [Step(StepName.DNS, False, f"the last look-up of {host} ended with {failure}", evidence, HINTS.get(word), failure)]
+    address = event.event["connection"]["resource_ip"]
+    known = Step(
+        StepName.DNS, True, f"the connector knew {host}" + (f" as {address}" if address and address != host else ""), evidence
+    )
+    if failure is None:
+        return [known, Step(StepName.DIAL, True, f"the last connection to {destination} was accepted", evidence)]
+    hint = HINTS.get(FlowFailure(failure)) if failure in {one.value for one in FlowFailure} else None
+    return [
+        known,
+        Step(StepName.DIAL, False, f"the last connection to {destination} ended with {failure}", evidence, hint, failure),
+    ]

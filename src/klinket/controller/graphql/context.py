@@ -33,6 +33,9 @@ class ApiServices:
     seal: Callable[[bytes, str], bytes]
     attached_sessions: Callable[[], frozenset[str]]
     attached_connectors: Callable[[], Mapping[int, tuple[int, ...]]]
+    attached_relays: Callable[[], frozenset[int]]
+    own_relays: frozenset[str]
+    listening_connectors: Callable[[], Mapping[int, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ EXTENSION = """
     cuts                        read
     explain                     read
     flowEvents                  read
+    relay                       read
+    relays                      read
     serviceKey                  read
     serviceKeys                 read
     sessions                    read
@@ -102,6 +104,7 @@ EXTENSION = """
     apiTokenCreate              provision
     apiTokenDelete              provision
     apiTokenUpdate              provision
+    relayDelete                 write
     serviceKeyRegister          provision
     serviceKeyRotate            provision
     sessionEnd                  write
@@ -266,7 +269,9 @@ async def test_the_schema_itself_needs_a_token_that_reads(callers: Callers, path
 @pytest.mark.parametrize("path", TABLES)
 async def test_a_resolver_asks_once_more(callers: Callers, path: str) -> None:
     """Nobody reaches a resolver without the scope; should somebody, it does nothing."""
-    services = ApiServices(KeyFileFacts("acme", None), os.urandom, callers.running.master.seal, frozenset, dict)
+    services = ApiServices(
+        KeyFileFacts("acme", None), os.urandom, callers.running.master.seal, frozenset, dict, frozenset, frozenset(), dict
+    )
     api = GraphQLApi(callers.running.store, SCHEMAS[path], services)
     for field, document in DOCUMENTS[path].items():
         operation = api.prepare(document, None, None)

@@ -1,4 +1,4 @@
-"""The parent's side of a namespace: forks the child, serves its sockets, waits for it."""
+"""The parent's side of a namespace: serves the sockets of the child, and waits for it."""
 
 from __future__ import annotations
 
@@ -8,89 +8,58 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from klinket.client.capture import resolv_conf
 from klinket.client.capture.command import CANNOT_EXECUTE, NOT_FOUND, NotExecuted
-from klinket.client.capture.namespace import inside, rules
-from klinket.client.capture.namespace.connects import HeldConnects
-from klinket.client.capture.namespace.datagrams import CapturedDatagrams
-from klinket.client.capture.namespace.doorway import Doorway
-from klinket.client.capture.namespace.resolver import NameStub
-from klinket.client.capture.synthetic import SyntheticAddresses
-from klinket.client.ports import FlowOpener
+from klinket.client.capture.namespace import inside
+from klinket.client.capture.namespace.forked import Forked
 from klinket.domain.errors import CaptureImpossible
+
+if TYPE_CHECKING:
+    from klinket.client.capture.namespace.serving import Serving
+    from klinket.client.ports import FlowOpener
 
 #: Seconds for the child's set-up: three short programs.
 PREPARE_SECONDS = 20.0
 _REPORT_BYTES = 4096
-_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class NamespaceCommand:
-    """Implements CapturedCommand. Make it with `fork`, before there are threads and an event loop."""
+    """Implements CapturedCommand for a child that was forked."""
 
-    def __init__(self, pid: int, channel: socket.socket, resolvers: Sequence[str], told: Callable[[str], None]) -> None:
-        self._pid = pid
-        self._channel = channel
-        self._resolvers = resolvers
+    def __init__(self, forked: Forked, told: Callable[[str], None], *, host_loopback: bool = False) -> None:
+        """`told` gets a line for each refused flow; `host_loopback`: rules.HOST_LOOPBACK leads to this machine's own."""
+        self.pid = forked.pid
+        self._channel = forked.channel
+        self._resolvers = forked.resolvers
+        self._expected = forked.sockets
         self._told = told
+        self._host_loopback = host_loopback
         self._sockets: list[socket.socket] = []
-        self._served: list[HeldConnects | CapturedDatagrams | NameStub] = []
+        self._served: Sequence[Serving] = ()
         self._exit_code: int | None = None
-
-    @classmethod
-    def fork(
-        cls,
-        arguments: Sequence[str],
-        hidden: Sequence[Path],
-        told: Callable[[str], None],
-        pass_descriptors: Sequence[int] = (),
-        emptied: Sequence[int] = (),
-    ) -> NamespaceCommand:
-        """Start the child; it sets itself up while this process logs in. `told` gets a line for each refused flow.
-
-        `pass_descriptors`: files above 2 that the command gets; `emptied`: standard ones that hold the key.
-        """
-        try:
-            found = resolv_conf.parse(_RESOLV_CONF.read_text(errors="replace"))
-        except OSError:
-            found = resolv_conf.parse("")
-        command = inside.Command(arguments, hidden, found.with_resolver(rules.DNS_ADDRESS), pass_descriptors, emptied)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            inside.become(command, theirs, parent)
-        theirs.close()
-        ours.setblocking(False)
-        return cls(pid, ours, found.resolvers, told)
 
     async def prepare(self) -> None:
         """Take over the child's sockets; raises CaptureImpossible with its reason."""
+        import klinket.client.capture.namespace.serving  # noqa: F401 - now, while the login is on its way
+
         try:
             async with asyncio.timeout(PREPARE_SECONDS):
                 await _readable(self._channel)
         except TimeoutError as error:
             raise CaptureImpossible(f"the namespace was not ready within {PREPARE_SECONDS:.0f} s") from error
-        text, descriptors = _receive_descriptors(self._channel, len(inside.SOCKETS))
+        text, descriptors = _receive_descriptors(self._channel, len(self._expected))
         self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        if text != inside.READY or len(self._sockets) != len(inside.SOCKETS):
+        if text != inside.READY or len(self._sockets) != len(self._expected):
             reason = text.decode(errors="replace").removeprefix("failed:")
             raise CaptureImpossible(reason or "the namespace could not be made")
 
     async def serve(self, client: FlowOpener) -> None:
         """Begin to answer the queue, the datagrams and the names."""
-        named = dict(zip(inside.SOCKETS, self._sockets, strict=True))
-        names = SyntheticAddresses()
-        doorway = Doorway(client, names, self._told)
-        connects = HeldConnects(named["queue"], named["listener"], doorway)
-        datagrams = CapturedDatagrams(named["datagrams"], named["raw"], doorway)
-        stub = NameStub(named["dns"], named["dns_listener"], client, names, self._resolvers)
-        for part in (connects, datagrams, stub):
-            part.start()
-            self._served.append(part)
+        from klinket.client.capture.namespace.serving import serve
+
+        named = dict(zip(self._expected, self._sockets, strict=True))
+        self._served = serve(named, client, self._resolvers, self._told, host_loopback=self._host_loopback)
 
     async def start(self) -> None:
         """Let the child execute the command; raises NotExecuted."""
@@ -110,7 +79,7 @@ class NamespaceCommand:
     async def wait(self) -> int:
         """Return the exit code of the command."""
         if self._exit_code is None:
-            descriptor = os.pidfd_open(self._pid)
+            descriptor = os.pidfd_open(self.pid)
             try:
                 await _readable(descriptor)
             finally:
@@ -120,19 +89,19 @@ class NamespaceCommand:
         return self._exit_code
 
     def _reap(self) -> None:
-        _, status = os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._exit_code = code if code >= 0 else 128 - code
 
     def signal(self, number: int) -> None:
         """Pass a signal on to the command."""
         if self._exit_code is None:
-            os.kill(self._pid, number)
+            os.kill(self.pid, number)
 
     async def aclose(self) -> None:
         """End the child if it still runs; stop serving."""
         if self._exit_code is None:
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
             self._reap()
         for part in self._served:
             await part.aclose()

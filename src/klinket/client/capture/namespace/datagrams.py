@@ -103,7 +103,7 @@ class _Association:
             if self._owner.doorway.is_klinkets(destination):
                 flow = await self._owner.doorway.open_datagrams(destination)
             else:
-                flow = await _DirectDatagrams.open(destination)
+                flow = await _DirectDatagrams.open(self._owner.doorway.outside(destination))
         except FlowRefused as refused:
             self._refused(refused)
             return

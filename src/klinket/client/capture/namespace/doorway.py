@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from klinket.client.capture import direct
+from klinket.client.capture.namespace import rules
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.client.ports import CarriedFlow, DatagramFlow, FlowOpener
+from klinket.domain.address import parse_ip
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 
@@ -20,7 +23,11 @@ MAX_REMEMBERED = 256
 class Doorway:
     """Turns addresses the command dialled into flows. Refusals of granted resources are told with one line each."""
 
-    def __init__(self, client: FlowOpener, names: SyntheticAddresses, told: Callable[[str], None]) -> None:
+    def __init__(
+        self, client: FlowOpener, names: SyntheticAddresses, told: Callable[[str], None], *, host_loopback: bool = False
+    ) -> None:
+        """`host_loopback`: rules.HOST_LOOPBACK leads to the loopback of the machine klinket runs on."""
+        self._host_loopback = host_loopback
         self._client = client
         self._names = names
         self._told = told
@@ -35,12 +42,34 @@ class Doorway:
 
     def is_klinkets(self, destination: Destination) -> bool:
         """Return whether a flow goes through klinket: granted now or before, or a name klinket has answered for."""
+        if self._is_host(destination):
+            return False
         return self._client.claims(destination.host) or self._names.knows(destination.host)
 
-    async def open_stream(self, destination: Destination) -> CarriedFlow:
+    def _is_host(self, destination: Destination) -> bool:
+        return self._host_loopback and destination.host == rules.HOST_LOOPBACK
+
+    def outside(self, destination: Destination) -> Destination:
+        """Return what this machine dials for a destination that is none of klinket's."""
+        return replace(destination, host="127.0.0.1") if self._is_host(destination) else destination
+
+    async def open_asked(self, destination: Destination) -> CarriedFlow:
+        """Open what a program has asked a proxy for, by name or address; raises FlowRefused.
+
+        Loopback would be this machine's own, and the program means its own, where no proxy is needed.
+        """
+        if self._host_loopback and destination.host == rules.HOST_NAME and not self._client.claims(destination.host):
+            destination = replace(destination, host=rules.HOST_LOOPBACK)
+        if parse_ip(destination.host) is not None:
+            destination = self.destination(destination.host, destination.port, destination.protocol)
+        return await self.open_stream(destination, loopback=False)
+
+    async def open_stream(self, destination: Destination, *, loopback: bool = True) -> CarriedFlow:
         """Open a TCP flow; raises FlowRefused. What was granted, or klinket has named, never goes past it."""
+        if self._is_host(destination):
+            return await direct.dial(self.outside(destination))
         if not self.is_klinkets(destination):
-            return await direct.connect(self._client, destination)
+            return await direct.connect(self._client, destination, loopback=loopback)
         try:
             return await self._client.open_stream(destination)
         except FlowRefused as refused:
@@ -64,5 +93,4 @@ class Doorway:
         if len(self._lately) >= MAX_REMEMBERED:
             self._lately.clear()
         self._lately[key] = now + REPEAT_SECONDS
-        host = f"[{destination.host}]" if ":" in destination.host else destination.host
-        self._told(f"klinket: {host}:{destination.port}: {refused.failure.value}: {refused}")
+        self._told(f"klinket: {destination.host_port}: {refused.failure.value}: {refused}")

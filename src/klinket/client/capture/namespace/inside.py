@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from klinket.client.capture import descriptors
+from klinket.client.capture import descriptors, proxy_variables
 from klinket.client.capture.namespace import rules, syscalls
 
 #: Options of linux/in.h that the socket module does not name.
@@ -28,6 +29,7 @@ _NETLINK_NETFILTER = 12
 
 #: Sockets handed out, in this order.
 SOCKETS = ("listener", "datagrams", "raw", "queue", "dns", "dns_listener")
+HTTP_PROXY, SOCKS_PROXY = "http_proxy", "socks_proxy"
 READY = b"ready"
 GO = b"go"
 CANNOT_EXECUTE = 126
@@ -44,7 +46,8 @@ _SYSTEM_PATHS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 class Command:
     """What the child becomes. `hidden`: files that the command must not read; `resolv_conf`: the text of its own.
 
-    `pass_descriptors`: files above 2 that it gets; `emptied`: of 0 to 2, those that hold the key and become /dev/null.
+    `pass_descriptors`: files above 2 that it gets; `emptied`: of 0 to 2, those that hold the key and become /dev/null;
+    `env_proxy`: its environment names proxies, which listen on its own loopback.
     """
 
     arguments: Sequence[str]
@@ -52,6 +55,12 @@ class Command:
     resolv_conf: str
     pass_descriptors: Sequence[int] = ()
     emptied: Sequence[int] = ()
+    env_proxy: bool = False
+
+
+def sockets_of(command: Command) -> tuple[str, ...]:
+    """Return the names of the sockets that are handed out, in their order."""
+    return (*SOCKETS, HTTP_PROXY, SOCKS_PROXY) if command.env_proxy else SOCKETS
 
 
 class StepFailed(Exception):
@@ -66,6 +75,8 @@ def become(command: Command, channel: socket.socket, parent: int) -> NoReturn:
         _own_namespaces(uid, gid)
         _network()
         sockets = _sockets()
+        if command.env_proxy:
+            sockets += _proxies()
         _files(command)
         socket.send_fds(channel, [READY], [sock.fileno() for sock in sockets])
         for sock in sockets:
@@ -168,6 +179,22 @@ def _sockets() -> list[socket.socket]:
     dns_listener.bind((rules.DNS_ADDRESS, rules.DNS_PORT))
     dns_listener.listen(64)
     return [listener, datagrams, raw, queue, dns, dns_listener]
+
+
+def _proxies() -> list[socket.socket]:
+    listeners = [socket.create_server(("127.0.0.1", 0), backlog=1024) for _ in (HTTP_PROXY, SOCKS_PROXY)]
+    http, socks = (f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
+    os.environ.update(proxy_variables.of(http, socks))
+    return listeners
+
+
+def powers_of(program: str, path: str) -> str:
+    """Return "setuid" or "setgid" for a program that would give whoever runs it more rights, "" for any other."""
+    try:
+        mode = Path(shutil.which(program, path=path) or program).stat().st_mode
+    except OSError:
+        return ""
+    return "setuid" if mode & stat.S_ISUID else "setgid" if mode & stat.S_ISGID and mode & stat.S_IXGRP else ""
 
 
 def _files(command: Command) -> None:

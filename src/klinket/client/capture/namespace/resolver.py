@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from klinket.client.capture import dns_message
 from klinket.client.capture.dns_message import Code, Query, RecordType
@@ -42,7 +43,10 @@ class NameStub:
         client: FlowOpener,
         names: SyntheticAddresses,
         resolvers: Sequence[str],
+        own: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`own`: names that are answered here, unless they are granted, and their addresses."""
+        self._own = own
         self._sock = sock
         self._listener = listener
         self._client = client
@@ -101,6 +105,10 @@ class NameStub:
         except InvalidInput:
             return None
         ours = parse_ip(name) is None and self._client.claims(name)
+        if not ours and name in self._own:
+            if query.type == RecordType.A:
+                return dns_message.answer_address(query, self._own[name], TTL_SECONDS)
+            return dns_message.answer_code(query, Code.NO_ERROR)
         if query.type in _EMPTY:
             # Only IPv4 is captured: a program that knew an IPv6 address, or hints, would run past klinket or into nothing.
             return dns_message.answer_code(query, Code.NO_ERROR)

@@ -159,7 +159,7 @@ async def _one(page: Page) -> Response:
         if account is not None and last.kind in ("denied", "failed"):
             target = Destination(line.host, line.port, TransportProtocol(line.protocol))
             try:
-                explanation = explain.explain(tx, account, target, page.console.peers.online())
+                explanation = explain.explain(tx, account, target, page.console.peers.online(), page.console.peers.direct())
             except InvalidInput:
                 pass  # a host that no resource could have
         told = [(event, *result_of(event.kind, event.failure)) for event in events]

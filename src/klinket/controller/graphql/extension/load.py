@@ -14,6 +14,7 @@ from klinket.controller.graphql.extension.resolvers import (
     cuts,
     explain,
     flows,
+    relays,
     service_keys,
     sessions,
     sinks,
@@ -21,7 +22,7 @@ from klinket.controller.graphql.extension.resolvers import (
 from klinket.controller.graphql.schema import Resolver, bind, merged
 
 #: The SDL's files, in the order in which people should read them.
-NOUNS = ("controller", "sessions", "service_keys", "cuts", "explain", "audit", "flows", "sinks", "api_tokens")
+NOUNS = ("controller", "sessions", "service_keys", "cuts", "explain", "audit", "flows", "sinks", "api_tokens", "relays")
 #: Types whose fields are plain entries of the dictionaries that resolvers return.
 PLAIN = (
     "PageInfo", "Controller", "Maker", "ServiceKeyUse", "CutReceipt", "CutFlow", "Explanation", "ExplanationStep",
@@ -37,7 +38,7 @@ def extension_sdl() -> str:
 
 def extension_resolvers() -> dict[str, Resolver]:
     """Return every resolver by "Type.field"."""
-    modules = (controller, sessions, service_keys, cuts, explain, audit, flows, sinks, api_tokens)
+    modules = (controller, sessions, service_keys, cuts, explain, audit, flows, sinks, api_tokens, relays)
     return merged(module.FIELDS for module in modules)
 
 

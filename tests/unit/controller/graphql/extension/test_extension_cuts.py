@@ -61,7 +61,7 @@ async def test_an_explanation_over_the_api(controller: Running) -> None:
     answer = await controller.query(EXPLAIN, extension=True, a=account, h="db.internal", p=5432)
     assert answer["explain"]["resourceName"] == "Database"
     assert answer["explain"]["allowed"] is False
-    assert [step["ok"] for step in answer["explain"]["steps"]] == [True, True, True, False]
+    assert [step["ok"] for step in answer["explain"]["steps"]] == [True, True, True, True, False]
     assert (await controller.query(EXPLAIN, extension=True, a="nonsense", h="db.internal", p=1))["explain"] is None
     refused = await controller.ask(EXPLAIN, {"a": account, "h": "db.internal", "p": 0}, extension=True)
     assert "ports are 1 to 65535" in refused["errors"][0]["message"]

@@ -23,12 +23,23 @@ def _explain(
     if not 1 <= port <= 65_535:
         raise InvalidInput("port", "ports are 1 to 65535")
     destination = Destination(host, port, TransportProtocol((protocol or "TCP").lower()))
-    found = explain(context.tx, account, destination, context.services.attached_connectors().keys())
+    services = context.services
+    found = explain(context.tx, account, destination, services.attached_connectors(), services.listening_connectors())
     return {
         "allowed": found.allowed,
         "resourceId": to_global_id("Resource", found.resource.id) if found.resource else None,
         "resourceName": found.resource.name if found.resource else None,
-        "steps": [{"ok": step.ok, "text": step.text, "hint": step.hint} for step in found.steps],
+        "steps": [
+            {
+                "name": step.name.value,
+                "ok": step.ok,
+                "text": step.text,
+                "evidence": list(step.evidence),
+                "hint": step.hint,
+                "code": step.code,
+            }
+            for step in found.steps
+        ],
     }
 
 
