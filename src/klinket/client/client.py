@@ -48,8 +48,12 @@ _OF_THE_KEY = (FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.SERVICE_KEY_EXPIRED)
 class Client:
     """Implements ports.FlowOpener. `start` logs in; `aclose` ends the session."""
 
-    def __init__(self, key_file: KeyFile) -> None:
+    def __init__(self, key_file: KeyFile, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed`: called after each configuration, with what is granted now."""
         self._key_file = key_file
+        self._changed = changed
+        #: Why the live channel is down, or None while it is up, or was never.
+        self.channel_trouble: KlinketError | None = None
         self._context = controller_context(key_file.controller_ca)
         self._clock = PeerClock()
         self._core = ClientCore()
@@ -116,6 +120,7 @@ class Client:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
                 delay = max(backoff.next(), error.retry_after or 0.0)
+                self.channel_trouble = error
                 going_on = "; live flows go on" if self._configured.is_set() else ""
                 logger.warning("%s%s; trying again in %.1f s", error, going_on, delay)
                 await asyncio.sleep(delay)
@@ -198,6 +203,8 @@ class Client:
                 self._tasks.start(self._links.pop(id).aclose(), "removed connector, or one with another key")
             else:
                 self._tasks.start(self._present(link), "present grant")
+        self.channel_trouble = None
+        self._changed()
         granted = {resource.id for resource in self._core.resources}
         for flow in [flow for flow in self._flows if flow.resource.id not in granted]:
             flow.cut(Failure(FlowFailure.CUT, "the resource is not granted any more"))
@@ -224,6 +231,34 @@ class Client:
                 await log_out(self._key_file, self._session, self._context)
             except ControllerUnreachable as error:
                 logger.info("the session was not ended at the controller, it ends by itself: %s", error.message)
+
+    # ---- what a daemon asks
+
+    @property
+    def usable(self) -> bool:
+        """Return whether what the controller told last still counts: new flows are possible, also while it is out of reach."""
+        return (
+            self._ended is None and self._core.configured and self._clock.now() < self._core.configuration.valid_until_ms / 1000
+        )
+
+    @property
+    def session_id(self) -> str:
+        """Return the session's id, or "" before the first login."""
+        return self._session.id if self._session is not None else ""
+
+    @property
+    def flow_count(self) -> int:
+        """Return how many flows are open."""
+        return len(self._flows)
+
+    def follow_on(self, former: Client) -> None:
+        """Remember what was granted to a client that this one replaces: it is never dialled past this one either."""
+        self._core.inherit(former._core)
+
+    async def networks(self) -> dict[Resource, FlowRefused | None]:
+        """Ask a connector of each granted network without a link. A resource stands for its network; None: it is reached."""
+        linked = {link.connector.remote_network for link in self._links.values() if link.usable}
+        return await self._readiness().networks(linked)
 
     # ---- ports.FlowOpener
 
@@ -344,8 +379,10 @@ class Client:
         self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused, float], None] = lambda _, __: None
     ) -> None:
         """Wait until a connector of every granted network, and every wanted resource, answers (see Readiness.wait)."""
-        readiness = Readiness(self._core, self._link, self.open_stream, self._clock.now, lambda: self._ended)
-        await readiness.wait(wanted, timeout, missing_now)
+        await self._readiness().wait(wanted, timeout, missing_now)
+
+    def _readiness(self) -> Readiness:
+        return Readiness(self._core, self._link, self.open_stream, self._clock.now, lambda: self._ended)
 
 
 def _failure_of(error: KlinketError) -> FlowFailure:

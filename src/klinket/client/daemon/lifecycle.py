@@ -1,0 +1,178 @@
+"""Starting and ending the daemon: by systemd where it has the unit, else as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from klinket.client.daemon import ask, pid_file, protocol
+from klinket.client.daemon.paths import Paths
+from klinket.client.daemon.protocol import StatusReport
+from klinket.client.daemon.states import FINAL, State
+from klinket.domain.errors import KlinketError, ServiceKeyInvalid
+
+UNIT = "klinket.service"
+UNIT_FOLDERS = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+)
+#: States in which `klinket start` ends with the code of an error, by its code word: the daemon stays, and cannot be used.
+ENDS_START = {
+    State.KEY_REVOKED.value: "service-key-revoked",
+    State.KEY_EXPIRED.value: "service-key-expired",
+    State.KEY_REFUSED.value: "service-key-invalid",
+    State.CAPTURE_IMPOSSIBLE.value: "capture-impossible",
+}
+#: Seconds until a daemon that was started answers, and until one that was asked to end has ended.
+APPEAR_SECONDS = 10.0
+END_SECONDS = 15.0
+#: Bytes of the log at which it is begun anew, and that are read to say why a daemon has ended.
+LOG_TAIL_BYTES = 4096
+_STEP_SECONDS = 0.05
+
+
+class DaemonEnded(KlinketError):
+    """The daemon ended at its start; `code` word and sentence are in its log."""
+
+    code = "daemon-ended"
+    default_hint = "klinket daemon, in the foreground, says more"
+
+
+def by_systemd(paths: Paths, root: Path = Path("/")) -> bool:
+    """Return whether systemd runs this machine and has the unit."""
+    if paths.moved or not (root / "run/systemd/system").is_dir():
+        return False
+    return any((root / folder.lstrip("/") / UNIT).exists() for folder in UNIT_FOLDERS)
+
+
+def start(paths: Paths, wait: float) -> StatusReport:
+    """Start the daemon if none runs, and return its status: as soon as that is final, or after `wait` seconds.
+
+    Raises ServiceKeyInvalid without a key, NeedsRoot, DaemonEnded.
+    """
+    if pid_file.holder(paths.pid_file) is None:
+        if not paths.key_file.exists() and not os.environ.get("KLINKET_SERVICE_KEY"):
+            raise ServiceKeyInvalid("there is no service key", hint="klinket setup --headless FILE")
+        if by_systemd(paths):
+            _systemctl("start")
+        else:
+            _spawn(paths)
+    return _until_settled(paths, wait)
+
+
+def _until_settled(paths: Paths, wait: float) -> StatusReport:
+    begun = time.monotonic()
+    while True:
+        status = ask.status(paths)
+        state = State(status.state)
+        waited = time.monotonic() - begun
+        if state is State.ONLINE or (state in FINAL and state is not State.UNINITIALIZED):
+            return status
+        if state in (State.NOT_RUNNING, State.UNINITIALIZED, State.NOT_ANSWERING):
+            # A daemon that has not taken its lock yet looks like none: it gets a moment.
+            if waited > APPEAR_SECONDS or (waited > 2.0 and pid_file.holder(paths.pid_file) is None):
+                raise DaemonEnded(f"the daemon has ended at its start: {_last_words(paths)}")
+        elif waited > wait:
+            return status
+        time.sleep(_STEP_SECONDS)
+
+
+def _spawn(paths: Paths) -> None:
+    """Start the daemon as a child of init, without a terminal (forked twice: it gets none later either)."""
+    try:
+        paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
+        paths.log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    except PermissionError as error:
+        raise protocol.NeedsRoot(f"the daemon cannot be started: {error.filename}: {error.strerror}") from None
+    command = [sys.executable, "-m", "klinket", "daemon", "--log-file", str(paths.log)]
+    first = os.fork()
+    if first == 0:
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                os.chdir("/")
+                os.umask(0o022)
+                nothing = os.open(os.devnull, os.O_RDWR)
+                for descriptor, source in ((0, nothing), (1, log), (2, log)):
+                    os.dup2(source, descriptor)
+                os.closerange(3, 1024)
+                os.execv(command[0], command)  # noqa: S606
+        finally:
+            os._exit(127)
+    os.close(log)
+    os.waitpid(first, 0)
+
+
+def stop(paths: Paths) -> str:
+    """End the daemon and return a sentence that says what was done; raises NeedsRoot, NotAnswering.
+
+    What a daemon left that crashed is undone as well, whether or not one runs.
+    """
+    pid = pid_file.holder(paths.pid_file)
+    if pid is None:
+        _undo()
+        return "klinket is not running"
+    if by_systemd(paths):
+        _systemctl("stop")
+    else:
+        _end(paths, pid)
+    _undo()
+    return "klinket is stopped"
+
+
+def _end(paths: Paths, pid: int) -> None:
+    try:
+        ask.ask(paths, "stop")
+    except protocol.NeedsRoot:
+        raise
+    except KlinketError:
+        _signal(pid, signal.SIGTERM)  # it does not answer: it may still end
+    deadline = time.monotonic() + END_SECONDS
+    while pid_file.holder(paths.pid_file) == pid:
+        if time.monotonic() > deadline:
+            _signal(pid, signal.SIGKILL)
+            deadline = time.monotonic() + END_SECONDS
+        time.sleep(_STEP_SECONDS)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        if pid > 0:
+            os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise protocol.NeedsRoot("the daemon is another user's") from None
+
+
+def _undo() -> None:
+    """Take away what a crashed daemon left in rules, routes and DNS."""
+
+
+def _systemctl(verb: str) -> None:
+    done = subprocess.run(["systemctl", verb, UNIT], capture_output=True, text=True)
+    if done.returncode:
+        told = done.stderr.strip().splitlines()
+        raise DaemonEnded(
+            f"systemctl {verb} {UNIT} failed{f': {told[0]}' if told else ''}", hint=f"journalctl -u {UNIT} says why"
+        )
+
+
+def _last_words(paths: Paths) -> str:
+    """Return the last line of the log that says why a daemon has ended."""
+    try:
+        with paths.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            lines = log.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines()
+    except OSError:
+        return "its log cannot be read"
+    told = [line for line in lines if line.startswith("klinket: ")]
+    return told[-1].removeprefix("klinket: ") if told else lines[-1] if lines else "its log is empty"
