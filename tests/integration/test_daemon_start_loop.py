@@ -151,7 +151,7 @@ def test_a_key_that_is_revoked_is_a_word_of_its_own_until_another_is_set_up(loop
     key = loopback.deployment.add_key("ci", "to-be-revoked")
     commands.ok("setup", "--headless", str(key))
     commands.ok("start")
-    loopback.deployment.admin("service", "key", "revoke", "ci", "to-be-revoked", "--yes")
+    loopback.deployment.admin("service", "key", "revoke", "ci", "to-be-revoked")
     commands.until("key-revoked")
     assert "online" not in commands.ok("status", "-v").lower()
     assert commands.run("start").returncode == 67

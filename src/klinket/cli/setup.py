@@ -9,7 +9,9 @@ from klinket.domain.errors import InvalidInput
 
 
 @click.command()
-@click.option("--headless", type=click.Path(), metavar="FILE|-", help="The service key; - reads it from standard input.")
+@click.option(
+    "--headless", type=click.Path(readable=False), metavar="FILE|-", help="The service key; - reads it from standard input."
+)
 @click.option("--no-check", is_flag=True, help="Keep the key without asking the controller whether it takes it.")
 def setup(headless: str | None, no_check: bool) -> None:
     """Give this machine's daemon its service key. As root.

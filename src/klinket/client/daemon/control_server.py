@@ -100,6 +100,8 @@ class ControlServer:
             return await self._while_there(connection, self._handle(request))
         except KlinketError as error:
             return protocol.refusal(error)
+        except (OSError, TimeoutError):
+            raise  # it is the command that is gone, or silent
         except Exception:
             logger.exception("a request failed")
             return protocol.refusal(KlinketError("the daemon failed at this request", hint="the daemon's log says where"))

@@ -155,6 +155,7 @@ class Daemon:
     def status(self) -> StatusReport:
         """Return everything `klinket status` tells."""
         verdict = self.verdict()
+        say = str if verdict.state is State.ONLINE else guarded
         client, key, machine = self.sessions.current, self.sessions.key_file or self.keeper.key_file, self._machine
         capture = machine.state if machine is not None else None
         away = client.channel_trouble if client is not None else self.keeper.trouble
@@ -163,8 +164,8 @@ class Daemon:
             problems.append(f"the newest key is not in use: {self.keeper.trouble}")
         return StatusReport(
             state=verdict.state.value,
-            reason=guarded(verdict.reason),
-            next_step=guarded(verdict.next_step),
+            reason=say(verdict.reason),
+            next_step=say(verdict.next_step),
             version=PRODUCT_VERSION,
             pid=os.getpid(),
             since=self._since,
@@ -173,19 +174,19 @@ class Daemon:
             key=key.key_id if key is not None else "",
             key_expires_at=key.expires_at if key is not None else None,
             session=client.session_id if client is not None else "",
-            controller=guarded(f"away: {away.message}") if away is not None else "attached" if client is not None else "not yet",
+            controller=say(f"away: {away.message}") if away is not None else "attached" if client is not None else "not yet",
             capture="on" if machine is not None else "off",
             rules=capture is not None and capture.rules,
             dns=capture is not None and capture.dns,
             proxies=self._listening,
             networks=[
-                NetworkRow(resource=guarded(row.resource), reached=row.reached, problem=guarded(row.problem))
+                NetworkRow(resource=say(row.resource), reached=row.reached, problem=say(row.problem))
                 for row in self._networks or []
             ],
             resources=len(self.sessions.resources),
             flows=self.sessions.flow_count,
             retiring_sessions=self.sessions.retiring_count,
-            problems=[guarded(problem) for problem in problems],
+            problems=[say(problem) for problem in problems],
         )
 
     async def _answer(self, request: Request) -> Answer:

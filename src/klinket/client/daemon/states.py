@@ -5,6 +5,7 @@ No word but `online` holds "online", and no sentence beside another word does: s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -137,4 +138,4 @@ def _word_for(trouble: KlinketError) -> State:
 
 def guarded(text: str) -> str:
     """Return a sentence without the word that only the state `online` may say, in one line."""
-    return " ".join(text.split()).replace("online", "up").replace("Online", "Up")
+    return re.sub("online", "up", " ".join(text.split()), flags=re.IGNORECASE)

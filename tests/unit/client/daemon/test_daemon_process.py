@@ -1,0 +1,179 @@
+"""The daemon as a process: its lock, systemd's socket, the machine's capture, and what a report leaves out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from klinket.client.capture.machine import CaptureState
+from klinket.client.daemon import diagnostics, lifecycle, machine, pid_file
+from klinket.client.daemon.machine import Machine
+from klinket.client.daemon.notify import Notifier
+from klinket.client.daemon.paths import Paths
+from klinket.client.daemon.pid_file import AlreadyRunning, PidFile
+from klinket.client.daemon.protocol import ResourceRow, StatusReport
+from klinket.client.daemon.shown import resource_table, verbose_status
+from klinket.domain import token_text
+from klinket.domain.errors import CaptureImpossible
+from klinket.domain.resource import Resource
+from tests.unit.client.conftest import granted
+from tests.unit.whole import eventually
+
+
+def test_the_folders_can_be_moved() -> None:
+    assert Paths.from_environment({}).key_file == Path("/etc/klinket/service_key.json")
+    assert not Paths.from_environment({}).moved
+    moved = Paths.from_environment({"KLINKET_ETC": "/e", "KLINKET_RUN": "/r", "KLINKET_STATE": "/s", "KLINKET_LOG": "/l"})
+    assert (moved.key_file, moved.socket, moved.state, moved.log, moved.moved) == (
+        Path("/e/service_key.json"),
+        Path("/r/control.sock"),
+        Path("/s"),
+        Path("/l"),
+        True,
+    )
+
+
+def test_a_lock_tells_who_holds_it_and_a_child_of_the_holder_does_not_keep_it(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "klinket.pid"
+    assert pid_file.holder(path) is None
+    told, tell = os.pipe()
+    end, ended = os.pipe()
+    holder = os.fork()
+    if holder == 0:
+        PidFile(path)
+        if os.fork() == 0:  # what outlives a daemon, such as one that restores DNS
+            os.close(ended)
+            os.read(end, 1)
+            os._exit(0)
+        os.write(tell, b"x")
+        os._exit(0)
+    os.read(told, 1)
+    os.waitpid(holder, 0)
+    assert pid_file.holder(path) is None
+    lock = PidFile(path)
+    assert path.read_text() == f"{os.getpid()}\n"
+    lock.release()
+    os.close(ended)
+    for descriptor in (told, tell, end):
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_systemd_is_told_on_its_socket(kind: str, tmp_path: Path) -> None:
+    name = str(tmp_path / "notify") if kind == "path" else f"@klinket-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(name.replace("@", "\0", 1) if kind == "abstract" else name)
+        systemd.settimeout(5)
+        notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000000", "WATCHDOG_PID": str(os.getpid())})
+        notifier.tell("READY=1", "STATUS=x")
+        assert systemd.recv(100) == b"READY=1\nSTATUS=x"
+        assert notifier.watchdog_seconds == 10.0
+
+
+@pytest.mark.parametrize("variables", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}])
+def test_without_systemd_nothing_is_said(variables: dict[str, str]) -> None:
+    notifier = Notifier({"NOTIFY_SOCKET": "/nonexistent/socket", **variables} if variables else {})
+    notifier.tell("READY=1")
+    assert notifier.watchdog_seconds is None
+
+
+def test_systemd_is_used_only_where_it_runs_and_has_the_unit(tmp_path: Path) -> None:
+    own = Paths.from_environment({})
+    assert not lifecycle.by_systemd(own, tmp_path)
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    (tmp_path / "etc/systemd/system/klinket.service").touch()
+    assert not lifecycle.by_systemd(own, tmp_path), "the unit is there, systemd does not run"
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert lifecycle.by_systemd(own, tmp_path)
+    assert not lifecycle.by_systemd(Paths.from_environment({"KLINKET_RUN": "/elsewhere"}), tmp_path)
+
+
+class Capture:
+    """Implements machine.MachineCapture; `impossible`: the tries to start that fail."""
+
+    def __init__(self, impossible: int = 0) -> None:
+        self.impossible = impossible
+        self.followed: list[list[str]] = []
+        self.started = self.closed = False
+
+    async def start(self) -> None:
+        if self.impossible:
+            self.impossible -= 1
+            raise CaptureImpossible("no nft here", hint="install nftables")
+        self.started = True
+
+    async def follow(self, resources: Sequence[Resource]) -> None:
+        assert self.started
+        self.followed.append([one.name for one in resources])
+
+    def state(self) -> CaptureState:
+        return CaptureState(rules=bool(self.followed), dns=True)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_nothing_is_claimed_before_the_first_session_and_grants_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(machine.socket, "if_nameindex", lambda: [(1, "lo")])
+    now: list[Sequence[Resource] | None] = [None]
+    capture = Capture(impossible=2)
+    made = Machine(capture, lambda: now[0])
+    running = asyncio.ensure_future(made.run())
+    made.changed()
+    await asyncio.sleep(0.05)
+    assert (capture.started, made.state, made.failed) == (False, None, None)
+    now[0] = [granted(1, "db.internal")]
+    made.changed()
+    await eventually(lambda: made.failed is not None)
+    await eventually(lambda: capture.followed == [["resource 1"]])
+    assert made.failed is None
+    now[0] = []
+    made.changed()
+    await eventually(lambda: capture.followed[-1] == [])
+    running.cancel()
+    await made.aclose()
+    assert capture.closed
+
+
+def test_another_client_on_the_machine_is_named() -> None:
+    machine.refuse_other_clients(["lo", "eth0", "docker0"])
+    with pytest.raises(AlreadyRunning, match="Twingate's client is running on this machine"):
+        machine.refuse_other_clients(["lo", "sdwan0"])
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "-----BEGIN PRIVATE KEY-----\nMIG\n-----END PRIVATE KEY-----",
+        '"private_key": "-----BEGIN PRIVATE KEY-----\\nMIG and cut short',
+        token_text.compose(token_text.API_TOKEN, bytes(30)),
+        token_text.compose(token_text.RELAY_TOKEN, bytes(30)),
+        "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl",
+    ],
+)
+def test_a_report_has_no_secret_in_it(secret: str) -> None:
+    kept = diagnostics.without_secrets(f"before {secret}")
+    assert kept.startswith("before ")
+    assert "MIG" not in kept
+    assert secret not in kept
+    assert diagnostics.REMOVED in kept
+
+
+def test_a_name_cannot_break_a_line_of_the_table() -> None:
+    table = resource_table([ResourceRow(name="a\tb\nc", address="x.y"), ResourceRow(name="d", address="z", visible=False)])
+    assert [len(line.split("\t")) for line in table.splitlines()] == [1, 4, 4, 1, 4, 4]
+    assert "BACKGROUND RESOURCES" in table
+
+
+def test_the_verbose_status_says_who_is_online_and_says_online_of_nothing_else() -> None:
+    told = verbose_status(StatusReport(state="online", service_account="acc", key="k", pid=1, network="n:1", resources=2))
+    assert told.splitlines()[0] == "Online: service account acc with key k"
+    told = verbose_status(StatusReport(state="no-connector", reason="none is connected", next_step="look", pid=1))
+    assert told.splitlines()[:2] == ["No connector: none is connected", "Next: look"]
+    assert "online" not in told.lower()
