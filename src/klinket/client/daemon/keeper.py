@@ -43,7 +43,9 @@ class Keeper:
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
         current = self._sessions.current
-        if key_file == self._sessions.key_file and self._key == key_file and current is not None and not current.ended.is_set():
+        if key_file == self._sessions.key_file and current is not None and not current.ended.is_set():
+            self._key, self.trouble = key_file, None  # also after another key that was refused
+            self._new_key.set()
             done.set_result("this key is in use already")
             return done
         self._key = key_file

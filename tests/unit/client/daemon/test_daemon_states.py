@@ -74,5 +74,5 @@ def test_no_sentence_beside_another_word_says_online(sentence: str) -> None:
 
 
 def test_every_word_is_in_the_reference() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \|", DOCUMENT.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z-]+)` \|", DOCUMENT.read_text().partition("\n## ")[0], re.MULTILINE)
     assert sorted(rows) == sorted(state.value for state in State)
