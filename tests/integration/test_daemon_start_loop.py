@@ -74,7 +74,7 @@ def test_a_second_daemon_is_refused_and_told_of_the_first(loopback: Loopback, co
     commands.ok("start")
     pid = json.loads(commands.ok("status", "--json"))["pid"]
     done = commands.run("daemon")
-    assert (done.returncode, f"already (process {pid})" in done.stderr) == (96, True), done
+    assert (done.returncode, f"already (process {pid})" in done.stderr) == (97, True), done
     assert commands.ok("status") == "online\n"
 
 
@@ -126,8 +126,8 @@ def test_a_machine_without_a_key_says_so_in_each_command(commands: DaemonCommand
     assert commands.ok("status") == "uninitialized\n"
     assert commands.run("start").returncode == 65
     assert commands.run("daemon").returncode == 65
-    assert commands.run("wait", "--timeout", "1").returncode == 94
-    assert commands.run("resources").returncode == 94
+    assert commands.run("wait", "--timeout", "1").returncode == 95
+    assert commands.run("resources").returncode == 95
 
 
 def test_resources_are_columns_with_tabs(loopback: Loopback, commands: DaemonCommands) -> None:
@@ -188,7 +188,7 @@ def test_other_users_may_read_the_status_and_not_end_the_daemon(loopback: Loopba
     assert [row["name"] for row in json.loads(nobody.ok("resources", "--json"))] == ["Echo"]
     for words in (["stop"], ["setup", "--headless", str(commands.etc / "service_key.json")], ["config", "log-level", "debug"]):
         done = nobody.run(*words)
-        assert done.returncode in (65, 95), done
+        assert done.returncode in (65, 96), done
     assert commands.ok("status") == "online\n"
 
 

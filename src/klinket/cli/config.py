@@ -11,7 +11,8 @@ from klinket.domain.errors import InvalidInput
 @click.argument("key", required=False)
 @click.argument("values", nargs=-1, metavar="[VALUE]...")
 def config(key: str | None, values: tuple[str, ...]) -> None:
-    """Show or set what this machine's daemon does: log-level, autostart, networking (http-proxy, socks, tun), network.
+    """Show or set what this machine's daemon does: log-level, autostart, networking (http-proxy, socks, tun,
+    users, gateway-sources, fast), network.
 
     Without KEY all is shown, with KEY that one, with VALUE it is set (as root). The daemon reads settings when it starts.
 

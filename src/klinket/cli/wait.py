@@ -14,7 +14,7 @@ def wait(resources: tuple[str, ...], timeout: float) -> None:
     """Wait until this machine's daemon is usable, and each RESOURCE answers; with :PORT it is dialled as well.
 
     Prints the state. Ends with 0 once all is well, else with the code of what is missing: 65 to 67 key, 68 not granted, 69 no
-    connector, 70 name not found, 71 refused, 72 timed out, 74 controller unreachable, 75 capture impossible, 94 no daemon.
+    connector, 70 name not found, 71 refused, 72 timed out, 74 controller unreachable, 75 capture impossible, 95 no daemon.
 
     \b
     example: klinket wait db.internal:5432 --timeout 60

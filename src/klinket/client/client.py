@@ -232,33 +232,19 @@ class Client:
             except ControllerUnreachable as error:
                 logger.info("the session was not ended at the controller, it ends by itself: %s", error.message)
 
-    # ---- what a daemon asks
+    @property
+    def session(self) -> str:
+        """Return the id of the session, "" before there is one."""
+        return "" if self._session is None else self._session.id
 
     @property
-    def usable(self) -> bool:
-        """Return whether what the controller told last still counts: new flows are possible, also while it is out of reach."""
-        return (
-            self._ended is None and self._core.configured and self._clock.now() < self._core.configuration.valid_until_ms / 1000
-        )
+    def core(self) -> ClientCore:
+        """Return what this client decides with."""
+        return self._core
 
-    @property
-    def session_id(self) -> str:
-        """Return the session's id, or "" before the first login."""
-        return self._session.id if self._session is not None else ""
-
-    @property
-    def flow_count(self) -> int:
-        """Return how many flows are open."""
-        return len(self._flows)
-
-    def follow_on(self, former: Client) -> None:
-        """Remember what was granted to a client that this one replaces: it is never dialled past this one either."""
-        self._core.inherit(former._core)
-
-    async def networks(self) -> dict[Resource, FlowRefused | None]:
-        """Ask a connector of each granted network without a link. A resource stands for its network; None: it is reached."""
-        linked = {link.connector.remote_network for link in self._links.values() if link.usable}
-        return await self._readiness().networks(linked)
+    def now(self) -> float:
+        """Return the controller's time in seconds since the epoch."""
+        return self._clock.now()
 
     # ---- ports.FlowOpener
 
@@ -374,6 +360,16 @@ class Client:
         return path
 
     # ---- readiness
+
+    @property
+    def flow_count(self) -> int:
+        """Return how many flows are open."""
+        return len(self._flows)
+
+    async def networks(self) -> dict[Resource, FlowRefused | None]:
+        """Ask a connector of each granted network without a link. A resource stands for its network; None: it is reached."""
+        linked = {link.connector.remote_network for link in self._links.values() if link.usable}
+        return await self._readiness().networks(linked)
 
     async def wait_ready(
         self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused, float], None] = lambda _, __: None

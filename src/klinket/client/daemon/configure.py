@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
 from klinket.client.daemon import pid_file, protocol, settings
 from klinket.client.daemon.lifecycle import UNIT, by_systemd
@@ -35,11 +36,7 @@ def store(paths: Paths, new: Settings) -> str:
             told.append("autostart needs systemd and its unit klinket.service: without them nothing starts the daemon")
     if new.save_auth_data and not before.save_auth_data:
         told.append("save-auth-data changes nothing: a service account has no sign-in to save")
-    if pid_file.holder(paths.pid_file) is not None and (new.log_level, new.tun, new.http_proxy, new.socks) != (
-        before.log_level,
-        before.tun,
-        before.http_proxy,
-        before.socks,
-    ):
+    same = replace(before, autostart=new.autostart, save_auth_data=new.save_auth_data)  # no daemon reads these two
+    if pid_file.holder(paths.pid_file) is not None and same != new:
         told.append("the running daemon goes on as it is until: klinket stop, klinket start")
     return "; ".join(told)

@@ -16,7 +16,7 @@ from klinket.client.daemon.keeper import Keeper
 from klinket.client.daemon.machine import Machine
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.protocol import Answer, NetworkRow, Request, ResourceRow, StatusReport
-from klinket.client.daemon.sessions import Sessions
+from klinket.client.daemon.sessions import Sessions, is_usable
 from klinket.client.daemon.settings import Settings
 from klinket.client.daemon.states import FINAL, Facts, State, Verdict, guarded, judge
 from klinket.client.ports import FlowOpener
@@ -144,7 +144,7 @@ class Daemon:
                 has_key=self.keeper.key_file is not None,
                 stopping=self._stopping or self.stop.is_set(),
                 trouble=self.keeper.trouble or (client.end_reason or client.channel_trouble if client is not None else None),
-                configured=client is not None and client.usable,
+                configured=client is not None and is_usable(client),
                 capture_wanted=machine is not None,
                 capture_failed=machine.failed if machine is not None else None,
                 capture=machine.state if machine is not None else None,
@@ -160,7 +160,7 @@ class Daemon:
         capture = machine.state if machine is not None else None
         away = client.channel_trouble if client is not None else self.keeper.trouble
         problems = list(capture.problems) if capture is not None else []
-        if self.keeper.trouble is not None and client is not None and client.usable:
+        if self.keeper.trouble is not None and client is not None and is_usable(client):
             problems.append(f"the newest key is not in use: {self.keeper.trouble}")
         return StatusReport(
             state=verdict.state.value,
@@ -173,7 +173,7 @@ class Daemon:
             service_account=key.service_account_id if key is not None else "",
             key=key.key_id if key is not None else "",
             key_expires_at=key.expires_at if key is not None else None,
-            session=client.session_id if client is not None else "",
+            session=client.session if client is not None else "",
             controller=say(f"away: {away.message}") if away is not None else "attached" if client is not None else "not yet",
             capture="on" if machine is not None else "off",
             rules=capture is not None and capture.rules,

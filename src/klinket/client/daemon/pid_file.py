@@ -35,6 +35,7 @@ class PidFile:
         except OSError:
             os.close(self._descriptor)
             raise AlreadyRunning(f"a klinket daemon is running already{_told(holder(path))}") from None
+        os.fchmod(self._descriptor, 0o644)  # whatever the umask: every user may ask who holds it
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, f"{os.getpid()}\n".encode())
 

@@ -11,6 +11,7 @@ from klinket.client.ports import DatagramFlow, OpenedFlow
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.resource import Resource
+from klinket.net.sockets import HostPort
 from klinket.net.tasks import TaskSet
 from klinket.wire.key_file import KeyFile
 
@@ -53,6 +54,14 @@ class Sessions:
         """Return how many flows are open, those of replaced sessions among them."""
         return sum(client.flow_count for client in (*self._retiring, *((self.current,) if self.current else ())))
 
+    def own_hosts(self) -> frozenset[str]:
+        """Return the hosts that the sessions themselves dial: no resource's name, even where one is called the same."""
+        if self._current is None:
+            return frozenset()
+        key_file, client = self._current
+        relays = [host for one in (client, *self._retiring) for host in _relay_hosts(one)]
+        return frozenset([key_file.host, *relays])
+
     @property
     def retiring_count(self) -> int:
         return len(self._retiring)
@@ -72,7 +81,7 @@ class Sessions:
             self._current = (key_file, client)
             self._changed()
             return "the first session"
-        client.follow_on(former[1])
+        client.core.inherit(former[1].core)
         if not former[1].ended.is_set():
             await self._prove(client)
         self._current = (key_file, client)
@@ -143,6 +152,18 @@ class Sessions:
     async def open_datagrams(self, destination: Destination) -> DatagramFlow:
         """Open a UDP association in the current session; raises FlowRefused."""
         return await self._client().open_datagrams(destination)
+
+
+def is_usable(client: Client) -> bool:
+    """Return whether what the controller told last still counts: new flows are possible, also while it is out of reach."""
+    if client.ended.is_set() or not client.core.configured:
+        return False
+    return client.now() < client.core.configuration.valid_until_ms / 1000
+
+
+def _relay_hosts(client: Client) -> list[str]:
+    relays = client.core.configuration.relays if client.core.configured else []
+    return [HostPort.parse(relay.address).host for relay in relays]
 
 
 def same_account(one: KeyFile, other: KeyFile) -> bool:

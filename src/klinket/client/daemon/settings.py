@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import pwd
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +25,8 @@ _SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "fals
 class Settings:
     """`tun`: capture the machine's traffic; `http_proxy`, `socks`: HOST:PORT to listen on, or "".
 
-    `autostart`: start with the machine.
+    `autostart`: start with the machine. `users`: ids of the users whose traffic is captured, none: of all. `gateway_sources`:
+    networks whose machines use this one as their gateway. `fast`: resources whose connects are accepted at once, `*`: all.
     """
 
     log_level: str = "info"
@@ -32,6 +35,9 @@ class Settings:
     tun: bool = True
     http_proxy: str = ""
     socks: str = ""
+    users: tuple[int, ...] = ()
+    gateway_sources: tuple[str, ...] = ()
+    fast: tuple[str, ...] = ()
 
     def with_value(self, key: str, text: str) -> Settings:
         """Return settings with one changed, as people write it; raises InvalidInput that names the key."""
@@ -43,6 +49,8 @@ class Settings:
         """Return a setting as it is written; raises InvalidInput."""
         name, _ = _entry(key)
         value = getattr(self, name)
+        if isinstance(value, tuple):
+            return ",".join(map(str, value)) or _NONE.get(name, "none")
         if isinstance(value, bool):
             return ("on" if value else "off") if name == "tun" else str(value).lower()
         return str(value) or "off"
@@ -69,6 +77,37 @@ def _level(key: str, text: str) -> str:
     return text
 
 
+def _words(text: str) -> list[str]:
+    return [] if text.lower() in ("", "off", "none", "all") else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _users(key: str, text: str) -> tuple[int, ...]:
+    found = []
+    for word in _words(text):
+        try:
+            found.append(int(word) if word.isascii() and word.isdigit() else pwd.getpwnam(word).pw_uid)
+        except KeyError:
+            raise InvalidInput(key, f"no such user: {word[:40]!r}", hint="names or ids with commas between, or all") from None
+        if found[-1] >= 2**32:
+            raise InvalidInput(key, f"not a user id: {word[:40]!r}", hint="names or ids with commas between, or all")
+    return tuple(found)
+
+
+def _networks(key: str, text: str) -> tuple[str, ...]:
+    try:
+        return tuple(str(ipaddress.ip_network(word)) for word in _words(text))
+    except ValueError as error:
+        raise InvalidInput(
+            key, f"not a network: {error}", hint="for example 192.0.2.0/24, with commas between, or none"
+        ) from None
+
+
+def _resources(_: str, text: str) -> tuple[str, ...]:
+    return tuple(_words(text))
+
+
+#: How an empty list is shown, where it does not mean none.
+_NONE = {"users": "all"}
 #: Field and parser of each key.
 _KEYS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "log-level": ("log_level", _level),
@@ -78,10 +117,13 @@ _KEYS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "socks": ("socks", _address),
     "tun": ("tun", _switch),
     "capture": ("tun", _switch),
+    "users": ("users", _users),
+    "gateway-sources": ("gateway_sources", _networks),
+    "fast": ("fast", _resources),
 }
 #: What `klinket config` shows, and what `klinket config networking` does.
 KEYS = ("log-level", "autostart", "save-auth-data")
-NETWORKING_KEYS = ("http-proxy", "socks", "tun")
+NETWORKING_KEYS = ("http-proxy", "socks", "tun", "users", "gateway-sources", "fast")
 
 
 def _entry(key: str) -> tuple[str, Callable[[str, str], object]]:
@@ -110,6 +152,8 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
         raise InvalidInput("settings", f"{path} is not a JSON object", hint=hint)
     for name, value in document.items():
         word = ("on" if value else "off") if isinstance(value, bool) else value
+        if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+            word = ",".join(map(str, value))
         if not isinstance(word, str):
             raise InvalidInput(name[:40], f"in {path}: neither a text nor true or false", hint=hint)
         settings = settings.with_value(name.replace("_", "-"), word)

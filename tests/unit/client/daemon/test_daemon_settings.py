@@ -27,6 +27,11 @@ from klinket.domain.errors import InvalidInput
         ("http-proxy", "off", "off"),
         ("socks", "[::1]:1080", "[::1]:1080"),
         ("save-auth-data", "yes", "true"),
+        ("users", "root,65534", "0,65534"),
+        ("users", "all", "all"),
+        ("gateway-sources", "192.0.2.0/24, 2001:db8::/32", "192.0.2.0/24,2001:db8::/32"),
+        ("gateway-sources", "none", "none"),
+        ("fast", "db.internal,Build cache", "db.internal,Build cache"),
     ],
 )
 def test_a_setting_is_shown_as_it_can_be_written(key: str, written: str, shown: str) -> None:
@@ -41,6 +46,9 @@ def test_a_setting_is_shown_as_it_can_be_written(key: str, written: str, shown: 
         ("log-level", "loud", "no level: 'loud'"),
         ("tun", "maybe", "neither on nor off"),
         ("http-proxy", "9999", "not host:port"),
+        ("users", "no-such-user", "no such user: 'no-such-user'"),
+        ("users", "4294967296", "not a user id"),
+        ("gateway-sources", "192.0.2.1/24", "not a network"),
         ("colour", "red", "no setting is called 'colour'"),
     ],
 )
@@ -53,7 +61,7 @@ def test_a_wrong_value_is_named(key: str, written: str, told: str) -> None:
 def test_what_is_saved_is_loaded_and_every_setting_has_a_key(tmp_path: Path) -> None:
     path = tmp_path / "etc" / "settings.json"
     assert settings.load(path) == Settings()
-    wanted = Settings("debug", False, True, False, "127.0.0.1:1", "127.0.0.1:2")
+    wanted = Settings("debug", False, True, False, "127.0.0.1:1", "127.0.0.1:2", (0, 5), ("192.0.2.0/24",), ("a b",))
     settings.save(path, wanted)
     assert settings.load(path) == wanted
     names = {key.replace("-", "_") for key in (*settings.KEYS, *settings.NETWORKING_KEYS)}
