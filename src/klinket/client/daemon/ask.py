@@ -19,6 +19,10 @@ from klinket.domain.flow import FlowFailure
 ANSWER_SECONDS = 10.0
 
 
+#: Seconds that `wait` gives a daemon to appear, started just before or beside it.
+APPEAR_SECONDS = 5.0
+
+
 class NotRunning(KlinketError):
     """There is no daemon to ask."""
 
@@ -115,16 +119,17 @@ def status(paths: Paths) -> StatusReport:
 
 
 def wait(paths: Paths, resources: Sequence[str], timeout: float) -> StatusReport:
-    """Return the status once all is well; raises what is missing. A daemon that is starting is given the same time."""
+    """Return the status once all is well; raises what is missing. One that is being started may appear within APPEAR_SECONDS."""
     deadline = time.monotonic() + timeout
     while True:
         left = max(0.0, deadline - time.monotonic())
         try:
             answer = ask(paths, "wait", *resources, timeout=left)
-        except NotAnswering:
-            if left == 0.0:
+        except (NotRunning, NotAnswering) as error:
+            patience = left if isinstance(error, NotAnswering) else left - max(0.0, timeout - APPEAR_SECONDS)
+            if patience <= 0.0:
                 raise
-            time.sleep(min(left, 0.1))
+            time.sleep(min(patience, 0.1))
         else:
             assert answer.status is not None, "an answer to `wait` has one"
             return answer.status
