@@ -17,7 +17,11 @@ SECTIONS = dict(
     re.findall(r"^## klinket ([\w -]+)\n(.*?)(?=^## |\Z)", (REFERENCE / "options.md").read_text(), re.MULTILINE | re.DOTALL)
 )
 #: Commands that have a section; those of `klinket admin` tell their options with --help only.
-COMMANDS = ["controller", "relay", "connector", "run", "client", "issue api-token", "revoke", "scan", "admin"]
+COMMANDS = [
+    "controller", "relay", "connector", "run",
+    "setup", "start", "stop", "status", "wait", "resources", "config", "report", "daemon", "version",
+    "client", "issue api-token", "revoke", "scan", "admin",
+]  # fmt: skip
 
 
 def command_of(path: str) -> click.Command:
