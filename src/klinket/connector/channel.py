@@ -48,6 +48,7 @@ class ConnectorChannel:
     ) -> None:
         self._exchanged = exchanged
         self._beat_at: tuple[int, float] = (0, 0.0)
+        self._began = own_time()
         self._connection: ClientConnection | None = None
         self._config = config
         self._key = key
@@ -164,6 +165,7 @@ class ConnectorChannel:
                 revision=self._revision,
                 flows=self._core.flows,
                 head=self.head,
+                started_ms=round((self._clock.now() - (own_time() - self._began)) * 1000),
             )
             await channel.send(connection, control.encode(beat))
             try:

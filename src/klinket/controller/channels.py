@@ -12,7 +12,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from klinket.controller import enrolment, head_guard, login
-from klinket.controller.app import connectors, cuts, flow_events, sessions
+from klinket.controller.app import connectors, cuts, flow_events, live_flows, sessions
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import parse_request
@@ -293,6 +293,8 @@ class Channels:
                 public_ip=address,
                 private_ips=message.private_ips,
             )
+            if message.started_ms and not peer.started_ms:
+                live_flows.restarted(tx, peer.connector, min(message.started_ms, tx.now_ms))
             is_news = shown is not None and connectors.prove_head(tx, peer.connector, shown, address)
             return head, tx.proven_head(), is_news
 
@@ -302,6 +304,7 @@ class Channels:
             if changed:
                 self._dispatch.peers_changed()
             return
+        peer.started_ms = message.started_ms
         if is_news:
             logger.error(
                 "ALARM controller-behind: at %s, connector %d proves %s: nothing is granted", head, peer.connector, proven

@@ -104,6 +104,8 @@ class ConnectorPeer:
     sent: object = None
     dismissed: bool = False
     renew_from: float = 0.0
+    #: When its process began, as it has told on this channel.
+    started_ms: int = 0
     _early: list[control.Cut] = field(default_factory=list)
     _unanswered: set[int] = field(default_factory=set)
     _all_answered: asyncio.Event = field(default_factory=asyncio.Event)

@@ -122,7 +122,10 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
-    """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out. `head`: the newest signed head it was ever given."""
+    """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out. `head`: the newest signed head it was ever given.
+
+    `started_ms`: when the connector's process began, by the controller's clock; 0: not told.
+    """
 
     sequence: int
     time_ms: int
@@ -133,6 +136,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     revision: int = 0
     flows: int = 0
     head: str = ""
+    started_ms: int = 0
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):
