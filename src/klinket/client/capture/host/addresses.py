@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from klinket.client.capture import synthetic
 from klinket.domain.address import IPNetwork
@@ -17,28 +16,32 @@ SOURCE6 = str(synthetic.PREFIX6[1])
 STUBS = ("100.95.0.251", "100.95.0.252", "100.95.0.253", "100.95.0.254")
 #: What stands for names.
 SYNTHETIC = (synthetic.RANGE, synthetic.range_twins())
+#: A zero network is a default route, and an interval that no set takes: its halves are neither.
+_HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("::/1", "8000::/1")}
 
 
-def maximal(networks: Iterable[IPNetwork]) -> frozenset[str]:
-    """Return the networks that are in no other one, as texts; the zero networks as their halves.
+#: A network as it sorts: IP version, first address, last address.
+_Span = tuple[int, int, int]
 
-    Two networks overlap only where one is in the other, so what remains does not overlap.
-    """
-    ordered = sorted((network.version, int(network.network_address), network.prefixlen) for network in networks)
+
+def _span(network: IPNetwork) -> _Span:
+    return network.version, int(network.network_address), int(network.broadcast_address)
+
+
+def maximal(networks: Mapping[str, IPNetwork]) -> frozenset[str]:
+    """Return those of the networks, by their texts, that are in no other one; the zero networks as their halves."""
+    return _maximal((_span(network), text) for text, network in networks.items())
+
+
+def _maximal(spans: Iterable[tuple[_Span, str]]) -> frozenset[str]:
+    # Two networks overlap only where one is in the other: the larger of two that begin together comes first.
     kept: list[str] = []
-    last: tuple[int, int] = (0, -1)
-    for version, start, length in ordered:
-        bits = 32 if version == 4 else 128
-        if (version, start) <= last:
+    last = (0, -1)
+    for (version, first, end), text in sorted(spans, key=lambda one: (one[0][0], one[0][1], -one[0][2])):
+        if (version, first) <= last:
             continue
-        last = (version, start + (1 << (bits - length)) - 1)
-        if length == 0:  # a default route, and an interval that nft does not take
-            kept += [
-                f"{ipaddress.ip_address(half << (bits - 1)) if version == 4 else ('::', '8000::')[half]}/1" for half in (0, 1)
-            ]
-        else:
-            address = ipaddress.IPv4Address(start) if version == 4 else ipaddress.IPv6Address(start)
-            kept.append(f"{address}/{length}")
+        last = (version, end)
+        kept += _HALVES.get(text, (text,))
     return frozenset(kept)
 
 
@@ -63,23 +66,33 @@ def difference(before: frozenset[str], after: frozenset[str]) -> Difference:
     return Difference(before - after, after - before)
 
 
-@dataclass(slots=True)
 class Remembered:
     """Networks that are or were granted: what was granted once is never dialled past klinket."""
 
-    _ever: dict[str, IPNetwork] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._ever: dict[str, _Span] = {}
+        self._granted: frozenset[str] = frozenset()
 
-    def take(self, granted: dict[str, IPNetwork]) -> bool:
-        """Take over what is granted now, by text; returns whether anything changed."""
-        changed = not granted.keys() <= self._ever.keys()
-        for text, network in granted.items():
-            self._ever.pop(text, None)
-            self._ever[text] = network  # at the end: what is granted now is forgotten last
-        for text in list(self._ever)[: max(0, len(self._ever) - len(granted) - MAX_FORMER)]:
+    def take(self, granted: Mapping[str, IPNetwork]) -> bool:
+        """Take over what is granted now, by text; returns whether anything changed. What is no other machine's is left out."""
+        now = frozenset(granted)
+        if now == self._granted:
+            return False
+        ended, self._granted = self._granted - now, now
+        for text in ended:
+            if (span := self._ever.pop(text, None)) is not None:
+                self._ever[text] = span  # at the end: what was granted last is forgotten last
+        changed = False
+        for text in now - self._ever.keys():
+            if capturable(granted[text]):
+                self._ever[text] = _span(granted[text])
+                changed = True
+        former = [text for text in self._ever if text not in now] if len(self._ever) > MAX_FORMER else []
+        for text in former[: max(0, len(former) - MAX_FORMER)]:
             del self._ever[text]
             changed = True
         return changed
 
     def captured(self) -> frozenset[str]:
         """Return all of them and what stands for names, without overlap."""
-        return maximal([*self._ever.values(), *SYNTHETIC])
+        return _maximal([(span, text) for text, span in self._ever.items()] + [(_span(one), str(one)) for one in SYNTHETIC])

@@ -13,7 +13,7 @@ from pathlib import Path
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
-from klinket.client.capture.host import addresses, claim, link, queue_rule, routes, rules, tools, undo
+from klinket.client.capture.host import addresses, claim, link, netlink, routes, rules, tools, undo
 from klinket.client.capture.host import sockets as host_sockets
 from klinket.client.capture.host.fast import FastResources
 from klinket.client.capture.host.names import CapturedNames
@@ -53,6 +53,8 @@ class HostCapture:
         self._captured: frozenset[str] = frozenset()
         self._captured_fast: frozenset[str] = frozenset()
         self._asked: frozenset[str] = frozenset()
+        self._routed: frozenset[str] = frozenset()
+        self._ipv6 = False
         self._stack = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._holds = False
@@ -88,7 +90,8 @@ class HostCapture:
         self._stack.callback(os.close, link.make())
         families = [CaptureSockets.make(socket.AF_INET)]
         self._stack.callback(families[0].close)
-        if ipv6 := _ipv6():
+        self._ipv6 = ipv6 = _ipv6()
+        if ipv6:
             families.append(CaptureSockets.make(socket.AF_INET6))
             self._stack.callback(families[1].close)
         layout = rules.Layout(
@@ -116,7 +119,7 @@ class HostCapture:
         self._serve(families, layout.holds)
         for version in tools.VERSIONS if ipv6 else (4,):
             await tools.run_async(tools.ip(version), routes.claim(version))
-        await self._change_routes((), self._routes_wanted())
+        await self._follow_routes()
         self._stack.callback(sockets.mark_own, 0)
         sockets.mark_own(rules.OWN)
         looking = asyncio.get_running_loop().create_task(self._look(), name="host capture")
@@ -136,8 +139,8 @@ class HostCapture:
             layout = rules.without_native_queue(layout)
             await tools.run_async(tools.NFT, rules.table(layout, contents))
             try:
-                queue_rule.insert(rules.NAME, "held", rules.QUEUE.number)
-            except OSError as error:
+                await _kernel(netlink.change_rules, netlink.queue_request(rules.NAME, "held", rules.QUEUE.number))
+            except CaptureImpossible as error:
                 layout = rules.without_queue(layout)
                 self._told(
                     f"klinket: this kernel cannot hold connects until the resource has answered ({error}): all are accepted at"
@@ -177,9 +180,7 @@ class HostCapture:
     async def follow(self, resources: Sequence[Resource]) -> None:
         """Take over what is granted now; raises CaptureImpossible when the kernel refuses the change."""
         granted = {
-            resource.address.canonical: resource.address.network
-            for resource in resources
-            if resource.address.network is not None and addresses.capturable(resource.address.network)
+            resource.address.canonical: resource.address.network for resource in resources if resource.address.network is not None
         }
         async with self._changing:
             self._fast.follow(resources)
@@ -188,26 +189,28 @@ class HostCapture:
             if not changed and fast == self._captured_fast:
                 return
             captured = self._remembered.captured() if changed else self._captured
-            now = addresses.difference(self._captured, captured)
-            of_fast = addresses.difference(self._captured_fast, fast)
-            text = rules.change("resources", now.removed, now.added) + rules.change("fast", of_fast.removed, of_fast.added)
-            routes_before = self._routes_wanted()
+            changes = {
+                "resources": addresses.difference(self._captured, captured),
+                "fast": addresses.difference(self._captured_fast, fast),
+            }
+            await _kernel(netlink.change_rules, _elements(changes, intervals=True))
+            # Only what the kernel has is remembered as captured: a change that it refused is tried again with the next.
             self._captured, self._captured_fast = captured, fast
-            of_routes = addresses.difference(routes_before, self._routes_wanted())
-            await asyncio.gather(
-                tools.run_async(tools.NFT, text) if text else asyncio.sleep(0),
-                self._change_routes(of_routes.removed, of_routes.added),
-            )
+            await self._follow_routes()
 
     def _routes_wanted(self) -> frozenset[str]:
         """Return what needs a route of its own: what is captured and no route of klinket's own."""
         names = {str(name) for name in addresses.SYNTHETIC}
         return frozenset(one for one in self._captured | self._asked if one not in names and one not in addresses.STUBS)
 
-    async def _change_routes(self, removed: Sequence[str] | frozenset[str], added: Sequence[str] | frozenset[str]) -> None:
-        for version in tools.VERSIONS if _ipv6() else (4,):
-            if text := routes.change(version, removed, added):
-                await tools.run_async(tools.ip(version), text)
+    async def _follow_routes(self) -> None:
+        wanted = self._routes_wanted()
+        change = addresses.difference(self._routed, wanted)
+        index = socket.if_nametoindex(routes.LINK)
+        for version, source in ((4, addresses.SOURCE), (6, addresses.SOURCE6)) if self._ipv6 else ((4, addresses.SOURCE),):
+            removed, added = (rules.family(one, version) for one in (change.removed, change.added))
+            await _kernel(netlink.change_routes, netlink.routes_request(routes.FALLBACK, index, source, removed, added))
+        self._routed = wanted
 
     async def _look(self) -> None:
         """Follow the system's resolvers, and notice when somebody has taken the rules away."""
@@ -221,11 +224,10 @@ class HostCapture:
 
     async def _follow_resolvers(self) -> None:
         async with self._changing:
-            before = self._routes_wanted()
+            change = addresses.difference(self._asked, self._resolvers.captured)
+            await _kernel(netlink.change_rules, _elements({"resolvers": change}, intervals=False))
             self._asked = self._resolvers.captured
-            await tools.run_async(tools.NFT, rules.replace("resolvers", sorted(self._asked)))
-            change = addresses.difference(before, self._routes_wanted())
-            await self._change_routes(change.removed, change.added)
+            await self._follow_routes()
 
     # ---- state and end
 
@@ -247,3 +249,25 @@ def _ipv6() -> bool:
         return _HAS_IPV6.read_text().strip() == "0"
     except OSError:
         return False
+
+
+def _elements(changes: dict[str, addresses.Difference], *, intervals: bool) -> bytes:
+    return netlink.elements_request(
+        rules.NAME,
+        [
+            (f"{name}{version}", rules.family(change.removed, version), rules.family(change.added, version))
+            for name, change in changes.items()
+            for version in tools.VERSIONS
+        ],
+        intervals=intervals,
+    )
+
+
+async def _kernel(change: Callable[[bytes], None], request: bytes) -> None:
+    """Have the kernel make a change; raises CaptureImpossible."""
+    if not request:
+        return
+    try:
+        await asyncio.to_thread(change, request)
+    except OSError as error:
+        raise CaptureImpossible(error.strerror or str(error), hint="stop and start klinket") from error

@@ -34,8 +34,12 @@ class FastResources:
 
     def captured(self, resources: Sequence[Resource]) -> frozenset[str]:
         """Return the networks of such resources and of such names, without overlap."""
-        networks = [one.address.network for one in resources if one.address.network is not None and self._is_wanted(one)]
-        return maximal([*(network for network in networks if capturable(network)), *_FAST_NAMES])
+        networks = {str(one): one for one in _FAST_NAMES}
+        for resource in resources if self._wanted else ():
+            network = resource.address.network
+            if network is not None and capturable(network) and self._is_wanted(resource):
+                networks[resource.address.canonical] = network
+        return maximal(networks)
 
     def is_fast_name(self, name: str) -> bool:
         """Return whether a canonical name is of such a resource."""

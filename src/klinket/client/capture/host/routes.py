@@ -6,8 +6,6 @@ other table has one for: without it, a connect() on a machine without such a rou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from klinket.client.capture import synthetic
 from klinket.client.capture.host import rules
 from klinket.client.capture.host.addresses import SOURCE, SOURCE6, STUBS
@@ -35,26 +33,17 @@ def _names(version: int) -> tuple[str, ...]:
 def claim(version: int) -> str:
     """Return the batch that sets link, tables and rules of IPv4 (4) or IPv6 (6) up; the link exists."""
     mark = f"{rules.DELIVER:#x}/{rules.DELIVER_MASK:#x}"
+    source = SOURCE if version == 4 else SOURCE6
     text = f"link set {LINK} up mtu {MTU}\n"
     text += f"addr add {SOURCE}/32 dev {LINK}\n" if version == 4 else f"addr add {SOURCE6}/128 dev {LINK} nodad\n"
     text += f"route add local default dev lo table {DELIVERY}\n"
     text += f"rule add pref {_DELIVERY_PREFERENCE} fwmark {mark} lookup {DELIVERY}\n"
     for name in _names(version):
-        text += _route("add", name) + f"rule add pref {_NAMES_PREFERENCE} to {name} lookup {FALLBACK}\n"
+        text += f"route add {name} dev {LINK} table {FALLBACK} src {source}\n"
+        text += f"rule add pref {_NAMES_PREFERENCE} to {name} lookup {FALLBACK}\n"
     # klinket's own sockets get the error they would get without a capture.
     text += f"rule add pref {_NO_FALLBACK_PREFERENCE} fwmark {rules.OWN:#x} unreachable\n"
     return text + f"rule add pref {_FALLBACK_PREFERENCE} lookup {FALLBACK}\n"
-
-
-def _route(verb: str, network: str) -> str:
-    source = SOURCE6 if ":" in network else SOURCE
-    return f"route {verb} {network} dev {LINK} table {FALLBACK} src {source}\n"
-
-
-def change(version: int, removed: Iterable[str], added: Iterable[str]) -> str:
-    """Return the batch that changes the routes of FALLBACK."""
-    verbs = (("del", removed), ("replace", added))
-    return "".join(_route(verb, one) for verb, networks in verbs for one in rules.family(networks, version))
 
 
 def undo(version: int) -> str:

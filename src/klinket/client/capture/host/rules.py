@@ -80,22 +80,6 @@ def family(networks: Iterable[str], version: int) -> list[str]:
     return [network for network in networks if (":" in network) == (version == 6)]
 
 
-def change(name: str, removed: Iterable[str], added: Iterable[str]) -> str:
-    """Return the file that changes the two sets of this name by these addresses, at once."""
-    removed, added = list(removed), list(added)
-    lines = []
-    for verb, networks in (("delete", removed), ("add", added)):
-        for version in (4, 6):
-            if chosen := family(networks, version):
-                lines.append(f"{verb} element {TABLE} {name}{version} {elements(chosen)}\n")
-    return "".join(lines)
-
-
-def replace(name: str, networks: Sequence[str]) -> str:
-    """Return the file that makes these the contents of the two sets of this name, at once."""
-    return "".join(f"flush set {TABLE} {name}{version}\n" for version in (4, 6)) + change(name, (), networks)
-
-
 def remove() -> str:
     """Return the file that takes the table away, whether it is there or not."""
     return f"table {TABLE}\ndelete table {TABLE}\n"
