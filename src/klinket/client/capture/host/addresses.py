@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -20,34 +21,42 @@ SYNTHETIC = (synthetic.RANGE, synthetic.range_twins())
 _HALVES = {"0.0.0.0/0": ("0.0.0.0/1", "128.0.0.0/1"), "::/0": ("::/1", "8000::/1")}
 
 
-#: A network as it sorts: IP version, first address, last address.
-_Span = tuple[int, int, int]
+#: A network as it sorts: IP version, first address, the last one negative, so that the larger of two comes first; its text.
+_Span = tuple[int, int, int, str]
 
 
-def _span(network: IPNetwork) -> _Span:
-    return network.version, int(network.network_address), int(network.broadcast_address)
+def _span(network: IPNetwork, text: str) -> _Span:
+    first = int(network.network_address)
+    return network.version, first, -(first + (1 << (network.max_prefixlen - network.prefixlen)) - 1), text
 
 
 def maximal(networks: Mapping[str, IPNetwork]) -> frozenset[str]:
     """Return those of the networks, by their texts, that are in no other one; the zero networks as their halves."""
-    return _maximal((_span(network), text) for text, network in networks.items())
+    return _maximal(_span(network, text) for text, network in networks.items())
 
 
-def _maximal(spans: Iterable[tuple[_Span, str]]) -> frozenset[str]:
-    # Two networks overlap only where one is in the other: the larger of two that begin together comes first.
+def _maximal(spans: Iterable[_Span]) -> frozenset[str]:
+    # Two networks overlap only where one is in the other, so it is enough to look at the last one that was kept.
     kept: list[str] = []
-    last = (0, -1)
-    for (version, first, end), text in sorted(spans, key=lambda one: (one[0][0], one[0][1], -one[0][2])):
-        if (version, first) <= last:
+    last_version, last_end = 0, -1
+    for version, first, negative_end, text in sorted(spans):
+        if first <= last_end and version == last_version:
             continue
-        last = (version, end)
+        last_version, last_end = version, -negative_end
         kept += _HALVES.get(text, (text,))
     return frozenset(kept)
 
 
 def capturable(network: IPNetwork) -> bool:
     """Return whether a resource's network can be another machine's: loopback, link-local and multicast addresses cannot."""
-    return not (network.is_loopback or network.is_link_local or network.is_multicast)
+    version, first, negative_end, _ = _span(network, "")
+    return not any(version == one and start <= first and negative_end >= end for one, start, end, _ in _NO_OTHERS)
+
+
+_NO_OTHERS = [
+    _span(ipaddress.ip_network(text), text)
+    for text in ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1/128", "fe80::/10", "ff00::/8")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,9 @@ class Difference:
 def difference(before: frozenset[str], after: frozenset[str]) -> Difference:
     """Return what makes `after` of `before`."""
     return Difference(before - after, after - before)
+
+
+_SYNTHETIC_SPANS = [_span(network, str(network)) for network in SYNTHETIC]
 
 
 class Remembered:
@@ -85,7 +97,7 @@ class Remembered:
         changed = False
         for text in now - self._ever.keys():
             if capturable(granted[text]):
-                self._ever[text] = _span(granted[text])
+                self._ever[text] = _span(granted[text], text)
                 changed = True
         former = [text for text in self._ever if text not in now] if len(self._ever) > MAX_FORMER else []
         for text in former[: max(0, len(former) - MAX_FORMER)]:
@@ -95,4 +107,4 @@ class Remembered:
 
     def captured(self) -> frozenset[str]:
         """Return all of them and what stands for names, without overlap."""
-        return _maximal([(span, text) for text, span in self._ever.items()] + [(_span(one), str(one)) for one in SYNTHETIC])
+        return _maximal([*self._ever.values(), *_SYNTHETIC_SPANS])

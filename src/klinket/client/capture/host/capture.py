@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 #: UDP associations at a time, per family.
 MAX_ASSOCIATIONS = 4096
+_OWN_ROUTES = frozenset([*(str(name) for name in addresses.SYNTHETIC), *addresses.STUBS])
 _HAS_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 
 
@@ -119,7 +120,7 @@ class HostCapture:
         self._serve(families, layout.holds)
         for version in tools.VERSIONS if ipv6 else (4,):
             await tools.run_async(tools.ip(version), routes.claim(version))
-        await self._follow_routes()
+        await self._follow_routes(self._captured | self._asked)
         self._stack.callback(sockets.mark_own, 0)
         sockets.mark_own(rules.OWN)
         looking = asyncio.get_running_loop().create_task(self._look(), name="host capture")
@@ -193,18 +194,15 @@ class HostCapture:
                 "resources": addresses.difference(self._captured, captured),
                 "fast": addresses.difference(self._captured_fast, fast),
             }
-            await _kernel(netlink.change_rules, _elements(changes, intervals=True))
+            # Routes first: they only lead to where the rules are met.
+            routing = self._follow_routes(captured | self._asked)
+            await asyncio.gather(routing, _kernel(netlink.change_rules, _elements(changes, intervals=True)))
             # Only what the kernel has is remembered as captured: a change that it refused is tried again with the next.
             self._captured, self._captured_fast = captured, fast
-            await self._follow_routes()
 
-    def _routes_wanted(self) -> frozenset[str]:
-        """Return what needs a route of its own: what is captured and no route of klinket's own."""
-        names = {str(name) for name in addresses.SYNTHETIC}
-        return frozenset(one for one in self._captured | self._asked if one not in names and one not in addresses.STUBS)
-
-    async def _follow_routes(self) -> None:
-        wanted = self._routes_wanted()
+    async def _follow_routes(self, captured: frozenset[str]) -> None:
+        """Give everything captured a route for where there is no other; klinket's own ranges have theirs."""
+        wanted = captured - _OWN_ROUTES
         change = addresses.difference(self._routed, wanted)
         index = socket.if_nametoindex(routes.LINK)
         for version, source in ((4, addresses.SOURCE), (6, addresses.SOURCE6)) if self._ipv6 else ((4, addresses.SOURCE),):
@@ -227,7 +225,7 @@ class HostCapture:
             change = addresses.difference(self._asked, self._resolvers.captured)
             await _kernel(netlink.change_rules, _elements({"resolvers": change}, intervals=False))
             self._asked = self._resolvers.captured
-            await self._follow_routes()
+            await self._follow_routes(self._captured | self._asked)
 
     # ---- state and end
 
