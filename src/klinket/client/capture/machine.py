@@ -1,4 +1,4 @@
-"""Capture of a whole machine's traffic, as the daemon asks for it (implemented in client/capture/host/)."""
+"""What a daemon asks of the capture of its whole machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class CaptureState:
 
 
 class MachineCapture(Protocol):
-    """Rules, routes and DNS of this machine, while it is started."""
+    """Captures the connections and name look-ups of a machine."""
 
     async def start(self) -> None:
         """Claim rules, routes and DNS; raises CaptureImpossible and then leaves nothing behind."""
 
     async def follow(self, resources: Sequence[Resource]) -> None:
-        """Capture what is granted now; called after each change."""
+        """Take over what is granted now; called after each change."""
 
     def state(self) -> CaptureState:
         """Return what is in place."""

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from klinket.client.capture import resolv_conf
 from klinket.client.capture.command import CANNOT_EXECUTE, NOT_FOUND, NotExecuted
+from klinket.client.capture.connects import HeldConnects
+from klinket.client.capture.datagrams import CapturedDatagrams
+from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.namespace import inside, rules
-from klinket.client.capture.namespace.connects import HeldConnects
-from klinket.client.capture.namespace.datagrams import CapturedDatagrams
-from klinket.client.capture.namespace.doorway import Doorway
-from klinket.client.capture.namespace.resolver import NameStub
+from klinket.client.capture.resolver import NameStub
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.client.ports import FlowOpener
 from klinket.domain.errors import CaptureImpossible
@@ -85,7 +85,7 @@ class NamespaceCommand:
         named = dict(zip(inside.SOCKETS, self._sockets, strict=True))
         names = SyntheticAddresses()
         doorway = Doorway(client, names, self._told)
-        connects = HeldConnects(named["queue"], named["listener"], doorway)
+        connects = HeldConnects(named["queue"], [named["listener"]], doorway)
         datagrams = CapturedDatagrams(named["datagrams"], named["raw"], doorway)
         stub = NameStub(named["dns"], named["dns_listener"], client, names, self._resolvers)
         for part in (connects, datagrams, stub):

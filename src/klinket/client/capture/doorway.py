@@ -18,9 +18,15 @@ MAX_REMEMBERED = 256
 
 
 class Doorway:
-    """Turns addresses the command dialled into flows. Refusals of granted resources are told with one line each."""
+    """Turns addresses that programs dialled into flows. Refusals of granted resources are told with one line each.
 
-    def __init__(self, client: FlowOpener, names: SyntheticAddresses, told: Callable[[str], None]) -> None:
+    `only_klinkets`: nothing goes past klinket, since what is captured was granted, now or before.
+    """
+
+    def __init__(
+        self, client: FlowOpener, names: SyntheticAddresses, told: Callable[[str], None], *, only_klinkets: bool = False
+    ) -> None:
+        self._only_klinkets = only_klinkets
         self._client = client
         self._names = names
         self._told = told
@@ -35,7 +41,7 @@ class Doorway:
 
     def is_klinkets(self, destination: Destination) -> bool:
         """Return whether a flow goes through klinket: granted now or before, or a name klinket has answered for."""
-        return self._client.claims(destination.host) or self._names.knows(destination.host)
+        return self._only_klinkets or self._client.claims(destination.host) or self._names.knows(destination.host)
 
     async def open_stream(self, destination: Destination) -> CarriedFlow:
         """Open a TCP flow; raises FlowRefused. What was granted, or klinket has named, never goes past it."""
