@@ -19,7 +19,6 @@ from klinket.client.daemon.protocol import Answer, NetworkRow, Request, Resource
 from klinket.client.daemon.sessions import Sessions, is_usable
 from klinket.client.daemon.settings import Settings
 from klinket.client.daemon.states import FINAL, Facts, State, Verdict, guarded, judge
-from klinket.client.ports import FlowOpener
 from klinket.domain.errors import CaptureImpossible, ControllerUnreachable, FlowRefused, KlinketError, ServiceKeyInvalid
 from klinket.domain.flow import FlowFailure
 from klinket.domain.resource import Resource
@@ -49,7 +48,7 @@ class Daemon:
         paths: Paths,
         settings: Settings,
         key: KeyFile | None,
-        capture: Callable[[FlowOpener], MachineCapture] | None,
+        capture: Callable[[Sessions], MachineCapture] | None,
         reread: Callable[[], KeyFile | None],
     ) -> None:
         self._paths = paths

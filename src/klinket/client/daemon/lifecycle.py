@@ -13,7 +13,7 @@ from klinket.client.daemon import ask, pid_file, protocol
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.protocol import StatusReport
 from klinket.client.daemon.states import FINAL, State
-from klinket.domain.errors import KlinketError, ServiceKeyInvalid
+from klinket.domain.errors import CaptureImpossible, KlinketError, ServiceKeyInvalid
 
 UNIT = "klinket.service"
 UNIT_FOLDERS = (
@@ -112,23 +112,23 @@ def _spawn(paths: Paths) -> None:
 
 
 def stop(paths: Paths) -> str:
-    """End the daemon and return a sentence that says what was done; raises NeedsRoot, NotAnswering.
+    """End the daemon and return a sentence that says what was done; raises NeedsRoot, CaptureImpossible.
 
     What a daemon left that crashed is undone as well, whether or not one runs.
     """
     pid = pid_file.holder(paths.pid_file)
     if pid is None:
-        _undo()
-        return "klinket is not running"
+        undone = _undo()
+        return f"klinket is not running{undone}"
     if by_systemd(paths):
         _systemctl("stop")
-    else:
-        _end(paths, pid)
-    _undo()
-    return "klinket is stopped"
+    killed = pid_file.holder(paths.pid_file) == pid and _end(paths, pid)
+    return f"klinket is stopped{_undo() if killed else ''}"
 
 
-def _end(paths: Paths, pid: int) -> None:
+def _end(paths: Paths, pid: int) -> bool:
+    """Ask the daemon to end and wait until it has; returns whether it had to be killed."""
+    killed = False
     try:
         ask.ask(paths, "stop")
     except protocol.NeedsRoot:
@@ -139,8 +139,9 @@ def _end(paths: Paths, pid: int) -> None:
     while pid_file.holder(paths.pid_file) == pid:
         if time.monotonic() > deadline:
             _signal(pid, signal.SIGKILL)
-            deadline = time.monotonic() + END_SECONDS
+            killed, deadline = True, time.monotonic() + END_SECONDS
         time.sleep(_STEP_SECONDS)
+    return killed
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -153,8 +154,22 @@ def _signal(pid: int, number: signal.Signals) -> None:
         raise protocol.NeedsRoot("the daemon is another user's") from None
 
 
-def _undo() -> None:
-    """Take away what a crashed daemon left in rules, routes and DNS."""
+def _undo() -> str:
+    """Take away what a crashed daemon left in rules, routes and DNS; returns what is to be said of it."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return ""
+    from klinket.client.capture.host import claim, rules, tools, undo
+
+    try:
+        claim.take().close()  # the watcher of one that was killed just now has it for a moment
+    except CaptureImpossible as error:
+        return f"; {error.message}"
+    try:
+        tools.run(("nft", "list", "table", *rules.TABLE.split()))
+    except CaptureImpossible:
+        return ""  # no such table, or no nft that could have made one
+    undo.undo()
+    return "; what a daemon had left that crashed is taken away"
 
 
 def _systemctl(verb: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from klinket.client.daemon.daemon import Daemon
 from klinket.client.daemon.notify import Notifier
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.pid_file import PidFile
+from klinket.client.daemon.sessions import Sessions
 from klinket.client.daemon.settings import Settings
 from klinket.client.daemon.states import State
 from klinket.client.key_source import VARIABLE, KeySource
-from klinket.client.ports import FlowOpener
-from klinket.domain.errors import CaptureImpossible, KlinketError, ServiceKeyInvalid
+from klinket.domain.errors import KlinketError, ServiceKeyInvalid
 from klinket.net.tasks import TaskSet
 from klinket.wire.key_file import KeyFile
 
@@ -34,13 +35,17 @@ _STEP_SECONDS = 0.05
 
 async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop`; raises AlreadyRunning, CaptureImpossible, ServiceKeyInvalid, OSError."""
+    if sys.platform == "linux":
+        from klinket.client.capture import syscalls
+
+        syscalls.be_undumpable()
     lock = PidFile(paths.pid_file)
     tasks = TaskSet("daemon process")
     try:
         key = _first_key(paths.key_file)
         if key is None:
             raise ServiceKeyInvalid("there is no service key", hint=f"klinket setup --headless FILE, or the variable {VARIABLE}")
-        daemon = Daemon(paths, settings, key, _capture() if settings.tun else None, lambda: _read(paths.key_file))
+        daemon = Daemon(paths, settings, key, _capture(settings), lambda: _read(paths.key_file))
         notifier = Notifier()
         tasks.start(_pass_on(stop, daemon.stop), "stop")
         tasks.start(_tell_systemd(notifier, daemon), "systemd")
@@ -53,8 +58,22 @@ async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
         lock.release()
 
 
-def _capture() -> Callable[[FlowOpener], MachineCapture]:
-    raise CaptureImpossible("this build captures no traffic of a whole machine", hint="use --capture off, with --http-proxy")
+def _capture(settings: Settings) -> Callable[[Sessions], MachineCapture] | None:
+    if not settings.tun:
+        return None
+    from klinket.client.capture.host.capture import HostCapture
+    from klinket.client.capture.host.settings import HostSettings
+
+    def make(sessions: Sessions) -> MachineCapture:
+        chosen = HostSettings(
+            fast=frozenset(settings.fast),
+            sources=settings.gateway_sources,
+            users=settings.users,
+            own_hosts=sessions.own_hosts,
+        )
+        return HostCapture(sessions, logger.warning, chosen)
+
+    return make
 
 
 def _first_key(path: Path) -> KeyFile | None:
