@@ -23,11 +23,15 @@ def config(key: str | None, values: tuple[str, ...]) -> None:
     from klinket.client.daemon import settings
     from klinket.client.daemon.configure import network_of, store
     from klinket.client.daemon.paths import Paths
+    from klinket.client.daemon.protocol import NeedsRoot
 
     paths = Paths.from_environment()
     now = settings.load(paths.settings_file)
     if key is None:
-        click.echo(f"network: {network_of(paths)}")
+        try:
+            click.echo(f"network: {network_of(paths)}")
+        except NeedsRoot:
+            click.echo("network: (only root may read the key)")
         for name in (*settings.KEYS, *settings.NETWORKING_KEYS):
             click.echo(f"{name}: {now.shown(name)}")
     elif key == "networking":

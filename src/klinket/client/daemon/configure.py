@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 
@@ -15,10 +16,11 @@ def network_of(paths: Paths) -> str:
     """Return the network of the key that is set up, or "none"; raises NeedsRoot where only root may read the key."""
     from klinket.client.key_source import KeySource
 
-    try:
-        return KeySource(str(paths.key_file)).load().network if paths.key_file.exists() else "none"
-    except PermissionError as error:
-        raise protocol.NeedsRoot(f"{paths.key_file}: {error.strerror}") from None
+    if not paths.key_file.exists():
+        return "none"
+    if not os.access(paths.key_file, os.R_OK):
+        raise protocol.NeedsRoot(f"{paths.key_file} is for root")
+    return KeySource(str(paths.key_file)).load().network
 
 
 def store(paths: Paths, new: Settings) -> str:

@@ -28,11 +28,11 @@ MAX_CONNECTIONS_PER_USER = 16
 REQUEST_SECONDS = 5.0
 _CREDENTIALS = "iII"
 
-Handler = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[Request, int], Awaitable[Answer]]
 
 
 class ControlServer:
-    """Listens from `listen` to `aclose`. `handle` answers what was understood and is allowed; it may raise KlinketError."""
+    """Listens from `listen` to `aclose`. `handle` gets an allowed request and its user's id; may raise KlinketError."""
 
     def __init__(self, handle: Handler) -> None:
         self._handle = handle
@@ -97,7 +97,7 @@ class ControlServer:
             request = protocol.decode_request(line)
             if request.verb not in protocol.READ_VERBS and user not in (0, os.geteuid()):
                 raise protocol.NeedsRoot(f"{request.verb} is for root only")
-            return await self._while_there(connection, self._handle(request))
+            return await self._while_there(connection, self._handle(request, user))
         except KlinketError as error:
             return protocol.refusal(error)
         except (OSError, TimeoutError):

@@ -19,7 +19,14 @@ from klinket.client.daemon.protocol import Answer, NetworkRow, Request, Resource
 from klinket.client.daemon.sessions import Sessions, is_usable
 from klinket.client.daemon.settings import Settings
 from klinket.client.daemon.states import FINAL, Facts, State, Verdict, guarded, judge
-from klinket.domain.errors import CaptureImpossible, ControllerUnreachable, FlowRefused, KlinketError, ServiceKeyInvalid
+from klinket.domain.errors import (
+    CaptureImpossible,
+    ControllerUnreachable,
+    FlowRefused,
+    InvalidInput,
+    KlinketError,
+    ServiceKeyInvalid,
+)
 from klinket.domain.flow import FlowFailure
 from klinket.domain.resource import Resource
 from klinket.net.sockets import HostPort
@@ -104,7 +111,10 @@ class Daemon:
             if address:
                 proxy = Proxy(self.sessions, speak)
                 self._proxies.append(proxy)
-                self._listening.append(f"{name}://{proxy.listen(HostPort.parse(address))}")
+                try:
+                    self._listening.append(f"{name}://{proxy.listen(HostPort.parse(address))}")
+                except OSError as error:
+                    raise InvalidInput(f"{name} proxy", f"cannot listen on {address}: {error.strerror}") from error
 
     def _changed(self) -> None:
         self._granted_changed.set()
@@ -188,7 +198,7 @@ class Daemon:
             problems=[say(problem) for problem in problems],
         )
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request, user: int) -> Answer:
         match request.verb:
             case "status":
                 return Answer(version=protocol.VERSION, ok=True, status=self.status())
@@ -199,6 +209,9 @@ class Daemon:
                 ]
                 return Answer(version=protocol.VERSION, ok=True, resources=rows)
             case "wait":
+                served = self._settings.users
+                if request.resources and served and user not in (0, os.geteuid(), *served):
+                    raise protocol.NeedsRoot("this daemon serves some users, and resources are asked for those only")
                 await self.wait(request.resources, min(max(0.0, request.timeout), MAX_WAIT_SECONDS))
                 return Answer(version=protocol.VERSION, ok=True, status=self.status())
             case "reload":

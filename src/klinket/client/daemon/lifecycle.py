@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -31,11 +32,13 @@ ENDS_START = {
     State.CAPTURE_IMPOSSIBLE.value: "capture-impossible",
 }
 #: Seconds until a daemon that was started answers, and until one that was asked to end has ended.
-APPEAR_SECONDS = 10.0
+APPEAR_SECONDS = 30.0
 END_SECONDS = 15.0
-#: Bytes of the log at which it is begun anew, and that are read to say why a daemon has ended.
+#: Bytes at the end of the log that are read to say why a daemon has ended.
 LOG_TAIL_BYTES = 4096
 _STEP_SECONDS = 0.05
+#: Descriptor of the pipe that the daemon keeps open; its own children do not inherit it.
+_HELD = 3
 
 
 class DaemonEnded(KlinketError):
@@ -55,37 +58,53 @@ def by_systemd(paths: Paths, root: Path = Path("/")) -> bool:
 def start(paths: Paths, wait: float) -> StatusReport:
     """Start the daemon if none runs, and return its status: as soon as that is final, or after `wait` seconds.
 
-    Raises ServiceKeyInvalid without a key, NeedsRoot, DaemonEnded.
+    Raises ServiceKeyInvalid without a key, NeedsRoot, DaemonEnded, NotAnswering.
     """
+    alive: int | None = None
     if pid_file.holder(paths.pid_file) is None:
         if not paths.key_file.exists() and not os.environ.get("KLINKET_SERVICE_KEY"):
             raise ServiceKeyInvalid("there is no service key", hint="klinket setup --headless FILE")
         if by_systemd(paths):
             _systemctl("start")
         else:
-            _spawn(paths)
-    return _until_settled(paths, wait)
+            alive = _spawn(paths)
+    try:
+        return _until_settled(paths, wait, alive)
+    finally:
+        if alive is not None:
+            os.close(alive)
 
 
-def _until_settled(paths: Paths, wait: float) -> StatusReport:
+def _until_settled(paths: Paths, wait: float, alive: int | None) -> StatusReport:
     begun = time.monotonic()
     while True:
+        ended = alive is not None and _is_at_its_end(alive)  # asked before the status: one that answers has not ended
         status = ask.status(paths)
         state = State(status.state)
         waited = time.monotonic() - begun
         if state is State.ONLINE or (state in FINAL and state is not State.UNINITIALIZED):
             return status
-        if state in (State.NOT_RUNNING, State.UNINITIALIZED, State.NOT_ANSWERING):
-            # A daemon that has not taken its lock yet looks like none: it gets a moment.
-            if waited > APPEAR_SECONDS or (waited > 2.0 and pid_file.holder(paths.pid_file) is None):
+        if state in (State.NOT_RUNNING, State.UNINITIALIZED):
+            if ended or alive is None:
                 raise DaemonEnded(f"the daemon has ended at its start: {_last_words(paths)}")
-        elif waited > wait:
+        elif state is not State.NOT_ANSWERING and waited > wait:
             return status
+        if waited > max(wait, APPEAR_SECONDS):
+            raise ask.NotAnswering(f"the daemon does not answer after {waited:.0f} s")
         time.sleep(_STEP_SECONDS)
 
 
-def _spawn(paths: Paths) -> None:
-    """Start the daemon as a child of init, without a terminal (forked twice: it gets none later either)."""
+def _is_at_its_end(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _spawn(paths: Paths) -> int:
+    """Start the daemon as a child of init, without a terminal (forked twice: it gets none later either).
+
+    Returns the reading end of a pipe that is at its end when the daemon has ended, or another has its place.
+    """
     try:
         paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
         paths.log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -93,6 +112,7 @@ def _spawn(paths: Paths) -> None:
     except PermissionError as error:
         raise protocol.NeedsRoot(f"the daemon cannot be started: {error.filename}: {error.strerror}") from None
     command = [sys.executable, "-m", "klinket", "daemon", "--log-file", str(paths.log)]
+    alive, held = os.pipe()
     first = os.fork()
     if first == 0:
         try:
@@ -101,14 +121,16 @@ def _spawn(paths: Paths) -> None:
                 os.chdir("/")
                 os.umask(0o022)
                 nothing = os.open(os.devnull, os.O_RDWR)
-                for descriptor, source in ((0, nothing), (1, log), (2, log)):
+                for descriptor, source in ((0, nothing), (1, log), (2, log), (_HELD, held)):
                     os.dup2(source, descriptor)
-                os.closerange(3, 1024)
+                os.closerange(_HELD + 1, os.sysconf("SC_OPEN_MAX"))
                 os.execv(command[0], command)  # noqa: S606
         finally:
             os._exit(127)
     os.close(log)
+    os.close(held)
     os.waitpid(first, 0)
+    return alive
 
 
 def stop(paths: Paths) -> str:
@@ -138,6 +160,8 @@ def _end(paths: Paths, pid: int) -> bool:
     deadline = time.monotonic() + END_SECONDS
     while pid_file.holder(paths.pid_file) == pid:
         if time.monotonic() > deadline:
+            if killed or pid == 0:
+                raise ask.NotAnswering("the daemon does not end", hint="end it where it runs: it is of another container")
             _signal(pid, signal.SIGKILL)
             killed, deadline = True, time.monotonic() + END_SECONDS
         time.sleep(_STEP_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -13,12 +14,14 @@ import pytest
 from klinket.client.daemon import keeper, sessions
 from klinket.client.daemon.daemon import Daemon
 from klinket.client.daemon.paths import Paths
+from klinket.client.daemon.protocol import NeedsRoot, Request
 from klinket.client.daemon.settings import Settings
 from klinket.client.daemon.states import State
 from klinket.client.ports import FlowOpener
 from klinket.domain.errors import (
     ControllerUnreachable,
     FlowRefused,
+    InvalidInput,
     ServiceKeyRevoked,
     ServiceKeyUnknown,
     SessionOver,
@@ -42,11 +45,13 @@ async def start(whole: Whole) -> AsyncIterator[Start]:
     """Return a function that starts a daemon with a key; `file` holds the key that is set up now."""
     async with AsyncExitStack() as stack:
 
-        def run(key: KeyFile, *, file: list[KeyFile] | None = None, capture: Capture | None = None) -> Daemon:
+        def run(
+            key: KeyFile, *, file: list[KeyFile] | None = None, capture: Capture | None = None, settings: Settings = Settings()
+        ) -> Daemon:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="klk-")))
             paths = Paths(folder, folder, folder, folder / "log")
             make = (lambda _: capture) if capture is not None else None
-            daemon = Daemon(paths, Settings(), key, make, lambda: file[-1] if file else None)
+            daemon = Daemon(paths, settings, key, make, lambda: file[-1] if file else None)
             running = asyncio.ensure_future(daemon.run())
 
             async def end() -> None:
@@ -250,6 +255,25 @@ async def test_wait_dials_what_has_a_port(whole: Whole, start: Start) -> None:
     with pytest.raises(FlowRefused) as caught:
         await daemon.wait(["Nothing"], 0.2)
     assert caught.value.failure is FlowFailure.NOT_GRANTED
+
+
+async def test_resources_are_dialled_only_for_users_the_daemon_serves(whole: Whole, start: Start) -> None:
+    daemon = await online(start(whole.key_file, settings=Settings(users=(4711,))))
+    request = Request(version=1, verb="wait", resources=["Echo"], timeout=5)
+    for user in (0, 4711):
+        assert (await daemon._answer(request, user)).ok
+    with pytest.raises(NeedsRoot):
+        await daemon._answer(request, 4712)
+    assert (await daemon._answer(Request(version=1, verb="wait", timeout=5), 4712)).ok
+
+
+async def test_a_proxy_that_cannot_listen_ends_the_daemon_and_is_named(whole: Whole) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, tempfile.TemporaryDirectory(prefix="klk-") as folder:
+        paths = Paths(Path(folder), Path(folder), Path(folder), Path(folder) / "log")
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        daemon = Daemon(paths, Settings(socks=address), whole.key_file, None, lambda: None)
+        with pytest.raises(InvalidInput, match=f"cannot listen on {address}"):
+            await daemon.run()
 
 
 async def test_a_daemon_without_one_of_its_tasks_ends(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:

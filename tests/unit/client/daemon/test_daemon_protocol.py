@@ -37,7 +37,7 @@ def paths() -> AsyncIterator[Paths]:  # type: ignore[misc]
 async def serving(paths: Paths, answers: dict[str, Answer | KlinketError] | None = None) -> AsyncIterator[list[Request]]:
     asked = []
 
-    async def handle(request: Request) -> Answer:
+    async def handle(request: Request, user: int) -> Answer:
         asked.append(request)
         answer = (answers or {}).get(request.verb, Answer(version=1, ok=True, status=StatusReport(state="online")))
         if isinstance(answer, KlinketError):
