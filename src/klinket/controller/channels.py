@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from klinket.controller import enrolment, head_guard, login
+from klinket.controller import direct_addresses, enrolment, head_guard, login
 from klinket.controller.app import connectors, cuts, flow_events, live_flows, sessions
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
@@ -279,8 +279,9 @@ class Channels:
     async def _heartbeat(self, peer: ConnectorPeer, message: control.Heartbeat, address: str) -> None:
         self._answer_heartbeat(peer.outbox, message)
         relays = tuple(sorted(message.relays[:64]))
-        changed = relays != peer.relays
-        peer.relays = relays
+        direct = direct_addresses.offered(message.direct, address)
+        changed = (relays, direct) != (peer.relays, peer.direct)
+        peer.relays, peer.direct = relays, direct
         shown = self._guard.shown(message.head, peer.connector, self._clock()) if message.head else None
 
         def note(tx: Transaction) -> tuple[Stamp, Stamp | None, bool]:

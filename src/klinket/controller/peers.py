@@ -100,6 +100,8 @@ class ConnectorPeer:
     jkt: Thumbprint
     outbox: Outbox
     relays: tuple[int, ...] = ()
+    #: host:port where it listens itself.
+    direct: tuple[str, ...] = ()
     #: What the configuration it has was made of; None: it has none yet, and could not apply a cut.
     sent: object = None
     dismissed: bool = False
@@ -163,6 +165,10 @@ class Peers:
         outboxes += [peer.outbox for peer in self.relays.values()]
         for outbox in outboxes:
             outbox.finish(TRY_AGAIN)
+
+    def direct(self) -> dict[int, tuple[str, ...]]:
+        """Return where attached connectors listen themselves; those that do not are left out."""
+        return {id: peer.direct for id, peer in self.connectors.items() if peer.direct}
 
     def online(self) -> dict[int, tuple[int, ...]]:
         """Return the attached connectors with the relays each is at."""
