@@ -45,7 +45,7 @@ def resolve(log: Log, wire: bytes, *, udp: bool) -> bytes:
             )
     else:
         answer.set_rcode(dns.rcode.NXDOMAIN)
-    return answer.to_wire()
+    return answer.to_wire(max_size=65_535)
 
 
 class Resolver(asyncio.DatagramProtocol):
