@@ -13,7 +13,7 @@ from pathlib import Path
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
-from klinket.client.capture.host import addresses, claim, link, netlink, routes, rules, tools, undo
+from klinket.client.capture.host import addresses, claim, link, netlink, routes, rules, tools, undo, upkeep
 from klinket.client.capture.host import sockets as host_sockets
 from klinket.client.capture.host.fast import FastResources
 from klinket.client.capture.host.names import CapturedNames
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between looks at the system's resolvers and at the rules.
 LOOK_SECONDS = 1.0
+#: Looks between those at the routing rules.
+ROUTES_TURNS = 5
 #: UDP associations at a time, per family.
 MAX_ASSOCIATIONS = 4096
 _OWN_ROUTES = frozenset([*(str(name) for name in addresses.SYNTHETIC), *addresses.STUBS])
@@ -55,11 +57,14 @@ class HostCapture:
         self._captured_fast: frozenset[str] = frozenset()
         self._asked: frozenset[str] = frozenset()
         self._routed: frozenset[str] = frozenset()
-        self._ipv6 = False
+        self._versions: Sequence[int] = tools.VERSIONS
+        self._behind = False
         self._stack = AsyncExitStack()
         self._changing = asyncio.Lock()
-        self._holds = False
-        self._problems: dict[str, str] = {}
+        self._layout: rules.Layout | None = None
+        self._listing = ""
+        self._generation = 0
+        self._problem = ""
         self._started = False
 
     # ---- start
@@ -86,12 +91,11 @@ class HostCapture:
         self._stack.callback(held.close)
         left = await asyncio.to_thread(undo.left_resources)
         self._remembered.take({one: ResourceAddress.parse(one).network for one in left if "-" not in one})  # type: ignore[misc]
-        for version in tools.VERSIONS:
-            await tools.run_async(tools.ip(version, force=True), routes.undo(version))
         self._stack.callback(os.close, link.make())
         families = [CaptureSockets.make(socket.AF_INET)]
         self._stack.callback(families[0].close)
-        self._ipv6 = ipv6 = _ipv6()
+        ipv6 = _ipv6()
+        self._versions = tools.VERSIONS if ipv6 else (4,)
         if ipv6:
             families.append(CaptureSockets.make(socket.AF_INET6))
             self._stack.callback(families[1].close)
@@ -116,53 +120,62 @@ class HostCapture:
         self._stack.push_async_callback(watcher.aclose)  # the last of all: what fails before is undone by the watcher
         watcher.start()
         self._stack.push_async_callback(self._undo)
-        layout = await self._load(layout)
-        self._serve(families, layout.holds)
-        for version in tools.VERSIONS if ipv6 else (4,):
-            await tools.run_async(tools.ip(version), routes.claim(version))
-        await self._follow_routes(self._captured | self._asked)
+        self._serve(families, await self._load(layout))
+        await self._claim_routes()
         self._stack.callback(sockets.mark_own, 0)
         sockets.mark_own(rules.OWN)
         looking = asyncio.get_running_loop().create_task(self._look(), name="host capture")
         self._stack.callback(looking.cancel)
 
-    async def _load(self, layout: rules.Layout) -> rules.Layout:
+    async def _load(self, best: rules.Layout) -> rules.Layout:
         """Load the table in the best way this kernel knows; returns the layout that is in place."""
+        refused: CaptureImpossible | None = None
+        for layout in rules.layouts(best):
+            try:
+                await self._load_as(layout)
+            except CaptureImpossible as error:
+                refused = error
+                continue
+            if not layout.holds:
+                self._told("klinket: this kernel cannot hold connects: all are accepted at once, and reset if refused")
+            if best.ports6 is not None and layout.ports6 is None:
+                self._told("klinket: this kernel cannot capture IPv6: IPv6 to resources is rejected")
+            return layout
+        assert refused is not None
+        raise refused
+
+    async def _load_as(self, layout: rules.Layout) -> None:
         contents: dict[str, Sequence[str]] = {
             "resources": sorted(self._captured),
             "fast": sorted(self._captured_fast),
             "sources": self._settings.sources,
             "resolvers": sorted(self._asked),
         }
-        try:
-            await tools.run_async(tools.NFT, rules.table(layout, contents))
-        except CaptureImpossible:
-            layout = rules.without_native_queue(layout)
-            await tools.run_async(tools.NFT, rules.table(layout, contents))
-            try:
-                await _kernel(netlink.change_rules, netlink.queue_request(rules.NAME, "held", rules.QUEUE.number))
-            except CaptureImpossible as error:
-                layout = rules.without_queue(layout)
-                self._told(
-                    f"klinket: this kernel cannot hold connects until the resource has answered ({error}): all are accepted at"
-                    " once, and reset when the resource refuses"
-                )
-                await tools.run_async(tools.NFT, rules.table(layout, contents))
-        return layout
+        await tools.run_async(tools.NFT, rules.table(layout, contents))
+        if layout.holds and not layout.native_queue:
+            await _kernel(netlink.change_rules, netlink.queue_request(rules.NAME, "held", rules.QUEUE.number))
+        self._layout = layout
+        self._listing = await asyncio.to_thread(upkeep.listing)
 
-    def _serve(self, families: Sequence[CaptureSockets], holds: bool) -> None:
+    async def _claim_routes(self) -> None:
+        for version in self._versions:
+            await tools.run_async(tools.ip(version, force=True), routes.undo(version))
+            await tools.run_async(tools.ip(version), routes.claim(version))
+        self._routed = frozenset()
+        await self._follow_routes(self._captured | self._asked)
+
+    def _serve(self, families: Sequence[CaptureSockets], layout: rules.Layout) -> None:
         doorway = Doorway(self._client, self._names, self._told, only_klinkets=True)
         queue = None
-        if holds:
+        if layout.holds:
             queue = host_sockets.queue()
             self._stack.callback(queue.close)
-        self._holds = holds
         connects = HeldConnects(queue, [one.listener for one in families], doorway, rules.QUEUE, self._is_fast)
         own = OwnAnswers(
             self._client,
             self._names,
             AnswerRules(
-                ipv6=len(families) > 1, hides_ipv6=False, is_fast=self._fast.is_fast_name, never=self._settings.own_hosts
+                ipv6=layout.ports6 is not None, hides_ipv6=False, is_fast=self._fast.is_fast_name, never=self._settings.own_hosts
             ),
         )
         parts: list[HeldConnects | CapturedDatagrams | CapturedNames] = [connects]
@@ -174,7 +187,7 @@ class HostCapture:
             self._stack.push_async_callback(part.aclose)
 
     def _is_fast(self, address: str) -> bool:
-        return not self._holds or self._fast.is_fast_address(address)
+        return self._layout is None or not self._layout.holds or self._fast.is_fast_address(address)
 
     # ---- follow
 
@@ -186,39 +199,60 @@ class HostCapture:
         async with self._changing:
             self._fast.follow(resources)
             fast = self._fast.captured(resources)
-            changed = self._remembered.take(granted)
-            if not changed and fast == self._captured_fast:
+            self._behind = self._remembered.take(granted) or self._behind  # a change that was refused is tried again
+            if not self._behind and fast == self._captured_fast:
                 return
-            captured = self._remembered.captured() if changed else self._captured
+            captured = self._remembered.captured() if self._behind else self._captured
             changes = {
                 "resources": addresses.difference(self._captured, captured),
                 "fast": addresses.difference(self._captured_fast, fast),
             }
-            # Routes first: they only lead to where the rules are met.
             routing = self._follow_routes(captured | self._asked)
             await asyncio.gather(routing, _kernel(netlink.change_rules, _elements(changes, intervals=True)))
-            # Only what the kernel has is remembered as captured: a change that it refused is tried again with the next.
-            self._captured, self._captured_fast = captured, fast
+            self._captured, self._captured_fast, self._behind = captured, fast, False
 
     async def _follow_routes(self, captured: frozenset[str]) -> None:
         """Give everything captured a route for where there is no other; klinket's own ranges have theirs."""
         wanted = captured - _OWN_ROUTES
         change = addresses.difference(self._routed, wanted)
         index = socket.if_nametoindex(routes.LINK)
-        for version, source in ((4, addresses.SOURCE), (6, addresses.SOURCE6)) if self._ipv6 else ((4, addresses.SOURCE),):
+        for version, source in zip(self._versions, (addresses.SOURCE, addresses.SOURCE6), strict=False):
             removed, added = (rules.family(one, version) for one in (change.removed, change.added))
             await _kernel(netlink.change_routes, netlink.routes_request(routes.FALLBACK, index, source, removed, added))
         self._routed = wanted
 
     async def _look(self) -> None:
-        """Follow the system's resolvers, and notice when somebody has taken the rules away."""
+        """Follow the system's resolvers, and put back what somebody has taken away."""
+        turn = 0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            turn += 1
             try:
+                if (generation := netlink.generation()) != self._generation:
+                    await self._restore_rules()
+                    self._generation = generation  # what changes meanwhile is seen the next time
+                if turn % ROUTES_TURNS == 0:
+                    await self._restore_routes()
                 if self._resolvers.look():
                     await self._follow_resolvers()
-            except KlinketError as error:
+                self._problem = ""
+            except (KlinketError, OSError) as error:
+                self._problem = f"{error}"
                 logger.error("%s", error)
+
+    async def _restore_rules(self) -> None:
+        assert self._layout is not None
+        async with self._changing:
+            if await asyncio.to_thread(upkeep.listing) != self._listing:
+                self._told("klinket: somebody has changed klinket's rules (a firewall that was reloaded?): they are put back")
+                await self._load_as(self._layout)
+
+    async def _restore_routes(self) -> None:
+        async with self._changing:
+            missing = [await asyncio.to_thread(upkeep.missing_preferences, version) for version in self._versions]
+            if any(missing):
+                self._told("klinket: somebody has taken klinket's routing rules away (a network daemon?): they are put back")
+                await self._claim_routes()
 
     async def _follow_resolvers(self) -> None:
         async with self._changing:
@@ -231,7 +265,7 @@ class HostCapture:
 
     def state(self) -> CaptureState:
         """Return what is in place."""
-        return CaptureState(self._started, self._started, tuple(self._problems.values()))
+        return CaptureState(self._started, self._started, (self._problem,) if self._problem else ())
 
     async def _undo(self) -> None:
         await asyncio.to_thread(undo.undo_claimed)

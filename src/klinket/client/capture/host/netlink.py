@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 _ROUTE, _NETFILTER = 0, 12
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFTABLES = 10
-_NEW_RULE, _NEW_ELEMENTS, _DELETE_ELEMENTS = (_NFTABLES << 8 | kind for kind in (6, 12, 14))
+_NEW_RULE, _NEW_ELEMENTS, _DELETE_ELEMENTS, _GET_GENERATION = (_NFTABLES << 8 | kind for kind in (6, 12, 14, 16))
 _NEW_ROUTE, _DELETE_ROUTE = 24, 25
 _REQUEST, _ACK, _REPLACE, _CREATE = 1, 4, 0x100, 0x400
 _ERROR = 2
@@ -156,6 +156,20 @@ def routes_request(table: int, link: int, source: str, removed: Iterable[str], a
             route = _ROUTE_HEADER.pack(family, bits, 0, 0, 0, _STATIC, scope, _UNICAST, 0)
             messages.append(_message(kind, flags, route + _attribute(1, first) + behind))
     return b"".join(messages)
+
+
+# ---- looking
+
+
+def generation() -> int:
+    """Return a number that changes with every change of nftables' rules, by whomever; raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER) as sock:
+        sock.settimeout(_SECONDS)
+        sock.sendto(_nf_message(_GET_GENERATION, 0, b""), (0, 0))
+        answer = sock.recv(65_536)
+    _raise_refusal(answer)
+    number: int = struct.unpack_from(">I", answer, _HEADER.size + 8)[0]
+    return number
 
 
 # ---- sending

@@ -19,15 +19,21 @@ FALLBACK = 27_501
 #: Preferences of the routing rules: delivery and names before all tables but `local`, the rest after all.
 _DELIVERY_PREFERENCE = 27
 _NAMES_PREFERENCE = 28
+_STUBS_PREFERENCE = 29
 _NO_FALLBACK_PREFERENCE = 32_799
 _FALLBACK_PREFERENCE = 32_800
-_PREFERENCES = (_DELIVERY_PREFERENCE, _NAMES_PREFERENCE, _NO_FALLBACK_PREFERENCE, _FALLBACK_PREFERENCE)
 
 
-def _names(version: int) -> tuple[str, ...]:
+def _names(version: int) -> dict[int, str]:
+    """Return what stands for names, and the stubs, by the preference of its routing rule."""
     if version == 4:
-        return str(synthetic.RANGE), f"{STUBS[0].rpartition('.')[0]}.248/29"
-    return (str(synthetic.PREFIX6),)
+        return {_NAMES_PREFERENCE: str(synthetic.RANGE), _STUBS_PREFERENCE: f"{STUBS[0].rpartition('.')[0]}.248/29"}
+    return {_NAMES_PREFERENCE: str(synthetic.PREFIX6)}
+
+
+def preferences(version: int) -> tuple[int, ...]:
+    """Return the preferences of klinket's routing rules."""
+    return _DELIVERY_PREFERENCE, *_names(version), _NO_FALLBACK_PREFERENCE, _FALLBACK_PREFERENCE
 
 
 def claim(version: int) -> str:
@@ -35,12 +41,12 @@ def claim(version: int) -> str:
     mark = f"{rules.DELIVER:#x}/{rules.DELIVER_MASK:#x}"
     source = SOURCE if version == 4 else SOURCE6
     text = f"link set {LINK} up mtu {MTU}\n"
-    text += f"addr add {SOURCE}/32 dev {LINK}\n" if version == 4 else f"addr add {SOURCE6}/128 dev {LINK} nodad\n"
+    text += f"addr replace {SOURCE}/32 dev {LINK}\n" if version == 4 else f"addr replace {SOURCE6}/128 dev {LINK} nodad\n"
     text += f"route add local default dev lo table {DELIVERY}\n"
     text += f"rule add pref {_DELIVERY_PREFERENCE} fwmark {mark} lookup {DELIVERY}\n"
-    for name in _names(version):
+    for preference, name in _names(version).items():
         text += f"route add {name} dev {LINK} table {FALLBACK} src {source}\n"
-        text += f"rule add pref {_NAMES_PREFERENCE} to {name} lookup {FALLBACK}\n"
+        text += f"rule add pref {preference} to {name} lookup {FALLBACK}\n"
     # klinket's own sockets get the error they would get without a capture.
     text += f"rule add pref {_NO_FALLBACK_PREFERENCE} fwmark {rules.OWN:#x} unreachable\n"
     return text + f"rule add pref {_FALLBACK_PREFERENCE} lookup {FALLBACK}\n"
@@ -51,8 +57,5 @@ def undo(version: int) -> str:
 
     The same rule may be there more than once, of a start that was broken off.
     """
-    deletions = "".join(
-        f"rule del pref {preference}\n" * (2 * (len(_names(version)) if preference == _NAMES_PREFERENCE else 1))
-        for preference in _PREFERENCES
-    )
+    deletions = "".join(f"rule del pref {preference}\n" * 2 for preference in preferences(version))
     return deletions + "".join(f"route flush table {table}\n" for table in (DELIVERY, FALLBACK))

@@ -7,9 +7,8 @@ what began before and goes on as it did. No rule has a bypass: with klinket gone
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from dataclasses import replace as _with
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from klinket.client.capture import synthetic
 from klinket.client.capture.connects import QueueRules
@@ -47,7 +46,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the rules are made of. `ports6` None: this machine has no IPv6; `holds`: the kernel can hold SYNs in a queue.
+    """What the rules are made of. `ports6` None: IPv6 is rejected; `holds`: the kernel can hold SYNs in a queue.
 
     `native_queue`: nft's own queue statement works; where it does not, whoever loads the rules fills the chain `held`.
     """
@@ -60,14 +59,12 @@ class Layout:
     gateway: bool = False
 
 
-def without_native_queue(layout: Layout) -> Layout:
-    """Return the layout for a kernel whose nftables have no queue statement."""
-    return _with(layout, native_queue=False)
-
-
-def without_queue(layout: Layout) -> Layout:
-    """Return the layout for a kernel that cannot hold packets: every connect is accepted at once."""
-    return _with(layout, native_queue=False, holds=False)
+def layouts(best: Layout) -> Iterator[Layout]:
+    """Return the layout and what kernels that can do less may take, the best first: IPv6 matters more than held connects."""
+    for ports6 in dict.fromkeys((best.ports6, None)):
+        yield replace(best, ports6=ports6)
+        yield replace(best, ports6=ports6, native_queue=False)
+        yield replace(best, ports6=ports6, native_queue=False, holds=False)
 
 
 def elements(networks: Iterable[str]) -> str:
@@ -129,7 +126,8 @@ def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
         "begin",
         *syn_of_resolver,
         *_both("IP daddr @fastV return"),
-        *_both(f"IP daddr @resourcesV fib daddr type != {_NOT_ELSEWHERE} goto held"),
+        f"ip daddr @resources4 fib daddr type != {_NOT_ELSEWHERE} goto held",
+        f"ip6 daddr @resources6 fib daddr type != {_NOT_ELSEWHERE} goto held" if layout.ports6 is not None else "",
     )
     take = _chain(
         "take",
@@ -151,8 +149,10 @@ def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
     )
     steer = _chain(
         "steer",
-        *_both("meta l4proto { tcp, udp } th dport 53 IP daddr @resolversV goto take_dns"),
-        *_both("IP daddr @resourcesV goto take"),
+        "meta l4proto { tcp, udp } th dport 53 ip daddr @resolvers4 goto take_dns",
+        "meta l4proto { tcp, udp } th dport 53 ip6 daddr @resolvers6 goto take_dns" if layout.ports6 is not None else "",
+        "ip daddr @resources4 goto take",
+        "ip6 daddr @resources6 goto take" if layout.ports6 is not None else "ip6 daddr @resources6 reject",
         f"ip daddr {elements(STUBS)} reject",
     )
     queue = f"queue to {QUEUE.number}" if layout.native_queue else ""

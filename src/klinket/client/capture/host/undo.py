@@ -11,6 +11,10 @@ def undo() -> None:
 
     Raises CaptureImpossible when a klinket captures this machine right now, or a tool fails.
     """
+    try:
+        tools.find(tools.NFT)
+    except CaptureImpossible:
+        return  # nothing was ever captured without it
     held = claim.take()
     try:
         undo_claimed()
