@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tests.integration.daemon_world import (
     missing_programs,
 )
 from tests.integration.private_services import ORDERS, postgres_programs
-from tests.integration.topology import HIDDEN, PRIVATE
+from tests.integration.topology import HIDDEN, PRIVATE, PUBLIC
 
 pytestmark = [
     pytest.mark.root,
@@ -177,6 +178,26 @@ def test_after_a_kill_resources_stay_rejected_until_a_start_or_a_stop(world: Wor
     assert world.daemon.ok("stop") == "klinket is not running; what a daemon had left that crashed is taken away\n"
     nothing_of_klinkets(world)
     assert world.daemon.ok("stop") == "klinket is not running\n"
+    world.daemon.ok("start", "--wait", "20")
+
+
+def test_a_crash_does_not_lock_out_a_daemon_whose_controller_is_in_a_granted_range(world: World, tmp_path: Path) -> None:
+    deployment = world.deployment
+    deployment.admin("resource", "create", "--network", "corp", "--address", "10.91.0.0/16", "Everything")
+    deployment.admin("service", "create", "wide")
+    deployment.admin("service", "grant", "wide", "Everything")
+    world.daemon.ok("stop")
+    wide = DaemonCommands(tmp_path, world.daemon.prefix)
+    wide.ok("setup", "--headless", str(deployment.add_key("wide", "one")))
+    try:
+        for _ in range(2):
+            assert wide.ok("start", "--wait", "20") == "online\n", (wide.ok("status", "-v"), wide.tail())
+            assert world.prints("curl", "-sS", f"http://{PRIVATE}:{HTTP_PORT}/hello.txt") == "behind the gate\n"
+            os.kill(json.loads(wide.ok("status", "--json"))["pid"], 9)
+            time.sleep(1)  # the watcher leaves its rules
+            assert world.program("curl", "-sS", "-m", "3", f"http://{PUBLIC}:1/").returncode != 0
+    finally:
+        wide.run("stop")
     world.daemon.ok("start", "--wait", "20")
 
 

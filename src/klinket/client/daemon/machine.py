@@ -21,13 +21,13 @@ OTHER_CLIENTS = {"sdwan0": "Twingate's client"}
 
 
 class Machine:
-    """`granted`: what is granted now, or None while there is no session: nothing is claimed before the first."""
+    """`granted`: what is granted now, or None while there is no session."""
 
     def __init__(self, capture: MachineCapture, granted: Callable[[], Sequence[Resource] | None]) -> None:
         self._capture = capture
         self._granted = granted
         self._changed = asyncio.Event()
-        self._started = False
+        self._followed = False
         self.failed: KlinketError | None = None
 
     def changed(self) -> None:
@@ -36,30 +36,34 @@ class Machine:
 
     @property
     def state(self) -> CaptureState | None:
-        """Return what is in place, or None before anything is."""
-        return self._capture.state() if self._started else None
+        """Return what is in place, or None before what is granted is captured."""
+        return self._capture.state() if self._followed else None
 
     async def run(self) -> None:
-        """Claim the machine once there is a session, then follow its grants until cancelled."""
+        """Claim the machine, and follow what is granted once there is a session, until cancelled.
+
+        Without waiting for the session: rules that a crashed daemon left reject also the way to a controller in a granted range,
+        and the claim takes them over.
+        """
+        while not await self._start():
+            await asyncio.sleep(RETRY_SECONDS)
         while True:
+            resources = self._granted()
+            if resources is not None and not await self._follow(resources):
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             await self._changed.wait()
             self._changed.clear()
-            resources = self._granted()
-            if resources is None:
-                continue
-            if not self._started and not await self._start():
-                await asyncio.sleep(RETRY_SECONDS)
-                self._changed.set()
-                continue
-            try:
-                await self._capture.follow(resources)
-            except KlinketError as error:
-                logger.error("rules do not follow what is granted: %s", error)
-                self.failed = error
-                await asyncio.sleep(RETRY_SECONDS)
-                self._changed.set()
-            else:
-                self.failed = None
+
+    async def _follow(self, resources: Sequence[Resource]) -> bool:
+        try:
+            await self._capture.follow(resources)
+        except KlinketError as error:
+            logger.error("rules do not follow what is granted: %s", error)
+            self.failed = error
+            return False
+        self.failed, self._followed = None, True
+        return True
 
     async def _start(self) -> bool:
         try:
@@ -70,7 +74,7 @@ class Machine:
                 logger.error("%s: %s", error.code, error)
             self.failed = error
             return False
-        self._started = True
+        self.failed = None
         return True
 
     async def aclose(self) -> None:

@@ -118,27 +118,51 @@ class Capture:
         self.closed = True
 
 
-async def test_nothing_is_claimed_before_the_first_session_and_grants_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_machine_is_claimed_at_once_and_grants_are_followed_when_they_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(machine, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(machine.socket, "if_nameindex", lambda: [(1, "lo")])
     now: list[Sequence[Resource] | None] = [None]
     capture = Capture(impossible=2)
     made = Machine(capture, lambda: now[0])
     running = asyncio.ensure_future(made.run())
-    made.changed()
-    await asyncio.sleep(0.05)
-    assert (capture.started, made.state, made.failed) == (False, None, None)
+    await eventually(lambda: made.failed is not None)
+    await eventually(lambda: capture.started)
+    assert (made.failed, made.state, capture.followed) == (None, None, [])
     now[0] = [granted(1, "db.internal")]
     made.changed()
-    await eventually(lambda: made.failed is not None)
     await eventually(lambda: capture.followed == [["resource 1"]])
-    assert made.failed is None
+    assert made.state == CaptureState(rules=True, dns=True)
     now[0] = []
     made.changed()
     await eventually(lambda: capture.followed[-1] == [])
     running.cancel()
     await made.aclose()
     assert capture.closed
+
+
+async def test_a_change_that_the_kernel_refuses_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(machine.socket, "if_nameindex", lambda: [(1, "lo")])
+    capture = Capture()
+    follow = capture.follow
+    refused = 1
+
+    async def refuse_once(resources: Sequence[Resource]) -> None:
+        nonlocal refused
+        refused, was = 0, refused
+        if was:
+            raise CaptureImpossible("nft: no space")
+        await follow(resources)
+
+    monkeypatch.setattr(capture, "follow", refuse_once)
+    made = Machine(capture, lambda: [granted(1, "db.internal")])
+    running = asyncio.ensure_future(made.run())
+    await eventually(lambda: made.failed is not None)
+    await eventually(lambda: capture.followed == [["resource 1"]])
+    assert made.failed is None
+    running.cancel()
 
 
 def test_another_client_on_the_machine_is_named() -> None:
