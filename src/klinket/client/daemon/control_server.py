@@ -43,7 +43,6 @@ class ControlServer:
 
     def listen(self, path: Path) -> None:
         """Begin to accept; the caller holds the lock that says no other daemon uses this path. Raises OSError."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:

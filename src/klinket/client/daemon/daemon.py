@@ -36,7 +36,7 @@ from klinket.wire.version import PRODUCT_VERSION
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between looks at connectors, while one is missing and while none is.
+#: Seconds between looks at connectors: the first after one is missing, which then double, and while none is.
 ASK_SECONDS = 0.25
 LOOK_SECONDS = 2.0
 #: Seconds that one look may take.
@@ -126,6 +126,7 @@ class Daemon:
 
     async def _look_at_networks(self) -> None:
         """Keep a link with a connector of each granted network, and know where there is none."""
+        delay = ASK_SECONDS / 2
         while True:
             self._granted_changed.clear()
             client = self.sessions.current
@@ -136,11 +137,16 @@ class Daemon:
                     async with asyncio.timeout(NETWORKS_SECONDS):
                         found = await client.networks()
                     self._networks = [_row(resource.name, problem) for resource, problem in found.items()]
-                except TimeoutError:
+                except Exception as error:  # also a defect: without this task nobody would know what is reached
+                    if not isinstance(error, TimeoutError):
+                        logger.exception("connectors cannot be asked")
                     self._networks = [NetworkRow(resource="", reached=False, problem="no connector answers in time")]
                 self._proven_for = client
             missing = self._networks is None or any(not row.reached for row in self._networks)
-            await first_of(self._granted_changed, timeout=ASK_SECONDS if missing else LOOK_SECONDS)
+            delay = min(LOOK_SECONDS, delay * 2) if missing else LOOK_SECONDS
+            await first_of(self._granted_changed, timeout=delay)
+            if self._granted_changed.is_set() or not missing:
+                delay = ASK_SECONDS / 2
 
     # ---- what is told
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from klinket.client.daemon import ask, protocol
+from klinket.client.daemon import ask, protocol, settings
 from klinket.client.daemon.paths import Paths
 from klinket.client.key_source import KeySource
 from klinket.client.login import log_in, log_out
@@ -61,7 +61,7 @@ async def set_up(source: KeySource, paths: Paths, *, check: bool = True) -> SetU
 
 def _keep(key: KeyFile, paths: Paths) -> None:
     try:
-        paths.etc.mkdir(parents=True, exist_ok=True, mode=0o755)
+        settings.make_folder(paths.etc)
         replace_private(paths.key_file, key.to_json().encode() + b"\n")
     except PermissionError as error:
         raise protocol.NeedsRoot(f"{paths.key_file} cannot be written: {error.strerror}") from None

@@ -106,7 +106,7 @@ def _spawn(paths: Paths) -> int:
     Returns the reading end of a pipe that is at its end when the daemon has ended, or another has its place.
     """
     try:
-        paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
+        paths.make_run_folder()
         paths.log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     except PermissionError as error:
@@ -119,7 +119,7 @@ def _spawn(paths: Paths) -> int:
             os.setsid()
             if os.fork() == 0:
                 os.chdir("/")
-                os.umask(0o022)
+                os.umask(0o027)
                 nothing = os.open(os.devnull, os.O_RDWR)
                 for descriptor, source in ((0, nothing), (1, log), (2, log), (_HELD, held)):
                     os.dup2(source, descriptor)

@@ -28,6 +28,12 @@ class Paths:
             Path(given.get("KLINKET_LOG") or "/var/log/klinket.log"),
         )
 
+    def make_run_folder(self) -> None:
+        """Make `run` where it is missing, so that every user may ask the daemon, whatever the umask; raises OSError."""
+        if not self.run.is_dir():
+            self.run.mkdir(parents=True, exist_ok=True)
+            self.run.chmod(0o755)
+
     @property
     def moved(self) -> bool:
         """Return whether this is not the machine's own daemon: systemd has no unit for it."""

@@ -27,7 +27,6 @@ class PidFile:
     """The lock of this process, from `PidFile(path)` to `release()`. Raises AlreadyRunning, OSError."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

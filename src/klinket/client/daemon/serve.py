@@ -39,6 +39,7 @@ async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
         from klinket.client.capture import syscalls
 
         syscalls.be_undumpable()
+    paths.make_run_folder()
     lock = PidFile(paths.pid_file)
     tasks = TaskSet("daemon process")
     try:

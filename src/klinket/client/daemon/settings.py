@@ -160,9 +160,16 @@ def load(path: Path, settings: Settings | None = None) -> Settings:
     return settings
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder of settings and key, which every user may look into: the key itself is for its owner. Raises OSError."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o755)
+
+
 def save(path: Path, settings: Settings) -> None:
     """Replace the file; raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    make_folder(path.parent)
     replace_private(path, json.dumps(asdict(settings), indent=2).encode() + b"\n", mode=0o644)
 
 

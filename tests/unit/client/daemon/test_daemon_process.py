@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from klinket.client.capture.machine import CaptureState
-from klinket.client.daemon import diagnostics, lifecycle, machine, pid_file
+from klinket.client.daemon import diagnostics, lifecycle, machine, pid_file, settings
 from klinket.client.daemon.machine import Machine
 from klinket.client.daemon.notify import Notifier
 from klinket.client.daemon.paths import Paths
@@ -21,6 +21,7 @@ from klinket.client.daemon.shown import resource_table, verbose_status
 from klinket.domain import token_text
 from klinket.domain.errors import CaptureImpossible
 from klinket.domain.resource import Resource
+from klinket.net.files import replace_private
 from tests.unit.client.conftest import granted
 from tests.unit.whole import eventually
 
@@ -39,7 +40,7 @@ def test_the_folders_can_be_moved() -> None:
 
 
 def test_a_lock_tells_who_holds_it_and_a_child_of_the_holder_does_not_keep_it(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "klinket.pid"
+    path = tmp_path / "klinket.pid"
     assert pid_file.holder(path) is None
     told, tell = os.pipe()
     end, ended = os.pipe()
@@ -93,6 +94,41 @@ def test_systemd_is_used_only_where_it_runs_and_has_the_unit(tmp_path: Path) -> 
     assert not lifecycle.by_systemd(Paths.from_environment({"KLINKET_RUN": "/elsewhere"}), tmp_path)
 
 
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for systemctl that notes what it is told, and fails when there is a file `broken`."""
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/told\n[ ! -e {tmp_path}/broken ] || {{ echo Job failed >&2; exit 1; }}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(lifecycle, "by_systemd", lambda _: True)
+    monkeypatch.setattr(lifecycle, "_undo", lambda: "")
+    return tmp_path
+
+
+def test_where_systemd_has_the_unit_it_starts_and_stops_the_daemon(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = Paths(systemctl, systemctl, systemctl, systemctl / "log")
+    paths.key_file.write_text("{}")
+    statuses = [StatusReport(state="not-answering"), StatusReport(state="connecting"), StatusReport(state="online")]
+    monkeypatch.setattr(lifecycle.ask, "status", lambda _: statuses.pop(0))
+    assert lifecycle.start(paths, 5).state == "online"
+    monkeypatch.setattr(lifecycle.pid_file, "holder", lambda _, found=[4711, None]: found.pop(0))
+    assert lifecycle.stop(paths) == "klinket is stopped"
+    assert (systemctl / "told").read_text() == "start klinket.service\nstop klinket.service\n"
+
+
+def test_what_systemd_could_not_do_is_told(systemctl: Path) -> None:
+    paths = Paths(systemctl, systemctl, systemctl, systemctl / "log")
+    paths.key_file.write_text("{}")
+    (systemctl / "broken").touch()
+    with pytest.raises(lifecycle.DaemonEnded, match="systemctl start klinket.service failed: Job failed") as told:
+        lifecycle.start(paths, 5)
+    assert "journalctl -u klinket.service" in told.value.hint
+
+
 class Capture:
     """Implements machine.MachineCapture; `impossible`: the tries to start that fail."""
 
@@ -116,6 +152,22 @@ class Capture:
 
     async def aclose(self) -> None:
         self.closed = True
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_every_user_may_ask_and_only_the_owner_read_the_key(umask: int, tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "etc", tmp_path / "run", tmp_path / "state", tmp_path / "log")
+    former = os.umask(umask)
+    try:
+        paths.make_run_folder()
+        settings.make_folder(paths.etc)
+        lock = PidFile(paths.pid_file)
+        replace_private(paths.key_file, b"{}")
+    finally:
+        os.umask(former)
+    lock.release()
+    modes = [path.stat().st_mode & 0o777 for path in (paths.run, paths.etc, paths.pid_file, paths.key_file)]
+    assert modes == [0o755, 0o755, 0o644, 0o600]
 
 
 async def test_the_machine_is_claimed_at_once_and_grants_are_followed_when_they_are_there(

@@ -47,6 +47,7 @@ async def serving(paths: Paths, answers: dict[str, Answer | KlinketError] | None
         return answer
 
     server = ControlServer(handle)
+    paths.make_run_folder()
     server.listen(paths.socket)
     try:
         yield asked
