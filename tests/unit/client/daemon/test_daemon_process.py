@@ -124,7 +124,7 @@ def test_what_systemd_could_not_do_is_told(systemctl: Path) -> None:
     paths = Paths(systemctl, systemctl, systemctl, systemctl / "log")
     paths.key_file.write_text("{}")
     (systemctl / "broken").touch()
-    with pytest.raises(lifecycle.DaemonEnded, match="systemctl start klinket.service failed: Job failed") as told:
+    with pytest.raises(lifecycle.DaemonEnded, match=r"systemctl start klinket\.service failed: Job failed") as told:
         lifecycle.start(paths, 5)
     assert "journalctl -u klinket.service" in told.value.hint
 
