@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from klinket.client.client import Client
 from klinket.connector.config import ConnectorConfig
@@ -95,6 +96,8 @@ class Whole:
 
     def __init__(self, state: Path, stack: AsyncExitStack) -> None:
         self.state = state
+        #: Settings of the connector beside its tokens.
+        self.settings: dict[str, Any] = {}
         self.controller = Running(state / "controller")
         self._stack = stack
         self.relay_port = free_port()
@@ -149,6 +152,7 @@ class Whole:
             refresh_token=tokens["refresh_token"],
             state=self.state / "connector",
             controller_ca=self.controller.authority,
+            **self.settings,
         )
         made = Connector(config)
         stop = asyncio.Event()
@@ -184,9 +188,10 @@ class Whole:
 
 
 @asynccontextmanager
-async def everything(state: Path) -> AsyncIterator[Whole]:
-    """Start all parts, and end them in the order opposite to that."""
+async def everything(state: Path, **settings: Any) -> AsyncIterator[Whole]:
+    """Start all parts, and end them in the order opposite to that. `settings`: of the connector."""
     async with AsyncExitStack() as stack:
         whole = Whole(state, stack)
+        whole.settings = settings
         await whole.open()
         yield whole

@@ -17,9 +17,25 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
 @click.option("--url", metavar="URL", help="The controller; default: the tokens file, KLINKET_URL or TWINGATE_NETWORK.")
 @click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
 @click.option("--state", required=True, type=click.Path(path_type=Path), help="Folder of its key, cuts and flow events.")
+@click.option("--listen", metavar="HOST:PORT", envvar="KLINKET_LISTEN", help="Let clients that can reach it connect directly.")
+@click.option(
+    "--advertise",
+    metavar="HOST:PORT",
+    multiple=True,
+    envvar="KLINKET_ADVERTISE",
+    help="Where clients find that; default: this machine's own addresses. Repeatable.",
+)
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
-def connector(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path, log_level: str | None) -> None:
-    """Run a connector in a private network. It only dials out.
+def connector(
+    tokens_file: Path | None,
+    url: str | None,
+    ca: Path | None,
+    state: Path,
+    listen: str | None,
+    advertise: tuple[str, ...],
+    log_level: str | None,
+) -> None:
+    """Run a connector in a private network. It only dials out, unless it is told to listen.
 
     Tokens: --tokens-file, or KLINKET_ACCESS_TOKEN and KLINKET_REFRESH_TOKEN (TWINGATE_... works as well).
 
@@ -31,5 +47,12 @@ def connector(tokens_file: Path | None, url: str | None, ca: Path | None, state:
 
     roles.set_up_logging(log_level or _TWINGATE_LEVELS.get(os.environ.get("TWINGATE_LOG_LEVEL", ""), "info"))
     roles.forbid_core_dumps()
-    settings = config.load(tokens_file, url, ca, state)
+    settings = config.load(
+        tokens_file,
+        url,
+        ca,
+        state,
+        listen=None if listen is None else roles.host_port("--listen", listen),
+        advertised=[roles.host_port("--advertise", text) for text in advertise],
+    )
     roles.run_until_stopped(lambda stop: run(settings, stop))

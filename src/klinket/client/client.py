@@ -11,6 +11,7 @@ from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
 from klinket.client.link import ConnectorLink, LinkLost
+from klinket.client.linking import Linker
 from klinket.client.login import Session, log_in, log_out
 from klinket.client.opening import ask
 from klinket.client.readiness import Readiness
@@ -31,12 +32,10 @@ from klinket.net.clock import PeerClock
 from klinket.net.copies import CopyWatch
 from klinket.net.link import LinkInitiator
 from klinket.net.pipe import SealedPipe
-from klinket.net.relay_path import RelayPath
 from klinket.net.tasks import TaskSet, first_of
 from klinket.wire import control
 from klinket.wire.key_file import KeyFile
 from klinket.wire.pipe_messages import Failure
-from klinket.wire.relay import RelayRole
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,6 @@ class Client:
         self._initiator: LinkInitiator | None = None
         self._links: dict[int, ConnectorLink] = {}
         self._opening: dict[int, asyncio.Task[ConnectorLink]] = {}
-        self._paths: dict[int, RelayPath] = {}
         #: A connector has ended a flow because of the key: the controller's own word, and `ended`, follow.
         self.end_is_near = False
         self._flows: set[ClientStream | ClientDatagrams] = set()
@@ -69,6 +67,7 @@ class Client:
         self._channel = ClientChannel(
             f"https://{key_file.network}", self._context, self._clock, self._configure, self._renewed, self._copies.exchanged
         )
+        self._linker = Linker(self._core, self._clock.now, self._channel.tickets_used_up, self._install)
         forks.watch(self)
 
     # ---- session
@@ -147,7 +146,7 @@ class Client:
             flow.cut(Failure(FlowFailure.RESET, reason))
         for id in list(self._links):
             self._tasks.start(self._links.pop(id).aclose(), "copied link")
-        self._paths.clear()
+        self._linker.forget()
         self._initiator = None
         if self._session is not None and not self._session.copied:
             self._session.copied = True
@@ -158,7 +157,7 @@ class Client:
         """Implements forks.Holder."""
         self._session = self._initiator = None
         self._links.clear()
-        self._paths.clear()
+        self._linker.forget()
         self._flows.clear()
         self._ended = SessionOver("this is the child of a process that has a session, and has none itself")
         self._channel.forked()
@@ -216,6 +215,7 @@ class Client:
             flow.cut(Failure(FlowFailure.RESET))
         for link in list(self._links.values()):
             await link.aclose(forget=True)
+        await self._linker.aclose()
         self._copies.close()
         told = await self._channel.end_session()
         await self._tasks.aclose()
@@ -288,6 +288,7 @@ class Client:
             return
         if self._links.get(link.connector.id) is link:
             del self._links[link.connector.id]
+        self._linker.lost(link)
         await link.aclose()
 
     # ---- links
@@ -298,6 +299,8 @@ class Client:
         if link is not None and link.usable:
             if link.old and id not in self._opening:
                 self._begin_link(route)  # the present one serves until the new one is there
+            elif not link.direct and route.connector.direct and id not in self._opening:
+                self._linker.improve(route, self._link_initiator())
             return link
         if id not in self._opening:
             self._begin_link(route)
@@ -311,32 +314,26 @@ class Client:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _open_link(self, route: Route) -> ConnectorLink:
+        link = await self._linker.open(route, self._link_initiator())
+        self._install(link)
+        return link
+
+    def _link_initiator(self) -> LinkInitiator:
         if self._initiator is None:
             assert self._session is not None
             authority = self._core.configuration.connector_authority
             self._initiator = LinkInitiator(self._session.certificate, self._session.key, authority)
-        paths = [self._path(relay) for relay in route.relays]
-        link = await ConnectorLink.open(
-            route.connector, paths, self._initiator, self._core.configuration.network, self._core, self._clock.now
-        )
-        former = self._links.get(route.connector.id)
-        self._links[route.connector.id] = link
+        return self._initiator
+
+    def _install(self, link: ConnectorLink) -> None:
+        """Use a link for new flows from now on; those of the former one stay where they are."""
+        former = self._links.get(link.connector.id)
+        if self._ended is not None or (former is not None and former.usable and former.direct and not link.direct):
+            self._tasks.start(link.aclose(), "link nobody needs")
+            return
+        self._links[link.connector.id] = link
         if former is not None:
             self._tasks.start(former.aclose(), "replaced link")
-        return link
-
-    def _path(self, relay: control.RelayEntry) -> RelayPath:
-        path = self._paths.get(relay.id)
-        if path is None or path.relay != relay:
-            path = RelayPath(
-                relay,
-                RelayRole.CLIENT,
-                lambda: self._core.ticket_for(relay.id),
-                self._clock.now,
-                self._channel.tickets_used_up,
-            )
-            self._paths[relay.id] = path
-        return path
 
     # ---- readiness
 

@@ -25,7 +25,7 @@ MAX_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A connector and the relays it can be met at, the one to try first in front."""
+    """A connector and the relays it can be met at, the one to try first in front; none where it is met directly only."""
 
     connector: ConnectorEntry
     relays: tuple[RelayEntry, ...]
@@ -117,7 +117,7 @@ class ClientCore:
         for connector in sorted(here, key=lambda one: (self._failing(one.id, now), self._score(one.id))):
             met_at = [relays[id] for id in connector.relays or linked.get(connector.id, ()) if id in relays]
             met_at.sort(key=lambda relay: self._score(-relay.id))
-            if met_at:
+            if met_at or connector.direct or connector.id in linked:
                 routes.append(Route(connector, tuple(met_at)))
         if not routes:
             detail = "none is online" if here else "it has none"

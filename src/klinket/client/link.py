@@ -15,6 +15,7 @@ from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
+from klinket.net.direct_path import DirectPath, DirectUnavailable
 from klinket.net.link import LinkInitiator
 from klinket.net.pipe import SealedPipe
 from klinket.net.relay_path import RelayPath
@@ -37,6 +38,9 @@ LINK_SECONDS = 10.0
 #: Part of a link's life after which it is replaced.
 REPLACE_AT = 0.5
 
+#: A way to a connector.
+Path = RelayPath | DirectPath
+
 
 class LinkLost(FlowRefused):
     """The link or its connector is gone; another may serve the flow."""
@@ -49,7 +53,7 @@ class ConnectorLink:
     """This session with one connector. Make it with `open`."""
 
     def __init__(
-        self, connector: ConnectorEntry, paths: Sequence[RelayPath], link: Link, core: ClientCore, clock: Callable[[], float]
+        self, connector: ConnectorEntry, paths: Sequence[Path], link: Link, core: ClientCore, clock: Callable[[], float]
     ) -> None:
         self.connector = connector
         self._paths = paths
@@ -71,7 +75,7 @@ class ConnectorLink:
     async def open(
         cls,
         connector: ConnectorEntry,
-        paths: Sequence[RelayPath],
+        paths: Sequence[Path],
         initiator: LinkInitiator,
         network: str,
         core: ClientCore,
@@ -110,14 +114,14 @@ class ConnectorLink:
         return now >= self._made_at + (self._link.expires_at - self._made_at) * REPLACE_AT
 
     @property
-    def relay(self) -> int:
-        """Return the relay this link goes through first."""
-        return self._paths[0].relay.id
+    def direct(self) -> bool:
+        """Return whether nobody is between the two ends."""
+        return any(isinstance(path, DirectPath) for path in self._paths)
 
     @property
     def relays(self) -> list[int]:
-        """Return the relays this link may go through."""
-        return [path.relay.id for path in self._paths]
+        """Return the relays this link may go through; none where it is direct."""
+        return [path.relay.id for path in self._paths if isinstance(path, RelayPath)]
 
     # ---- control pipe
 
@@ -242,11 +246,11 @@ def _silent(sock: socket.socket) -> bool:
     return False
 
 
-async def _connect(paths: Sequence[RelayPath], connector: int) -> socket.socket:
-    failure: RelayError | None = None
+async def _connect(paths: Sequence[Path], connector: int) -> socket.socket:
+    failure: RelayError | DirectUnavailable | None = None
     for path in paths:
         try:
             return await path.connect(connector)
-        except RelayError as error:
+        except (RelayError, DirectUnavailable) as error:
             failure = error
-    raise failure or ConnectionError("no relay leads there")
+    raise failure or ConnectionError("no way leads there")

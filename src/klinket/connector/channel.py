@@ -41,6 +41,7 @@ class ConnectorChannel:
         events: FlowEventLog,
         relays: Callable[[], list[int]],
         private_ips: Callable[[], list[str]],
+        direct: Callable[[], list[str]],
         configure: Callable[[control.ConnectorConfiguration], Awaitable[list[control.CutReceipt]]],
         handle_cut: Callable[[control.Cut], control.CutReceipt | None],
         renewed: Callable[[control.CertificateRenewed], None],
@@ -48,6 +49,7 @@ class ConnectorChannel:
     ) -> None:
         self._exchanged = exchanged
         self._beat_at: tuple[int, float] = (0, 0.0)
+        self._began = own_time()
         self._connection: ClientConnection | None = None
         self._config = config
         self._key = key
@@ -56,6 +58,7 @@ class ConnectorChannel:
         self._events = events
         self._relays = relays
         self._private_ips = private_ips
+        self._direct = direct
         self._configure = configure
         self._handle_cut = handle_cut
         self._renewed = renewed
@@ -164,6 +167,8 @@ class ConnectorChannel:
                 revision=self._revision,
                 flows=self._core.flows,
                 head=self.head,
+                direct=self._direct(),
+                started_ms=round((self._clock.now() - (own_time() - self._began)) * 1000),
             )
             await channel.send(connection, control.encode(beat))
             try:

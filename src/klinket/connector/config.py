@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from klinket.connector.limits import MAX_DIRECT_ADDRESSES
 from klinket.domain.errors import InvalidInput
 from klinket.net.channel import controller_context
+from klinket.net.sockets import HostPort
 
 #: The one version of the traffic log there is.
 TRAFFIC_LOG_VERSION = "v2"
@@ -21,7 +23,8 @@ _WRITE = "write it with klinket admin connector tokens NAME --out FILE"
 class ConnectorConfig:
     """`controller`: https URL; `state`: folder of the identity key, kept cuts and flow events; `labels`: shown to admins.
 
-    `logs_traffic`: print an event of each flow on stdout.
+    `logs_traffic`: print an event of each flow on stdout. `listen`: where clients may connect directly; `advertised`: under
+    which addresses they find that, by default this machine's own.
     """
 
     controller: str
@@ -31,9 +34,19 @@ class ConnectorConfig:
     controller_ca: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     logs_traffic: bool = False
+    listen: HostPort | None = None
+    advertised: tuple[HostPort, ...] = ()
 
 
-def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path) -> ConnectorConfig:
+def load(
+    tokens_file: Path | None,
+    url: str | None,
+    ca: Path | None,
+    state: Path,
+    *,
+    listen: HostPort | None = None,
+    advertised: Sequence[HostPort] = (),
+) -> ConnectorConfig:
     """Return the settings; the file comes first, then the environment. Raises InvalidInput naming what is missing.
 
     Tokens are taken out of the environment, so that nothing started from here inherits them.
@@ -67,7 +80,17 @@ def load(tokens_file: Path | None, url: str | None, ca: Path | None, state: Path
             if name.startswith("TWINGATE_LABEL_")
         },
         logs_traffic=_logs_traffic(),
+        listen=listen,
+        advertised=_advertised(listen, advertised),
     )
+
+
+def _advertised(listen: HostPort | None, given: Sequence[HostPort]) -> tuple[HostPort, ...]:
+    if given and listen is None:
+        raise InvalidInput("advertise", "--advertise names an address without --listen", hint="give --listen as well")
+    if len(given) > MAX_DIRECT_ADDRESSES:
+        raise InvalidInput("advertise", f"{len(given)} addresses, the limit is {MAX_DIRECT_ADDRESSES}")
+    return tuple(given)
 
 
 def _logs_traffic() -> bool:

@@ -23,8 +23,16 @@ MAX_FLOWS = 50_000
 MAX_PIPES = 65_536
 MAX_PIPES_PER_SESSION = 10_000
 MAX_RESTING_PIPES_PER_SESSION = 64
-#: Connections that were joined with a client which has proved nothing yet; the oldest gives way.
+#: Connections of one relay that were joined with a client which has proved nothing yet; the oldest gives way.
 MAX_UNPROVEN = 512
+#: Connections at the connector's own listener without a proof, of all and of one address; further ones are closed at once.
+#: A client's warm pipes are among them until their first flow, and many clients may share an address.
+MAX_DIRECT_UNPROVEN = 512
+MAX_DIRECT_UNPROVEN_PER_SOURCE = 256
+#: Connections accepted of one address: so many at once, and so many a second after that.
+DIRECT_BURST, DIRECT_PER_SECOND = 400, 100.0
+#: Addresses a connector tells where it listens.
+MAX_DIRECT_ADDRESSES = 8
 #: Files kept free for the state, the channel, names and waiting connections. A pipe takes one file, its flow another.
 SPARE_DESCRIPTORS = 128
 #: Events in one batch, batches on disk, and seconds between batches.

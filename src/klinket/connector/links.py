@@ -26,6 +26,9 @@ from klinket.wire.pipe import FrameType, Purpose
 
 logger = logging.getLogger(__name__)
 
+#: In place of a relay's id: the client has connected to the connector itself.
+DIRECT = 0
+
 
 class LinkServer:
     """`terminator`: gives the newest, None before the first configuration."""
@@ -44,10 +47,16 @@ class LinkServer:
         self._clock = clock
         self._terminator = terminator
         self._control: dict[bytes, tuple[SealedPipe, LinkRecord]] = {}
-        self._unproven: dict[socket.socket, asyncio.Task[Any]] = {}
+        #: By the door they came through: a flood at one pushes nobody out who came by another.
+        self._unproven: dict[int, dict[socket.socket, asyncio.Task[Any]]] = {}
 
-    async def serve(self, sock: socket.socket, connector_random: bytes, relay: int) -> None:
-        """Serve one connection a client was joined with, until it ends; closes it."""
+    async def serve(
+        self, sock: socket.socket, connector_random: bytes, relay: int, proved: Callable[[], None] = lambda: None
+    ) -> None:
+        """Serve one connection a client was joined with, or has made (relay DIRECT), until it ends; closes it.
+
+        `proved`: called once the client has shown who it is.
+        """
         found: list[LinkRecord] = []
 
         def lookup(handle: bytes) -> Link | None:
@@ -58,7 +67,7 @@ class LinkServer:
             return record.link
 
         try:
-            self._begin(sock)
+            self._begin(sock, relay)
             try:
                 async with asyncio.timeout(HELLO_SECONDS):
                     accepted = await pipes.accept_pipe(sock, connector_random, lookup)
@@ -68,7 +77,8 @@ class LinkServer:
                     # Handles are in the clear: only a frame that verifies proves that this is the link's client.
                     first = await accepted.receive()
             finally:
-                self._unproven.pop(sock, None)
+                self._unproven[relay].pop(sock, None)
+            proved()
             await self._serve_proven(accepted, found[0], relay, first)
         except OSError as error:
             logger.debug("a client's connection ended: %s", error)
@@ -77,13 +87,14 @@ class LinkServer:
         finally:
             sock.close()
 
-    def _begin(self, sock: socket.socket) -> None:
-        """Note a connection whose client has proved nothing yet; the oldest of too many gives way."""
-        while len(self._unproven) >= MAX_UNPROVEN:
-            self._unproven.pop(next(iter(self._unproven))).cancel()
+    def _begin(self, sock: socket.socket, relay: int) -> None:
+        """Note a connection whose client has proved nothing yet; the oldest of too many at one relay gives way."""
+        unproven = self._unproven.setdefault(relay, {})
+        while len(unproven) >= MAX_UNPROVEN:
+            unproven.pop(next(iter(unproven))).cancel()
         task = asyncio.current_task()
         assert task is not None
-        self._unproven[sock] = task
+        unproven[sock] = task
 
     async def _serve_proven(self, pipe: SealedPipe, record: LinkRecord, relay: int, first: Frame) -> None:
         try:

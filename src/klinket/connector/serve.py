@@ -17,6 +17,7 @@ from klinket.connector.events import FlowEventLog
 from klinket.connector.flows import FlowServer
 from klinket.connector.limits import BATCH_SECONDS
 from klinket.connector.links import LinkServer
+from klinket.connector.listener import DirectListener
 from klinket.connector.pipes import ProvenPipes
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
@@ -69,6 +70,7 @@ class Connector:
         self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own, proven)
         self._terminator: LinkTerminator | None = None
         self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, proven)
+        self._listener = None if config.listen is None else DirectListener(config.listen, config.advertised, self._links)
         self._relays: dict[int, RelayPresence] = {}
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
@@ -89,6 +91,7 @@ class Connector:
             self._events,
             self._attached_relays,
             lambda: sorted(self._own),
+            lambda: [] if self._listener is None else self._listener.addresses(self._own),
             self._configure,
             self._cut,
             self._renewed,
@@ -99,6 +102,8 @@ class Connector:
         """Serve until `stop` is set; then drain."""
         self._own = set(await asyncio.to_thread(own_addresses))
         self._copies.start()
+        if self._listener is not None:
+            self._listener.start()
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
         self._tasks.start(self._spool_events(), "flow events")
@@ -108,6 +113,8 @@ class Connector:
         self._links.drain()
         for presence in self._relays.values():
             presence.stop_waiting()
+        if self._listener is not None:
+            self._listener.stop_accepting()
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._core.flows and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
@@ -115,6 +122,8 @@ class Connector:
         await self._tasks.aclose()
         for presence in self._relays.values():
             await presence.aclose()
+        if self._listener is not None:
+            await self._listener.aclose()
         await self._events.spool()  # what the last flows told is sent at the next start
         if self._failure is not None:
             raise self._failure

@@ -11,8 +11,8 @@ from typing import TypeVar
 import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from klinket.controller import enrolment, head_guard, login
-from klinket.controller.app import connectors, cuts, flow_events, sessions
+from klinket.controller import direct_addresses, enrolment, head_guard, login
+from klinket.controller.app import connectors, cuts, flow_events, live_flows, sessions
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import parse_request
@@ -279,8 +279,9 @@ class Channels:
     async def _heartbeat(self, peer: ConnectorPeer, message: control.Heartbeat, address: str) -> None:
         self._answer_heartbeat(peer.outbox, message)
         relays = tuple(sorted(message.relays[:64]))
-        changed = relays != peer.relays
-        peer.relays = relays
+        direct = direct_addresses.offered(message.direct, address)
+        changed = (relays, direct) != (peer.relays, peer.direct)
+        peer.relays, peer.direct = relays, direct
         shown = self._guard.shown(message.head, peer.connector, self._clock()) if message.head else None
 
         def note(tx: Transaction) -> tuple[Stamp, Stamp | None, bool]:
@@ -293,6 +294,8 @@ class Channels:
                 public_ip=address,
                 private_ips=message.private_ips,
             )
+            if message.started_ms and not peer.started_ms:
+                live_flows.restarted(tx, peer.connector, min(message.started_ms, tx.now_ms))
             is_news = shown is not None and connectors.prove_head(tx, peer.connector, shown, address)
             return head, tx.proven_head(), is_news
 
@@ -302,6 +305,7 @@ class Channels:
             if changed:
                 self._dispatch.peers_changed()
             return
+        peer.started_ms = message.started_ms
         if is_news:
             logger.error(
                 "ALARM controller-behind: at %s, connector %d proves %s: nothing is granted", head, peer.connector, proven

@@ -12,6 +12,11 @@ from klinket.controller.app.ports import Store
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
+from klinket.controller.console.live import LiveTopics
+from klinket.controller.console.page import Console
+from klinket.controller.console.routes import console_routes
+from klinket.controller.console.static import StaticFiles
+from klinket.controller.console.templates import Templates
 from klinket.controller.dispatch import Dispatch
 from klinket.controller.enrolment import Enrolments
 from klinket.controller.exports import Exports
@@ -80,11 +85,15 @@ def compose(
         metrics,
         access.reader,
     )
+    static = StaticFiles()
+    live = LiveTopics(store, peers)
+    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, clock)
     reads, prepares = Lane(API_READS), Lane(API_PREPARES)
     app = Starlette(
         routes=[
             *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads, prepares), access),
             *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads, prepares), access),
+            *console_routes(console, static),
             *endpoints.routes(),
             *Exports(store, trusted, access.reader).routes(),
         ],

@@ -42,12 +42,13 @@ def for_client(
     principal: Principal,
     jkt: Thumbprint,
     attached: Mapping[int, Sequence[int]],
+    direct: Mapping[int, Sequence[str]],
     *,
     now: float,
     confirmed_at: float,
     grant_seconds: int,
 ) -> ClientConfiguration:
-    """Return what a session may do now. `attached`: connectors online, and the relays each is at.
+    """Return what a session may do now. `attached`: connectors online, and the relays each is at; `direct`: where they listen.
 
     Grants end with the service key at the latest, and `grant_seconds` after the store has confirmed the snapshot: from then on
     another controller may have revoked what this one does not hear of.
@@ -65,6 +66,7 @@ def for_client(
             relays=list(attached.get(row.id, ())),
             online=row.id in attached,
             jkt=row.enrolled_jkt or "",
+            direct=list(direct.get(row.id, ())),
         )
         for network in grouped
         for row in snapshot.connectors.get(network, ())

@@ -198,10 +198,10 @@ class Dispatch:
             peer.outbox.put(SessionEnded(code=error.code, message=error.message, hint=error.hint))
             peer.outbox.finish()
             return
-        online = self._peers.online()
+        online, direct = self._peers.online(), self._peers.direct()
         grouped = current.resources_by_network(peer.principal.account)
         concerned = tuple(
-            (row.id, row.name, row.enrolled_jkt, online.get(row.id))
+            (row.id, row.name, row.enrolled_jkt, online.get(row.id), direct.get(row.id))
             for network in grouped
             for row in current.connectors.get(network, ())
         )
@@ -215,6 +215,7 @@ class Dispatch:
                 peer.principal,
                 peer.jkt,
                 online,
+                direct,
                 now=now,
                 confirmed_at=confirmed_at,
                 grant_seconds=self._grant_seconds,

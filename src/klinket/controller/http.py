@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from klinket.controller import metrics
@@ -154,7 +154,9 @@ class Endpoints:
             return told(AuthenticationFailed("metrics are served to this machine only"))
         return Response(self._metrics.text(), media_type=metrics.CONTENT_TYPE)
 
-    async def _root(self, _: Request) -> Response:
+    async def _root(self, request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("/console/", 303)
         return JSONResponse({"product": "klinket", "network": self._trust.network})
 
     # ---- receipts

@@ -100,10 +100,14 @@ class ConnectorPeer:
     jkt: Thumbprint
     outbox: Outbox
     relays: tuple[int, ...] = ()
+    #: host:port where it listens itself.
+    direct: tuple[str, ...] = ()
     #: What the configuration it has was made of; None: it has none yet, and could not apply a cut.
     sent: object = None
     dismissed: bool = False
     renew_from: float = 0.0
+    #: When its process began, as it has told on this channel.
+    started_ms: int = 0
     _early: list[control.Cut] = field(default_factory=list)
     _unanswered: set[int] = field(default_factory=set)
     _all_answered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -161,6 +165,10 @@ class Peers:
         outboxes += [peer.outbox for peer in self.relays.values()]
         for outbox in outboxes:
             outbox.finish(TRY_AGAIN)
+
+    def direct(self) -> dict[int, tuple[str, ...]]:
+        """Return where attached connectors listen themselves; those that do not are left out."""
+        return {id: peer.direct for id, peer in self.connectors.items() if peer.direct}
 
     def online(self) -> dict[int, tuple[int, ...]]:
         """Return the attached connectors with the relays each is at."""

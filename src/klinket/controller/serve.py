@@ -8,7 +8,16 @@ import ssl
 from collections.abc import Callable
 
 from klinket.controller import audit_signing, sealing, trust, web
-from klinket.controller.app import api_tokens, defaults, flow_events, key_hygiene, sessions, sinks
+from klinket.controller.app import (
+    api_tokens,
+    console_sessions,
+    defaults,
+    flow_events,
+    key_hygiene,
+    live_flows,
+    sessions,
+    sinks,
+)
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import AuthorityPurpose
@@ -134,6 +143,8 @@ async def _housekeeping(store: SqlStore, peers: Peers, counted: Metrics) -> None
         attached = set(peers.clients)
         try:
             await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
+            await store.write(live_flows.forget_unheard)
+            await store.write(console_sessions.forget_old)
             await store.write(key_hygiene.end_overlaps)
             await store.write(key_hygiene.warn_of_expiry)
             counted.set_expiring(await store.read(key_hygiene.expiring_counts))

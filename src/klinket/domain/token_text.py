@@ -19,6 +19,7 @@ API_TOKEN = "kl_api_"  # noqa: S105 - a prefix, not a secret
 CONNECTOR_ACCESS_TOKEN = "kl_conn_"  # noqa: S105
 CONNECTOR_REFRESH_TOKEN = "kl_refresh_"  # noqa: S105
 RELAY_TOKEN = "kl_relay_"  # noqa: S105
+CONSOLE_SESSION = "kl_console_"
 
 
 def compose(prefix: str, random: bytes) -> str:

@@ -72,6 +72,8 @@ class RelayPath:
         self._clock = clock
         self._used_up = used_up
         self._address = HostPort.parse(relay.address)
+        #: Seconds that the last TCP connect to the relay took: how near it is.
+        self.took: float | None = None
         self._held: _Held | None = None
         self._admitting = asyncio.Lock()
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -132,10 +134,13 @@ class RelayPath:
             raise RelayError(RelayAnswer(answer) if answer in set(RelayAnswer) else RelayAnswer.NOT_ALLOWED)
 
     async def _dial(self) -> socket.socket:
+        begun = asyncio.get_running_loop().time()
         try:
-            return await sockets.connect(self._address, CONNECT_SECONDS)
+            sock = await sockets.connect(self._address, CONNECT_SECONDS)
         except OSError as error:
             raise RelayUnavailable(f"cannot reach relay {self.relay.address}: {error!s:.120}") from error
+        self.took = asyncio.get_running_loop().time() - begun
+        return sock
 
     async def _admitted(self) -> _Held:
         async with self._admitting:

@@ -73,6 +73,7 @@ class ConnectorEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A connector a client may use, and the relays it is attached to.
 
     `jkt`: thumbprint of the one key it may prove (RFC 7638); "": it has none, and nobody is to be believed.
+    `direct`: host:port where it listens itself; who is there, the handshake of a link tells.
     """
 
     id: int
@@ -81,6 +82,7 @@ class ConnectorEntry(msgspec.Struct, frozen=True, kw_only=True):
     relays: list[int] = []
     online: bool = True
     jkt: str = ""
+    direct: list[str] = []
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +124,11 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
-    """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out. `head`: the newest signed head it was ever given."""
+    """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out. `head`: the newest signed head it was ever given.
+
+    `started_ms`: when the connector's process began, by the controller's clock; 0: not told. `direct`: host:port where it
+    listens for clients itself, if it does.
+    """
 
     sequence: int
     time_ms: int
@@ -133,6 +139,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     revision: int = 0
     flows: int = 0
     head: str = ""
+    started_ms: int = 0
+    direct: list[str] = []
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):

@@ -18,8 +18,9 @@ EVENT_TYPES = {
     "failed": "failed_to_connect",
     "denied": "denied_access",
 }
-#: Everything goes over a relay, in TCP connections.
-TUNNEL_PATH, TUNNEL_PROTOCOL = "relayed", "tcp"
+#: Everything goes in TCP connections: over a relay, or direct, which is told as relay 0.
+TUNNEL_PROTOCOL = "tcp"
+DIRECT = 0
 NORMAL, DNS_ERROR, CONNECTION_FAILED = "NORMAL", "DNS_ERROR", "CONNECTION_FAILED"
 
 
@@ -67,7 +68,7 @@ def log_entry(event: FlowEvent, around: Surroundings) -> dict[str, Any]:
         "resource_ip": event.resource_ip,
         "resource_port": event.port,
         "protocol": event.protocol,
-        "tunnel_path": TUNNEL_PATH,
+        "tunnel_path": "direct" if event.relay == DIRECT else "relayed",
         "tunnel_proto": TUNNEL_PROTOCOL,
     }
     if event.event == "closed":

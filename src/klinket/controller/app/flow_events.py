@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from klinket.controller.app import flow_totals, live_flows
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import FlowEventRow
 from klinket.domain.errors import ProtocolError
@@ -42,7 +43,10 @@ def keep(tx: Transaction, connector_id: int, batch: int, events: Sequence[FlowEv
         raise ProtocolError(f"a batch of {len(events)} flow events, the limit is {MAX_BATCH_EVENTS}")
     checked = [_checked(event, tx.now_ms) for event in events]
     names = _Names(tx, connector_id, checked)
-    tx.flow_events.add_all([_row(names, connector_id, batch, number, event) for number, event in enumerate(checked)])
+    stored = [_row(names, connector_id, batch, number, event) for number, event in enumerate(checked)]
+    tx.flow_events.add_all(stored)
+    live_flows.follow(tx, connector_id, checked, stored)
+    flow_totals.add(tx, checked, stored)
     return len(checked)
 
 
@@ -134,6 +138,7 @@ def forget(tx: Transaction, *, days: int, max_events: int) -> int:
         # Ids grow by one per event; gaps, where old events went before, only make it keep a few less.
         bound = min(newest[0].id - max_events + 1, oldest[0].id + FORGET_STEP - removed)
         removed += tx.flow_events.remove_below("id", bound)
+    tx.flow_totals.remove_below("hour_ms", tx.now_ms - days * DAY_MS)
     return removed
 
 

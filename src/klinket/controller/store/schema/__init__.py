@@ -12,6 +12,8 @@ from klinket.controller.store.schema.events import audit_signatures as audit_sig
 from klinket.controller.store.schema.events import cut_receipts as cut_receipts
 from klinket.controller.store.schema.events import cuts as cuts
 from klinket.controller.store.schema.events import flow_events as flow_events
+from klinket.controller.store.schema.events import flow_totals as flow_totals
+from klinket.controller.store.schema.events import live_flows as live_flows
 from klinket.controller.store.schema.events import sinks as sinks
 from klinket.controller.store.schema.inventory import access as access
 from klinket.controller.store.schema.inventory import connectors as connectors
@@ -21,6 +23,7 @@ from klinket.controller.store.schema.inventory import resources as resources
 from klinket.controller.store.schema.inventory import security_policies as security_policies
 from klinket.controller.store.schema.inventory import service_accounts as service_accounts
 from klinket.controller.store.schema.inventory import service_keys as service_keys
+from klinket.controller.store.schema.people import console_sessions as console_sessions
 from klinket.controller.store.schema.people import devices as devices
 from klinket.controller.store.schema.people import group_access as group_access
 from klinket.controller.store.schema.people import group_members as group_members

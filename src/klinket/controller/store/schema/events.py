@@ -76,6 +76,43 @@ flow_events = Table(
     sqlite_autoincrement=True,
 )
 
+live_flows = Table(
+    "live_flows",
+    metadata,
+    id_(),
+    Column("connector_id", Integer, nullable=False),
+    Column("flow", String(64), nullable=False),
+    Column("established_at_ms", BigInteger, nullable=False),
+    Column("session", String(64), nullable=False),
+    Column("service_account_id", Integer),
+    Column("service_key_id", Integer),
+    Column("resource_id", Integer),
+    Column("event", JSON, nullable=False),
+    UniqueConstraint("connector_id", "flow"),
+    Index(None, "session"),
+    Index(None, "service_account_id"),
+    Index(None, "service_key_id"),
+    Index(None, "resource_id"),
+    sqlite_autoincrement=True,
+)
+
+flow_totals = Table(
+    "flow_totals",
+    metadata,
+    id_(),
+    Column("hour_ms", BigInteger, nullable=False),
+    Column("service_account_id", Integer, nullable=False),
+    Column("resource_id", Integer, nullable=False),
+    Column("kind", String(30), nullable=False),
+    Column("failure", String(40), nullable=False),
+    Column("flows", BigInteger, nullable=False),
+    Column("bytes_from_client", BigInteger, nullable=False),
+    Column("bytes_to_client", BigInteger, nullable=False),
+    UniqueConstraint("hour_ms", "service_account_id", "resource_id", "kind", "failure"),
+    Index(None, "service_account_id", "hour_ms"),
+    Index(None, "resource_id", "hour_ms"),
+)
+
 audit_events = Table(
     "audit_events",
     metadata,

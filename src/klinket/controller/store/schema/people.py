@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, UniqueConstraint
 
 from klinket.controller.store.schema.columns import id_, may_have, metadata, name, needs, times
 
@@ -87,5 +87,24 @@ serial_numbers = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("serial_number", String(255), nullable=False),
     UniqueConstraint("serial_number"),
+    sqlite_autoincrement=True,
+)
+
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    id_(),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("token_hash", String(64), nullable=False),
+    Column("form_token", String(64), nullable=False),
+    Column("user_id", Integer, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("stage", String(20), nullable=False),
+    Column("proved_at_ms", BigInteger, nullable=False),
+    Column("last_seen_ms", BigInteger, nullable=False),
+    Column("address", String(45), nullable=False),
+    Column("user_agent", String(300), nullable=False),
+    UniqueConstraint("token_hash"),
+    Index(None, "user_id"),
+    Index(None, "last_seen_ms"),
     sqlite_autoincrement=True,
 )

@@ -1,0 +1,147 @@
+"""Opens links: directly where a connector listens and is met, else through a relay, the nearest first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from klinket.client.core import ClientCore, Route
+from klinket.client.link import ConnectorLink
+from klinket.domain.errors import FlowRefused
+from klinket.net.direct_path import DirectPath
+from klinket.net.link import LinkInitiator
+from klinket.net.relay_path import RelayPath
+from klinket.net.tasks import TaskSet
+from klinket.wire.control import ConnectorEntry, RelayEntry
+from klinket.wire.relay import RelayRole
+
+logger = logging.getLogger(__name__)
+
+#: Seconds by which the direct way is ahead: where it works the link is there by then, and no relay is bothered.
+HEAD_START_SECONDS = 0.25
+#: Seconds: relays whose connections take about the same are as near as each other.
+NEAR_SECONDS = 0.01
+
+
+class Linker:
+    """`clock`: the controller's time; `used_up`: a relay's ticket was refused; `better`: takes a direct link that came late."""
+
+    def __init__(
+        self,
+        core: ClientCore,
+        clock: Callable[[], float],
+        used_up: Callable[[], None],
+        better: Callable[[ConnectorLink], None],
+    ) -> None:
+        self._core = core
+        self._clock = clock
+        self._used_up = used_up
+        self._better = better
+        self._relays: dict[int, RelayPath] = {}
+        self._direct: dict[int, DirectPath] = {}
+        self._improving: set[int] = set()
+        self._tasks = TaskSet("links")
+
+    async def open(self, route: Route, initiator: LinkInitiator) -> ConnectorLink:
+        """Return a usable link on the best way there is now; raises FlowRefused."""
+        direct = self._direct_path(route.connector)
+        if not direct.worth_trying:
+            return await self._open_relayed(route, initiator)
+        going: asyncio.Task[ConnectorLink] = self._start_direct(route, direct, initiator)
+        if not route.relays:
+            return await asyncio.shield(going)
+        await asyncio.wait([going], timeout=HEAD_START_SECONDS)
+        if going.done():
+            if _succeeded(going):
+                return going.result()
+            return await self._open_relayed(route, initiator)
+        relayed = asyncio.ensure_future(self._open_relayed(route, initiator))
+        try:
+            await asyncio.wait({going, relayed}, return_when=asyncio.FIRST_COMPLETED)
+            if not relayed.done() and not _succeeded(going):
+                await asyncio.wait({relayed})
+            elif relayed.done() and not _succeeded(relayed) and not going.done():
+                await asyncio.wait({going})
+        except BaseException:
+            await _dropped(relayed)
+            raise
+        if _succeeded(going):
+            await _dropped(relayed)
+            return going.result()
+        if not going.done():
+            going.add_done_callback(lambda done: self._better(done.result()) if _succeeded(done) else None)
+        return await relayed
+
+    def improve(self, route: Route, initiator: LinkInitiator) -> None:
+        """Try the direct way in the background, where a link goes through a relay and it may be met directly by now."""
+        direct, id = self._direct_path(route.connector), route.connector.id
+        if not direct.worth_trying or id in self._improving:
+            return
+        self._improving.add(id)
+        going = self._start_direct(route, direct, initiator)
+        going.add_done_callback(lambda _: self._improving.discard(id))
+        going.add_done_callback(lambda done: self._better(done.result()) if _succeeded(done) else None)
+
+    def lost(self, link: ConnectorLink) -> None:
+        """Note that a link broke: where it was direct, relays come first for a while."""
+        if link.direct and link.connector.id in self._direct:
+            self._direct[link.connector.id].failed()
+
+    def _start_direct(self, route: Route, direct: DirectPath, initiator: LinkInitiator) -> asyncio.Task[ConnectorLink]:
+        return self._tasks.start(self._open_direct(route, direct, initiator), f"direct link with {route.connector.name}")
+
+    async def _open_direct(self, route: Route, direct: DirectPath, initiator: LinkInitiator) -> ConnectorLink:
+        try:
+            link = await self._open_on(route, [direct], initiator)
+        except BaseException:
+            direct.failed()
+            raise
+        direct.met()
+        logger.info("connector %s is met directly", route.connector.name)
+        return link
+
+    async def _open_relayed(self, route: Route, initiator: LinkInitiator) -> ConnectorLink:
+        paths = [self._relay_path(relay) for relay in route.relays]
+        paths.sort(key=lambda path: round((path.took or 0.0) / NEAR_SECONDS))  # those not measured yet come first, once
+        return await self._open_on(route, paths, initiator)
+
+    async def _open_on(self, route: Route, paths: list[RelayPath] | list[DirectPath], initiator: LinkInitiator) -> ConnectorLink:
+        return await ConnectorLink.open(
+            route.connector, paths, initiator, self._core.configuration.network, self._core, self._clock
+        )
+
+    def _direct_path(self, connector: ConnectorEntry) -> DirectPath:
+        path = self._direct.get(connector.id)
+        if path is None or path.addresses != tuple(connector.direct):
+            path = self._direct[connector.id] = DirectPath(connector.direct)
+        return path
+
+    def _relay_path(self, relay: RelayEntry) -> RelayPath:
+        path = self._relays.get(relay.id)
+        if path is None or path.relay != relay:
+            path = RelayPath(relay, RelayRole.CLIENT, lambda: self._core.ticket_for(relay.id), self._clock, self._used_up)
+            self._relays[relay.id] = path
+        return path
+
+    def forget(self) -> None:
+        """Forget what was agreed with relays, and what is under way: a copied or forked process has nothing of it."""
+        self._relays.clear()
+        self._direct.clear()
+
+    async def aclose(self) -> None:
+        """Give up what is under way."""
+        await self._tasks.aclose()
+
+
+def _succeeded(task: asyncio.Future[ConnectorLink]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+async def _dropped(task: asyncio.Future[ConnectorLink]) -> None:
+    """Give a link up that nobody needs, opened or not."""
+    task.cancel()
+    try:
+        await (await task).aclose()
+    except (asyncio.CancelledError, FlowRefused):
+        pass

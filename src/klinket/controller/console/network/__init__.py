@@ -1,0 +1,1 @@
+"""Remote networks, connectors, resources."""
