@@ -92,6 +92,8 @@ class HostCapture:
             tools.find(command)
         held = await asyncio.to_thread(claim.take)
         self._stack.callback(held.close)
+        self._stack.callback(tools.inherited.remove, held.fileno())
+        tools.inherited.append(held.fileno())
         left = await asyncio.to_thread(undo.left_resources)
         self._remembered.take({one: ResourceAddress.parse(one).network for one in left if "-" not in one})  # type: ignore[misc]
         self._stack.callback(os.close, link.make())
