@@ -66,7 +66,7 @@ class Namespaces:
     """Network and mount namespaces that live until `close`, and what runs in them."""
 
     def __init__(self) -> None:
-        self.keeper = subprocess.Popen(["unshare", "-n", "-m", "sleep", "600"])
+        self.keeper = subprocess.Popen(["unshare", "-n", "-m", "sleep", "7200"])
         own = os.readlink("/proc/self/ns/mnt")
         deadline = time.monotonic() + _STARTS_SECONDS
         while os.readlink(f"/proc/{self.keeper.pid}/ns/mnt") == own:
@@ -173,11 +173,12 @@ class Machine:
         self.inside.close()
         self.outside.close()
 
-    def start_capture(self, *, answer: str = "started", **options: object) -> Capture:
-        """Return a capture that has said `answer`."""
+    def start_capture(self, *, answer: str = "started", prefix: Sequence[str] = (), **options: object) -> Capture:
+        """Return a capture that has said `answer`; `prefix`: what it runs below."""
         options.setdefault("granted", GRANTED)
         log = self.directory / "capture.err"
-        process = self.inside.start(sys.executable, "-m", "tests.integration.capturing", json.dumps(options), log=log)
+        command = [*prefix, sys.executable, "-m", "tests.integration.capturing", json.dumps(options)]
+        process = self.inside.start(*command, log=log)
         capture = Capture(process, log)
         self.captures.append(capture)
         assert answer in (said := capture.answer()), said

@@ -1,6 +1,6 @@
 """What the outside of a captured machine runs, for the tests of host capture: look-alike hosts, a resolver, and a log of both.
 
-Arguments: the log, the address of the resolver, those of the look-alikes. TCP on port 80 of every address answers
+Arguments: the log, the address of the resolver, those of the look-alikes, if any. TCP on port 80 of every address answers
 `look-alike`; on port 81 it echoes; UDP on port 99 of the look-alikes answers `look-alike`. The resolver knows `public.example`,
 over UDP cuts `long.example` short, and answers all other names with NXDOMAIN. Each connection, datagram and question is one
 line of the log.
@@ -98,9 +98,10 @@ async def main() -> None:
             writer.close()
 
     loop = asyncio.get_running_loop()
-    await asyncio.start_server(answer, "0.0.0.0", 80)
-    await asyncio.start_server(answer, "::", 80)
-    await asyncio.start_server(echo, "0.0.0.0", 81)
+    if sys.argv[3:]:
+        await asyncio.start_server(answer, "0.0.0.0", 80)
+        await asyncio.start_server(answer, "::", 80)
+        await asyncio.start_server(echo, "0.0.0.0", 81)
     await asyncio.start_server(names, resolver, 53)
     await loop.create_datagram_endpoint(lambda: Resolver(log), (resolver, 53))
     for address in sys.argv[3:]:  # each its own: the answer comes from the address that was asked

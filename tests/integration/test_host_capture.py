@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from klinket.client.capture import synthetic
 from tests.integration.captured_machine import (
     CONNECT,
     DATAGRAM,
@@ -79,7 +81,7 @@ def test_names_of_resources_are_answered_here_and_asked_of_nobody(machine: Machi
     for server in ((), ("@100.95.0.251",), ("@100.95.0.254",), (f"@{RESOLVER}",)):
         for transport in ((), ("+tcp",)):
             [address] = dig(machine, *server, *transport, "+short", NAME, "A")
-            assert address.startswith("100.96.")
+            assert ipaddress.ip_address(address) in synthetic.RANGE
             [address6] = dig(machine, *server, *transport, "+short", NAME, "AAAA")
             assert address6.startswith("fd6b:")
             assert any("NOERROR" in line for line in dig(machine, *server, *transport, NAME, "MX"))
@@ -106,9 +108,33 @@ def test_a_resolver_that_does_not_answer_fails_and_does_not_hang(machine: Machin
         time.sleep(1.5)  # it is followed
         assert any("SERVFAIL" in line for line in dig(machine, "+timeout=9", "public.example"))
         [address] = dig(machine, "+short", NAME)
-        assert address.startswith("100.96."), "the new resolver is captured as well"
+        assert ipaddress.ip_address(address) in synthetic.RANGE, "the new resolver is captured as well"
     finally:
         machine.resolv_conf.write_text(before)
+        time.sleep(1.5)
+
+
+@pytest.mark.parametrize("resolver", ["127.0.0.53", "::1"])
+def test_a_resolver_on_the_machine_itself_is_captured_in_front(
+    machine: Machine, capture: Capture, resolver: str, tmp_path: Path
+) -> None:
+    before = machine.resolv_conf.read_text()
+    serve = ["-m", "tests.integration.outside", str(tmp_path / "local.log"), resolver]
+    local = machine.inside.start(sys.executable, *serve, log=tmp_path / "local.err")
+    assert local.stdout is not None
+    assert local.stdout.readline() == "ready\n"
+    machine.resolv_conf.write_text(f"nameserver {resolver}\n")
+    try:
+        time.sleep(1.5)
+        for transport in ((), ("+tcp",)):
+            [address] = dig(machine, *transport, "+short", NAME)
+            assert ipaddress.ip_address(address) in synthetic.RANGE
+            assert dig(machine, *transport, "+short", "public.example") == ["192.0.2.80"]
+        assert set((tmp_path / "local.log").read_text().splitlines()) == {"dns public.example"}
+    finally:
+        machine.resolv_conf.write_text(before)
+        local.kill()
+        local.communicate()
         time.sleep(1.5)
 
 
@@ -123,7 +149,7 @@ def test_a_name_of_klinkets_own_is_never_captured(machine: Machine, capture: Cap
     again = machine.start_capture(granted=["*.example"], own_hosts=["public.example"])
     assert machine.connect("public.example") == "look-alike"
     [address] = dig(machine, "+short", "controller.example")
-    assert address.startswith("100.96.")
+    assert ipaddress.ip_address(address) in synthetic.RANGE
     again.close()
 
 
@@ -211,6 +237,16 @@ def test_rules_that_somebody_takes_away_are_put_back(machine: Machine) -> None:
     assert machine.connect(RESOURCE) == "hello"
     assert "put back" in capture.log.read_text()
     capture.close()
+
+
+def test_three_capabilities_are_enough(machine: Machine, tmp_path: Path) -> None:
+    limited = ["setpriv", "--bounding-set=-all,+net_admin,+net_raw,+net_bind_service", "--inh-caps=-all", "--no-new-privs"]
+    capture = machine.start_capture(prefix=limited)
+    for host in (RESOURCE, NAME, RESOURCE6):
+        assert machine.connect(host) == "hello"
+        assert machine.datagram(host) == "echo hello"
+    capture.close()
+    assert "klinket" not in machine.inside.run("nft", "list", "tables")
 
 
 def test_two_klinkets_on_one_machine_refuse_each_other(machine: Machine) -> None:

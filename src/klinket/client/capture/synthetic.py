@@ -34,11 +34,13 @@ def range_twins() -> ipaddress.IPv6Network:
 class SyntheticAddresses:
     """A table that only grows: an address once given keeps its meaning while the process lives.
 
-    `halves`: the upper half of the range, FAST_RANGE, is for fast names only.
+    `halves`: the upper half of the range, FAST_RANGE, is for fast names only. `offset`: where in its half the first one is; at
+    random, an address that a program kept from an earlier process leads nowhere instead of to another name.
     """
 
-    def __init__(self, *, halves: bool = False) -> None:
+    def __init__(self, *, halves: bool = False, offset: int = 0) -> None:
         self._halves = halves
+        self._offset = offset
         self._addresses: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._given = 0
@@ -57,15 +59,17 @@ class SyntheticAddresses:
         return address
 
     def _next(self, fast: bool) -> int | None:
-        if fast and self._halves:
-            if _HALF + self._given_fast > MAX_NAMES:
-                return None
-            self._given_fast += 1
-            return _HALF + self._given_fast - 1
-        if self._given >= (min(_HALF - 1, MAX_NAMES) if self._halves else MAX_NAMES):
+        # Neither the first nor the last address of the range, nor of a half, is given.
+        room = min(_HALF - 2, MAX_NAMES) if self._halves else MAX_NAMES
+        fast = fast and self._halves
+        given = self._given_fast if fast else self._given
+        if given >= room:
             return None
-        self._given += 1
-        return self._given
+        if fast:
+            self._given_fast += 1
+        else:
+            self._given += 1
+        return (_HALF if fast else 0) + 1 + (given + self._offset) % room
 
     def name_of(self, address: str) -> str | None:
         """Return the name an address, or its twin, stands for, or None."""

@@ -7,7 +7,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klinket.client.capture import packets
@@ -38,6 +38,7 @@ def sum_of(packet: bytes) -> int:
     return total
 
 
+@settings(deadline=None)
 @given(ENDPOINTS, ENDPOINTS, st.integers(0, 2**32 - 1))
 def test_a_syn_is_read(source: Endpoint, destination: Endpoint, number: int) -> None:
     assert read_syn(syn(source, destination, number)) == Syn(source, destination, number)
@@ -54,6 +55,7 @@ def test_what_has_no_tcp_behind_its_header_is_refused() -> None:
         read_syn(packets.datagram(("::1", 1), ("::2", 2), b"12345678"))
 
 
+@settings(deadline=None)
 @given(ENDPOINTS, ENDPOINTS, st.binary(max_size=2000))
 def test_a_datagram_is_what_a_host_takes(source: Endpoint, destination: Endpoint, content: bytes) -> None:
     packet = packets.datagram(source, destination, content)
@@ -66,6 +68,7 @@ def test_a_datagram_is_what_a_host_takes(source: Endpoint, destination: Endpoint
     assert packet[48:] == content
 
 
+@settings(deadline=None)
 @given(ENDPOINTS, ENDPOINTS, st.sampled_from([(packets.PORT_UNREACHABLE, 4), (packets.HOST_UNREACHABLE, 3)]))
 def test_an_error_tells_the_sender_of_its_own_datagram(source: Endpoint, destination: Endpoint, code: tuple[int, int]) -> None:
     packet = packets.datagram_refused(source, destination, code[0])

@@ -9,7 +9,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.reversename
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klinket.client.capture.resolver import AnswerRules, OwnAnswers
@@ -47,6 +47,7 @@ def addresses(answer: dns.message.Message | None) -> list[str]:
     return [record.to_text() for rrset in answer.answer for record in rrset]
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES, max_size=10))
 def test_each_name_has_one_address_of_each_kind_and_both_lead_back_to_it(names: list[str]) -> None:
     own = OwnAnswers(client("*"), SyntheticAddresses(halves=True), HOST)
@@ -119,6 +120,7 @@ def test_addresses_in_the_ranges_that_stand_for_nothing_have_no_name() -> None:
         assert ask(own, dns.reversename.from_address(address).to_text(), "PTR") is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_any_bytes_are_answered_so_that_they_can_be_read_or_not_at_all(message: bytes) -> None:
     answer = OwnAnswers(client("*"), SyntheticAddresses(halves=True), HOST).answer(message)

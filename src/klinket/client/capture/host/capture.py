@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from klinket.client.capture import synthetic
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
@@ -49,7 +51,7 @@ class HostCapture:
         self._client = client
         self._told = told
         self._settings = settings
-        self._names = SyntheticAddresses(halves=True)
+        self._names = SyntheticAddresses(halves=True, offset=secrets.randbelow(synthetic.FAST_RANGE.num_addresses))
         self._remembered = addresses.Remembered()
         self._fast = FastResources(settings.fast)
         self._resolvers = SystemResolvers(settings.resolver_files)
@@ -61,6 +63,7 @@ class HostCapture:
         self._behind = False
         self._stack = AsyncExitStack()
         self._changing = asyncio.Lock()
+        self._watcher: Watcher | None = None
         self._layout: rules.Layout | None = None
         self._listing = ""
         self._generation = 0
@@ -89,6 +92,8 @@ class HostCapture:
             tools.find(command)
         held = await asyncio.to_thread(claim.take)
         self._stack.callback(held.close)
+        self._stack.callback(tools.inherited.remove, held.fileno())
+        tools.inherited.append(held.fileno())
         left = await asyncio.to_thread(undo.left_resources)
         self._remembered.take({one: ResourceAddress.parse(one).network for one in left if "-" not in one})  # type: ignore[misc]
         self._stack.callback(os.close, link.make())
@@ -111,7 +116,7 @@ class HostCapture:
         self._asked = self._resolvers.captured
         self._captured = self._remembered.captured()
         self._captured_fast = self._fast.captured(())
-        watcher = Watcher(
+        self._watcher = watcher = Watcher(
             [
                 (tools.find(tools.NFT), rules.closed(self._settings.users, gateway=layout.gateway)),
                 *((tools.find(tools.ip(version, force=True)), routes.undo(version)) for version in tools.VERSIONS),
@@ -120,10 +125,10 @@ class HostCapture:
         self._stack.push_async_callback(watcher.aclose)  # the last of all: what fails before is undone by the watcher
         watcher.start()
         self._stack.push_async_callback(self._undo)
-        self._serve(families, await self._load(layout))
-        await self._claim_routes()
         self._stack.callback(sockets.mark_own, 0)
         sockets.mark_own(rules.OWN)
+        self._serve(families, await self._load(layout))
+        await self._claim_routes()
         looking = asyncio.get_running_loop().create_task(self._look(), name="host capture")
         self._stack.callback(looking.cancel)
 
@@ -265,7 +270,11 @@ class HostCapture:
 
     def state(self) -> CaptureState:
         """Return what is in place."""
-        return CaptureState(self._started, self._started, (self._problem,) if self._problem else ())
+        in_place = self._started and not self._problem
+        problems = [self._problem] if self._problem else []
+        if self._started and self._watcher is not None and self._watcher.pid is None:
+            problems.append("nobody watches this process: should it die, names do not resolve until klinket is started again")
+        return CaptureState(in_place, in_place, tuple(problems))
 
     async def _undo(self) -> None:
         await asyncio.to_thread(undo.undo_claimed)

@@ -12,7 +12,7 @@ from klinket.domain.errors import CaptureImpossible
 #: Abstract names belong to the network namespace, as the rules do.
 NAME = b"\0klinket-capture"
 #: Seconds to wait for the watcher of one that died just now.
-WAIT_SECONDS = 3.0
+WAIT_SECONDS = 5.0
 _SO_PEERCRED_BYTES = 12
 
 

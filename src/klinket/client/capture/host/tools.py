@@ -26,6 +26,11 @@ def ip(version: int, *, force: bool = False) -> tuple[str, ...]:
     return ("ip", f"-{version}", *(("-force",) if force else ()), "-batch", "-")
 
 
+#: Files that the tools inherit: the claim, which so lasts until the last of them has ended, also when this process is killed.
+#: Whoever cleans up afterwards does not do so before a tool that is still at work.
+inherited: list[int] = []
+
+
 def find(command: Sequence[str]) -> list[str]:
     """Return the command with the full path of its program; raises CaptureImpossible."""
     path = os.pathsep.join([os.environ.get("PATH", ""), *_SYSTEM_PATHS])
@@ -40,7 +45,9 @@ def find(command: Sequence[str]) -> list[str]:
 def run(command: Sequence[str], text: str = "") -> str:
     """Run it to its end and return what it wrote; raises CaptureImpossible with its error. Blocks."""
     try:
-        done = subprocess.run(find(command), input=text, text=True, capture_output=True, timeout=TOOL_SECONDS)
+        done = subprocess.run(
+            find(command), input=text, text=True, capture_output=True, timeout=TOOL_SECONDS, pass_fds=tuple(inherited)
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CaptureImpossible(f"{command[0]}: {error}") from error
     if done.returncode and "-force" not in command:

@@ -53,9 +53,11 @@ class Watcher:
 
     async def _keep(self) -> None:
         while True:
-            assert self._process is not None
-            await _ended(self._process.pid)
-            logger.warning("the watcher ended (%d): starting another", self._process.wait())
+            if self.pid is not None:
+                await _ended(self.pid)
+            if self._process is not None:
+                logger.warning("the watcher ended (%d): starting another", self._process.wait())
+                self._process = None
             await asyncio.sleep(RESTART_SECONDS)
             try:
                 self._spawn()

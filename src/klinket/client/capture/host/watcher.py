@@ -16,7 +16,7 @@ import time
 #: Seconds for one command.
 COMMAND_SECONDS = 20.0
 #: Seconds to wait for the claim.
-CLAIM_SECONDS = 2.0
+CLAIM_SECONDS = 10.0
 
 
 def take(name: bytes) -> socket.socket | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klinket.client.capture.host import addresses
@@ -32,6 +32,7 @@ def by_text(found: list[IPNetwork]) -> dict[str, IPNetwork]:
     return {str(network): network for network in found}
 
 
+@settings(deadline=None)
 @given(NETWORKS)
 def test_the_captured_networks_cover_what_was_granted_and_nothing_else(found: list[IPNetwork]) -> None:
     kept = [ipaddress.ip_network(text) for text in maximal(by_text(found))]
@@ -41,6 +42,7 @@ def test_the_captured_networks_cover_what_was_granted_and_nothing_else(found: li
         assert covered == wanted
 
 
+@settings(deadline=None)
 @given(NETWORKS)
 def test_captured_networks_do_not_overlap(found: list[IPNetwork]) -> None:
     kept = [ipaddress.ip_network(text) for text in maximal(by_text(found))]
@@ -48,6 +50,7 @@ def test_captured_networks_do_not_overlap(found: list[IPNetwork]) -> None:
     assert all(one.prefixlen for one in kept), "a set takes no interval of everything"
 
 
+@settings(deadline=None)
 @given(NETWORKS, NETWORKS)
 def test_only_the_difference_is_changed(before: list[IPNetwork], after: list[IPNetwork]) -> None:
     old, new = maximal(by_text(before)), maximal(by_text(after))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klinket.client.capture.host import netlink
@@ -45,6 +45,7 @@ def keys(elements: bytes) -> list[tuple[bytes, bool]]:
     return found
 
 
+@settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 32)), max_size=20))
 def test_each_network_is_its_first_address_and_the_end_behind_its_last(found: set[tuple[int, int]]) -> None:
     wanted = {str(ipaddress.IPv4Network((first >> (32 - length) << (32 - length), length))) for first, length in found}
@@ -151,6 +152,7 @@ def test_a_refusal_is_raised_with_its_number() -> None:
     assert caught.value.errno == 17
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_answer_is_read_to_its_end(answer: bytes) -> None:
     try:

@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from klinket.client.capture.host import claim, watcher
+from klinket.client.capture.host import claim, tools, watcher
 from klinket.domain.errors import CaptureImpossible
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
@@ -133,3 +134,28 @@ def test_a_claim_is_not_inherited(name: bytes) -> None:
     with claim.take() as held:
         assert isinstance(held, socket.socket)
         assert not os.get_inheritable(held.fileno())
+
+
+def test_a_claim_lasts_until_the_last_tool_has_ended(name: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = claim.take()
+    monkeypatch.setattr(tools, "inherited", [held.fileno()])
+    at_work = threading.Thread(target=tools.run, args=(("sh", "-c", "sleep 1"),))
+    at_work.start()
+    time.sleep(0.3)
+    held.close()  # as when its process dies
+    with pytest.raises(CaptureImpossible):
+        claim.take(wait=0)
+    at_work.join()
+    claim.take(wait=0).close()
+
+
+def test_a_tool_that_is_missing_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(CaptureImpossible, match="nft is missing") as caught:
+        tools.run(tools.NFT)
+    assert "nftables" in caught.value.hint
+
+
+def test_a_tool_that_fails_is_told_in_its_own_words() -> None:
+    with pytest.raises(CaptureImpossible, match="no such thing"):
+        tools.run(("sh", "-c", "echo no such thing >&2; exit 3"))
