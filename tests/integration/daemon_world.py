@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -25,9 +26,11 @@ CAPABILITIES = "-all,+net_admin,+net_raw,+net_bind_service"
 NAME, ALIAS, WILD = "box.corp.internal", "box.alias.internal", "any.wild.internal"
 #: How each kind of resource is reached: a name, an alias, an address that is a resource, one in a range that is.
 WAYS = {"name": NAME, "alias": ALIAS, "wildcard": WILD, "ip": PRIVATE, "cidr": HIDDEN}
-SSH_PORT, REDIS_PORT, HTTP_PORT, HTTPS_PORT, IPERF_PORT = 2222, 6379, 8080, 8443, 5201
+SSH_PORT, REDIS_PORT, HTTP_PORT, HTTPS_PORT, IPERF_PORT, MANY_PORT = 2222, 6379, 8080, 8443, 5201, 7300
+#: Flows at a time. A relay gives one session a third of the pairs that its limit of open files allows: 2,000 need 65,536 files.
+MANY = 2000 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 65_536 else 600
 WHERE = {"controller": "middle", "admin": "middle"} | dict.fromkeys(
-    ("dns", "postgresql", "redis", "nginx", "sshd", f"iperf3 {PRIVATE}", f"iperf3 {HIDDEN}"), "services"
+    ("dns", "postgresql", "redis", "nginx", "sshd", "many", f"iperf3 {PRIVATE}", f"iperf3 {HIDDEN}"), "services"
 )
 
 
@@ -113,6 +116,8 @@ def _start_services(deployment: Deployment, topology: Topology, directory: Path)
     sshd = shutil.which("sshd", path=_path())
     assert sshd is not None
     deployment.start("sshd", [sshd, "-D", "-e", "-f", str(_sshd(directory))])
+    many = ["prlimit", "--nofile=8192", sys.executable, "-m", "tests.integration.many_flows", "serve", str(MANY_PORT)]
+    deployment.start("many", many, PYTHONPATH=str(ROOT))
     for address in (PRIVATE, HIDDEN):  # one each: over UDP it answers from its own address only where it is bound to it
         deployment.start(f"iperf3 {address}", ["iperf3", "-s", "-B", address, "-p", str(IPERF_PORT)])
     deployment.wait_for("PostgreSQL", database.ready, part)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from examples.deployment import clean_environment
 from tests.integration.daemon_commands import DaemonCommands
 from tests.integration.daemon_world import (
     ALIAS,
     HTTP_PORT,
     HTTPS_PORT,
     IPERF_PORT,
+    MANY,
+    MANY_PORT,
     NAME,
     REDIS_PORT,
+    ROOT,
     SSH_PORT,
     WAYS,
     World,
@@ -139,6 +145,44 @@ def test_a_ping_is_refused_at_once_and_says_that_it_is(world: World, host: str) 
     told = world.program("ping", "-4", "-c", "1", "-W", "5", host)
     assert told.returncode == 1
     assert "Packet filtered" in told.stdout, told
+
+
+def memory_kb(world: World) -> int:
+    pid = json.loads(world.daemon.ok("status", "--json"))["pid"]
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
+
+
+def test_very_many_flows_at_a_time_all_work_and_take_little_memory(world: World) -> None:
+    world.daemon.ok("stop")
+    world.daemon.ok("start", "--wait", "20")
+    before = memory_kb(world)
+    command = [*world.topology.prefix("client"), "prlimit", "--nofile=8192", sys.executable, "-m", "tests.integration.many_flows"]
+    environment = {**clean_environment(), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [*command, "open", NAME, str(MANY_PORT), str(MANY)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
+    ) as program:  # fmt: skip
+        assert program.stdin is not None
+        assert program.stdout is not None
+        assert program.stderr is not None
+        try:
+            opened = program.stdout.readline()
+            assert opened == f"{MANY}\n", (program.stderr.read() if program.poll() is not None else "", world.daemon.tail())
+            assert json.loads(world.daemon.ok("status", "--json"))["flows"] == MANY
+            held = memory_kb(world)
+            print(f"memory: {before} kB before, {held} kB with {MANY} flows, {(held - before) / MANY:.1f} kB a flow")
+            program.stdin.write("\n")
+            program.stdin.flush()
+            assert program.stdout.readline() == f"{MANY}\n"
+        finally:
+            program.kill()
+    assert held < 150_000
+    assert (held - before) / MANY < 12
+    deadline = time.monotonic() + 30
+    while json.loads(world.daemon.ok("status", "--json"))["flows"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def nothing_of_klinkets(world: World) -> None:

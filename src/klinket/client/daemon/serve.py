@@ -20,6 +20,7 @@ from klinket.client.daemon.settings import Settings
 from klinket.client.daemon.states import State
 from klinket.client.key_source import VARIABLE, KeySource
 from klinket.domain.errors import KlinketError, ServiceKeyInvalid
+from klinket.net import descriptors
 from klinket.net.tasks import TaskSet
 from klinket.wire.key_file import KeyFile
 
@@ -39,6 +40,7 @@ async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
         from klinket.client.capture import syscalls
 
         syscalls.be_undumpable()
+    descriptors.raise_limit()  # a flow takes two
     paths.make_run_folder()
     lock = PidFile(paths.pid_file)
     tasks = TaskSet("daemon process")
