@@ -149,6 +149,19 @@ def test_rules_that_somebody_takes_away_are_put_back(machine: Machine) -> None:
     capture.close()
 
 
+def test_a_machine_without_ipv6_is_captured_over_ipv4(tmp_path: Path) -> None:
+    with Machine(tmp_path) as machine:
+        machine.inside.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+        before = machine.snapshot()
+        capture = machine.start_capture()
+        for host in (RESOURCE, NAME):
+            assert machine.connect(host) == "hello"
+        assert dig(machine, "+short", NAME, "AAAA") == []
+        assert machine.connect(RESOURCE6, seconds=1) in ("ENETUNREACH", "EADDRNOTAVAIL", "EACCES")
+        capture.close()
+        assert machine.snapshot() == before
+
+
 def test_three_capabilities_are_enough(machine: Machine, tmp_path: Path) -> None:
     limited = ["setpriv", "--bounding-set=-all,+net_admin,+net_raw,+net_bind_service", "--inh-caps=-all", "--no-new-privs"]
     capture = machine.start_capture(prefix=limited)
