@@ -226,6 +226,8 @@ def test_a_gateway_captures_for_the_sources_it_is_told_and_for_nobody_else(machi
         for host in (RESOURCE, address):
             assert served.run(sys.executable, "-c", CONNECT, host, "80", "5") == "hello"
             assert served.run(sys.executable, "-c", DATAGRAM, host, "99", "5") == "echo hello"
+        large = DATAGRAM.replace('b"hello"', 'b"x" * 9000').replace(".decode()", ".__len__()")
+        assert served.run(sys.executable, "-c", large, RESOURCE, "99", "5") == "9005", "answers larger than the link carries"
         capture.tell(refuse=[IN_RANGE, "refused"])
         assert served.run(sys.executable, "-c", CONNECT, IN_RANGE, "80", "5") == "ECONNREFUSED"
         assert other.run(sys.executable, "-c", CONNECT, address, "80", "1") == "ETIMEDOUT"

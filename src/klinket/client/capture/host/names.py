@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from klinket.client.capture import dns_message, packets
-from klinket.client.capture.datagrams import original_destination
+from klinket.client.capture.datagrams import original_destination, send
 from klinket.client.capture.dns_message import Code
 from klinket.client.capture.host import rules
 from klinket.client.capture.host.addresses import STUBS
@@ -87,7 +87,7 @@ class CapturedNames:
     def _reply(self, answer: bytes, target: Endpoint, source: Endpoint) -> None:
         try:
             if answer:
-                self._raw.sendto(packets.datagram(target, source, answer), (source[0], 0))
+                send(self._raw, packets.datagram(target, source, answer), source)
         except (OSError, ValueError) as error:
             logger.debug("names: %s", error)  # as datagrams are: the program asks again
 
