@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import socket
 import struct
@@ -34,6 +35,7 @@ IDLE_SECONDS = 120.0
 BATCH = 64
 
 
+_IDENTIFICATIONS = itertools.count(1)
 #: What the kernel says of one datagram only: too large for the way, or no room for it now.
 _LOST = (errno.EMSGSIZE, errno.ENOBUFS)
 
@@ -204,7 +206,7 @@ class CapturedDatagrams:
     def answer(self, packet: bytes, to: Endpoint) -> None:
         """Deliver a packet to the program; one that does not fit now is lost, as datagrams are."""
         try:
-            self._raw.sendto(packet, (to[0], 0))
+            send(self._raw, packet, to)
         except OSError as error:
             self.dropped += 1
             logger.debug("answer: %s", error)
@@ -215,6 +217,17 @@ class CapturedDatagrams:
         await self._tasks.aclose()
         self._sock.close()
         self._raw.close()
+
+
+def send(raw: socket.socket, packet: bytes, to: Endpoint) -> None:
+    """Send a packet, in fragments if the link to another machine carries no larger ones; raises OSError."""
+    try:
+        raw.sendto(packet, (to[0], 0))
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        for part in packets.fragments(packet, next(_IDENTIFICATIONS) & 0xFFFF):
+            raw.sendto(part, (to[0], 0))
 
 
 def original_destination(ancillary: list[tuple[int, int, bytes]]) -> Endpoint | None:

@@ -16,6 +16,9 @@ _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _UNREACHABLE = 3
 _V6_HEADER_BYTES = 40
 _V6_UNREACHABLE = 1
+_FRAGMENT = 44
+#: Bytes of content in a fragment: with both headers at most 1,280, which every IPv6 link carries. A multiple of 8.
+FRAGMENT_BYTES = 1_232
 PORT_UNREACHABLE = 3
 HOST_UNREACHABLE = 1
 #: The same in ICMPv6: port unreachable, address unreachable.
@@ -75,6 +78,26 @@ def datagram(source: Endpoint, destination: Endpoint, content: bytes) -> bytes:
         checksum = _v6_checksum(source[0], destination[0], _UDP, header + content) or 0xFFFF
         header = struct.pack(">HHHH", source[1], destination[1], length, checksum)
     return _ip_header(source[0], destination[0], _UDP, length) + header + content
+
+
+def fragments(packet: bytes, identification: int) -> list[bytes]:
+    """Return a packet in parts that every link carries (RFC 791 §3.2, RFC 8200 §4.5). `identification`: below 2^16."""
+    is_v6 = packet[0] >> 4 == 6
+    header, content = packet[:_V6_HEADER_BYTES], packet[_V6_HEADER_BYTES:]
+    if not is_v6:
+        header, content = packet[:_IP_HEADER_BYTES], packet[_IP_HEADER_BYTES:]
+    parts = []
+    for start in range(0, len(content), FRAGMENT_BYTES):
+        part = content[start : start + FRAGMENT_BYTES]
+        more = start + len(part) < len(content)
+        if is_v6:
+            extension = struct.pack(">BBHI", header[6], 0, start | more, identification)
+            length = struct.pack(">H", len(extension) + len(part))
+            parts.append(header[:4] + length + bytes([_FRAGMENT]) + header[7:] + extension + part)
+        else:
+            fields = struct.pack(">HHH", _IP_HEADER_BYTES + len(part), identification, more << 13 | start >> 3)
+            parts.append(header[:2] + fields + header[8:] + part)
+    return parts
 
 
 def datagram_refused(source: Endpoint, destination: Endpoint, code: int) -> bytes:

@@ -35,6 +35,9 @@ _ADDRESSES = (RecordType.A, RecordType.AAAA)
 _HINTS = (RecordType.SVCB, RecordType.HTTPS)
 
 
+Prepare = Callable[[str, socket.socket], None]
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerRules:
     """`ipv6`: names get an IPv6 address as well. `hides_ipv6`: nobody is told any other IPv6 address, as none is captured.
@@ -181,8 +184,13 @@ async def accept(listener: socket.socket, accepted: Callable[[socket.socket], No
         accepted(connection)
 
 
-async def serve_connection(connection: socket.socket, own: OwnAnswers, resolvers: Callable[[], Sequence[str]]) -> None:
-    """Answer the queries of one TCP connection, one after the other; closes it."""
+async def serve_connection(
+    connection: socket.socket,
+    own: OwnAnswers,
+    resolvers: Callable[[], Sequence[str]],
+    prepare: Prepare = lambda _, __: None,
+) -> None:
+    """Answer the queries of one TCP connection, one after the other; closes it. `prepare`: see forward()."""
     loop = asyncio.get_running_loop()
     with connection:
         try:
@@ -192,7 +200,7 @@ async def serve_connection(connection: socket.socket, own: OwnAnswers, resolvers
                     message = await receive_exactly(connection, length)
                 answer = own.answer(message)
                 if answer is None:
-                    answer = await forward(message, resolvers(), over_tcp=True)
+                    answer = await forward(message, resolvers(), over_tcp=True, prepare=prepare)
                 if not answer:
                     return
                 await loop.sock_sendall(connection, len(answer).to_bytes(2) + answer)
@@ -200,23 +208,33 @@ async def serve_connection(connection: socket.socket, own: OwnAnswers, resolvers
             return
 
 
-async def forward(message: bytes, resolvers: Sequence[str], *, over_tcp: bool) -> bytes:
-    """Return the answer of the first resolver that gives one, byte for byte; SERVFAIL when none does."""
+async def forward(
+    message: bytes,
+    resolvers: Sequence[str],
+    *,
+    over_tcp: bool,
+    prepare: Prepare = lambda _, __: None,
+) -> bytes:
+    """Return the answer of the first resolver that gives one, byte for byte; SERVFAIL when none does.
+
+    `prepare` gets each resolver and the socket before it is connected.
+    """
     for resolver in resolvers:
         try:
             async with asyncio.timeout(RESOLVER_SECONDS):
-                return await (_ask_over_tcp if over_tcp else _ask)(resolver, message)
+                return await (_ask_over_tcp if over_tcp else _ask)(resolver, message, prepare)
         except OSError as error:
             logger.debug("resolver %s: %s", resolver, repr(error))
     return dns_message.answer_code(dns_message.parse_query(message), Code.SERVER_FAILURE)
 
 
-async def _connected(resolver: str, kind: socket.SocketKind) -> socket.socket:
+async def _connected(resolver: str, kind: socket.SocketKind, prepare: Prepare) -> socket.socket:
     loop = asyncio.get_running_loop()
     (family, _, _, _, address), *_ = socket.getaddrinfo(resolver, 53, type=kind, flags=socket.AI_NUMERICHOST)
     sock = sockets.own_socket(family, kind)
     sock.setblocking(False)
     try:
+        prepare(resolver, sock)
         await loop.sock_connect(sock, address)
     except BaseException:
         sock.close()
@@ -224,9 +242,9 @@ async def _connected(resolver: str, kind: socket.SocketKind) -> socket.socket:
     return sock
 
 
-async def _ask(resolver: str, message: bytes) -> bytes:
+async def _ask(resolver: str, message: bytes, prepare: Prepare) -> bytes:
     loop = asyncio.get_running_loop()
-    with await _connected(resolver, socket.SOCK_DGRAM) as sock:
+    with await _connected(resolver, socket.SOCK_DGRAM, prepare) as sock:
         await loop.sock_sendall(sock, message)
         while True:
             answer = await loop.sock_recv(sock, dns_message.MAX_MESSAGE_BYTES)
@@ -234,8 +252,8 @@ async def _ask(resolver: str, message: bytes) -> bytes:
                 return answer
 
 
-async def _ask_over_tcp(resolver: str, message: bytes) -> bytes:
+async def _ask_over_tcp(resolver: str, message: bytes, prepare: Prepare) -> bytes:
     loop = asyncio.get_running_loop()
-    with await _connected(resolver, socket.SOCK_STREAM) as sock:
+    with await _connected(resolver, socket.SOCK_STREAM, prepare) as sock:
         await loop.sock_sendall(sock, len(message).to_bytes(2) + message)
         return await receive_exactly(sock, int.from_bytes(await receive_exactly(sock, 2)))

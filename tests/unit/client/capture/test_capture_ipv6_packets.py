@@ -77,3 +77,39 @@ def test_an_error_tells_the_sender_of_its_own_datagram(source: Endpoint, destina
     assert packet[40:42] == bytes([1, code[1]])
     assert sum_of(packet) == 0xFFFF
     assert packet[48:] == packets.datagram(source, destination, b"")
+
+
+def together(parts: list[bytes]) -> bytes:
+    """Put fragments together as a host does; fails where they do not fit."""
+    v6 = parts[0][0] >> 4 == 6
+    content, ends = b"", []
+    for part in parts:
+        assert len(part) <= 1280
+        if v6:
+            assert struct.unpack_from(">H", part, 4)[0] == len(part) - 40
+            assert part[6] == 44
+            following, offset = struct.unpack_from(">BxH", part, 40)
+            assert following == 17
+            assert offset & ~7 == len(content)
+            ends.append(not offset & 1)
+            content += part[48:]
+        else:
+            length, _, field = struct.unpack_from(">HHH", part, 2)
+            assert length == len(part)
+            assert (field & 0x1FFF) * 8 == len(content)
+            ends.append(not field >> 13 & 1)
+            content += part[20:]
+    assert ends == [False] * (len(parts) - 1) + [True]
+    return content
+
+
+@given(
+    st.sampled_from([("::1", "::2"), ("10.0.0.1", "10.0.0.2")]),
+    st.integers(0, 5000) | st.integers(60_000, 65_507),
+    st.integers(0, 65_535),
+)
+@settings(deadline=None)
+def test_fragments_are_the_packet_again(hosts: tuple[str, str], size: int, identification: int) -> None:
+    packet = packets.datagram((hosts[0], 1), (hosts[1], 2), b"x" * size)
+    parts = packets.fragments(packet, identification)
+    assert together(parts) == packet[40 if ":" in hosts[0] else 20 :]

@@ -28,7 +28,7 @@ from klinket.client.capture.resolver import AnswerRules, OwnAnswers
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.client.ports import FlowOpener
 from klinket.domain.address import ResourceAddress
-from klinket.domain.errors import CaptureImpossible, KlinketError
+from klinket.domain.errors import CaptureImpossible, FlowRefused, KlinketError
 from klinket.domain.resource import Resource
 from klinket.net import sockets
 
@@ -186,10 +186,18 @@ class HostCapture:
         parts: list[HeldConnects | CapturedDatagrams | CapturedNames] = [connects]
         for one in families:
             parts.append(CapturedDatagrams(one.datagrams, one.raw, doorway, MAX_ASSOCIATIONS))
-            parts.append(CapturedNames(one.dns, one.dns_raw, one.dns_listener, own, lambda: self._resolvers.of_libc))
+            parts.append(
+                CapturedNames(one.dns, one.dns_raw, one.dns_listener, own, lambda: self._resolvers.of_libc, self._is_granted)
+            )
         for part in parts:
             part.start()
             self._stack.push_async_callback(part.aclose)
+
+    def _is_granted(self, address: str) -> bool:
+        try:
+            return self._client.claims(address)
+        except FlowRefused:
+            return False
 
     def _is_fast(self, address: str) -> bool:
         return self._layout is None or not self._layout.holds or self._fast.is_fast_address(address)

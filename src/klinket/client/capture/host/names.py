@@ -11,8 +11,9 @@ import socket
 from collections.abc import Callable, Sequence
 
 from klinket.client.capture import dns_message, packets
-from klinket.client.capture.datagrams import original_destination
+from klinket.client.capture.datagrams import original_destination, send
 from klinket.client.capture.dns_message import Code
+from klinket.client.capture.host import rules
 from klinket.client.capture.host.addresses import STUBS
 from klinket.client.capture.packets import Endpoint
 from klinket.client.capture.resolver import OwnAnswers, accept, forward, serve_connection
@@ -38,7 +39,10 @@ class CapturedNames:
         listener: socket.socket,
         own: OwnAnswers,
         resolvers: Callable[[], Sequence[str]],
+        is_granted: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """`is_granted`: says of a resolver whether it is a resource itself, and is asked through klinket."""
+        self._is_granted = is_granted
         self._sock = sock
         self._raw = raw
         self._listener = listener
@@ -56,6 +60,10 @@ class CapturedNames:
 
     def _ask_of(self, target: str) -> Sequence[str]:
         return self._resolvers() if target in STUBS else (target,)
+
+    def _prepare(self, resolver: str, sock: socket.socket) -> None:
+        if self._is_granted(resolver):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, rules.OWN_QUERY)
 
     def _readable(self) -> None:
         for _ in range(BATCH):
@@ -79,17 +87,17 @@ class CapturedNames:
     def _reply(self, answer: bytes, target: Endpoint, source: Endpoint) -> None:
         try:
             if answer:
-                self._raw.sendto(packets.datagram(target, source, answer), (source[0], 0))
+                send(self._raw, packets.datagram(target, source, answer), source)
         except (OSError, ValueError) as error:
             logger.debug("names: %s", error)  # as datagrams are: the program asks again
 
     async def _ask_others(self, message: bytes, target: Endpoint, source: Endpoint) -> None:
-        self._reply(await forward(message, self._ask_of(target[0]), over_tcp=False), target, source)
+        self._reply(await forward(message, self._ask_of(target[0]), over_tcp=False, prepare=self._prepare), target, source)
 
     def _accepted(self, connection: socket.socket) -> None:
         host, port = connection.getsockname()[:2]
         if port == DNS_PORT and len(self._tasks) < MAX_QUERIES:
-            self._tasks.start(serve_connection(connection, self._own, lambda: self._ask_of(host)), "connection")
+            self._tasks.start(serve_connection(connection, self._own, lambda: self._ask_of(host), self._prepare), "connection")
         else:
             connection.close()
 

@@ -20,6 +20,8 @@ TABLE = f"inet {NAME}"
 _BASE = 0x6B6C_0000
 #: klinket's own sockets: never captured.
 OWN = _BASE | 0x10
+#: klinket's own queries to a resolver that is a resource: captured as any program's connection, and not for the stub again.
+OWN_QUERY = _BASE | 0x11
 #: Packets to be delivered here: to the capture, to the DNS stub. One routing rule matches both (`DELIVER_MASK`).
 DELIVER = _BASE | 0x20
 DELIVER_DNS = _BASE | 0x21
@@ -28,6 +30,7 @@ DELIVER_MASK = 0xFFFF_FFFE
 QUEUE = QueueRules(number=0x6B6C, connect=_BASE | 0x1, refuse=_BASE | 0x2, unreachable=_BASE | 0x3)
 
 _SYN = "tcp flags & (fin | syn | rst | ack) == syn"
+_QUERY = f"meta l4proto {{ tcp, udp }} th dport 53 meta mark != {OWN_QUERY:#x}"
 _NOT_ELSEWHERE = "{ local, broadcast, multicast, anycast }"
 #: Neighbours are found with these (RFC 4861): a gateway may have an address of a captured range.
 _NEIGHBOURS = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }"
@@ -121,7 +124,7 @@ def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
 
     `contents`: addresses of the sets `resources`, `fast`, `sources`, `resolvers`.
     """
-    syn_of_resolver = _both("tcp dport 53 IP daddr @resolversV return")
+    syn_of_resolver = _both(f"tcp dport 53 meta mark != {OWN_QUERY:#x} IP daddr @resolversV return")
     begin = _chain(
         "begin",
         *syn_of_resolver,
@@ -149,8 +152,9 @@ def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
     )
     steer = _chain(
         "steer",
-        "meta l4proto { tcp, udp } th dport 53 ip daddr @resolvers4 goto take_dns",
-        "meta l4proto { tcp, udp } th dport 53 ip6 daddr @resolvers6 goto take_dns" if layout.ports6 is not None else "",
+        f"meta mark {QUEUE.connect:#x} goto take",
+        f"{_QUERY} ip daddr @resolvers4 goto take_dns",
+        f"{_QUERY} ip6 daddr @resolvers6 goto take_dns" if layout.ports6 is not None else "",
         "ip daddr @resources4 goto take",
         "ip6 daddr @resources6 goto take" if layout.ports6 is not None else "ip6 daddr @resources6 reject",
         f"ip daddr {elements(STUBS)} reject",
