@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from klinket.client.capture import dns_message
@@ -52,7 +52,7 @@ class AnswerRules:
     hides_ipv6: bool = True
     is_fast: Callable[[str], bool] = lambda _: False
     never: Callable[[], Collection[str]] = tuple
-    own: Mapping[str, str] = MappingProxyType({})
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 class OwnAnswers:
