@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from klinket.client.capture import dns_message
 from klinket.client.capture.dns_message import Code, Query, RecordType
@@ -43,13 +44,15 @@ class AnswerRules:
     """`ipv6`: names get an IPv6 address as well. `hides_ipv6`: nobody is told any other IPv6 address, as none is captured.
 
     `is_fast`: says of a name whether its connects are accepted at once. `never`: names that are always asked of others, as
-    those of klinket's own controller and relays, which a wildcard may match.
+    those of klinket's own controller and relays, which a wildcard may match. `own`: names that are answered here, unless they are
+    granted, and their IPv4 addresses.
     """
 
     ipv6: bool = False
     hides_ipv6: bool = True
     is_fast: Callable[[str], bool] = lambda _: False
     never: Callable[[], Collection[str]] = tuple
+    own: Mapping[str, str] = field(default_factory=dict)
 
 
 class OwnAnswers:
@@ -82,6 +85,10 @@ class OwnAnswers:
         except InvalidInput:
             return None
         if not self._is_ours(name):
+            if (own := self._rules.own.get(name)) is not None:
+                if query.type == RecordType.A:
+                    return dns_message.answer_address(query, own, TTL_SECONDS)
+                return dns_message.answer_code(query, Code.NO_ERROR)
             # A program that knew an IPv6 address, or hints with one, would run past klinket or into nothing.
             hidden = self._rules.hides_ipv6 and query.type in (RecordType.AAAA, *_HINTS)
             return dns_message.answer_code(query, Code.NO_ERROR) if hidden else None
@@ -112,10 +119,12 @@ class NameStub:
         client: FlowOpener,
         names: SyntheticAddresses,
         resolvers: Sequence[str],
+        own: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """`own`: names that are answered here, unless they are granted, and their addresses."""
         self._sock = sock
         self._listener = listener
-        self._own = OwnAnswers(client, names)
+        self._own = OwnAnswers(client, names, AnswerRules(own=own))
         self._resolvers = usable(resolvers)
         self._tasks = TaskSet("names")
         self._loop = asyncio.get_running_loop()

@@ -85,6 +85,15 @@ def test_klinkets_own_names_are_asked_of_others_whatever_a_wildcard_says() -> No
     assert addresses(ask(own, "other.example", "A"))
 
 
+def test_a_name_of_the_stubs_own_is_answered_unless_it_is_granted() -> None:
+    rules = AnswerRules(own={"host.internal": "192.0.2.7"})
+    own = OwnAnswers(client("db.internal"), SyntheticAddresses(), rules)
+    assert addresses(ask(own, "Host.internal", "A")) == ["192.0.2.7"]
+    assert addresses(ask(own, "host.internal", "AAAA")) == []
+    own = OwnAnswers(client("host.internal"), SyntheticAddresses(), rules)
+    assert addresses(ask(own, "host.internal", "A")) != ["192.0.2.7"]
+
+
 def test_before_anything_is_known_all_names_are_asked_of_others() -> None:
     made = client("db.internal")
 
