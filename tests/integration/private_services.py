@@ -8,6 +8,7 @@ import shutil
 import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,10 +23,19 @@ ORDERS = ((1001, "gate hinge"), (1002, "door latch"))
 
 
 class PrivateNames(socketserver.BaseRequestHandler):
-    """Answer A queries for `NAME=ADDRESS` given at the start; anything else does not exist."""
+    """Answer A queries, over UDP and TCP, for `NAME=ADDRESS` given at the start; anything else does not exist."""
 
     def handle(self) -> None:
-        datagram, sock = self.request
+        if isinstance(self.request, tuple):
+            datagram, sock = self.request
+            sock.sendto(self.answer(datagram), self.client_address)
+            return
+        with self.request.makefile("rb") as stream:
+            while len(head := stream.read(2)) == 2:
+                answer = self.answer(stream.read(int.from_bytes(head, "big")))
+                self.request.sendall(len(answer).to_bytes(2, "big") + answer)
+
+    def answer(self, datagram: bytes) -> bytes:
         query = dns.message.from_wire(datagram)
         question = query.question[0]
         answer = dns.message.make_response(query)
@@ -35,7 +45,7 @@ class PrivateNames(socketserver.BaseRequestHandler):
             answer.set_rcode(dns.rcode.NXDOMAIN)
         elif question.rdtype == dns.rdatatype.A:
             answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
-        sock.sendto(answer.to_wire(), self.client_address)
+        return answer.to_wire()
 
 
 NAMES: dict[str, str] = {}
@@ -97,7 +107,12 @@ class PostgreSQL:
 def main() -> None:
     """Serve DNS: python -m tests.integration.private_services ADDRESS NAME=ADDRESS..."""
     NAMES.update(pair.split("=", 1) for pair in sys.argv[2:])
-    with socketserver.ThreadingUDPServer((sys.argv[1], 53), PrivateNames) as server:
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    with (
+        socketserver.ThreadingTCPServer((sys.argv[1], 53), PrivateNames) as stream,
+        socketserver.ThreadingUDPServer((sys.argv[1], 53), PrivateNames) as server,
+    ):
+        threading.Thread(target=stream.serve_forever, daemon=True).start()
         server.serve_forever()
 
 

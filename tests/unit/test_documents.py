@@ -18,9 +18,9 @@ import pytest
 
 from klinket.cli.exit_codes import CANNOT_EXECUTE, EXIT_CODES, INTERNAL, NOT_FOUND, USAGE
 from klinket.cli.main import klinket
-from klinket.client.capture import http_connect, socks5
-from klinket.client.capture.namespace import connects, rules
-from klinket.client.capture.namespace.nfqueue import Verdict
+from klinket.client.capture import connects, http_connect, socks5
+from klinket.client.capture.namespace import rules
+from klinket.client.capture.nfqueue import Verdict
 from klinket.controller import head_guard, http_status
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.graphql.schema import load_schema
@@ -88,7 +88,7 @@ def test_no_code_word_is_explained_that_does_not_exist() -> None:
 
 
 def connect_outcome(failure: FlowFailure) -> str:
-    verdict, mark = connects._VERDICTS.get(failure, connects._REFUSE)
+    verdict, mark = connects.QueueRules().verdict(failure)
     if verdict is Verdict.DROP:
         return "ETIMEDOUT"
     return {rules.MARK_REFUSE: "ECONNREFUSED", rules.MARK_UNREACHABLE: "EHOSTUNREACH"}[mark]

@@ -19,6 +19,16 @@ class LazyCommands(click.Group):
 
     MODULES: ClassVar[dict[str, str]] = {
         "run": "run a command with access to what its service account was granted",
+        "setup": "give this machine's daemon its service key",
+        "start": "start this machine's daemon",
+        "stop": "end it and undo all it did",
+        "status": "say its state in one word",
+        "wait": "wait until it is usable",
+        "resources": "list what is granted to it",
+        "config": "show or set what it does",
+        "report": "write a ZIP that helps to find a fault",
+        "daemon": "be the daemon, in the foreground",
+        "version": "print the version",
         "client": "serve granted resources to programs through local proxies",
         "forward": "make granted resources ports of this machine",
         "ssh-proxy": "carry ssh to a granted resource, as its ProxyCommand",
@@ -32,12 +42,16 @@ class LazyCommands(click.Group):
         "admin": "manage networks, connectors, resources, services, keys",
     }
 
+    #: Names that scripts know from elsewhere; not listed.
+    OTHER_NAMES: ClassVar[dict[str, str]] = {"service-start": "start"}
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names without importing anything."""
         return [*self.MODULES, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import and return one command."""
+        name = self.OTHER_NAMES.get(name, name)
         if name not in self.MODULES:
             return super().get_command(ctx, name)
         from importlib import import_module

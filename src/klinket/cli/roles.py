@@ -14,10 +14,14 @@ from klinket.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
     import asyncio
+    from pathlib import Path
 
     from klinket.domain.explanation import Step
     from klinket.net.sockets import HostPort
 
+#: Bytes at which a log file is rotated, and rotated ones that are kept.
+MAX_LOG_BYTES = 10 * 1024 * 1024
+LOGS_KEPT = 2
 LEVELS = ("error", "warning", "info", "debug")
 #: Of everything that uses a service key; tab completion lists files.
 KEY_FILE_OPTION = click.option(
@@ -34,10 +38,15 @@ def check_timeout(seconds: float) -> None:
         raise InvalidInput("timeout", f"--timeout is not between 0 and {MAX_TIMEOUT_SECONDS} seconds")
 
 
-def set_up_logging(level: str) -> None:
-    """Log lines of this level and above to stderr, with time and logger."""
+def set_up_logging(level: str, file: Path | None = None) -> None:
+    """Log lines of this level and above to stderr, or to a file that is rotated, with time and logger."""
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if file is not None:
+        from logging.handlers import RotatingFileHandler
+
+        handler = RotatingFileHandler(file, maxBytes=MAX_LOG_BYTES, backupCount=LOGS_KEPT)
     logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+        handlers=[handler], level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     for noisy in ("websockets", "asyncio", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
-from klinket.client.link import ConnectorLink, LinkLost
+from klinket.client.link import ConnectorLink
 from klinket.client.linking import Linker
 from klinket.client.login import Session, log_in, log_out
-from klinket.client.opening import ask
+from klinket.client.opening import open_first
 from klinket.client.readiness import Readiness
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -47,9 +47,15 @@ _OF_THE_KEY = (FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.SERVICE_KEY_EXPIRED)
 class Client:
     """Implements ports.FlowOpener. `start` logs in; `aclose` ends the session."""
 
-    def __init__(self, key_file: KeyFile, only: Sequence[str] = ()) -> None:
-        """`only`: what of the granted resources is used; the controller's grants are asked to be as narrow."""
+    def __init__(self, key_file: KeyFile, only: Sequence[str] = (), changed: Callable[[], None] = lambda: None) -> None:
+        """`only`: what of the granted resources is used; the controller's grants are asked to be as narrow.
+
+        `changed`: called after each configuration, with what is granted now.
+        """
         self._key_file = key_file
+        self._changed = changed
+        #: Why the live channel is down, or None while it is up, or was never.
+        self.channel_trouble: KlinketError | None = None
         self._context = controller_context(key_file.controller_ca)
         self._clock = PeerClock()
         self._core = ClientCore(only)
@@ -128,6 +134,7 @@ class Client:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
                 delay = max(backoff.next(), error.retry_after or 0.0)
+                self.channel_trouble = error
                 going_on = "; live flows go on" if self._configured.is_set() else ""
                 logger.warning("%s%s; trying again in %.1f s", error, going_on, delay)
                 await asyncio.sleep(delay)
@@ -213,6 +220,8 @@ class Client:
         relays = {relay.id for relay in configuration.relays}
         for id in [id for id, link in self._links.items() if not relays.issuperset(link.relays)]:
             self._tasks.start(self._links.pop(id).aclose(), "link through a removed relay")
+        self.channel_trouble = None
+        self._changed()
         granted = {resource.id for resource in self._core.resources}
         for flow in [flow for flow in self._flows if flow.resource.id not in granted]:
             flow.cut(Failure(FlowFailure.CUT, "the resource is not granted any more"))
@@ -298,28 +307,10 @@ class Client:
         if self._ended is not None:
             raise FlowRefused(_failure_of(self._ended), self._ended.message)
         resource = self._core.decide(destination, self._clock.now())
-        failure: FlowRefused | None = None
         linked = {id: link.relays for id, link in self._links.items() if link.usable}
-        for route in self._core.routes(resource, self._clock.now(), linked):
-            # A warm pipe may have died unnoticed: one more try with a fresh one before the next connector.
-            for _ in range(2):
-                link: ConnectorLink | None = None
-                try:
-                    link = await self.link(route)
-                    pipe, _ = await ask(await link.pipe(), destination, resource)
-                    self._core.connector_works(route.connector.id)
-                    return resource, pipe, link
-                except LinkLost as error:
-                    failure = error
-                    await self._lost(link)
-                except FlowRefused as error:
-                    if error.failure not in (FlowFailure.DRAINING, FlowFailure.NO_CONNECTOR):
-                        raise
-                    failure = error
-                    await self._lost(link)
-                    break
-            self._core.connector_failed(route.connector.id, self._clock.now())
-        raise failure or FlowRefused(FlowFailure.NO_CONNECTOR, f"no connector serves {destination}")
+        routes = self._core.routes(resource, self._clock.now(), linked)
+        pipe, link = await open_first(routes, destination, resource, self.link, self._lost, self._core, self._clock.now)
+        return resource, pipe, link
 
     async def _lost(self, link: ConnectorLink | None) -> None:
         """Close a link that has failed. Others may have failed with it, and a new one may be in its place: that one stays."""
@@ -377,12 +368,24 @@ class Client:
 
     # ---- readiness
 
+    @property
+    def flow_count(self) -> int:
+        """Return how many flows are open."""
+        return len(self._flows)
+
+    async def networks(self) -> dict[Resource, FlowRefused | None]:
+        """Ask a connector of each granted network without a link. A resource stands for its network; None: it is reached."""
+        linked = {link.connector.remote_network for link in self._links.values() if link.usable}
+        return await self._readiness().networks(linked)
+
     async def wait_ready(
         self, wanted: Sequence[str], timeout: float, missing_now: Callable[[FlowRefused, float], None] = lambda _, __: None
     ) -> None:
         """Wait until a connector of every granted network, and every wanted resource, answers (see Readiness.wait)."""
-        readiness = Readiness(self._core, self.link, self.open_stream, self._clock.now, lambda: self._ended)
-        await readiness.wait(wanted, timeout, missing_now)
+        await self._readiness().wait(wanted, timeout, missing_now)
+
+    def _readiness(self) -> Readiness:
+        return Readiness(self._core, self.link, self.open_stream, self._clock.now, lambda: self._ended)
 
 
 def _failure_of(error: KlinketError) -> FlowFailure:

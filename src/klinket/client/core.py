@@ -83,6 +83,11 @@ class ClientCore:
         if changed:
             self._ever_index = ResourceIndex(self._ever.values())
 
+    def inherit(self, former: ClientCore) -> None:
+        """Remember what was granted to a client that this one takes over from."""
+        self._ever = {**former._ever, **self._ever}
+        self._ever_index = ResourceIndex(self._ever.values())
+
     def resource_for(self, host: str) -> Resource | None:
         """Return the chosen resource that serves a canonical host; raises FlowRefused before the first configuration.
 
@@ -136,7 +141,7 @@ class ClientCore:
             if met_at or connector.direct or connector.id in linked:
                 routes.append(Route(connector, tuple(met_at)))
         if not routes:
-            detail = "none is online" if here else "it has none"
+            detail = "none is connected" if here else "it has none"
             raise FlowRefused(
                 FlowFailure.NO_CONNECTOR,
                 f"no connector of the remote network of {resource.name!r} can be reached: {detail}",

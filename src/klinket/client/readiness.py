@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from klinket.client.core import ClientCore, Route, split_port
@@ -76,6 +76,21 @@ class Readiness:
                     hint=missing.hint or "check that the connectors and the resource are up",
                 )
             await asyncio.sleep(READY_ROUND_SECONDS)
+
+    async def networks(self, linked: Collection[int]) -> dict[Resource, FlowRefused | None]:
+        """Ask a connector of each granted network but the `linked` ones; None: one answers. A resource stands for its network."""
+        one_per_network = {resource.remote_network: resource for resource in reversed(self._core.resources)}
+
+        async def problem(resource: Resource) -> FlowRefused | None:
+            try:
+                if resource.remote_network not in linked:
+                    await self._any_link(resource)
+            except FlowRefused as error:
+                return error
+            return None
+
+        found = await asyncio.gather(*map(problem, one_per_network.values()))
+        return dict(zip(one_per_network.values(), found, strict=True))
 
     async def _all_answer(self, wanted: Sequence[str]) -> None:
         one_per_network = {resource.remote_network: resource for resource in self._core.resources}

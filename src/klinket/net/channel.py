@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from klinket.domain.errors import ControllerUnreachable, InvalidInput
+from klinket.net import sockets
+from klinket.net.sockets import HostPort
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds to connect, TLS and WebSocket handshake included.
 CONNECT_SECONDS = 10.0
+_HTTPS_PORT = 443
 #: Seconds between configurations that a peer asks for, at the least.
 RENEW_SECONDS = 1.0
 
@@ -52,6 +55,7 @@ async def open_channel(
     try:
         connection = await connect(
             f"wss://{address.netloc}{path}",
+            sock=await sockets.connect(HostPort(address.hostname or "", address.port or _HTTPS_PORT), CONNECT_SECONDS),
             ssl=context,
             compression=None,
             max_size=max_bytes,
@@ -62,7 +66,7 @@ async def open_channel(
             user_agent_header=None,
             proxy=None,
         )
-    except (OSError, WebSocketException, TimeoutError) as error:
+    except (OSError, WebSocketException, TimeoutError, ValueError) as error:  # ValueError: a redirect, which is not followed
         raise ControllerUnreachable(f"no live channel to {address.netloc}: {_why(error)}") from error
     try:
         yield connection

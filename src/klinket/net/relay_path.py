@@ -30,6 +30,8 @@ from klinket.wire.relay import (
 #: Seconds to connect to a relay, and for an admission or pairing on top.
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
+#: Connections of a client that wait at a relay to be joined, at a time: a relay takes 64 of one admission.
+MAX_PAIRING = 48
 #: Seconds before its end at which an admission is not used any more.
 RENEW_AHEAD_SECONDS = 30.0
 _STALE = (RelayAnswer.UNKNOWN_ADMISSION, RelayAnswer.EXPIRED)
@@ -77,6 +79,7 @@ class RelayPath:
         self.took: float | None = None
         self._held: _Held | None = None
         self._admitting = asyncio.Lock()
+        self._pairing = asyncio.Semaphore(MAX_PAIRING)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.check_hostname = False
@@ -84,7 +87,14 @@ class RelayPath:
         self._context.set_alpn_protocols([ADMISSION_PROTOCOL])
 
     async def connect(self, connector: int) -> socket.socket:
-        """Return a connection that the relay has joined with one of the connector's; raises RelayError."""
+        """Return a connection that the relay has joined with one of the connector's; raises RelayError.
+
+        So many at a time, the others in turn: a relay refuses more waiting clients of one admission than its limit.
+        """
+        async with self._pairing:
+            return await self._pair(connector)
+
+    async def _pair(self, connector: int) -> socket.socket:
         for attempt in (1, 2):
             held = await self._admitted()
             sock = await self._hello(held, connector)

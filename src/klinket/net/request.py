@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from klinket.domain.errors import ControllerUnreachable, NotTheController
+from klinket.net import sockets
 
 #: Seconds for each step of a request, and bytes of an answer.
 TIMEOUT_SECONDS = 10.0
@@ -39,6 +40,14 @@ class Answer:
         return float(wait) if isinstance(wait, int | float) else None
 
 
+class _Connection(http.client.HTTPSConnection):
+    """Dials with sockets that the capture of this machine lets pass."""
+
+    def __init__(self, netloc: str, *, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(netloc, timeout=timeout, context=context)
+        self._create_connection = sockets.create_connection
+
+
 async def post(
     url: str, path: str, body: Mapping[str, object], context: ssl.SSLContext, timeout: float = TIMEOUT_SECONDS
 ) -> Answer:
@@ -50,7 +59,7 @@ async def post(
 
 
 def _post(netloc: str, path: str, body: bytes, context: ssl.SSLContext, timeout: float) -> Answer:
-    connection = http.client.HTTPSConnection(netloc, timeout=timeout, context=context)
+    connection = _Connection(netloc, timeout=timeout, context=context)
     try:
         connection.request("POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"})
         response = connection.getresponse()

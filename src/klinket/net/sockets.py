@@ -52,6 +52,48 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+#: SO_MARK of the sockets that klinket dials with while it captures its own machine; 0: none is set.
+_own_mark = 0
+
+
+def mark_own(mark: int) -> None:
+    """Mark what `own_socket` makes from now on, so that the capture of this machine lets it pass; 0 ends that. Linux."""
+    global _own_mark
+    _own_mark = mark
+
+
+def own_socket(family: int, kind: int) -> socket.socket:
+    """Return a socket for klinket's own traffic, close-on-exec and marked (see mark_own); raises OSError."""
+    sock = socket.socket(family, kind | getattr(socket, "SOCK_CLOEXEC", 0))
+    if _own_mark:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _own_mark)
+        except OSError:
+            sock.close()
+            raise
+    return sock
+
+
+def create_connection(address: tuple[str, int], timeout: float, source_address: object = None) -> socket.socket:
+    """Return a blocking socket connected to a name or address, as socket.create_connection does, marked (see mark_own).
+
+    The signature is the one of http.client. `timeout`: seconds for each address; raises OSError.
+    """
+    failure: OSError | None = None
+    for family, kind, _, _, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        sock: socket.socket | None = None
+        try:
+            sock = own_socket(family, kind)
+            sock.settimeout(timeout)
+            sock.connect(target)
+            return sock
+        except OSError as error:
+            failure = error
+            if sock is not None:
+                sock.close()
+    raise failure or OSError("no address")
+
+
 def prepare(sock: socket.socket) -> socket.socket:
     """Make a TCP socket non-blocking, send small writes at once, and notice a peer that is gone; returns it.
 
@@ -96,7 +138,7 @@ async def connect_first(addresses: Sequence[FamilyAddress], timeout: float) -> s
     failure: OSError | None = None
     for number, (family, address) in enumerate(addresses):
         try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            sock = own_socket(family, socket.SOCK_STREAM)
         except OSError as error:  # a family this machine does not speak
             failure = error
             continue

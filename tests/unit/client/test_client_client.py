@@ -105,7 +105,7 @@ async def test_a_live_link_takes_new_flows_while_the_controller_has_not_met_the_
     await flow.echo()
     (link,) = client._links.values()
     await client._lost(link)
-    with pytest.raises(FlowRefused, match="none is online"):
+    with pytest.raises(FlowRefused, match="none is connected"):
         await client.open_stream(whole.resource.destination)
 
 

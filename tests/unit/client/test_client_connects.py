@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from klinket.client.capture.namespace import connects as module
-from klinket.client.capture.namespace import nfqueue, rules
-from klinket.client.capture.namespace.connects import HeldConnects
-from klinket.client.capture.namespace.doorway import Doorway
-from klinket.client.capture.namespace.nfqueue import Verdict
+from klinket.client.capture import connects as module
+from klinket.client.capture import nfqueue
+from klinket.client.capture.connects import HeldConnects
+from klinket.client.capture.doorway import Doorway
+from klinket.client.capture.namespace import rules
+from klinket.client.capture.nfqueue import Verdict
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.errors import CaptureImpossible, FlowRefused
 from klinket.domain.flow import FlowFailure
@@ -86,7 +87,7 @@ async def kernel(client: FakeClient) -> AsyncIterator[Kernel]:
     address = listener.getsockname()
     theirs.send(acknowledgement(0))
     theirs.send(acknowledgement(0))
-    connects = HeldConnects(queue, listener, Doorway(client, SyntheticAddresses(), lambda _: None))
+    connects = HeldConnects(queue, [listener], Doorway(client, SyntheticAddresses(), lambda _: None))
     connects.start()
     theirs.setblocking(False)
     for _ in range(2):  # bind and configure
@@ -116,7 +117,7 @@ async def test_a_queue_the_kernel_refuses_makes_capture_impossible(client: FakeC
     for number in range(2):
         theirs.send(acknowledgement(1 if number == request_number else 0))
     with socket.create_server((GRANTED, 0)) as listener, queue, theirs:
-        connects = HeldConnects(queue, listener, Doorway(client, SyntheticAddresses(), lambda _: None))
+        connects = HeldConnects(queue, [listener], Doorway(client, SyntheticAddresses(), lambda _: None))
         with pytest.raises(CaptureImpossible, match="errno 1"):
             connects.start()
 
@@ -229,7 +230,7 @@ async def test_closing_drops_what_is_held_and_aborts_what_waits(client: FakeClie
         theirs.send(acknowledgement(0))
     listener = socket.create_server((GRANTED, 0))
     address = listener.getsockname()
-    connects = HeldConnects(queue, listener, Doorway(client, SyntheticAddresses(), lambda _: None))
+    connects = HeldConnects(queue, [listener], Doorway(client, SyntheticAddresses(), lambda _: None))
     connects.start()
     theirs.setblocking(False)
     kernel = Kernel(theirs, connects, address)

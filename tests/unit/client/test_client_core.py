@@ -217,7 +217,7 @@ def test_relays_that_are_not_listed_are_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("connectors", "text"),
-    [([], "it has none"), ([ConnectorEntry(id=1, name="c1", remote_network=1)], "none is online")],
+    [([], "it has none"), ([ConnectorEntry(id=1, name="c1", remote_network=1)], "none is connected")],
 )
 def test_without_a_way_the_refusal_says_why(connectors: list[ConnectorEntry], text: str) -> None:
     made = core(connectors=connectors)
@@ -230,7 +230,7 @@ def test_a_connector_the_controller_has_not_met_again_is_reached_where_its_link_
     made = core(connectors=[ConnectorEntry(id=id, name=f"c{id}", remote_network=1, relays=[], online=False) for id in (1, 2)])
     (route,) = made.routes(database(made), NOW, {2: [1, 77]})
     assert (route.connector.id, [relay.id for relay in route.relays]) == (2, [1])
-    with pytest.raises(FlowRefused, match="none is online"):
+    with pytest.raises(FlowRefused, match="none is connected"):
         made.routes(database(made), NOW, {9: [1]})  # linked once, and no connector of this network now
 
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from klinket.client.capture.namespace import datagrams as module
-from klinket.client.capture.namespace import inside
-from klinket.client.capture.namespace.datagrams import CapturedDatagrams
-from klinket.client.capture.namespace.doorway import Doorway
-from klinket.client.capture.namespace.packets import Endpoint
+from klinket.client.capture import datagrams as module
+from klinket.client.capture.datagrams import CapturedDatagrams
+from klinket.client.capture.doorway import Doorway
+from klinket.client.capture.packets import Endpoint
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from tests.unit.client.conftest import FakeClient
@@ -60,7 +59,7 @@ class Capture:
 async def capture(client: FakeClient) -> AsyncIterator[Capture]:
     client.grant(GRANTED)
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_IP, inside.IP_RECVORIGDSTADDR, 1)
+    sock.setsockopt(socket.SOL_IP, module.IP_RECVORIGDSTADDR, 1)
     sock.bind(("0.0.0.0", 0))
     raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     doorway = Redirecting(client, SyntheticAddresses(), lambda _: None)
@@ -179,8 +178,8 @@ async def test_a_closed_port_outside_refuses(capture: Capture) -> None:
 
 def test_the_original_destination_is_read_and_nothing_else_is() -> None:
     address = struct.pack("=HH", socket.AF_INET, 0)[:2] + struct.pack(">H", 53) + socket.inet_aton("10.0.0.2") + bytes(8)
-    read = module._original_destination
-    assert read([(socket.SOL_IP, inside.IP_RECVORIGDSTADDR, address)]) == ("10.0.0.2", 53)
-    assert read([(socket.SOL_IP, inside.IP_RECVORIGDSTADDR, address[:7])]) is None
-    assert read([(socket.SOL_SOCKET, inside.IP_RECVORIGDSTADDR, address)]) is None
+    read = module.original_destination
+    assert read([(socket.SOL_IP, module.IP_RECVORIGDSTADDR, address)]) == ("10.0.0.2", 53)
+    assert read([(socket.SOL_IP, module.IP_RECVORIGDSTADDR, address[:7])]) is None
+    assert read([(socket.SOL_SOCKET, module.IP_RECVORIGDSTADDR, address)]) is None
     assert read([]) is None

@@ -9,7 +9,7 @@ import pytest
 
 from klinket.client.capture import direct
 from klinket.client.capture.direct import DirectStream
-from klinket.client.capture.namespace.doorway import Doorway
+from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol

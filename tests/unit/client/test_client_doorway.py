@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from klinket.client.capture.direct import DirectStream
+from klinket.client.capture.doorway import MAX_REMEMBERED, Doorway
 from klinket.client.capture.namespace import rules
-from klinket.client.capture.namespace.doorway import MAX_REMEMBERED, Doorway
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol

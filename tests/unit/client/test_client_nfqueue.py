@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.client.capture.namespace import nfqueue
-from klinket.client.capture.namespace.nfqueue import Acknowledgement, HeldPacket, Verdict
+from klinket.client.capture import nfqueue
+from klinket.client.capture.nfqueue import Acknowledgement, HeldPacket, Verdict
 from klinket.domain.errors import ProtocolError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="netlink is Linux's")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.client.capture.namespace import packets
-from klinket.client.capture.namespace.packets import Endpoint, Syn, read_syn
+from klinket.client.capture import packets
+from klinket.client.capture.packets import Endpoint, Syn, read_syn
 from klinket.domain.errors import ProtocolError
 
 ADDRESSES = st.ip_addresses(v=4).map(str)

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from klinket.client.capture.namespace import resolver
-from klinket.client.capture.namespace.resolver import NameStub
+from klinket.client.capture import resolver
+from klinket.client.capture.resolver import NameStub, OwnAnswers
 from klinket.client.capture.synthetic import SyntheticAddresses
 from tests.unit.client.conftest import FakeClient
 
@@ -153,9 +153,7 @@ async def test_garbage_over_udp_is_not_answered(stub: Stub) -> None:
 def test_any_message_has_an_answer_of_its_own_none_or_is_asked_of_others(message: bytes) -> None:
     client = FakeClient()
     client.grant("*")
-    made = NameStub.__new__(NameStub)
-    made._client, made._names = client, SyntheticAddresses()  # type: ignore[misc]
-    answer = made._own_answer(message)
+    answer = OwnAnswers(client, SyntheticAddresses()).answer(message)
     if answer:
         assert answer[:2] == message[:2]
         assert answer[2] & 0x80

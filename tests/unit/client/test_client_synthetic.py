@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,3 +53,37 @@ def test_the_namespaces_own_addresses_are_never_given_to_a_name() -> None:
     for own in (rules.OWN_ADDRESS, rules.DNS_ADDRESS):
         address = ipaddress.ip_address(own)
         assert address < synthetic.RANGE.network_address or address > last
+
+
+def test_fast_names_and_others_have_a_half_each_from_any_offset() -> None:
+    for offset in (0, 1, 12_345, synthetic.FAST_RANGE.num_addresses - 1):
+        table = SyntheticAddresses(halves=True, offset=offset)
+        for number in range(50):
+            slow, fast = table.address_of(f"slow{number}"), table.address_of(f"fast{number}", fast=True)
+            assert slow is not None
+            assert fast is not None
+            assert ipaddress.ip_address(fast) in synthetic.FAST_RANGE
+            assert ipaddress.ip_address(slow) not in synthetic.FAST_RANGE
+            assert ipaddress.ip_address(slow) in synthetic.RANGE
+            assert table.name_of(synthetic.twin(slow)) == f"slow{number}"
+            edges = {network[index] for network in (synthetic.RANGE, synthetic.FAST_RANGE) for index in (0, -1)}
+            assert not edges & {ipaddress.ip_address(slow), ipaddress.ip_address(fast)}
+        assert len({table.address_of(f"{kind}{n}") for kind in ("slow", "fast") for n in range(50)}) == 100
+
+
+def test_each_half_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "MAX_NAMES", 2)
+    table = SyntheticAddresses(halves=True, offset=7)
+    for fast in (True, False):
+        assert table.address_of(f"one{fast}", fast=fast) != table.address_of(f"two{fast}", fast=fast)
+        assert table.address_of(f"three{fast}", fast=fast) is None
+
+
+def test_an_address_of_an_earlier_process_stands_for_nothing() -> None:
+    earlier, now = SyntheticAddresses(halves=True, offset=5), SyntheticAddresses(halves=True, offset=70_000)
+    address = earlier.address_of("db.internal")
+    assert address is not None
+    now.address_of("other.internal")
+    assert now.name_of(address) is None
+    assert address in now
+    assert now.name_of("2001:db8::1") is None

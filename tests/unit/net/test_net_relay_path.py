@@ -9,6 +9,7 @@ import pytest
 
 from klinket.net import relay_path
 from klinket.net.relay_path import RENEW_AHEAD_SECONDS, RelayPath, RelayUnavailable
+from klinket.relay.limits import RelayLimits
 from klinket.wire.relay import RelayAnswer, RelayError, RelayRole
 from klinket.wire.ticket import TicketRole
 from tests.unit.connector.test_connector_dial import descriptors
@@ -112,3 +113,12 @@ async def test_a_relay_that_cannot_be_reached_is_told_by_its_address(
     entry = type(running.entry)(id=9, address="127.0.0.1:1", certificate_sha256="0" * 64)
     with pytest.raises(RelayUnavailable, match=r"127\.0\.0\.1:1"):
         await RelayPath(entry, RelayRole.CLIENT, Tickets(), time.time).connect(7)
+
+
+async def test_clients_beyond_a_relays_limit_of_waiting_ones_wait_for_their_turn(running: Running) -> None:
+    limit = RelayLimits().max_unfinished_per_ticket
+    assert limit > relay_path.MAX_PAIRING
+    path = RelayPath(running.entry, RelayRole.CLIENT, Tickets(), time.time)
+    answers = await asyncio.gather(*(path.connect(7) for _ in range(limit * 3)), return_exceptions=True)
+    assert {answer.answer for answer in answers if isinstance(answer, RelayError)} == {RelayAnswer.NO_CONNECTOR}
+    assert len(answers) == limit * 3

@@ -16,6 +16,7 @@ MAX_MESSAGE_BYTES = 65_535
 IN = 1
 
 _REVERSE = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.in-addr\.arpa", re.ASCII)
+_REVERSE6 = re.compile(r"(?:[0-9a-f]\.){32}ip6\.arpa", re.ASCII)
 
 
 class RecordType(IntEnum):
@@ -48,9 +49,15 @@ class Query:
 
     @property
     def reverse_address(self) -> str | None:
-        """Return the IPv4 address whose name is asked for, or None."""
-        match = _REVERSE.fullmatch(self.name.lower())
-        return ".".join(reversed(match.groups())) if match and self.type == RecordType.PTR else None
+        """Return the address whose name is asked for, or None."""
+        if self.type != RecordType.PTR:
+            return None
+        name = self.name.lower()
+        if match := _REVERSE.fullmatch(name):
+            return ".".join(reversed(match.groups()))
+        if _REVERSE6.fullmatch(name):
+            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(name[:63:2][::-1]))
+        return None
 
 
 def parse_query(message: bytes) -> Query:
@@ -95,8 +102,12 @@ def _record(kind: RecordType, seconds: int, data: bytes) -> bytes:
 
 
 def answer_address(query: Query, address: str, seconds: int) -> bytes:
-    """Return an answer with one A record."""
-    return _answer(query, Code.NO_ERROR, 1, _record(RecordType.A, seconds, socket.inet_aton(address)))
+    """Return an answer with one A or AAAA record."""
+    if ":" in address:
+        record = _record(RecordType.AAAA, seconds, socket.inet_pton(socket.AF_INET6, address))
+    else:
+        record = _record(RecordType.A, seconds, socket.inet_aton(address))
+    return _answer(query, Code.NO_ERROR, 1, record)
 
 
 def answer_name(query: Query, name: str, seconds: int) -> bytes:

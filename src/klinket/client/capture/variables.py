@@ -112,7 +112,7 @@ class VariablesCommand:
 def _before_exec(parent: int, pass_descriptors: Sequence[int]) -> None:
     descriptors.keep_only(pass_descriptors)  # uvloop's subprocesses inherit all that this process has inherited
     if sys.platform == "linux":
-        from klinket.client.capture.namespace import syscalls
+        from klinket.client.capture import syscalls
 
         syscalls.die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:

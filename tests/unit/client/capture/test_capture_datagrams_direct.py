@@ -16,7 +16,7 @@ from tests.unit.connector.test_connector_dial import closed_port
 if sys.platform != "linux":
     pytest.skip("namespaces are there on Linux only", allow_module_level=True)
 
-from klinket.client.capture.namespace.datagrams import _DirectDatagrams
+from klinket.client.capture.datagrams import _DirectDatagrams
 
 
 def udp(port: int, host: str = "127.0.0.1") -> Destination:

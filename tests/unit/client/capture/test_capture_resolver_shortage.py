@@ -20,7 +20,7 @@ if sys.platform != "linux":
     pytest.skip("namespaces are there on Linux only", allow_module_level=True)
 
 from klinket.client.capture.namespace import rules
-from klinket.client.capture.namespace.resolver import NameStub
+from klinket.client.capture.resolver import NameStub
 
 
 @pytest.fixture

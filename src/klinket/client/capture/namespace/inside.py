@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from klinket.client.capture import descriptors, proxy_variables
-from klinket.client.capture.namespace import rules, syscalls
+from klinket.client.capture import descriptors, proxy_variables, syscalls
+from klinket.client.capture.datagrams import IP_RECVORIGDSTADDR
+from klinket.client.capture.namespace import rules
 
-#: Options of linux/in.h that the socket module does not name.
+#: An option of linux/in.h that the socket module does not name.
 IP_TRANSPARENT = 19
-IP_RECVORIGDSTADDR = 20
 _NETLINK_NETFILTER = 12
 
 #: Sockets handed out, in this order.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from klinket.client.capture.connects import QueueRules
+
 #: The command's own address: outside the synthetic range, so that no name is ever given it.
 OWN_ADDRESS = "100.127.255.1"
 #: Where the DNS stub answers.
@@ -13,13 +15,12 @@ HOST_NAME = "host.klinket.internal"
 #: The listener for captured connections and datagrams.
 CAPTURE_ADDRESS = "127.0.0.1"
 CAPTURE_PORT = 15_001
-#: Number of the queue that holds SYNs.
-QUEUE = 7
-
-#: Marks a verdict sets: let the SYN through to the listener, refuse it, answer "host unreachable".
-MARK_CONNECT = 1
-MARK_REFUSE = 2
-MARK_UNREACHABLE = 3
+#: The queue that holds SYNs, and marks a verdict sets: let the SYN through to the listener, refuse it, "host unreachable".
+_RULES = QueueRules()
+QUEUE = _RULES.number
+MARK_CONNECT = _RULES.connect
+MARK_REFUSE = _RULES.refuse
+MARK_UNREACHABLE = _RULES.unreachable
 
 #: A captured connect that nobody answers fails after 1 + 2 + 4 + 8 s: longer than a connector dials.
 SYSCTLS = {"net/ipv4/tcp_syn_retries": "3", "net/ipv4/tcp_syn_linear_timeouts": "0"}

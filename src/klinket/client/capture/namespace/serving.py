@@ -6,11 +6,11 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from klinket.client.capture.connects import HeldConnects
+from klinket.client.capture.datagrams import CapturedDatagrams
+from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.namespace import inside, rules
-from klinket.client.capture.namespace.connects import HeldConnects
-from klinket.client.capture.namespace.datagrams import CapturedDatagrams
-from klinket.client.capture.namespace.doorway import Doorway
-from klinket.client.capture.namespace.resolver import NameStub
+from klinket.client.capture.resolver import NameStub
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.client.ports import FlowOpener
 
@@ -34,7 +34,7 @@ def serve(
     doorway = Doorway(client, names, told, host_loopback=host_loopback)
     own = {rules.HOST_NAME: rules.HOST_LOOPBACK} if host_loopback else {}
     parts = (
-        HeldConnects(named["queue"], named["listener"], doorway),
+        HeldConnects(named["queue"], [named["listener"]], doorway),
         CapturedDatagrams(named["datagrams"], named["raw"], doorway),
         NameStub(named["dns"], named["dns_listener"], client, names, resolvers, own),
     )

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import socket
 import struct
 from collections import deque
 from collections.abc import Sequence
 
-from klinket.client.capture.namespace import packets
-from klinket.client.capture.namespace.doorway import Doorway
-from klinket.client.capture.namespace.inside import IP_RECVORIGDSTADDR
-from klinket.client.capture.namespace.packets import Endpoint
+from klinket.client.capture import packets
+from klinket.client.capture.doorway import Doorway
+from klinket.client.capture.packets import Endpoint
 from klinket.client.ports import DatagramFlow
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
+
+#: Options of linux/in.h and linux/in6.h that the socket module does not name.
+IP_RECVORIGDSTADDR = 20
+IPV6_RECVORIGDSTADDR = 74
 
 #: Associations at a time; datagrams of further ones are dropped.
 MAX_ASSOCIATIONS = 1024
@@ -31,6 +35,7 @@ IDLE_SECONDS = 120.0
 BATCH = 64
 
 
+_IDENTIFICATIONS = itertools.count(1)
 #: What the kernel says of one datagram only: too large for the way, or no room for it now.
 _LOST = (errno.EMSGSIZE, errno.ENOBUFS)
 
@@ -153,12 +158,13 @@ class _Association:
 
 
 class CapturedDatagrams:
-    """Serves the datagram socket of a namespace; answers leave through its raw socket. Both are taken over."""
+    """Serves a datagram socket; answers leave through a raw socket of the same family. Both are taken over."""
 
-    def __init__(self, sock: socket.socket, raw: socket.socket, doorway: Doorway) -> None:
+    def __init__(self, sock: socket.socket, raw: socket.socket, doorway: Doorway, max_associations: int | None = None) -> None:
         self._sock = sock
         self._raw = raw
         self.doorway = doorway
+        self._max_associations = max_associations
         self._associations: dict[tuple[Endpoint, Endpoint], _Association] = {}
         self._tasks = TaskSet("captured datagrams")
         self._loop = asyncio.get_running_loop()
@@ -179,7 +185,7 @@ class CapturedDatagrams:
             except OSError as error:
                 logger.debug("datagrams: %s", error)
                 return
-            target = _original_destination(ancillary)
+            target = original_destination(ancillary)
             if target is None:
                 self.dropped += 1
                 continue
@@ -189,7 +195,7 @@ class CapturedDatagrams:
         key = (source, target)
         association = self._associations.get(key)
         if association is None:
-            if len(self._associations) >= MAX_ASSOCIATIONS:
+            if len(self._associations) >= (self._max_associations or MAX_ASSOCIATIONS):
                 self.dropped += 1
                 return
             association = self._associations[key] = _Association(self, source, target)
@@ -198,9 +204,9 @@ class CapturedDatagrams:
         association.put(content)
 
     def answer(self, packet: bytes, to: Endpoint) -> None:
-        """Deliver a packet inside the namespace; one that does not fit now is lost, as datagrams are."""
+        """Deliver a packet to the program; one that does not fit now is lost, as datagrams are."""
         try:
-            self._raw.sendto(packet, (to[0], 0))
+            send(self._raw, packet, to)
         except OSError as error:
             self.dropped += 1
             logger.debug("answer: %s", error)
@@ -213,8 +219,22 @@ class CapturedDatagrams:
         self._raw.close()
 
 
-def _original_destination(ancillary: list[tuple[int, int, bytes]]) -> Endpoint | None:
+def send(raw: socket.socket, packet: bytes, to: Endpoint) -> None:
+    """Send a packet, in fragments if the link to another machine carries no larger ones; raises OSError."""
+    try:
+        raw.sendto(packet, (to[0], 0))
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE:
+            raise
+        for part in packets.fragments(packet, next(_IDENTIFICATIONS) & 0xFFFF):
+            raw.sendto(part, (to[0], 0))
+
+
+def original_destination(ancillary: list[tuple[int, int, bytes]]) -> Endpoint | None:
+    """Return the destination in what recvmsg() gave beside a datagram, or None."""
     for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IPV6 and kind == IPV6_RECVORIGDSTADDR and len(data) >= 24:
+            return socket.inet_ntop(socket.AF_INET6, data[8:24]), int.from_bytes(data[2:4])
         if level == socket.SOL_IP and kind == IP_RECVORIGDSTADDR and len(data) >= 8:
             port, address = struct.unpack_from(">H4s", data, 2)
             return socket.inet_ntoa(address), port

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from klinket.client.capture.namespace import nfqueue, packets, rules
-from klinket.client.capture.namespace.doorway import Doorway
-from klinket.client.capture.namespace.nfqueue import Verdict
-from klinket.client.capture.namespace.packets import Endpoint, Syn
+from klinket.client.capture import nfqueue, packets
+from klinket.client.capture.doorway import Doorway
+from klinket.client.capture.nfqueue import Verdict
+from klinket.client.capture.packets import Endpoint, Syn
 from klinket.client.ports import CarriedFlow
 from klinket.domain.errors import CaptureImpossible, FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
@@ -26,15 +28,35 @@ SILENCE_SECONDS = 40.0
 #: Messages read from the queue, connections accepted, in one turn of the loop.
 BATCH = 64
 
-_VERDICTS: dict[FlowFailure, tuple[Verdict, int]] = {
-    FlowFailure.TIMED_OUT: (Verdict.DROP, 0),
-    FlowFailure.UNREACHABLE: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
-    FlowFailure.NAME_NOT_FOUND: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
-    FlowFailure.NO_CONNECTOR: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
-    FlowFailure.DRAINING: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
-    FlowFailure.CONTROLLER_UNREACHABLE: (Verdict.ACCEPT, rules.MARK_UNREACHABLE),
-}
-_REFUSE = (Verdict.ACCEPT, rules.MARK_REFUSE)
+#: Connects of one source address at a time, of the MAX_HELD of all: one machine behind a gateway does not starve the others.
+MAX_HELD_PER_SOURCE = 768
+#: Connections accepted at once whose resource has not answered yet.
+MAX_EARLY = 4096
+
+_UNREACHABLE = (
+    FlowFailure.UNREACHABLE,
+    FlowFailure.NAME_NOT_FOUND,
+    FlowFailure.NO_CONNECTOR,
+    FlowFailure.DRAINING,
+    FlowFailure.CONTROLLER_UNREACHABLE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """`number` of the queue that holds SYNs, and the marks of verdicts that its rules know."""
+
+    number: int = 7
+    connect: int = 1
+    refuse: int = 2
+    unreachable: int = 3
+
+    def verdict(self, failure: FlowFailure) -> tuple[Verdict, int]:
+        """Return what becomes of a SYN whose resource has not accepted."""
+        if failure is FlowFailure.TIMED_OUT:
+            return Verdict.DROP, 0
+        return Verdict.ACCEPT, self.unreachable if failure in _UNREACHABLE else self.refuse
+
 
 _Connection = tuple[Endpoint, Endpoint]
 
@@ -51,12 +73,26 @@ class _Attempt:
 
 
 class HeldConnects:
-    """Serves the queue and the listener of a namespace. Sockets are taken over, non-blocking."""
+    """Serves a queue and the listeners it leads to. Sockets are taken over.
 
-    def __init__(self, queue: socket.socket, listener: socket.socket, doorway: Doorway) -> None:
+    `queue` None: the kernel holds nothing. `is_fast`: says of an address whether its connects are accepted at once.
+    """
+
+    def __init__(
+        self,
+        queue: socket.socket | None,
+        listeners: Sequence[socket.socket],
+        doorway: Doorway,
+        rules: QueueRules = QueueRules(),
+        is_fast: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._queue = queue
-        self._listener = listener
+        self._listeners = tuple(listeners)
         self._doorway = doorway
+        self._rules = rules
+        self._is_fast = is_fast
+        self._of_source: Counter[str] = Counter()
+        self._early = 0
         self._attempts: dict[_Connection, _Attempt] = {}
         self._tasks = TaskSet("captured connections")
         self._loop = asyncio.get_running_loop()
@@ -64,28 +100,32 @@ class HeldConnects:
 
     def start(self) -> None:
         """Bind the queue and begin; raises CaptureImpossible when the kernel refuses."""
-        self._queue.setblocking(True)
-        self._queue.settimeout(5)
-        for request in (nfqueue.bind(rules.QUEUE), nfqueue.configure(rules.QUEUE)):
+        if self._queue is not None:
+            self._bind(self._queue)
+            self._loop.add_reader(self._queue, self._queue_readable, self._queue)
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self._loop.add_reader(listener, self._listener_readable, listener)
+
+    def _bind(self, queue: socket.socket) -> None:
+        queue.settimeout(5)
+        for request in (nfqueue.bind(self._rules.number), nfqueue.configure(self._rules.number)):
             try:
-                self._queue.sendto(request, (0, 0))
-                answers = list(nfqueue.decode(self._queue.recv(65_536)))
+                queue.sendto(request, (0, 0))
+                answers = list(nfqueue.decode(queue.recv(65_536)))
             except (OSError, ProtocolError) as error:
                 raise CaptureImpossible(f"the kernel's packet queue: {error}") from error
             for answer in answers:
                 if isinstance(answer, nfqueue.Acknowledgement) and answer.error:
                     raise CaptureImpossible(f"the kernel's packet queue: errno {answer.error}")
-        self._queue.setblocking(False)
-        self._listener.setblocking(False)
-        self._loop.add_reader(self._queue, self._queue_readable)
-        self._loop.add_reader(self._listener, self._listener_readable)
+        queue.setblocking(False)
 
     # ---- the queue
 
-    def _queue_readable(self) -> None:
+    def _queue_readable(self, queue: socket.socket) -> None:
         for _ in range(BATCH):
             try:
-                data = self._queue.recv(65_536)
+                data = queue.recv(65_536)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -110,17 +150,18 @@ class HeldConnects:
         if attempt is not None and attempt.syn.number == syn.number:
             # A repetition. The first is still held, or was left unanswered; if it was let through, it got lost on its way.
             if attempt.let_through:
-                self._say(packet.id, Verdict.ACCEPT, rules.MARK_CONNECT)
+                self._say(packet.id, Verdict.ACCEPT, self._rules.connect)
             else:
                 self._say(packet.id, Verdict.DROP)
             return
         if attempt is not None:
             self._forget(key, attempt)
-        if len(self._attempts) >= nfqueue.MAX_HELD:
+        if len(self._attempts) >= nfqueue.MAX_HELD or self._of_source[syn.source[0]] >= MAX_HELD_PER_SOURCE:
             self.dropped += 1
             self._say(packet.id, Verdict.DROP)
             return
         attempt = self._attempts[key] = _Attempt(syn)
+        self._of_source[syn.source[0]] += 1
         attempt.task = self._tasks.start(self._decide(key, attempt, packet.id), "connect")
 
     async def _decide(self, key: _Connection, attempt: _Attempt, packet: int) -> None:
@@ -129,7 +170,7 @@ class HeldConnects:
             destination = self._doorway.destination(address, port, TransportProtocol.TCP)
             flow = await self._doorway.open_stream(destination)
         except FlowRefused as refused:
-            word, mark = _VERDICTS.get(refused.failure, _REFUSE)
+            word, mark = self._rules.verdict(refused.failure)
             self._say(packet, word, mark)
             if word is Verdict.DROP:
                 attempt.timer = self._loop.call_later(SILENCE_SECONDS, self._forget, key, attempt)
@@ -141,17 +182,18 @@ class HeldConnects:
             raise
         attempt.flow, attempt.let_through = flow, True
         attempt.timer = self._loop.call_later(ARRIVAL_SECONDS, self._forget, key, attempt)
-        self._say(packet, Verdict.ACCEPT, rules.MARK_CONNECT)
+        self._say(packet, Verdict.ACCEPT, self._rules.connect)
 
     def _say(self, packet: int, word: Verdict, mark: int = 0) -> None:
+        assert self._queue is not None
         try:
-            self._queue.sendto(nfqueue.verdict(rules.QUEUE, packet, word, mark), (0, 0))
+            self._queue.sendto(nfqueue.verdict(self._rules.number, packet, word, mark), (0, 0))
         except OSError as error:
             logger.debug("verdict: %s", error)  # the command repeats its SYN
 
     def _forget(self, key: _Connection, attempt: _Attempt) -> None:
         if self._attempts.get(key) is attempt:
-            del self._attempts[key]
+            self._take(key)
         if attempt.timer is not None:
             attempt.timer.cancel()
         if attempt.flow is not None:
@@ -160,32 +202,62 @@ class HeldConnects:
         if attempt.task is not None and attempt.task is not asyncio.current_task():
             attempt.task.cancel()
 
-    # ---- the listener
+    def _take(self, key: _Connection) -> _Attempt | None:
+        attempt = self._attempts.pop(key, None)
+        if attempt is not None:
+            source = key[0][0]
+            self._of_source[source] -= 1
+            if not self._of_source[source]:
+                del self._of_source[source]
+        return attempt
 
-    def _listener_readable(self) -> None:
+    # ---- the listeners
+
+    def _listener_readable(self, listener: socket.socket) -> None:
         for _ in range(BATCH):
             try:
-                connection, source = self._listener.accept()
+                connection, source = listener.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 logger.warning("accept: %s", error)
                 return
             host, port = connection.getsockname()[:2]
-            attempt = self._attempts.pop((source, (host, port)), None)
+            attempt = self._take((source[:2], (host, port)))
             if attempt is None or attempt.flow is None:
-                sockets.reset(connection)  # no SYN of it was let through, or too long ago
+                if attempt is None and self._is_fast(host) and self._early < MAX_EARLY:
+                    self._tasks.start(self._open_early(sockets.prepare(connection), host, port), "flow")
+                else:
+                    sockets.reset(connection)  # no SYN of it was let through, or too long ago
                 continue
             if attempt.timer is not None:
                 attempt.timer.cancel()
             self._tasks.start(attempt.flow.carry(sockets.prepare(connection)), "flow")
 
+    async def _open_early(self, connection: socket.socket, host: str, port: int) -> None:
+        """Open the flow of a connection that was accepted at once; a refusal is a reset."""
+        self._early += 1
+        try:
+            flow = await self._doorway.open_stream(self._doorway.destination(host, port, TransportProtocol.TCP))
+        except FlowRefused:
+            sockets.reset(connection)
+            return
+        except BaseException:
+            sockets.reset(connection)
+            raise
+        finally:
+            self._early -= 1
+        await flow.carry(connection)
+
     async def aclose(self) -> None:
         """Stop, and reset what is still going on."""
-        self._loop.remove_reader(self._queue)
-        self._loop.remove_reader(self._listener)
+        for sock in self._all_sockets():
+            self._loop.remove_reader(sock)
         for key, attempt in list(self._attempts.items()):
             self._forget(key, attempt)
         await self._tasks.aclose()
-        self._queue.close()
-        self._listener.close()
+        for sock in self._all_sockets():
+            sock.close()
+
+    def _all_sockets(self) -> list[socket.socket]:
+        return [*self._listeners, *([self._queue] if self._queue is not None else [])]

@@ -21,12 +21,22 @@ MAX_REMEMBERED = 256
 
 
 class Doorway:
-    """Turns addresses the command dialled into flows. Refusals of granted resources are told with one line each."""
+    """Turns addresses that programs dialled into flows. Refusals of granted resources are told with one line each.
+
+    `only_klinkets`: nothing goes past klinket, since what is captured was granted, now or before. `host_loopback`:
+    rules.HOST_LOOPBACK leads to the loopback of the machine klinket runs on.
+    """
 
     def __init__(
-        self, client: FlowOpener, names: SyntheticAddresses, told: Callable[[str], None], *, host_loopback: bool = False
+        self,
+        client: FlowOpener,
+        names: SyntheticAddresses,
+        told: Callable[[str], None],
+        *,
+        only_klinkets: bool = False,
+        host_loopback: bool = False,
     ) -> None:
-        """`host_loopback`: rules.HOST_LOOPBACK leads to the loopback of the machine klinket runs on."""
+        self._only_klinkets = only_klinkets
         self._host_loopback = host_loopback
         self._client = client
         self._names = names
@@ -44,7 +54,7 @@ class Doorway:
         """Return whether a flow goes through klinket: granted now or before, or a name klinket has answered for."""
         if self._is_host(destination):
             return False
-        return self._client.claims(destination.host) or self._names.knows(destination.host)
+        return self._only_klinkets or self._client.claims(destination.host) or self._names.knows(destination.host)
 
     def _is_host(self, destination: Destination) -> bool:
         return self._host_loopback and destination.host == rules.HOST_LOOPBACK

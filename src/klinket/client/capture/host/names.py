@@ -1,0 +1,116 @@
+"""Captured DNS queries: klinket's names are answered here, all others by the resolver they were sent to.
+
+The answer comes from the address that was asked, so neither programs nor the system's resolvers notice anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+
+from klinket.client.capture import dns_message, packets
+from klinket.client.capture.datagrams import original_destination, send
+from klinket.client.capture.dns_message import Code
+from klinket.client.capture.host import rules
+from klinket.client.capture.host.addresses import STUBS
+from klinket.client.capture.packets import Endpoint
+from klinket.client.capture.resolver import OwnAnswers, accept, forward, serve_connection
+from klinket.domain.errors import ProtocolError
+from klinket.net.tasks import TaskSet
+
+logger = logging.getLogger(__name__)
+
+#: Queries at a time that are asked of others, UDP and TCP; further ones get SERVFAIL.
+MAX_QUERIES = 2048
+DNS_PORT = 53
+#: Datagrams read in one turn of the loop.
+BATCH = 64
+
+
+class CapturedNames:
+    """Serves the DNS sockets of one family, which are taken over. `resolvers`: the system's, for who asks the stub itself."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        raw: socket.socket,
+        listener: socket.socket,
+        own: OwnAnswers,
+        resolvers: Callable[[], Sequence[str]],
+        is_granted: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """`is_granted`: says of a resolver whether it is a resource itself, and is asked through klinket."""
+        self._is_granted = is_granted
+        self._sock = sock
+        self._raw = raw
+        self._listener = listener
+        self._own = own
+        self._resolvers = resolvers
+        self._tasks = TaskSet("names")
+        self._loop = asyncio.get_running_loop()
+
+    def start(self) -> None:
+        """Begin."""
+        for sock in (self._sock, self._raw, self._listener):
+            sock.setblocking(False)
+        self._loop.add_reader(self._sock, self._readable)
+        self._tasks.start(accept(self._listener, self._accepted), "accept")
+
+    def _ask_of(self, target: str) -> Sequence[str]:
+        return self._resolvers() if target in STUBS else (target,)
+
+    def _prepare(self, resolver: str, sock: socket.socket) -> None:
+        if self._is_granted(resolver):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, rules.OWN_QUERY)
+
+    def _readable(self) -> None:
+        for _ in range(BATCH):
+            try:
+                message, ancillary, _, source = self._sock.recvmsg(dns_message.MAX_MESSAGE_BYTES, 128)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                logger.debug("names: %s", error)
+                return
+            target = original_destination(ancillary)
+            if target is None or target[1] != DNS_PORT:
+                continue  # sent to this socket itself
+            if (answer := self._own.answer(message)) is not None:
+                self._reply(answer, target, source[:2])
+            elif len(self._tasks) < MAX_QUERIES:
+                self._tasks.start(self._ask_others(message, target, source[:2]), "query")
+            else:
+                self._reply(_failure(message), target, source[:2])
+
+    def _reply(self, answer: bytes, target: Endpoint, source: Endpoint) -> None:
+        try:
+            if answer:
+                send(self._raw, packets.datagram(target, source, answer), source)
+        except (OSError, ValueError) as error:
+            logger.debug("names: %s", error)  # as datagrams are: the program asks again
+
+    async def _ask_others(self, message: bytes, target: Endpoint, source: Endpoint) -> None:
+        self._reply(await forward(message, self._ask_of(target[0]), over_tcp=False, prepare=self._prepare), target, source)
+
+    def _accepted(self, connection: socket.socket) -> None:
+        host, port = connection.getsockname()[:2]
+        if port == DNS_PORT and len(self._tasks) < MAX_QUERIES:
+            self._tasks.start(serve_connection(connection, self._own, lambda: self._ask_of(host), self._prepare), "connection")
+        else:
+            connection.close()
+
+    async def aclose(self) -> None:
+        """Stop."""
+        self._loop.remove_reader(self._sock)
+        await self._tasks.aclose()
+        for sock in (self._sock, self._raw, self._listener):
+            sock.close()
+
+
+def _failure(message: bytes) -> bytes:
+    try:
+        return dns_message.answer_code(dns_message.parse_query(message), Code.SERVER_FAILURE)
+    except ProtocolError:
+        return b""
