@@ -6,7 +6,9 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in {"__init__", "__main__", "load"})
+#: What measurements share.
+PARTS = {"__init__", "__main__", "load", "volume"}
+NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in PARTS)
 
 if __name__ == "__main__":
     name = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "main_job")

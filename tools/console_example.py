@@ -5,23 +5,35 @@ from __future__ import annotations
 import os
 import random
 import uuid
+from collections.abc import Sequence
+from typing import cast
+
+from starlette.websockets import WebSocket
 
 from klinket.controller.app import (
     access,
+    api_tokens,
     connectors,
+    cuts,
+    defaults,
     flow_events,
     group_access,
     groups,
+    relays,
     remote_networks,
     resources,
+    security_policies,
     service_accounts,
     service_keys,
+    sinks,
     users,
 )
 from klinket.controller.app.ports import Transaction
-from klinket.controller.app.rows import ResourceRow, ServiceAccountRow, ServiceKeyRow
+from klinket.controller.app.rows import ConnectorRow, ResourceRow, ServiceAccountRow, ServiceKeyRow
+from klinket.controller.peers import ConnectorPeer, Outbox, Peers
 from klinket.domain.audit import Actor, ActorType
-from klinket.domain.identifiers import Kid
+from klinket.domain.identifiers import ConnectorId, Kid, Thumbprint
+from klinket.domain.sink import SinkKind
 from klinket.wire import signing
 from klinket.wire.control import FlowEvent
 
@@ -30,6 +42,7 @@ HOUR_MS = 3_600_000
 _NETWORKS = (("production", "AWS"), ("staging", "GOOGLE_CLOUD"), ("office Berlin", "ON_PREMISE"))
 _RESOURCES = (
     ("Orders database", "orders-db.prod.internal", 0, 5432),
+    ("All of production", "*.prod.internal", 0, 443),
     ("Billing API", "billing.prod.internal", 0, 443),
     ("Metrics", "10.20.4.0/24", 0, 9090),
     ("Artifact store", "artifacts.prod.internal", 0, 443),
@@ -39,11 +52,11 @@ _RESOURCES = (
     ("Build cache", "cache.office.example", 2, 6379),
 )
 _SERVICES = (
-    ("deploy-production", (0, 1, 3), 2),
-    ("ci-runners", (4, 5, 6, 7), 3),
-    ("nightly-backup", (0, 5), 1),
-    ("metrics-scraper", (2,), 1),
-    ("terraform", (4,), 1),
+    ("deploy-production", (0, 2, 4), 2),
+    ("ci-runners", (5, 6, 7, 8), 3),
+    ("nightly-backup", (0, 6), 1),
+    ("metrics-scraper", (3,), 1),
+    ("terraform", (5,), 1),
     ("load-test", (), 0),
 )
 _PEOPLE = (
@@ -56,7 +69,14 @@ _PEOPLE = (
 
 def fill(tx: Transaction, *, seed: int = 7) -> None:
     """Make networks, connectors, resources, services with keys and access, users, groups, and a week of flow events."""
+    defaults.ensure(tx)
     rng = random.Random(seed)  # noqa: S311 - an example
+    tx.relays.add(
+        name="relay-1",
+        token_hash="of relay-1",  # noqa: S106 - an example
+        address="relay.example:8443",
+        certificate_sha256="00" * 32,
+    )
     networks = [
         remote_networks.create(tx, ACTOR, name=name, location=location, network_type="REGULAR", is_active=True)
         for name, location in _NETWORKS
@@ -73,6 +93,10 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
             public_ip="198.51.100.7",
             private_ips=["10.20.0.5"],
             last_heartbeat_ms=tx.now_ms,
+            clock_offset_ms=12,
+            started_ms=tx.now_ms - 9 * 24 * HOUR_MS,
+            enrolled_jkt="NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+            access_token_hash=f"of {connector.name}",
         )
     made_resources = [_resource(tx, networks[network].id, name, address, port) for name, address, network, port in _RESOURCES]
     accounts: list[tuple[ServiceAccountRow, list[ServiceKeyRow], tuple[int, ...]]] = []
@@ -83,7 +107,25 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
             access.grant(tx, ACTOR, made_resources[index], account)
         accounts.append((account, made, reached))
     service_keys.revoke(tx, ACTOR, accounts[1][1][2])
+    cuts.answer(
+        tx, tx.cuts.newest(1)[0].id, made_connectors[2].id, stopped_at_ms=tx.now_ms, took_ms=12.4,
+        flows=[{"flow": "1"}, {"flow": "2"}],
+    )  # fmt: skip
+    wider = {"policy": "RESTRICTED", "ports": [{"start": 80, "end": 80}, {"start": 443, "end": 443}]}
+    billing = next(row for row in made_resources if row.name == "Billing API")
+    resources.update(
+        tx, ACTOR, billing, {"name": "Billing", "protocols": {**billing.protocols, "tcp": wider}, "alias": "billing.internal"}
+    )
     _people(tx, made_resources)
+    silent = made_connectors[3]
+    tx.connectors.change(
+        silent.id,
+        version="1.0.29",
+        hostname="gw.office.example",
+        last_heartbeat_ms=tx.now_ms - 3 * HOUR_MS,
+        private_ips=["10.40.0.2"],
+    )
+    _settings(tx)
     events = _week(tx, rng, accounts, made_resources)
     for connector in made_connectors[:3]:
         peers = [other for other in made_connectors[:3] if other.remote_network_id == connector.remote_network_id]
@@ -95,6 +137,53 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
         ]
         for begin in range(0, len(mine), flow_events.MAX_BATCH_EVENTS):
             flow_events.keep(tx, connector.id, begin + 1, mine[begin : begin + flow_events.MAX_BATCH_EVENTS])
+    _answer_cuts(tx, rng, accounts, made_resources)
+
+
+def _answer_cuts(
+    tx: Transaction,
+    rng: random.Random,
+    accounts: list[tuple[ServiceAccountRow, list[ServiceKeyRow], tuple[int, ...]]],
+    made: list[ResourceRow],
+) -> None:
+    """Order a few cuts more; all but the last are answered."""
+    for account, _, reached in accounts[:3]:
+        spare = _key(tx, account, f"{account.name} old", 30)
+        service_keys.revoke(tx, ACTOR, spare)
+        access.revoke(tx, ACTOR, made[reached[0]], account)
+        access.grant(tx, ACTOR, made[reached[0]], account)
+    newest = tx.cuts.newest(1)[0].id
+    for receipt in tx.cut_receipts.find():
+        if receipt.cut_id == newest:
+            continue
+        account, keys, reached = rng.choice(accounts[:3])
+        flows = [
+            {
+                "flow": os.urandom(8).hex(), "session": "example", "service_account": account.uuid, "key": keys[0].kid,
+                "resource": made[reached[0]].id, "host": made[reached[0]].address, "port": 5432, "protocol": "tcp",
+                "stopped_after_ms": round(rng.uniform(0.4, 9), 3),
+            }
+            for _ in range(rng.randrange(4))
+        ]  # fmt: skip
+        cuts.answer(
+            tx,
+            receipt.cut_id,
+            receipt.connector_id,
+            stopped_at_ms=tx.now_ms + 20,
+            took_ms=rng.uniform(1, 14),
+            flows=flows,
+            token="signed",  # noqa: S106 - a receipt's
+        )
+
+
+def attach(peers: Peers, rows: Sequence[ConnectorRow]) -> None:
+    """Let the connectors that have reported just now have a live channel, each at the relay."""
+    for row in rows:
+        if row.enrolled_jkt is not None:
+            socket = cast(WebSocket, None)  # nothing is sent: nobody runs the outbox
+            peers.connectors[row.id] = ConnectorPeer(
+                ConnectorId(row.id), Thumbprint(row.enrolled_jkt), Outbox(socket), relays=(1,)
+            )
 
 
 def _resource(tx: Transaction, network: int, name: str, address: str, port: int) -> ResourceRow:
@@ -107,6 +196,7 @@ def _resource(tx: Transaction, network: int, name: str, address: str, port: int)
         name=name,
         address=address,
         protocols={"allowIcmp": False, "tcp": ports, "udp": closed},
+        tags=[{"key": "owner", "value": "platform" if port == 443 else "data"}],
     )
 
 
@@ -115,15 +205,54 @@ def _key(tx: Transaction, account: ServiceAccountRow, name: str, days: int) -> S
     kid = Kid(os.urandom(12).hex())
     public = signing.public_key_to_pem(pair.public_key())
     row = service_keys.create(tx, ACTOR, account, days=days, name=name, kid=kid, public_key=public)
-    used = {"hostname": "runner-7", "address": "203.0.113.20", "version": "0.1.0"}
+    used = {"hostname": "runner-7", "address": "203.0.113.20", "clientVersion": "0.1.0"}
     return tx.service_keys.change(row.id, last_used_ms=tx.now_ms - 4 * 60_000, last_used_by=used)
+
+
+def _settings(tx: Transaction) -> None:
+    """Make API tokens, relays and sinks, one of which fails."""
+    used = api_tokens.create(tx, ACTOR, name="terraform", scopes=["provision"], entropy=os.urandom, days=90)[0]
+    tx.api_tokens.change(used.id, last_used_ms=tx.now_ms - 12 * 60_000)
+    office = ["192.0.2.0/24", "2001:db8::/32"]
+    api_tokens.create(tx, ACTOR, name="nightly report", scopes=["read"], entropy=os.urandom, days=365, allowed_ranges=office)
+    retired = api_tokens.create(tx, ACTOR, name="old pipeline", scopes=["write"], entropy=os.urandom)[0]
+    api_tokens.update(tx, ACTOR, retired, is_enabled=False)
+    for name, port in (("frankfurt-1", 8444), ("dublin-1", 8444)):
+        relay = relays.create(tx, ACTOR, name=name, entropy=os.urandom)[0]
+        address, pin = f"{name}.relay.example.com:{port}", os.urandom(32).hex()
+        tx.relays.change(relay.id, address=address, certificate_sha256=pin)
+    relays.create(tx, ACTOR, name="singapore-1", entropy=os.urandom)
+    siem = sinks.create(
+        tx, ACTOR, name="SIEM", kind=SinkKind.WEBHOOK, settings={"url": "https://siem.example.com/events"},
+        streams=["audit", "network"], sealed_secret=b"sealed",
+    )  # fmt: skip
+    tx.sinks.change(siem.id, last_delivered_ms=tx.now_ms - 4_000)
+    mail = sinks.create(
+        tx, ACTOR, name="On call", kind=SinkKind.SMTP, streams=["warnings"], sealed_secret=b"sealed",
+        settings={
+            "address": "mail.example.com:587", "sender": "klinket@example.com", "user": "klinket",
+            "recipients": ["on-call@example.com", "platform@example.com"],
+        },
+    )  # fmt: skip
+    refused = "mail.example.com:587 refused the login: 535 5.7.8 authentication failed"
+    tx.sinks.change(mail.id, attempts=4, last_error=refused, next_try_ms=tx.now_ms + 8_000)
 
 
 def _people(tx: Transaction, reached: list[ResourceRow]) -> None:
     for first, last, role in _PEOPLE:
-        users.create(tx, ACTOR, email=f"{first.lower()}@example.com", first_name=first, last_name=last, role=role)
+        made = users.create(tx, ACTOR, email=f"{first.lower()}@example.com", first_name=first, last_name=last, role=role)
+        if first in ("Grace", "Alan"):
+            tx.users.change(made.id, state=users.ACTIVE)
+    strict = security_policies.create(tx, ACTOR, name="Production")
     team = groups.create(tx, ACTOR, name="Platform", security_policy_id=None)
-    group_access.grant(tx, ACTOR, reached[0], team)
+    oncall = groups.create(tx, ACTOR, name="On call", security_policy_id=strict.id)
+    synced = groups.create(tx, ACTOR, name="Engineering", security_policy_id=None)
+    groups.set_members(tx, ACTOR, team, {row.id for row in tx.users.find()})
+    groups.set_members(tx, ACTOR, oncall, {row.id for row in tx.users.find(email=["grace@example.com", "ada@example.com"])})
+    tx.groups.change(synced.id, group_type=groups.SYNCED, origin_id="engineering")
+    for resource in reached[:4]:
+        group_access.grant(tx, ACTOR, resource, team)
+    tx.resources.change(reached[0].id, security_policy_id=strict.id)
 
 
 def _week(

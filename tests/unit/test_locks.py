@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"client": (), "controller": ("controller", "connector", "relay", "cli", "postgres")}
+EXTRAS = {"client": (), "controller": ("controller", "connector", "relay", "cli", "postgres", "oidc")}
 
 
 def locked(name: str) -> dict[str, str]:

@@ -17,7 +17,9 @@ SECTIONS = dict(
     re.findall(r"^## klinket ([\w -]+)\n(.*?)(?=^## |\Z)", (REFERENCE / "options.md").read_text(), re.MULTILINE | re.DOTALL)
 )
 #: Commands that have a section; those of `klinket admin` tell their options with --help only.
-COMMANDS = ["controller", "relay", "connector", "run", "client", "issue api-token", "revoke", "scan", "admin"]
+COMMANDS = [
+    "controller", "relay", "connector", "run", "client", "issue api-token", "issue signing-key", "revoke", "scan", "admin",
+]  # fmt: skip
 
 
 def command_of(path: str) -> click.Command:
@@ -66,7 +68,7 @@ def test_every_variable_that_is_documented_is_read_somewhere() -> None:
     assert {name for name in named if not re.search(rf"\b{name}\b", source)} == set()
 
 
-@pytest.mark.parametrize("path", ["issue relay-token", "issue accept-head"])
+@pytest.mark.parametrize("path", ["issue relay-token", "issue remove-relay", "issue accept-head"])
 def test_the_commands_of_issue_take_the_same_options(path: str) -> None:
     assert {one.opts[0] for one in command_of(path).params if isinstance(one, click.Option)} == {
         one.opts[0] for one in command_of("issue api-token").params if isinstance(one, click.Option)

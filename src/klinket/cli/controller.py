@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from klinket.cli import database, roles, served
+from klinket.cli import database, oidc, roles, served
 
 
 @click.command()
@@ -31,6 +31,7 @@ from klinket.cli import database, roles, served
 @click.option("--api-writes-per-minute", default=200, show_default=True, help="Mutations of a token; 0: no limit.")
 @click.option("--flow-days", default=30, show_default=True, help="Days for which network events are kept.")
 @click.option("--flow-events", default=200_000, show_default=True, help="Network events kept; the oldest go first.")
+@oidc.options
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
     network: str,
@@ -53,6 +54,7 @@ def controller(
     api_writes_per_minute: int,
     flow_days: int,
     flow_events: int,
+    identity_provider: oidc.Given,
     log_level: str,
 ) -> None:
     """Run the controller: the only authority, never on the path of traffic.
@@ -88,6 +90,7 @@ def controller(
         flow_days=flow_days,
         flow_events=flow_events,
         postgres=given.address(),
+        oidc=identity_provider.settings(),
     )
     served.remember(state, network, public_url)
     # What a log shipper reads must never hold the first token.

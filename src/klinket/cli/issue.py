@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from klinket.cli import database
+from klinket.cli import database, served
 from klinket.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -100,3 +100,86 @@ def relay_token(name: str, state: Path | None, given: database.Given) -> None:
     from klinket.net.clock import entropy
 
     _issue(state, given, lambda tx: relays.create_or_replace(tx, SYSTEM, name=name, entropy=entropy)[1])
+
+
+@issue.command("admin-link")
+@click.argument("email")
+@_STATE
+@database.options
+def admin_link(email: str, state: Path | None, given: database.Given) -> None:
+    """Print a one-time link with which EMAIL becomes an admin of the console, or gets in again.
+
+    It works for 24 hours. Once it is used, the earlier password, second factors and sessions of that user are gone. With
+    --database and without --state it is the code alone: enter it at /console/sign-in/link.
+
+    \b
+    example: klinket issue admin-link ada@example.com --state /var/lib/klinket
+    """
+    from klinket.controller.app import sign_in_links
+    from klinket.domain.audit import SYSTEM
+    from klinket.net.clock import entropy
+
+    url = None if state is None else served.public_url(state)
+
+    def make(tx: Transaction) -> str:
+        text = sign_in_links.admin_link(tx, SYSTEM, email, entropy)
+        return text if url is None else sign_in_links.address_of(url, text)
+
+    _issue(state, given, make)
+
+
+@issue.command("remove-relay")
+@click.argument("name")
+@_STATE
+@database.options
+def remove_relay(name: str, state: Path | None, given: database.Given) -> None:
+    """Remove the relay NAME: its token is dead, clients and connectors stop using it within 10 s.
+
+    \b
+    example: klinket issue remove-relay frankfurt-1 --state /var/lib/klinket
+    """
+    from klinket.controller.app import relays
+    from klinket.domain.audit import SYSTEM
+    from klinket.domain.errors import NotFound
+
+    def remove(tx: Transaction) -> str:
+        found = tx.relays.find(name=name)
+        if not found:
+            raise NotFound(relays.KIND, name)
+        relays.remove(tx, SYSTEM, found[0])
+        return f"removed relay {name}"
+
+    _issue(state, given, remove)
+
+
+@issue.command("signing-key")
+@click.argument("purpose")
+@_STATE
+@click.option("--master-key-file", type=click.Path(path_type=Path), help="As for `klinket controller`; in --state by default.")
+@database.options
+def signing_key(purpose: str, state: Path | None, master_key_file: Path | None, given: database.Given) -> None:
+    """Make a new signing key for PURPOSE: access, grant, ticket, cut, head or audit.
+
+    Everybody who verifies is told of it first; it signs after 5 minutes. What the key before it signed stays valid.
+
+    \b
+    example: klinket issue signing-key grant --state /var/lib/klinket
+    """
+    from klinket.controller import sealing
+    from klinket.controller.app import signing_keys
+    from klinket.domain.audit import SYSTEM
+    from klinket.net.clock import entropy
+
+    wanted = signing_keys.parse_purpose(purpose)
+    if state is None and master_key_file is None:
+        raise InvalidInput("--state", "--state is missing: the master key is there", hint="or give --master-key-file")
+    path = master_key_file or (state or Path()) / "keys" / "master.key"
+
+    def make(tx: Transaction) -> str:
+        master = sealing.load_or_make(path, may_make=False)
+        for row in signing_keys.verifying(tx, wanted):
+            master.open(row.sealed, f"signing key {row.kid}")  # what the controller cannot open would stop it
+        made = signing_keys.rotate(tx, SYSTEM, wanted, seal=master.seal, entropy=entropy)
+        return f"made {made.kid}; it signs in {signing_keys.PUBLISHED_MS // 60_000} min"
+
+    _issue(state, given, make)

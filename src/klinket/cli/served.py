@@ -36,6 +36,11 @@ def remember(state: Path, network: str, public_url: str) -> None:
         file.write_text(json.dumps(now))
 
 
+def public_url(state: Path) -> str | None:
+    """Return the URL a controller with this state folder was started with last, or None."""
+    return _read(state / FILE_NAME).get("public_url")
+
+
 def _read(file: Path) -> dict[str, str]:
     try:
         document = json.loads(file.read_text())

@@ -293,6 +293,8 @@ class Channels:
                 hostname=message.hostname,
                 public_ip=address,
                 private_ips=message.private_ips,
+                time_ms=message.time_ms,
+                started_ms=message.started_ms,
             )
             if message.started_ms and not peer.started_ms:
                 live_flows.restarted(tx, peer.connector, min(message.started_ms, tx.now_ms))

@@ -12,9 +12,11 @@ from klinket.controller.app.ports import Store
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
+from klinket.controller.console.gate import Gate
 from klinket.controller.console.live import LiveTopics
 from klinket.controller.console.page import Console
 from klinket.controller.console.routes import console_routes
+from klinket.controller.console.sign_in.routes import sign_in_routes
 from klinket.controller.console.static import StaticFiles
 from klinket.controller.console.templates import Templates
 from klinket.controller.dispatch import Dispatch
@@ -87,15 +89,17 @@ def compose(
     )
     static = StaticFiles()
     live = LiveTopics(store, peers)
-    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, clock)
+    exports = Exports(store, trusted)
+    console = Console(config, store, trusted, peers, services, Templates(static, config.network), live, exports, clock)
+    gate = Gate(console)
     reads, prepares = Lane(API_READS), Lane(API_PREPARES)
     app = Starlette(
         routes=[
             *graphql_routes(GRAPHQL_PATH, GraphQLApi(store, load_schema(), services, reads, prepares), access),
             *graphql_routes(EXTENSION_PATH, GraphQLApi(store, load_extension(), services, reads, prepares), access),
-            *console_routes(console, static),
+            *console_routes(gate, static, sign_in_routes(console, gate, master)),
             *endpoints.routes(),
-            *Exports(store, trusted, access.reader).routes(),
+            *exports.routes(access.reader),
         ],
         exception_handlers={404: no_such_path, 405: no_such_method},
     )

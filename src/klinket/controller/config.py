@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from klinket.controller.app.flow_events import DEFAULT_DAYS, DEFAULT_MAX_EVENTS
 from klinket.controller.database import PostgresAddress
+from klinket.controller.oidc_settings import OidcSettings
 from klinket.controller.sinks.files import DEFAULT_FILE_BYTES, DEFAULT_KEPT_FILES
 from klinket.domain.errors import InvalidInput
 from klinket.domain.sink import SinkKind
@@ -56,6 +57,7 @@ class ControllerConfig:
     flow_days: int = DEFAULT_DAYS
     flow_events: int = DEFAULT_MAX_EVENTS
     postgres: PostgresAddress | None = None
+    oidc: OidcSettings | None = None
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)

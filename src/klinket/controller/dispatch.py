@@ -52,6 +52,7 @@ class Dispatch:
         self._confirmation = Confirmation(store, clock, grant_seconds, self._end)
         self._ended = asyncio.Event()
         self._end_reason: StoreInUse | None = None
+        self._signing_keys = 0
 
     @property
     def snapshot(self) -> Snapshot:
@@ -64,6 +65,7 @@ class Dispatch:
         self._store.on_commit(self._committed)
         await self._confirmation.fresh()
         self._snapshot = await self._read()
+        self._signing_keys = self._snapshot.signing_keys
         self._tasks.start(self._follow(), "snapshots")
         self._tasks.start(self._expire(), "expiries")
         self._tasks.start(self._keep_confirmed(), "confirmations")
@@ -90,7 +92,9 @@ class Dispatch:
         while True:
             await asyncio.sleep(CONFIRM_SECONDS)
             try:
-                await self._confirmation.fresh()
+                stamp, _ = await self._confirmation.fresh()
+                if stamp > self.snapshot.stamp:  # by `klinket issue`, whose commits no listener hears of
+                    self._changed.set()
             except StoreInUse:
                 return
             except StoreUnavailable:
@@ -129,6 +133,7 @@ class Dispatch:
                 asked = list(self._peers.connectors.values())
                 _, confirmed_at = await self._confirmation.fresh()  # before the read, which then is no older
                 self._snapshot = await self._read()
+                await self._know_signing_keys(self._snapshot)
                 self._expiries_changed.set()
                 self._refresh_clients(self._snapshot, confirmed_at)
                 await self._refresh_relays()
@@ -143,6 +148,12 @@ class Dispatch:
                 logger.exception("peers could not be told of a change; trying again in %.0f s", RETRY_SECONDS)
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _know_signing_keys(self, current: Snapshot) -> None:
+        """Read the signing keys anew when one was made: connectors are told of it in this round, and it signs later."""
+        if current.signing_keys != self._signing_keys:
+            await self._trust.refresh(self._store)
+            self._signing_keys = current.signing_keys
 
     def _refresh_clients(self, current: Snapshot, confirmed_at: float) -> None:
         for client in list(self._peers.clients.values()):
@@ -224,13 +235,16 @@ class Dispatch:
         peer.sent = state
 
     async def _refresh_connectors(self, asked: Iterable[ConnectorPeer], current: Snapshot) -> None:
-        """Dismiss connectors that were deleted or have new tokens, and tell the others which relays there are."""
+        """Dismiss connectors that were deleted or have new tokens, and tell the others which relays and keys there are."""
         for peer in asked:
             # One that has enrolled since the snapshot was read is not dead.
             believed = current.known_connectors.get(peer.connector) == peer.jkt
             if not believed and not await self._store.read(lambda tx: _is_believed(tx, peer)):  # noqa: B023
                 self._dismiss(peer)
-            elif peer.sent is not None and peer.sent != current.relays:  # the first configuration comes with attaching
+            elif peer.sent is not None and peer.sent != (
+                current.relays,
+                current.signing_keys,
+            ):  # the first configuration comes with attaching
                 await self.configure_connector(peer)
 
     async def _refresh_relays(self) -> None:
@@ -250,11 +264,11 @@ class Dispatch:
         except ConnectorTokensDead:
             self._dismiss(peer)
             return
-        relays = self.snapshot.relays
+        relays, made_of = self.snapshot.relays, (self.snapshot.relays, self.snapshot.signing_keys)
         message = configuration.for_connector(
             relays, self._trust, row, tokens, stamp, now=self._clock(), grant_seconds=self._grant_seconds
         )
-        peer.configure(message, relays)
+        peer.configure(message, made_of)
 
     def _dismiss(self, peer: ConnectorPeer) -> None:
         if not peer.dismissed:

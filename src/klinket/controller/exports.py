@@ -7,8 +7,8 @@ import json
 import logging
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 #: Exports that run at a time; one more is told to wait.
 MAX_EXPORTS = 4
-#: Those of one API token.
+#: Those of one API token, or of one user of the console.
 MAX_EXPORTS_PER_TOKEN = 2
 #: Seconds that a piece of so many bytes may wait for its reader; then the export and its connection end.
 STALLED_SECONDS = 10.0
@@ -47,12 +47,13 @@ _ENDINGS = {"json": "jsonl", "csv": "csv"}
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request asks for; times in milliseconds since the epoch, None: open."""
+    """What a request asks for; times in milliseconds since the epoch, None: open. `equal`: conditions of flow events."""
 
     format: str
     begin_ms: int | None
     end_ms: int | None
     gzip: bool
+    equal: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Export(StreamingResponse):
@@ -88,46 +89,57 @@ class _Export(StreamingResponse):
 
 
 class Exports:
-    """Serves exports to API tokens that may read."""
+    """Streams exports, no more at a time than there may be, to whoever was let in."""
 
-    def __init__(self, store: Store, trust: Trust, reader: Callable[[Request], Awaitable[ApiCaller]]) -> None:
+    def __init__(self, store: Store, trust: Trust) -> None:
         self._store = store
         self._trust = trust
-        self._reader = reader
-        self._running: Counter[int] = Counter()
+        self._running: Counter[str] = Counter()
 
-    def routes(self) -> list[BaseRoute]:
-        """Return the routes."""
+    def audit(self, request: Request, wanted: Wanted, reader: str) -> Response:
+        """Return the audit as a file. `reader`: who reads it ("API token 3"); raises Throttled."""
+        return self._response(request, "audit", self._audit, wanted, reader)
+
+    def flows(self, request: Request, wanted: Wanted, reader: str) -> Response:
+        """Return network events as a file; raises Throttled."""
+        return self._response(request, "network-events", self._flows, wanted, reader)
+
+    def routes(self, reader: Callable[[Request], Awaitable[ApiCaller]]) -> list[BaseRoute]:
+        """Return the routes for API tokens. `reader`: who asks, if they may read."""
+
+        def served(export: Callable[[Request, Wanted, str], Response]) -> Callable[[Request], Awaitable[Response]]:
+            async def serve(request: Request) -> Response:
+                try:
+                    caller = f"API token {(await reader(request)).token}"
+                    proven(request, caller)
+                    return export(request, parse_wanted(request.query_params), caller)
+                except KlinketError as error:
+                    return told(error)
+
+            return serve
+
         return [
-            Route(AUDIT_EXPORT_PATH, self._serve("audit", self._audit), methods=["GET"]),
-            Route(FLOWS_EXPORT_PATH, self._serve("network-events", self._flows), methods=["GET"]),
+            Route(AUDIT_EXPORT_PATH, served(self.audit), methods=["GET"]),
+            Route(FLOWS_EXPORT_PATH, served(self.flows), methods=["GET"]),
         ]
 
-    def _serve(self, name: str, export: Callable[[Wanted], AsyncIterator[bytes]]) -> Callable[[Request], Awaitable[Response]]:
-        async def serve(request: Request) -> Response:
-            try:
-                caller = await self._reader(request)
-                proven(request, f"API token {caller.token}")
-                wanted = parse_wanted(request.query_params)
-                if self._running.total() >= MAX_EXPORTS:
-                    raise Throttled(f"{MAX_EXPORTS} exports are running, the limit", retry_after=RETRY_SECONDS)
-                if self._running[caller.token] >= MAX_EXPORTS_PER_TOKEN:
-                    raise Throttled(
-                        f"{MAX_EXPORTS_PER_TOKEN} exports of this API token are running, the limit", retry_after=RETRY_SECONDS
-                    )
-                self._running[caller.token] += 1  # from now on, and not from its first byte: others ask meanwhile
-            except KlinketError as error:
-                return told(error)
-            ending = _ENDINGS[wanted.format] + (".gz" if wanted.gzip else "")
-            headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"', "Cache-Control": "no-store"}
-            content = _compressed(export(wanted)) if wanted.gzip else export(wanted)
-            media_type = "application/gzip" if wanted.gzip else _TYPES[wanted.format]
-            return _Export(content, request, lambda: self._ended(caller.token), headers=headers, media_type=media_type)
+    def _response(
+        self, request: Request, name: str, export: Callable[[Wanted], AsyncIterator[bytes]], wanted: Wanted, reader: str
+    ) -> Response:
+        if self._running.total() >= MAX_EXPORTS:
+            raise Throttled(f"{MAX_EXPORTS} exports are running, the limit", retry_after=RETRY_SECONDS)
+        if self._running[reader] >= MAX_EXPORTS_PER_TOKEN:
+            kind = reader.rpartition(" ")[0]
+            raise Throttled(f"{MAX_EXPORTS_PER_TOKEN} exports of this {kind} are running, the limit", retry_after=RETRY_SECONDS)
+        self._running[reader] += 1  # from now on, and not from its first byte: others ask meanwhile
+        ending = _ENDINGS[wanted.format] + (".gz" if wanted.gzip else "")
+        headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"', "Cache-Control": "no-store"}
+        content = _compressed(export(wanted)) if wanted.gzip else export(wanted)
+        media_type = "application/gzip" if wanted.gzip else _TYPES[wanted.format]
+        return _Export(content, request, lambda: self._ended(reader), headers=headers, media_type=media_type)
 
-        return serve
-
-    def _ended(self, token: int) -> None:
-        self._running[token] -= 1
+    def _ended(self, reader: str) -> None:
+        self._running[reader] -= 1
         self._running += Counter()  # without those that have none
 
     async def _audit(self, wanted: Wanted) -> AsyncIterator[bytes]:
@@ -155,7 +167,7 @@ class Exports:
         def step(tx: Any) -> tuple[bytes, int | None]:
             assert position is not None
             finished = {} if as_json else {"kind": flow_events.FINISHED}
-            rows = flow_events.page(tx, position, wanted.begin_ms, wanted.end_ms, **finished)
+            rows = flow_events.page(tx, position, wanted.begin_ms, wanted.end_ms, **{**finished, **wanted.equal})
             rows = [row for row in rows if row.id <= last]  # what comes in meanwhile is for the next export
             if as_json:
                 content = b"".join(_network_line(row.event) for row in rows)

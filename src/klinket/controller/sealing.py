@@ -47,10 +47,10 @@ class MasterKey:
             ) from error
 
 
-def load_or_make(path: Path) -> MasterKey:
+def load_or_make(path: Path, *, may_make: bool = True) -> MasterKey:
     """Return the master key: a systemd credential, else KLINKET_MASTER_KEY (64 hex digits), else the 0600 file `path`.
 
-    The file is made when there is none. Raises MasterKeyWrong.
+    The file is made when there is none, if it `may_make` one. Raises MasterKeyWrong.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder and (credential := Path(folder) / _CREDENTIAL).exists():
@@ -58,6 +58,8 @@ def load_or_make(path: Path) -> MasterKey:
     if text := os.environ.pop(_VARIABLE, ""):  # children (the relay) must not inherit it
         return _parsed(text, _VARIABLE)
     if not path.exists():
+        if not may_make:
+            raise MasterKeyWrong(f"there is no master key at {path}", hint="give what the controller has: --master-key-file")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace_private(path, (os.urandom(MASTER_KEY_BYTES).hex() + "\n").encode())
     if path.stat().st_mode & 0o077:

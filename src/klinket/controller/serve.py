@@ -16,6 +16,8 @@ from klinket.controller.app import (
     key_hygiene,
     live_flows,
     sessions,
+    sign_in,
+    sign_in_links,
     sinks,
 )
 from klinket.controller.app.ports import Transaction
@@ -54,7 +56,7 @@ async def run(config: ControllerConfig, announce: Callable[[str], None], stop: a
     store = open_store(config.database, clock.wall)
     try:
         await store.write(defaults.ensure)
-        trusted = await trust.load_or_make(store, master, config.network, clock.entropy)
+        trusted = await trust.load_or_make(store, master, config.network, clock.wall, clock.entropy)
         store.use_cut_signer(
             lambda cut: sign_cut(trusted.signers[KeyPurpose.CUT], cut, network=config.network), config.grant_seconds
         )
@@ -127,6 +129,7 @@ async def _say_hello(config: ControllerConfig, store: SqlStore, announce: Callab
         return api_tokens.create(tx, SYSTEM, name=FIRST_TOKEN_NAME, scopes=api_tokens.ALL_SCOPES, entropy=clock.entropy)[1]
 
     token = await store.write(first_token)
+    link = await store.write(lambda tx: sign_in_links.first_admin(tx, SYSTEM, clock.entropy))
     logger.info("network %s is served at %s", config.network, config.public_url)
     if token is not None:
         authority = "" if config.certificate else f"\n  export KLINKET_CA={config.authority_file.absolute()}"
@@ -134,6 +137,11 @@ async def _say_hello(config: ControllerConfig, store: SqlStore, announce: Callab
             "This is the first start. The admin API token below is shown this once:\n\n"
             f"  export KLINKET_URL={config.public_url}\n  export KLINKET_API_TOKEN={token}{authority}\n\n"
             "Next: klinket admin network create NAME"
+        )
+    if link is not None:
+        announce(
+            "Make the console's first admin with this one-time link; it is shown this once and works for 24 hours:\n\n"
+            f"  {sign_in_links.address_of(config.public_url, link)}\n"
         )
 
 
@@ -145,6 +153,7 @@ async def _housekeeping(store: SqlStore, peers: Peers, counted: Metrics) -> None
             await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
             await store.write(live_flows.forget_unheard)
             await store.write(console_sessions.forget_old)
+            await store.write(sign_in.forget)
             await store.write(key_hygiene.end_overlaps)
             await store.write(key_hygiene.warn_of_expiry)
             counted.set_expiring(await store.read(key_hygiene.expiring_counts))

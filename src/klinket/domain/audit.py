@@ -50,6 +50,8 @@ class AuditAction(Enum):
     DELETE = "delete"
     REVOKE = "revoke"
     LOGIN = "login"
+    LOGOUT = "logout"
+    LOCK_OUT = "lockOut"
     REFUSE = "refuse"
     ENROL = "enrol"
     CUT = "cut"

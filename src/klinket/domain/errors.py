@@ -152,6 +152,40 @@ class Throttled(KlinketError):
     default_hint = "give each high-traffic system a service account of its own"
 
 
+class SignInRefused(AuthenticationFailed):
+    """A person is not believed. One text for every reason: who guesses learns nothing."""
+
+    code = "sign-in-refused"
+
+
+class SignInOver(AuthenticationFailed):
+    """A sign-in that was begun has ended: too late, too many tries, or it was begun elsewhere."""
+
+    code = "sign-in-over"
+    default_hint = "begin again"
+
+
+class SignInLocked(Throttled):
+    """Too many failures of an address or for an account: nothing is tried for a while, whether the account exists or not."""
+
+    code = "sign-in-locked"
+    default_hint = "wait, use a passkey, or have a link made: `klinket issue admin-link`"
+
+
+class IdentityRefused(AuthenticationFailed):
+    """What an identity provider says of somebody is not believed, or lets nobody in."""
+
+    code = "identity-refused"
+    default_hint = "begin again; if it stays, an admin finds the reason in the audit"
+
+
+class ProofNeeded(AuthenticationFailed):
+    """Something that needs a proof of a few minutes ago at the most."""
+
+    code = "proof-needed"
+    default_hint = "confirm that it is you"
+
+
 class ConnectorTooOld(Conflict):
     """A connector of the remote network is below the version a feature needs (facts §5)."""
 

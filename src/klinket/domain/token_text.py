@@ -20,6 +20,7 @@ CONNECTOR_ACCESS_TOKEN = "kl_conn_"  # noqa: S105
 CONNECTOR_REFRESH_TOKEN = "kl_refresh_"  # noqa: S105
 RELAY_TOKEN = "kl_relay_"  # noqa: S105
 CONSOLE_SESSION = "kl_console_"
+SIGN_IN_LINK = "kl_link_"
 
 
 def compose(prefix: str, random: bytes) -> str:

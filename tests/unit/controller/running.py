@@ -99,14 +99,14 @@ class Enrolled:
 class Running:
     """`offset`: seconds by which the controller's clock is ahead of this machine's. `settings`: of ControllerConfig."""
 
-    def __init__(self, state: Path, postgres: PostgresAddress | None = None, **settings: Any) -> None:
+    def __init__(self, state: Path, postgres: PostgresAddress | None = None, *, host: str = "127.0.0.1", **settings: Any) -> None:
         self.offset = 0.0
         port = free_port()
         self.config = ControllerConfig(
             network=NETWORK,
             state=state,
             listen=HostPort("127.0.0.1", port),
-            public_url=f"https://127.0.0.1:{port}",
+            public_url=f"https://{host}:{port}",
             grant_seconds=GRANT_SECONDS,
             postgres=postgres,
             **{"api_reads_per_minute": 0, "api_writes_per_minute": 0, **settings},
@@ -120,7 +120,7 @@ class Running:
 
     async def open(self) -> None:
         """Make the trust, the app, and one API token per set of scopes that people use."""
-        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, os.urandom)
+        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, self.clock, os.urandom)
         self.store.use_cut_signer(lambda cut: sign_cut(self.trust.signers[KeyPurpose.CUT], cut, network=NETWORK), GRANT_SECONDS)
         self.authority = self.trust.authorities[AuthorityPurpose.WEB].certificate_pem
         made = compose(self.config, self.store, self.trust, self.master, clock=self.clock, entropy=os.urandom)
@@ -130,7 +130,7 @@ class Running:
 
     async def reopen_trust(self) -> None:
         """Read the keys anew, as a restart does; those that are too old are replaced."""
-        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, os.urandom)
+        self.trust = await trust.load_or_make(self.store, self.master, NETWORK, self.clock, os.urandom)
 
     @property
     def login_url(self) -> str:

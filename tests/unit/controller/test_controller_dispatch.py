@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,16 @@ import pytest
 
 from klinket.controller import configuration
 from klinket.controller import dispatch as module
-from klinket.controller.app import cuts, relays, snapshot
+from klinket.controller.app import cuts, relays, signing_keys, snapshot
 from klinket.controller.app.rows import CutRow
+from klinket.controller.app.signing_keys import PUBLISHED_MS
 from klinket.controller.graphql.global_id import to_global_id
+from klinket.controller.store.engine import open_store
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import ConnectorTokensDead, ServiceKeyExpired, ServiceKeyRevoked
 from klinket.domain.identifiers import ConnectorId
-from klinket.wire import control
+from klinket.wire import control, signing
 from klinket.wire.cut_token import verify_cut
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.receipt_token import sign_receipt
@@ -299,3 +302,40 @@ async def test_logs_of_a_working_dispatch_hold_no_error(live: Running, caplog: p
         await live.revoke_key(key)
         await client.closed()
     assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+# ---- signing keys
+
+
+def _kids(jwks: dict[str, Any]) -> set[str]:
+    return {str(key["kid"]) for key in jwks["keys"]}
+
+
+async def test_connectors_hear_of_a_new_key_before_a_grant_is_signed_with_it(live: Running) -> None:
+    network, _, _, session = await granted(live)
+    old, seal = live.trust.signers[KeyPurpose.GRANT].kid, live.master.seal
+    async with live.attached(await enrolled(live, network)) as edge, live.attached(session) as client:
+        assert _kids((await edge.take(control.ConnectorConfiguration)).grant_keys) == {old}
+        made = await live.write(lambda tx: signing_keys.rotate(tx, SYSTEM, KeyPurpose.GRANT, seal=seal, entropy=os.urandom))
+        assert _kids((await edge.take(control.ConnectorConfiguration)).grant_keys) == {old, made.kid}
+        assert live.trust.signers[KeyPurpose.GRANT].kid == old
+        live.offset = PUBLISHED_MS / 1000 + 1
+        await client.send(control.Renew())
+        kids = [old]
+        while kids[-1] == old:
+            given = await client.wait_for(control.ClientConfiguration)
+            kids.append(signing.unverified_header(given.grants[0].token)["kid"])
+        assert kids[-1] == made.kid
+
+
+async def test_a_key_that_another_program_made_is_known_within_seconds(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONFIRM_SECONDS", 0.05)
+    monkeypatch.setattr(live.dispatch._confirmation, "_lasts", 0.05)
+    live.dispatch._tasks.start(live.dispatch._keep_confirmed(), "confirmations at the pace of a test")
+    guest = open_store(live.config.database, live.clock, as_guest=True)
+    try:
+        seal = live.master.seal
+        made = await guest.write(lambda tx: signing_keys.rotate(tx, SYSTEM, KeyPurpose.CUT, seal=seal, entropy=os.urandom))
+    finally:
+        guest.close()
+    await eventually(lambda: made.kid in _kids(live.trust.jwks()))

@@ -10,12 +10,12 @@ import pytest
 from msgspec import structs
 from websockets.exceptions import ConnectionClosed
 
-from klinket.controller.app import relays
+from klinket.controller.app import relays, snapshot
 from klinket.controller.app.rows import RelayRow
 from klinket.controller.app.store_errors import StoreOverloaded
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
-from klinket.domain.errors import ControllerUnreachable
+from klinket.domain.errors import Conflict, ControllerUnreachable
 from klinket.wire import relay as wire
 from tests.unit.controller.running import NETWORK, Running
 
@@ -125,3 +125,33 @@ async def test_a_store_that_cannot_take_more_makes_a_relay_come_again(live: Runn
         with pytest.raises(ConnectionClosed):
             await channel.connection.send("anything")
         monkeypatch.undo()
+
+
+async def test_a_removed_relay_loses_its_channel_and_nobody_is_told_of_it_any_more(live: Running) -> None:
+    token = await relay_token(live)
+    async with live.relay_channel(token) as channel:
+        await channel.connection.send(wire.encode(REPORT))
+        await channel.text()
+        row = await row_of(live)
+        await live.write(lambda tx: relays.remove(tx, SYSTEM, row))
+        assert await channel.closed() == 1008
+    assert (await live.read(snapshot.take)).relays == ()
+    with pytest.raises(ControllerUnreachable):
+        async with live.relay_channel(token):
+            pass
+    event = await live.last_event()
+    assert (event.action, event.targets[0]["name"]) == ("delete", "one")
+
+
+async def test_a_relay_that_the_controller_runs_itself_is_not_removed(controller: Running) -> None:
+    await relay_token(controller)
+    row = await row_of(controller)
+    with pytest.raises(Conflict, match="run by the controller itself"):
+        await controller.write(lambda tx: relays.remove(tx, SYSTEM, row, kept=["one"]))
+    assert await row_of(controller) == row
+
+
+async def test_a_relay_is_created_once(controller: Running) -> None:
+    await relay_token(controller)
+    with pytest.raises(Conflict, match="exists already"):
+        await controller.write(lambda tx: relays.create(tx, SYSTEM, name=" one ", entropy=os.urandom))

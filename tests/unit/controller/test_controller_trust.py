@@ -7,16 +7,33 @@ import os
 import pytest
 
 from klinket.controller import trust
+from klinket.controller.app import signing_keys
+from klinket.controller.app.signing_keys import (
+    MAX_VERIFYING,
+    PUBLISHED_MS,
+    RETIRED_HEAD_MS,
+    RETIRED_MS,
+    ROTATE_MS,
+    KeyPurpose,
+)
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.sealing import MasterKey, MasterKeyWrong
-from klinket.controller.trust import RETIRED_MS, ROTATE_MS, KeyPurpose, Trust
-from klinket.domain.errors import InvalidToken
-from klinket.wire import signing
+from klinket.controller.trust import Trust
+from klinket.domain.audit import SYSTEM
+from klinket.domain.errors import Conflict, InvalidToken
+from klinket.wire import head_token, signing
 from tests.unit.controller.running import NETWORK, Running
 
 
 async def load(controller: Running, master: MasterKey | None = None) -> Trust:
-    return await trust.load_or_make(controller.store, master or controller.master, NETWORK, os.urandom)
+    return await trust.load_or_make(controller.store, master or controller.master, NETWORK, controller.clock, os.urandom)
+
+
+async def rotate(controller: Running, purpose: KeyPurpose) -> str:
+    """Make a new key and return its id."""
+    seal = controller.master.seal
+    made = await controller.write(lambda tx: signing_keys.rotate(tx, SYSTEM, purpose, seal=seal, entropy=os.urandom))
+    return made.kid
 
 
 def signed(loaded: Trust, purpose: KeyPurpose, now: float) -> str:
@@ -54,31 +71,76 @@ async def test_another_master_key_opens_nothing(controller: Running) -> None:
         await load(controller, MasterKey(os.urandom(32)))
 
 
-async def test_after_a_rotation_the_new_key_signs_and_the_old_one_still_verifies(controller: Running) -> None:
-    now = controller.clock()
+async def test_after_a_rotation_the_new_key_signs_once_it_was_told_and_the_old_one_still_verifies(controller: Running) -> None:
+    now, old = controller.clock(), controller.trust.signers[KeyPurpose.GRANT].kid
     before = signed(controller.trust, KeyPurpose.GRANT, now)
-    await controller.write(lambda tx: trust.rotate(tx, controller.master, KeyPurpose.GRANT, os.urandom))
+    new = await rotate(controller, KeyPurpose.GRANT)
+    for after in (controller.trust, await load(controller)):  # the running controller, and one that starts meanwhile
+        await after.refresh(controller.store)
+        assert after.signers[KeyPurpose.GRANT].kid == old
+        assert new in [key["kid"] for key in after.jwks()["keys"]]  # type: ignore[attr-defined]
+    controller.offset = PUBLISHED_MS / 1000 + 1
+    for after in (controller.trust, await load(controller)):
+        assert after.signers[KeyPurpose.GRANT].kid == new
+        verify(after, KeyPurpose.GRANT, before, now)
+        verify(after, KeyPurpose.GRANT, signed(after, KeyPurpose.GRANT, now), now)
+        assert len(after.jwks()["keys"]) == len(KeyPurpose) + 1  # type: ignore[arg-type]
+
+
+async def test_a_rotation_concerns_one_purpose_and_is_audited(controller: Running) -> None:
+    before = {purpose: controller.trust.signers[purpose].kid for purpose in KeyPurpose}
+    new = await rotate(controller, KeyPurpose.TICKET)
+    event = await controller.last_event()
+    assert (event.action, event.targets[0]["id"], event.targets[0]["name"]) == ("create", new, "ticket")
+    assert event.detail == {"retired": before[KeyPurpose.TICKET]}
+    controller.offset = PUBLISHED_MS / 1000 + 1
     after = await load(controller)
-    assert after.signers[KeyPurpose.GRANT].kid != controller.trust.signers[KeyPurpose.GRANT].kid
-    assert after.signers[KeyPurpose.CUT].kid == controller.trust.signers[KeyPurpose.CUT].kid
-    verify(after, KeyPurpose.GRANT, before, now)
-    verify(after, KeyPurpose.GRANT, signed(after, KeyPurpose.GRANT, now), now)
-    assert len(after.jwks()["keys"]) == len(KeyPurpose) + 1  # type: ignore[arg-type]
+    assert {purpose for purpose in KeyPurpose if after.signers[purpose].kid != before[purpose]} == {KeyPurpose.TICKET}
+
+
+async def test_a_key_is_not_rotated_again_before_it_signs(controller: Running) -> None:
+    await rotate(controller, KeyPurpose.CUT)
+    with pytest.raises(Conflict, match="does not sign yet"):
+        await rotate(controller, KeyPurpose.CUT)
+    controller.offset = PUBLISHED_MS / 1000 + 1
+    await rotate(controller, KeyPurpose.CUT)
+
+
+async def test_never_do_more_keys_verify_than_those_that_verify_can_know(controller: Running) -> None:
+    for number in range(1, MAX_VERIFYING):
+        controller.offset = number * (PUBLISHED_MS / 1000 + 1)
+        await rotate(controller, KeyPurpose.TICKET)
+    controller.offset += PUBLISHED_MS / 1000 + 1
+    with pytest.raises(Conflict, match="the limit"):
+        await rotate(controller, KeyPurpose.TICKET)
+    assert MAX_VERIFYING < signing.MAX_KEYS
 
 
 async def test_a_retired_key_verifies_longer_than_anything_it_signed_lives_and_then_no_more(controller: Running) -> None:
     old = controller.trust.signers[KeyPurpose.CUT].kid
-    await controller.write(lambda tx: trust.rotate(tx, controller.master, KeyPurpose.CUT, os.urandom))
+    await rotate(controller, KeyPurpose.CUT)
     controller.offset = RETIRED_MS / 1000 - 60
     assert old in [key["kid"] for key in (await load(controller)).jwks()["keys"]]  # type: ignore[attr-defined]
     controller.offset = RETIRED_MS / 1000 + 60
     assert old not in [key["kid"] for key in (await load(controller)).jwks()["keys"]]  # type: ignore[attr-defined]
 
 
+async def test_a_head_verifies_as_long_as_connectors_keep_it_whatever_was_rotated(controller: Running) -> None:
+    token = head_token.sign_head(controller.trust.signers[KeyPurpose.HEAD], (1, 2), network=NETWORK, now=controller.clock())
+    await rotate(controller, KeyPurpose.HEAD)
+    controller.offset = head_token.LIFETIME_SECONDS - 3600
+    keys = (await load(controller)).keys[KeyPurpose.HEAD]
+    assert head_token.verify_head(token, keys, network=NETWORK, now=controller.clock()) == (1, 2)
+    assert RETIRED_HEAD_MS > head_token.LIFETIME_SECONDS * 1000 + PUBLISHED_MS
+
+
 @pytest.mark.parametrize(("after_ms", "replaced"), [(ROTATE_MS - 60_000, False), (ROTATE_MS + 60_000, True)])
 async def test_a_start_replaces_keys_that_are_old(controller: Running, after_ms: int, replaced: bool) -> None:
     controller.offset = after_ms / 1000
     after = await load(controller)
+    for purpose in KeyPurpose:
+        assert after.signers[purpose].kid == controller.trust.signers[purpose].kid  # peers are not back yet to hear of it
+    controller.offset += PUBLISHED_MS / 1000 + 1
     for purpose in KeyPurpose:
         assert (after.signers[purpose].kid != controller.trust.signers[purpose].kid) is replaced
 

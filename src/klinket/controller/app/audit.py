@@ -17,6 +17,7 @@ from klinket.controller.app.rows import (
     ServiceAccountRow,
     ServiceKeyRow,
     SessionRow,
+    SigningKeyRow,
     UserRow,
 )
 from klinket.domain.address import ResourceAddress
@@ -100,3 +101,8 @@ def api_token_target(row: ApiTokenRow) -> dict[str, Any]:
     """Return an API token as target; never its text. `allowedIpRange` is null where any address will do."""
     ranges = ", ".join(row.allowed_ranges) or None
     return _target("publicAPIKey", row.id, row.name, permission=permission_of(row.scopes), allowedIpRange=ranges)
+
+
+def signing_key_target(row: SigningKeyRow) -> dict[str, Any]:
+    """Return a signing key as target; its name is what it signs."""
+    return {"version": TARGET_VERSION, "type": "signingKey", "id": row.kid, "name": row.purpose}

@@ -21,6 +21,10 @@ from klinket.domain.token_text import token_hash
 KIND = "Connector"
 #: Milliseconds after the last heartbeat at which a connector counts as dead.
 HEARTBEAT_TOO_OLD_MS = 35_000
+#: Milliseconds by which a connector's clock may differ before logins and grants begin to fail there (facts §5).
+MAX_CLOCK_OFFSET_MS = 5_000
+#: What is kept of a difference of clocks at the most, in milliseconds: whatever a connector tells fits a column.
+MAX_TOLD_MS = 10**15
 _FIRST = (
     "amber", "brave", "calm", "deep", "early", "fine", "gentle", "keen",
     "lucid", "mellow", "noble", "quiet", "swift", "true", "vivid", "wise",
@@ -156,9 +160,21 @@ def believed(tx: Transaction, connector_id: int, jkt: str) -> ConnectorRow:
 
 
 def heartbeat(
-    tx: Transaction, connector_id: int, jkt: str, *, version: str, hostname: str, public_ip: str, private_ips: Sequence[str]
+    tx: Transaction,
+    connector_id: int,
+    jkt: str,
+    *,
+    version: str,
+    hostname: str,
+    public_ip: str,
+    private_ips: Sequence[str],
+    time_ms: int = 0,
+    started_ms: int = 0,
 ) -> Stamp:
-    """Note a connector's report; returns the head. Raises ConnectorTokensDead."""
+    """Note a connector's report; returns the head. Raises ConnectorTokensDead.
+
+    `time_ms`: by its own clock; 0 of a time: not told. The difference of the clocks holds the report's time on the way as well.
+    """
     row = believed(tx, connector_id, jkt)
     tx.connectors.change(
         connector_id,
@@ -168,6 +184,8 @@ def heartbeat(
         public_ip=public_ip[:45],
         private_ips=[text[:45] for text in private_ips[:32]],
         last_heartbeat_ms=tx.now_ms,
+        clock_offset_ms=max(-MAX_TOLD_MS, min(MAX_TOLD_MS, time_ms - tx.now_ms)) if time_ms else None,
+        started_ms=max(0, min(started_ms, tx.now_ms)) or None,
     )
     return tx.head()
 

@@ -21,7 +21,7 @@ MAX_UNFINISHED_MS = 15 * 60_000
 SEEN_NOTED_MS = 30_000
 #: Milliseconds for which a proof of who one is opens pages with secrets.
 PROOF_MS = 5 * 60_000
-#: Sessions of one user; a further one ends the oldest.
+#: Sessions of one user, and sign-ins that are not finished; a further one ends the oldest of its kind.
 MAX_PER_USER = 20
 OVER = "your session has ended"
 OVER_HINT = "sign in again"
@@ -39,7 +39,10 @@ def begin(
     tx: Transaction, user: UserRow, stage: Stage, *, address: str, user_agent: str, entropy: Callable[[int], bytes]
 ) -> tuple[ConsoleSessionRow, str]:
     """Return a new session and the text its browser gets, which is kept nowhere. Who it is has been proved just now."""
-    mine = sorted(tx.console_sessions.find(user_id=user.id), key=lambda row: row.created_at_ms)
+    is_whole = stage is Stage.FULL
+    mine = [row for row in tx.console_sessions.find(user_id=user.id) if (row.stage == Stage.FULL.value) == is_whole]
+    mine.sort(key=lambda row: row.created_at_ms)
+    # Counted apart: who knows the password alone begins many sign-ins and ends no session with them.
     for oldest in mine[: max(0, len(mine) - MAX_PER_USER + 1)]:
         tx.console_sessions.remove(id=oldest.id)
     text = token_text.compose(token_text.CONSOLE_SESSION, entropy(token_text.RANDOM_BYTES))

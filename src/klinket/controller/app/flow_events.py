@@ -139,6 +139,7 @@ def forget(tx: Transaction, *, days: int, max_events: int) -> int:
         bound = min(newest[0].id - max_events + 1, oldest[0].id + FORGET_STEP - removed)
         removed += tx.flow_events.remove_below("id", bound)
     tx.flow_totals.remove_below("hour_ms", tx.now_ms - days * DAY_MS)
+    tx.flow_hours.remove_below("hour_ms", tx.now_ms - days * DAY_MS)
     return removed
 
 

@@ -13,6 +13,8 @@ from klinket.domain.audit import AuditEvent
 from klinket.domain.cut import Cut, Stamp
 
 R = TypeVar("R")
+#: Where in a table one is, in the order of a column: its value, and the primary key.
+Position = tuple[int, int]
 T = TypeVar("T")
 
 
@@ -43,6 +45,59 @@ class Repository(Protocol[R]):
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for: len() counts, a slice reads that part."""
 
+    def matching(
+        self,
+        text: str,
+        columns: Sequence[str],
+        *,
+        order: str = "id",
+        descending: bool = False,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        beyond: Mapping[str, int] | None = None,
+        holding: Mapping[str, str] | None = None,
+        **equal: Any,
+    ) -> Sequence[R]:
+        """Return the rows with `text` in one of the columns, whatever the case of ASCII letters, ordered by a column.
+
+        Read when they are asked for, like all(). An empty text is in every row. Columns are at `least`, `below`, or `beyond`
+        a bound; having no value is beyond every bound. `holding`: what the stored text of other columns must contain exactly.
+        """
+
+    def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
+        """Return some columns of the rows that meet all conditions, by primary key: for looks at whole tables."""
+
+    def totals(
+        self,
+        by: Sequence[str],
+        of: str | None = None,
+        *,
+        limit: int | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> list[tuple[Any, ...]]:
+        """Return (values of `by`..., sum of column `of`, or the number of rows), up to `limit` of them, the highest first.
+
+        Counted are rows that meet all conditions, with columns at `least` and `below`.
+        """
+
+    def counts(
+        self, each: str, *, least: Mapping[str, int] | None = None, below: Mapping[str, int] | None = None, **equal: Any
+    ) -> dict[Any, int]:
+        """Return how many rows meet all conditions, by the values of column `each`; values of no row are not there."""
+
+    def highest(self, column: str, each: str, **equal: Any) -> dict[Any, int]:
+        """Return the highest value of `column` in the rows that meet all conditions, by the values of column `each`."""
+
+    def sums(
+        self, column: str, each: str, along: str, step: int, *, least: Mapping[str, int] | None = None, **equal: Any
+    ) -> dict[tuple[Any, int], int]:
+        """Return the sums of `column` in the rows that meet all conditions, by the values of `each` and steps of `along`.
+
+        The second part of a key is the value of `along` divided by `step`, rounded down.
+        """
+
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
 
@@ -57,6 +112,31 @@ class Repository(Protocol[R]):
         **equal: Any,
     ) -> list[R]:
         """Return up to `limit` rows, ordered by a column: those that meet all conditions, with columns at `least` and `below`."""
+
+    def look_through(
+        self,
+        order: str,
+        limit: int,
+        *,
+        at_most: int,
+        narrowed: Mapping[str, Any] | None = None,
+        before: Position | None = None,
+        after: Position | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        containing: Mapping[str, Sequence[str]] | None = None,
+        **equal: Any,
+    ) -> tuple[list[R], Position | None]:
+        """Return up to `limit` rows that meet all conditions, the highest first, looking at no more than `at_most` rows.
+
+        Rows are looked at by a column and then by primary key: from `before` downwards (else from the top), or from `after`
+        upwards (returned the lowest first). `narrowed`, `least` and `below` choose which rows are looked at, by an index;
+        `equal` and `containing` (texts in a column, in any case) which of these are returned. The second value: where the looking
+        ended before it was through; None: there is nothing beyond.
+        """
+
+    def search(self, columns: Sequence[str], text: str, limit: int) -> list[R]:
+        """Return up to `limit` rows with `text` in one of the columns, in any case; those that begin with it come first."""
 
     def add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows that have all their values; raises Conflict for a broken rule."""
@@ -102,10 +182,19 @@ class Transaction(Protocol):
     flow_events: Repository[rows.FlowEventRow]
     live_flows: Repository[rows.LiveFlowRow]
     flow_totals: Repository[rows.FlowTotalRow]
+    flow_hours: Repository[rows.FlowHourRow]
     audit: Repository[rows.AuditRow]
     audit_head: Repository[rows.AuditHeadRow]
     audit_signatures: Repository[rows.AuditSignatureRow]
     sinks: Repository[rows.SinkRow]
+    passwords: Repository[rows.PasswordRow]
+    totp_secrets: Repository[rows.TotpSecretRow]
+    recovery_codes: Repository[rows.RecoveryCodeRow]
+    passkeys: Repository[rows.PasskeyRow]
+    sign_in_links: Repository[rows.SignInLinkRow]
+    oidc_identities: Repository[rows.OidcIdentityRow]
+    lock_outs: Repository[rows.LockOutRow]
+    used_challenges: Repository[rows.UsedChallengeRow]
 
     @property
     def now_ms(self) -> int:

@@ -40,9 +40,35 @@ def delete(tx: Transaction, actor: Actor, row: SecurityPolicyRow) -> None:
     """Delete a policy that nothing uses; raises Conflict for the default one and for one in use."""
     if row.name == DEFAULT_NAME:
         raise Conflict("the default policy cannot be deleted")
+    used = [
+        (tx.groups.count(security_policy_id=row.id), "groups"),
+        (tx.resources.count(security_policy_id=row.id), "resources"),
+        (tx.group_access.count(security_policy_id=row.id), "accesses of groups"),
+    ]
+    told = ", ".join(f"{count} {what}" for count, what in used if count)
+    if told:
+        raise Conflict(f"the policy {row.name!r} is in use by {told}", hint="take it away there first")
     tx.security_policies.remove(id=row.id)
     tx.bump()
     tx.record(AuditEvent(AuditAction.DELETE, actor, (policy_target(row),)))
+
+
+def rename(tx: Transaction, actor: Actor, row: SecurityPolicyRow, name: str) -> SecurityPolicyRow:
+    """Give a policy another name; raises InvalidInput, and Conflict for the default one and a name that is taken."""
+    wanted = parse_name(name)
+    if wanted == row.name:
+        return row
+    if row.name == DEFAULT_NAME:
+        raise Conflict("the default policy cannot be renamed")
+    changed = tx.security_policies.change(row.id, name=wanted)
+    tx.bump()
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (policy_target(changed),), {"before": policy_target(row)}))
+    return changed
+
+
+def withdraw(tx: Transaction, actor: Actor, row: SecurityPolicyRow, group: GroupRow) -> None:
+    """Take the policy from one group, which falls back to the resource's; nothing to take is no error."""
+    assign(tx, actor, row, [one for one in tx.groups.find(security_policy_id=row.id) if one.id != group.id])
 
 
 def assign(tx: Transaction, actor: Actor, row: SecurityPolicyRow, groups: list[GroupRow]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,12 @@ MAX_BATCH = 100
 #: Milliseconds between tries: doubled after each failure up to the last.
 FIRST_RETRY_MS, LAST_RETRY_MS = 1_000, 15 * 60_000
 MAX_ERROR_CHARS = 500
+#: What a sealed secret opens as.
+SECRET_PURPOSE = "sink secret"  # noqa: S105 - no secret
+#: Characters of a secret; what signatures of a webhook are made with has MIN_SECRET_CHARS at least.
+MIN_SECRET_CHARS, MAX_SECRET_CHARS = 16, 500
+#: Random bytes of one that is made up.
+SECRET_BYTES = 24
 #: Settings that say who gets the secret: it was given for these, and goes nowhere else.
 SECRET_IS_FOR = ("url", "address", "user", "authority")
 #: What lastError says of a sink that lost it, or never had one.
@@ -72,6 +78,19 @@ def checked_streams(given: Collection[str]) -> list[str]:
     if not streams or len(streams) != len(set(given)):
         raise InvalidInput("streams", "streams are audit, network, warnings: at least one of them")
     return streams
+
+
+def sealed(kind: SinkKind, secret: str, seal: Callable[[bytes, str], bytes]) -> bytes:
+    """Return a secret as it rests; `seal(secret, what)` encrypts. Raises InvalidInput("secret")."""
+    least = MIN_SECRET_CHARS if kind is SinkKind.WEBHOOK else 1
+    if not least <= len(secret) <= MAX_SECRET_CHARS or not secret.isascii():
+        raise InvalidInput("secret", f"secret is {least} to {MAX_SECRET_CHARS} ASCII characters")
+    return seal(secret.encode(), SECRET_PURPOSE)
+
+
+def made_up(kind: SinkKind, entropy: Callable[[int], bytes]) -> str | None:
+    """Return a new secret for a sink that needs one and was given none; None for kinds that go without."""
+    return entropy(SECRET_BYTES).hex() if kind is SinkKind.WEBHOOK else None
 
 
 def create(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from klinket.controller.app import second_factors
 from klinket.controller.app.audit import user_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import UserRow
@@ -14,6 +15,10 @@ from klinket.domain.names import parse_name
 KIND = "User"
 PENDING, ACTIVE, DISABLED = "PENDING", "ACTIVE", "DISABLED"
 MANUAL = "MANUAL"
+#: The role that may do everything.
+ADMIN = "ADMIN"
+#: Every role, the mightiest first.
+ROLES = (ADMIN, "DEVOPS", "SUPPORT", "ACCESS_REVIEWER", "MEMBER")
 MAX_EMAIL_CHARS = 254
 _EMAIL = re.compile(r"[^\s@<>\"(),:;]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 
@@ -34,16 +39,18 @@ def parse_email(text: str) -> str:
     return email
 
 
-def _person(text: str | None, field: str) -> str | None:
+def parse_person(text: str | None, field: str) -> str | None:
+    """Return a first or last name, None for an empty one; raises InvalidInput naming `field`."""
     return parse_name(text, field) if text and text.strip() else None
 
 
 def create(tx: Transaction, actor: Actor, *, email: str, first_name: str | None, last_name: str | None, role: str) -> UserRow:
     """Invite a user, who is PENDING until the first sign-in; raises InvalidInput, Conflict."""
+    _check_role(role)
     row = tx.users.add(
         email=parse_email(email),
-        first_name=_person(first_name, "firstName"),
-        last_name=_person(last_name, "lastName"),
+        first_name=parse_person(first_name, "firstName"),
+        last_name=parse_person(last_name, "lastName"),
         state=PENDING,
         role=role,
         user_type=MANUAL,
@@ -56,22 +63,44 @@ def create(tx: Transaction, actor: Actor, *, email: str, first_name: str | None,
 def update(
     tx: Transaction, actor: Actor, row: UserRow, *, first_name: str | None, last_name: str | None, state: str | None
 ) -> UserRow:
-    """Change what is given; raises InvalidInput, and Conflict for the state of a user who has not signed in yet."""
+    """Change what is given; raises InvalidInput, and Conflict for the state of the last admin, or of who has not signed in."""
     if state is not None and row.state == PENDING:
         raise Conflict("User in PENDING state: the state can change after the first sign-in")
+    if state not in (None, ACTIVE, DISABLED):
+        raise InvalidInput("state", f"state is {ACTIVE} or {DISABLED}")
+    if state is not None and state != ACTIVE:
+        _check_admin_remains(tx, row)
+    if state == DISABLED:
+        tx.console_sessions.remove(user_id=row.id)
     return _changed(
         tx,
         actor,
         row,
-        first_name=row.first_name if first_name is None else _person(first_name, "firstName"),
-        last_name=row.last_name if last_name is None else _person(last_name, "lastName"),
+        first_name=row.first_name if first_name is None else parse_person(first_name, "firstName"),
+        last_name=row.last_name if last_name is None else parse_person(last_name, "lastName"),
         state=row.state if state is None else state,
     )
 
 
 def set_role(tx: Transaction, actor: Actor, row: UserRow, role: str) -> UserRow:
-    """Give a user another role."""
+    """Give a user another role; raises InvalidInput, and Conflict where nobody would be left to undo it."""
+    _check_role(role)
+    if role != ADMIN:
+        _check_admin_remains(tx, row)
     return _changed(tx, actor, row, role=role)
+
+
+def _check_role(role: str) -> None:
+    if role not in ROLES:
+        raise InvalidInput("role", f"role is one of {', '.join(ROLES)}")
+
+
+def _check_admin_remains(tx: Transaction, row: UserRow) -> None:
+    """Raise Conflict if this is the only active admin: without one nobody could undo anything."""
+    if (row.role, row.state) == (ADMIN, ACTIVE) and tx.users.count(role=ADMIN, state=ACTIVE) == 1:
+        raise Conflict(
+            f"{row.email} is the only active user with the role ADMIN", hint="let another user be ADMIN and sign in first"
+        )
 
 
 def _changed(tx: Transaction, actor: Actor, row: UserRow, **values: object) -> UserRow:
@@ -82,12 +111,15 @@ def _changed(tx: Transaction, actor: Actor, row: UserRow, **values: object) -> U
 
 
 def reset_second_factor(tx: Transaction, actor: Actor, row: UserRow) -> None:
-    """Let a user set up a second factor anew at the next sign-in."""
+    """Let a user set up a second factor anew at the next sign-in; recovery codes, passkeys and sessions end."""
+    second_factors.remove_all(tx, row.id)
+    tx.console_sessions.remove(user_id=row.id)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(row),), {"secondFactor": "reset"}))
 
 
 def delete(tx: Transaction, actor: Actor, row: UserRow) -> None:
-    """Delete a user with the memberships; devices stay, without an owner."""
+    """Delete a user with the memberships; devices stay, without an owner. Raises Conflict for the last admin."""
+    _check_admin_remains(tx, row)
     tx.group_members.remove(user_id=row.id)
     for device in tx.devices.find(user_id=row.id):
         tx.devices.change(device.id, user_id=None)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
 
 from markupsafe import Markup, escape
+
+from klinket.controller.app.rows import CutRow
+from klinket.controller.console.words import duration_in_words, exact_time
 
 
 def sparkline(values: Sequence[float], label: str, *, width: int = 96, height: int = 22) -> Markup:
@@ -20,3 +25,84 @@ def sparkline(values: Sequence[float], label: str, *, width: int = 96, height: i
         '<svg class="sparkline" role="img" width="{w}" height="{h}" viewBox="0 0 {w} {h}" aria-label="{label}">'
         '<polygon class="area" points="{area}"/><polyline class="line" points="{line}"/></svg>'
     ).format(w=width, h=height, label=escape(label), area=area, line=line)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One place on the axis of time: its words, and one value for each series, from the bottom up."""
+
+    label: str
+    values: Sequence[float]
+
+
+def bars(given: Sequence[Bar], series: Sequence[str], label: str, *, line: float | None = None) -> Markup:
+    """Return stacked bars. `series`: the class of each value of a bar; `label`: what it shows; `line`: a value marked across.
+
+    It holds no text but what shows on hover: sizes of letters would change with the width. Axes are the page's.
+    """
+    highest = max([sum(bar.values) for bar in given] + [line or 0]) or 1
+    parts = [
+        Markup('<line class="grid" x1="0" x2="{w}" y1="{y}" y2="{y}"/>').format(w=len(given) * 10, y=y) for y in (0.5, 50, 99.5)
+    ]
+    for index, bar in enumerate(given):
+        base = 100.0
+        rects = Markup("")
+        for name, value in zip(series, bar.values, strict=True):
+            height = value / highest * 96
+            if value and height < 1:
+                height = 1.0  # a single denial among thousands must be seen
+            base -= height
+            if height:
+                rects += Markup('<rect class="{name}" x="{x}" y="{y:.2f}" width="8" height="{h:.2f}"/>').format(
+                    name=name, x=index * 10 + 1, y=base, h=height
+                )
+        hover = Markup('<rect class="hover" x="{x}" y="0" width="10" height="100"/>').format(x=index * 10)
+        parts.append(Markup("<g><title>{label}</title>{hover}{rects}</g>").format(label=bar.label, hover=hover, rects=rects))
+    if line is not None:
+        y = 100 - line / highest * 96
+        parts.append(Markup('<line class="mark" x1="0" x2="{w}" y1="{y:.2f}" y2="{y:.2f}"/>').format(w=len(given) * 10, y=y))
+    return Markup(
+        '<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {w} 100" preserveAspectRatio="none">{parts}</svg>'
+    ).format(label=label, w=max(1, len(given)) * 10, parts=Markup("").join(parts))
+
+
+def meter(value: float, highest: float, kind: str) -> Markup:
+    """Return a horizontal bar beside a number that says the same."""
+    share = 0 if not highest else max(1.0, value / highest * 100)
+    return Markup(
+        '<svg class="meter" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none">'
+        '<rect class="rail" width="100" height="6"/><rect class="{kind}" width="{share:.1f}" height="6"/></svg>'
+    ).format(kind=kind, share=share)
+
+
+def calendar(first: date, days: int, counts: Mapping[date, int], label: str, noun: str) -> Markup:
+    """Return days as squares, a week a column from Monday on; darker where more happens. `noun`: of what there are counts."""
+    begin = first - timedelta(days=first.weekday())
+    highest = max(counts.values(), default=0) or 1
+    weeks = -(-(days + first.weekday()) // 7)
+    parts = []
+    for offset in range(days):
+        day = first + timedelta(days=offset)
+        column, row = divmod((day - begin).days, 7)
+        count = counts.get(day, 0)
+        level = 0 if not count else min(4, 1 + int(3 * count / highest))
+        title = f"{day.isoformat()}: {count} {noun}{'' if count == 1 else 's'}"
+        parts.append(
+            Markup('<rect class="day level{level}" x="{x}" y="{y}" width="10" height="10" rx="2">{title}</rect>').format(
+                level=level,
+                x=column * 13,
+                y=16 + row * 13,
+                title=Markup("<title>{}</title>").format(title) if count else "",
+            )
+        )
+        if day.day == 1 or (offset == 0 and (day + timedelta(days=21)).month == day.month):
+            parts.append(Markup('<text class="month" x="{x}" y="10">{name}</text>').format(x=column * 13, name=f"{day:%b}"))
+    width, height = weeks * 13, 16 + 7 * 13
+    return Markup(
+        '<svg class="calendar" role="img" aria-label="{label}" width="{w}" height="{h}" viewBox="0 0 {w} {h}">{parts}</svg>'
+    ).format(label=label, w=width, h=height, parts=Markup("").join(parts))
+
+
+def cut_bars(timed: Sequence[tuple[CutRow, float]]) -> list[Bar]:
+    """Return how long cuts took as bars, the oldest first."""
+    return [Bar(f"{exact_time(row.created_at_ms)}: {duration_in_words(ms)}", (ms,)) for row, ms in timed]

@@ -77,7 +77,7 @@ class Gate:
                 return self.told(error, request, page)
             except Exception:
                 logger.exception("console: %s %s failed", route.method, route.path)
-                return self.told(_Failed("this page could not be made"), request, page)
+                return self.failed(request, page)
 
         return guarded
 
@@ -114,6 +114,10 @@ class Gate:
             "error_part.html" if fragment else "error.html", page=page, error=error, status=status, notices=[], now_ms=0
         )
         return HTMLResponse(text, status, {**PAGE_HEADERS, **headers_of(error)})
+
+    def failed(self, request: Request, page: Page | None = None) -> Response:
+        """Return that something is wrong with the controller itself; what it is is in its log."""
+        return self.told(_Failed("this page could not be made"), request, page)
 
     def _check_rate(self, user: UserRow) -> None:
         wait = self._rates.take(str(user.id), self._monotonic())

@@ -20,8 +20,8 @@ LOOK_SECONDS = 0.7
 MAX_STREAMS = 500
 MAX_STREAMS_PER_USER = 12
 
-INVENTORY, FLOWS, CUTS, CONNECTORS = "inventory", "flows", "cuts", "connectors"
-TOPICS = (INVENTORY, FLOWS, CUTS, CONNECTORS)
+INVENTORY, FLOWS, CUTS, CONNECTORS, SESSIONS = "inventory", "flows", "cuts", "connectors", "sessions"
+TOPICS = (INVENTORY, FLOWS, CUTS, CONNECTORS, SESSIONS)
 
 
 class Stream:
@@ -94,6 +94,7 @@ class LiveTopics:
                 logger.info("live updates wait: %s", error.message)
             else:
                 now[CONNECTORS] = self._peers.online()
+                now[SESSIONS] = frozenset(self._peers.clients)
                 self.announce(*(topic for topic, mark in now.items() if topic in seen and seen[topic] != mark))
                 seen = now
             await asyncio.sleep(LOOK_SECONDS)

@@ -40,11 +40,20 @@ NAVIGATION = (
     ),
     Area("Team", (Place("Services", "/team/services"), Place("Users", "/team/users"), Place("Groups", "/team/groups"))),
     Area("Policies", (Place("Security policies", "/policies"),)),
-    Area("Activity", (Place("Flows", "/activity/flows"), Place("Cuts", "/activity/cuts"), Place("Audit", "/activity/audit"))),
+    Area(
+        "Activity",
+        (
+            Place("Trends", "/activity/trends"),
+            Place("Flows", "/activity/flows"),
+            Place("Cuts", "/activity/cuts"),
+            Place("Audit", "/activity/audit"),
+        ),
+    ),
     Area(
         "Settings",
         (
             Place("API tokens", "/settings/api-tokens", Permission.ADMIN),
+            Place("Console access", "/settings/console-access", Permission.ADMIN),
             Place("Network", "/settings/network"),
             Place("Relays", "/settings/relays"),
             Place("Sinks", "/settings/sinks", Permission.ADMIN),

@@ -17,7 +17,9 @@ from klinket.controller.console.form import Form
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.live import LiveTopics
 from klinket.controller.console.notices import Notice, Notices
+from klinket.controller.console.sent_forms import SentForms
 from klinket.controller.console.templates import Templates
+from klinket.controller.exports import Exports
 from klinket.controller.graphql.context import ApiServices
 from klinket.controller.http_status import headers_of, status_of
 from klinket.controller.peers import Peers
@@ -41,8 +43,10 @@ class Console:
     services: ApiServices
     templates: Templates
     live: LiveTopics
+    exports: Exports
     clock: Callable[[], float]
     notices: Notices = field(default_factory=Notices)
+    sent_forms: SentForms = field(default_factory=SentForms)
 
     @property
     def now_ms(self) -> int:

@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 #: Deliveries at the same time; a slow sink holds one of them.
 THREADS = 4
-SECRET_PURPOSE = "sink secret"  # noqa: S105 - what a sealed secret opens as
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -94,6 +93,6 @@ class Deliveries:
             if sealed is None and (kind is SinkKind.WEBHOOK or batch.sink.settings.get("user")):
                 # Never signed with nothing, nor logged in with nothing.
                 raise InvalidInput("secret", sinks.GIVE_IT_AGAIN)
-            secret = b"" if sealed is None else self._open_secret(sealed, SECRET_PURPOSE)
+            secret = b"" if sealed is None else self._open_secret(sealed, sinks.SECRET_PURPOSE)
             over_network = {SinkKind.WEBHOOK: webhook, SinkKind.SYSLOG: syslog, SinkKind.SMTP: smtp}
             over_network[kind].deliver(batch, secret, self._allowed)

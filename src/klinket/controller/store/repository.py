@@ -3,60 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Column,
     ColumnElement,
     Connection,
     Row,
     String,
     Table,
+    Text,
     any_,
+    case,
     cast,
     delete,
     false,
     func,
     insert,
+    literal,
+    literal_column,
+    or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
+from klinket.controller.app.ports import Position
 from klinket.controller.store import values as stored
-from klinket.domain.errors import Conflict
+from klinket.controller.store.broken_rules import conflict_of
+from klinket.controller.store.lazy_rows import Conditions, LazyRows, Order
 
 R = TypeVar("R")
 
 #: Values of a condition above which they travel as one list: databases bound how many a statement may have.
 MANY = 500
 
-#: What people are told when a rule of the schema is broken, by words in the database's text.
-_RULES = {
-    "remote_networks.name": "a remote network with this name exists already",
-    "uq_remote_networks_name": "a remote network with this name exists already",
-    "connectors.name": "a connector with this name exists already",
-    "uq_connectors_name": "a connector with this name exists already",
-    "service_accounts.name": "a service account with this name exists already",
-    "uq_service_accounts_name": "a service account with this name exists already",
-    "resources.alias": "another resource has this alias",
-    "uq_resources_alias": "another resource has this alias",
-    "groups.name": "a group with this name exists already",
-    "uq_groups_name": "a group with this name exists already",
-    "users.email": "a user with this email address exists already",
-    "uq_users_email": "a user with this email address exists already",
-    "security_policies.name": "a security policy with this name exists already",
-    "uq_security_policies_name": "a security policy with this name exists already",
-    "api_tokens.name": "an API token with this name exists already",
-    "uq_api_tokens_name": "an API token with this name exists already",
-    "sinks.name": "a sink with this name exists already",
-    "uq_sinks_name": "a sink with this name exists already",
-    "FOREIGN KEY": "something that others depend on cannot be deleted, and nothing can depend on what does not exist",
-    "foreign key": "something that others depend on cannot be deleted, and nothing can depend on what does not exist",
-}
+#: Rows that `look_through` looks at first.
+FIRST_LOOK = 200
 
 
 class SqlRepository(Generic[R]):
@@ -88,12 +76,60 @@ class SqlRepository(Generic[R]):
 
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for."""
-        return _AllRows(self)
+        return LazyRows(self.number_of, self.part, [], [self._by_key])
+
+    def matching(
+        self,
+        text: str,
+        columns: Sequence[str],
+        *,
+        order: str = "id",
+        descending: bool = False,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        beyond: Mapping[str, int] | None = None,
+        holding: Mapping[str, str] | None = None,
+        **equal: Any,
+    ) -> Sequence[R]:
+        """Return the rows with `text` in one of the columns, ordered by a column, read when they are asked for."""
+        conditions = [*self._conditions(equal), *self._bounds(least, below)]
+        conditions += [or_(self._table.c[name] > bound, self._table.c[name].is_(None)) for name, bound in (beyond or {}).items()]
+        if text:
+            conditions.append(or_(*(self._table.c[name].icontains(text, autoescape=True) for name in columns)))
+        place = func.strpos if self._connection.dialect.name == "postgresql" else func.instr
+        for name, part in (holding or {}).items():
+            conditions.append(place(cast(self._table.c[name], Text), part) > 0)
+        by = self._table.c[order]
+        first: ColumnElement[Any] = func.lower(by) if isinstance(by.type, String) else by
+        ordered: Order = [first.desc().nulls_last(), self._by_key.desc()] if descending else [first.nulls_last(), self._by_key]
+        return LazyRows(self.number_of, self.part, conditions, ordered)
+
+    def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
+        """Return some columns of the rows that meet all conditions, by primary key."""
+        query = select(*(self._table.c[name] for name in columns)).where(*self._conditions(equal)).order_by(self._by_key)
+        return [tuple(found) for found in self._connection.execute(query)]
+
+    def totals(
+        self,
+        by: Sequence[str],
+        of: str | None = None,
+        *,
+        limit: int | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        **equal: Any,
+    ) -> list[tuple[Any, ...]]:
+        """Return (values of `by`..., sum of column `of`, or the number of rows) of the rows in question, the highest first."""
+        groups = [self._table.c[name] for name in by]
+        total = func.count() if of is None else cast(func.sum(self._table.c[of]), BigInteger)
+        conditions = [*self._conditions(equal), *self._bounds(least, below)]
+        query = select(*groups, total).select_from(self._table).where(*conditions).group_by(*groups)
+        query = query.order_by(total.desc(), *groups).limit(limit)
+        return [tuple(found) for found in self._connection.execute(query)]
 
     def count(self, **equal: Any) -> int:
         """Return how many rows meet all conditions."""
-        query = select(func.count()).select_from(self._table).where(*self._conditions(equal))
-        return int(self._connection.execute(query).scalar_one())
+        return self.number_of(self._conditions(equal))
 
     def lowest(self, column: str, **equal: Any) -> int | None:
         """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
@@ -102,10 +138,37 @@ class SqlRepository(Generic[R]):
         found = self._connection.execute(query).first()
         return None if found is None else int(found[0])
 
-    def part(self, start: int, size: int) -> list[R]:
-        """Return `size` rows by primary key, from number `start` on."""
-        query = select(*self._columns).order_by(self._by_key).offset(start).limit(size)
+    def part(self, conditions: Conditions, order: Order, start: int, size: int | None) -> list[R]:
+        """Return `size` (None: all) of the rows that meet the conditions, from number `start` on."""
+        query = select(*self._columns).where(*conditions).order_by(*order).offset(start).limit(size)
         return [self._made(found) for found in self._connection.execute(query)]
+
+    def number_of(self, conditions: Conditions) -> int:
+        """Return how many rows meet the conditions."""
+        query = select(func.count()).select_from(self._table).where(*conditions)
+        return int(self._connection.execute(query).scalar_one())
+
+    def counts(
+        self, each: str, *, least: Mapping[str, int] | None = None, below: Mapping[str, int] | None = None, **equal: Any
+    ) -> dict[Any, int]:
+        """Return how many rows meet all conditions, by the values of column `each`."""
+        return {value: int(count) for value, count in self.totals([each], least=least, below=below, **equal)}
+
+    def highest(self, column: str, each: str, **equal: Any) -> dict[Any, int]:
+        """Return the highest value of `column` in the rows that meet all conditions, by the values of column `each`."""
+        by, wanted = self._table.c[each], self._table.c[column]
+        conditions = (*self._conditions(equal), wanted.is_not(None))
+        found = self._connection.execute(select(by, func.max(wanted)).where(*conditions).group_by(by))
+        return {value: int(most) for value, most in found}
+
+    def sums(
+        self, column: str, each: str, along: str, step: int, *, least: Mapping[str, int] | None = None, **equal: Any
+    ) -> dict[tuple[Any, int], int]:
+        """Return the sums of `column` in the rows that meet all conditions, by the values of `each` and steps of `along`."""
+        by, steps = self._table.c[each], self._table.c[along].op("/")(literal_column(str(int(step)))).label("step")
+        conditions = (*self._conditions(equal), *self._bounds(least, None))
+        query = select(by, steps, func.sum(self._table.c[column])).where(*conditions).group_by(by, steps)
+        return {(value, int(number)): int(total) for value, number, total in self._connection.execute(query)}
 
     def newest(self, limit: int, order: str = "id", **equal: Any) -> list[R]:
         """Return up to `limit` rows that meet all conditions, the one with the highest `order` column first."""
@@ -142,13 +205,56 @@ class SqlRepository(Generic[R]):
     ) -> list[R]:
         """Return up to `limit` rows that meet all conditions, ordered by one column and then by primary key."""
         by = [self._table.c[order], self._by_key]
-        conditions = [
-            *self._conditions(equal),
-            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
-            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
-        ]
+        conditions = [*self._conditions(equal), *self._bounds(least, below)]
         columns = [column.desc() for column in by] if descending else by
         query = select(*self._columns).where(*conditions).order_by(*columns).limit(limit)
+        return [self._made(found) for found in self._connection.execute(query)]
+
+    def look_through(
+        self,
+        order: str,
+        limit: int,
+        *,
+        at_most: int,
+        narrowed: Mapping[str, Any] | None = None,
+        before: Position | None = None,
+        after: Position | None = None,
+        least: Mapping[str, int] | None = None,
+        below: Mapping[str, int] | None = None,
+        containing: Mapping[str, Sequence[str]] | None = None,
+        **equal: Any,
+    ) -> tuple[list[R], Position | None]:
+        """Return up to `limit` rows that meet all conditions, looking at no more than `at_most`, and where that ended."""
+        by = (self._table.c[order], self._key)
+        looked = [*self._conditions(dict(narrowed or {})), *self._bounds(least, below)]
+        if after is not None:
+            looked.append(tuple_(*by) > tuple_(*(literal(value) for value in after)))
+        elif before is not None:
+            looked.append(tuple_(*by) < tuple_(*(literal(value) for value in before)))
+        columns = by if after is not None else tuple(column.desc() for column in by)
+        wanted = [
+            *self._conditions(equal),
+            *(self._contains(name, text) for name, texts in (containing or {}).items() for text in texts),
+        ]
+        size, end, found = min(at_most, max(FIRST_LOOK, 4 * limit)), None, []
+        while True:  # little first: mostly it is enough
+            inner = select(*by).where(*looked).order_by(*columns).limit(size).subquery()
+            among = self._key.in_(select(inner.c[self._key.name]))
+            query = select(*self._columns).where(among, *wanted).order_by(*columns).limit(limit)
+            found = [self._made(row) for row in self._connection.execute(query)]
+            if len(found) == limit:
+                last = found[-1]
+                return found, (getattr(last, order), getattr(last, self._key.name))
+            end = self._connection.execute(select(*by).where(*looked).order_by(*columns).offset(size - 1).limit(1)).first()
+            if end is None or size >= at_most:
+                return found, None if end is None else (end[0], end[1])
+            size = min(at_most, size * 8)
+
+    def search(self, columns: Sequence[str], text: str, limit: int) -> list[R]:
+        """Return up to `limit` rows with `text` in one of the columns, those that begin with it first."""
+        matching = [self._contains(name, text) for name in columns]
+        begins = or_(*(self._table.c[name].istartswith(text, autoescape=True) for name in columns))
+        query = select(*self._columns).where(or_(*matching)).order_by(case((begins, 0), else_=1), self._key).limit(limit)
         return [self._made(found) for found in self._connection.execute(query)]
 
     def add_all(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -160,7 +266,7 @@ class SqlRepository(Generic[R]):
         try:
             self._connection.execute(insert(self._table), [dict(values) for values in rows])
         except IntegrityError as error:
-            raise _conflict(error) from error
+            raise conflict_of(error) from error
 
     def add(self, **values: Any) -> R:
         """Insert a row and return it; raises Conflict."""
@@ -171,7 +277,7 @@ class SqlRepository(Generic[R]):
         try:
             result = self._connection.execute(insert(self._table).values(**values))
         except IntegrityError as error:
-            raise _conflict(error) from error
+            raise conflict_of(error) from error
         key = result.inserted_primary_key
         assert key is not None
         added = self.get(key[0])
@@ -186,7 +292,7 @@ class SqlRepository(Generic[R]):
         try:
             self._connection.execute(update(self._table).where(self._key == id).values(**values))
         except IntegrityError as error:
-            raise _conflict(error) from error
+            raise conflict_of(error) from error
         changed = self.get(id)
         assert changed is not None
         return changed
@@ -196,7 +302,7 @@ class SqlRepository(Generic[R]):
         try:
             return self._connection.execute(delete(self._table).where(*self._conditions(equal))).rowcount
         except IntegrityError as error:
-            raise _conflict(error) from error
+            raise conflict_of(error) from error
 
     def remove_below(self, column: str, bound: int) -> int:
         """Delete the rows whose `column` is below `bound`; returns how many."""
@@ -209,8 +315,8 @@ class SqlRepository(Generic[R]):
     def _made(self, found: Row[Any]) -> R:
         return self._row(*found)
 
-    def _conditions(self, equal: dict[str, Any]) -> list[ColumnElement[bool]]:
-        conditions: list[ColumnElement[bool]] = []
+    def _conditions(self, equal: dict[str, Any]) -> Conditions:
+        conditions: Conditions = []
         for name, value in equal.items():
             column = self._table.c[name]
             if isinstance(value, Collection) and not isinstance(value, str | bytes):
@@ -221,42 +327,18 @@ class SqlRepository(Generic[R]):
                 conditions.append(column == value if stored.can_hold(column, value) else false())
         return conditions
 
+    def _bounds(self, least: Mapping[str, int] | None, below: Mapping[str, int] | None) -> Conditions:
+        return [
+            *(self._table.c[name] >= bound for name, bound in (least or {}).items()),
+            *(self._table.c[name] < bound for name, bound in (below or {}).items()),
+        ]
+
+    def _contains(self, name: str, text: str) -> ColumnElement[bool]:
+        return cast(self._table.c[name], Text).icontains(text, autoescape=True)
+
     def _one_of(self, column: Column[Any], values: list[Any]) -> ColumnElement[bool]:
         if len(values) <= MANY:
             return column.in_(values)
         if self._connection.dialect.name == "postgresql":
             return column == any_(cast(values, ARRAY(column.type)))
         return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
-
-
-class _AllRows(Sequence[R]):
-    """A table as a sequence; counted once."""
-
-    def __init__(self, repository: SqlRepository[R]) -> None:
-        self._repository = repository
-        self._count: int | None = None
-
-    def __len__(self) -> int:
-        if self._count is None:
-            self._count = self._repository.count()
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> R: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[R]: ...
-
-    def __getitem__(self, index: int | slice) -> R | list[R]:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            return self._repository.part(start, max(0, stop - start))[::step]
-        return self._repository.part(range(len(self))[index], 1)[0]
-
-    def __iter__(self) -> Iterator[R]:
-        return iter(self._repository.find())
-
-
-def _conflict(error: IntegrityError) -> Conflict:
-    text = str(error.orig)
-    return Conflict(next((told for words, told in _RULES.items() if words in text), "the change breaks a rule of the store"))

@@ -57,10 +57,19 @@ class SqlTransaction:
         self.flow_events = of(schema.flow_events, rows.FlowEventRow)
         self.live_flows = of(schema.live_flows, rows.LiveFlowRow)
         self.flow_totals = of(schema.flow_totals, rows.FlowTotalRow)
+        self.flow_hours = of(schema.flow_hours, rows.FlowHourRow)
         self.audit = of(schema.audit_events, rows.AuditRow)
         self.audit_head = of(schema.audit_head, rows.AuditHeadRow)
         self.audit_signatures = of(schema.audit_signatures, rows.AuditSignatureRow)
         self.sinks = of(schema.sinks, rows.SinkRow)
+        self.passwords = of(schema.passwords, rows.PasswordRow)
+        self.totp_secrets = of(schema.totp_secrets, rows.TotpSecretRow)
+        self.recovery_codes = of(schema.recovery_codes, rows.RecoveryCodeRow)
+        self.passkeys = of(schema.passkeys, rows.PasskeyRow)
+        self.sign_in_links = of(schema.sign_in_links, rows.SignInLinkRow)
+        self.oidc_identities = of(schema.oidc_identities, rows.OidcIdentityRow)
+        self.lock_outs = of(schema.lock_outs, rows.LockOutRow)
+        self.used_challenges = of(schema.used_challenges, rows.UsedChallengeRow)
 
     @property
     def now_ms(self) -> int:

@@ -48,6 +48,28 @@ async def test_new_connector_tokens_kill_the_pair_before_and_what_it_enrolled(in
     assert (found.id, found.enrolled_jkt) == (row.id, None)
 
 
+@pytest.mark.parametrize(
+    ("time_ms", "started_ms", "kept"),
+    [(-7_000, -60_000, (-7_000, -60_000)), (1 << 62, 1 << 62, (10**15, 0)), (None, None, (None, None))],
+    ids=["as told", "beyond all bounds", "not told"],
+)
+async def test_a_heartbeat_tells_of_clock_and_start(
+    inventory: Inventory, time_ms: int | None, started_ms: int | None, kept: tuple[int | None, int | None]
+) -> None:
+    now = round(inventory.now * 1000)
+    report = {"version": "1.80.0", "hostname": "h", "public_ip": "192.0.2.1", "private_ips": []}
+    told = {} if time_ms is None or started_ms is None else {"time_ms": now + time_ms, "started_ms": now + started_ms}
+
+    def beat(tx: Transaction) -> None:
+        tx.connectors.change(inventory.connector.id, enrolled_jkt="jkt")
+        connectors.heartbeat(tx, inventory.connector.id, "jkt", **report, **told)  # type: ignore[arg-type]
+
+    await inventory.write(beat)
+    row = await inventory.read(lambda tx: tx.connectors.get(inventory.connector.id))
+    assert row is not None
+    assert (row.clock_offset_ms, row.started_ms) == (kept[0], None if kept[1] is None else now + kept[1])
+
+
 async def test_a_heartbeat_is_no_change_of_the_inventory(inventory: Inventory) -> None:
     await inventory.write(lambda tx: tx.connectors.change(inventory.connector.id, enrolled_jkt="jkt"))
     before = await inventory.read(lambda tx: (tx.head(), len(tx.audit.find())))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import ssl
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.async_api import BrowserContext, Page, async_playwright
 
 from klinket.controller.console.gate import COOKIE
@@ -45,7 +51,9 @@ async def chromium(
         "viewport": {"width": width, "height": 900},
     }
     async with async_playwright() as playwright:
-        program = await playwright.chromium.launch(executable_path=PROGRAM, args=list(OPTIONS))
+        # Known by its key, the controller's certificate is no error: pages with one get no passkeys.
+        known = f"--ignore-certificate-errors-spki-list={await asyncio.to_thread(_key_digest, running.config.listen.port)}"
+        program = await playwright.chromium.launch(executable_path=PROGRAM, args=[*OPTIONS, known])
         context = await program.new_context(**options)
         context.set_default_timeout(15_000)
         if user is not None:
@@ -55,6 +63,12 @@ async def chromium(
             yield context
         finally:
             await program.close()
+
+
+def _key_digest(port: int) -> str:
+    pem = ssl.get_server_certificate(("127.0.0.1", port))
+    key = x509.load_pem_x509_certificate(pem.encode()).public_key()
+    return b64encode(sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()).decode()
 
 
 async def faults(page: Page) -> list[str]:

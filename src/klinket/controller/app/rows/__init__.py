@@ -8,6 +8,7 @@ from klinket.controller.app.rows.events import AuditSignatureRow as AuditSignatu
 from klinket.controller.app.rows.events import CutReceiptRow as CutReceiptRow
 from klinket.controller.app.rows.events import CutRow as CutRow
 from klinket.controller.app.rows.events import FlowEventRow as FlowEventRow
+from klinket.controller.app.rows.events import FlowHourRow as FlowHourRow
 from klinket.controller.app.rows.events import FlowTotalRow as FlowTotalRow
 from klinket.controller.app.rows.events import LiveFlowRow as LiveFlowRow
 from klinket.controller.app.rows.events import SinkRow as SinkRow
@@ -25,6 +26,14 @@ from klinket.controller.app.rows.people import GroupMemberRow as GroupMemberRow
 from klinket.controller.app.rows.people import GroupRow as GroupRow
 from klinket.controller.app.rows.people import SerialNumberRow as SerialNumberRow
 from klinket.controller.app.rows.people import UserRow as UserRow
+from klinket.controller.app.rows.sign_in import LockOutRow as LockOutRow
+from klinket.controller.app.rows.sign_in import OidcIdentityRow as OidcIdentityRow
+from klinket.controller.app.rows.sign_in import PasskeyRow as PasskeyRow
+from klinket.controller.app.rows.sign_in import PasswordRow as PasswordRow
+from klinket.controller.app.rows.sign_in import RecoveryCodeRow as RecoveryCodeRow
+from klinket.controller.app.rows.sign_in import SignInLinkRow as SignInLinkRow
+from klinket.controller.app.rows.sign_in import TotpSecretRow as TotpSecretRow
+from klinket.controller.app.rows.sign_in import UsedChallengeRow as UsedChallengeRow
 from klinket.controller.app.rows.trust import ApiTokenRow as ApiTokenRow
 from klinket.controller.app.rows.trust import AuthorityRow as AuthorityRow
 from klinket.controller.app.rows.trust import RelayRow as RelayRow

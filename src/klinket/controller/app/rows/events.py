@@ -82,6 +82,19 @@ class FlowTotalRow:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowHourRow:
+    """The same of all accounts and resources together."""
+
+    id: int
+    hour_ms: int
+    kind: str
+    failure: str
+    flows: int
+    bytes_from_client: int
+    bytes_to_client: int
+
+
+@dataclass(frozen=True, slots=True)
 class AuditRow:
     """`number` counts without gaps; `digest` covers the event as exported and the digest before it (domain.audit_chain)."""
 

@@ -21,6 +21,8 @@ class RemoteNetworkRow:
 
 @dataclass(frozen=True, slots=True)
 class ConnectorRow:
+    """What its last heartbeat told: `clock_offset_ms`: by how much its clock is ahead; `started_ms`: when its process began."""
+
     id: int
     created_at_ms: int
     updated_at_ms: int
@@ -35,6 +37,8 @@ class ConnectorRow:
     public_ip: str | None
     private_ips: list[str]
     last_heartbeat_ms: int | None
+    clock_offset_ms: int | None
+    started_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,11 +75,29 @@
     }
   });
 
+  // ---- search: arrows go through the results, Escape closes them
+  const results = () => document.getElementById("found");
+  const closeResults = () => { const found = results(); if (found) found.replaceChildren(); };
+  document.addEventListener("keydown", (event) => {
+    const found = results();
+    const box = event.target instanceof Element && event.target.closest(".search, .results");
+    if (!found || !box) return;
+    const field = document.getElementById("search");
+    const hits = [...all("[data-hit]", box)];
+    const at = hits.indexOf(document.activeElement);
+    if (event.key === "ArrowDown" && hits.length) { event.preventDefault(); hits[Math.min(at + 1, hits.length - 1)].focus(); }
+    else if (event.key === "ArrowUp" && at >= 0) { event.preventDefault(); (at ? hits[at - 1] : field).focus(); }
+    else if (event.key === "Escape" && found.childElementCount) { event.preventDefault(); closeResults(); field.focus(); }
+  });
+  document.addEventListener("pointerdown", (event) => { if (!(event.target instanceof Element && event.target.closest(".search"))) closeResults(); });
+  document.addEventListener("focusin", (event) => { if (!(event.target instanceof Element && event.target.closest(".search"))) closeResults(); });
+
   // A form that was sent is not sent twice, and says that it is under way.
   document.addEventListener("submit", (event) => {
     const form = event.target;
     if (form.dataset.sent && !event.defaultPrevented) { event.preventDefault(); return; }
-    if (form.method === "post" && !form.hasAttribute("hx-post")) {
+    // An answer that is saved as a file leaves the page as it is.
+    if (form.method === "post" && !form.hasAttribute("hx-post") && !event.submitter?.hasAttribute("data-download")) {
       form.dataset.sent = "yes";
       const button = event.submitter;
       if (button) button.setAttribute("aria-busy", "true");
@@ -93,12 +111,13 @@
   });
 
   // ---- live updates: a topic's name arrives, and parts with hx-trigger="live:TOPIC from:body" fetch themselves
+  const TOPICS = ["inventory", "flows", "cuts", "connectors", "sessions"];
   const address = document.body.dataset.live;
   let source = null;
   const listen = () => {
     if (!address || source || document.hidden) return;
     source = new EventSource(address);
-    for (const topic of ["inventory", "flows", "cuts", "connectors"]) {
+    for (const topic of TOPICS) {
       source.addEventListener(topic, () => {
         // Not while somebody types in, or has opened, a part that would be replaced.
         document.body.dispatchEvent(new CustomEvent(`live:${topic}`));
@@ -108,12 +127,12 @@
   };
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) { if (source) { source.close(); source = null; } }
-    else { listen(); for (const topic of ["inventory", "flows", "cuts", "connectors"]) document.body.dispatchEvent(new CustomEvent(`live:${topic}`)); }
+    else { listen(); for (const topic of TOPICS) document.body.dispatchEvent(new CustomEvent(`live:${topic}`)); }
   });
   document.addEventListener("htmx:beforeRequest", (event) => {
     const part = event.detail.elt;
     const isLive = (part.getAttribute("hx-trigger") || "").includes("live:");
-    if (isLive && (part.querySelector("details[open]") || part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea"))) event.preventDefault();
+    if (isLive && (part.querySelector("details[open], :popover-open") || part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea"))) event.preventDefault();
   });
   // Nothing is redrawn that has not changed: no flicker, no lost selection.
   document.addEventListener("htmx:beforeSwap", (event) => {

@@ -12,6 +12,7 @@ from klinket.controller.store.schema.events import audit_signatures as audit_sig
 from klinket.controller.store.schema.events import cut_receipts as cut_receipts
 from klinket.controller.store.schema.events import cuts as cuts
 from klinket.controller.store.schema.events import flow_events as flow_events
+from klinket.controller.store.schema.events import flow_hours as flow_hours
 from klinket.controller.store.schema.events import flow_totals as flow_totals
 from klinket.controller.store.schema.events import live_flows as live_flows
 from klinket.controller.store.schema.events import sinks as sinks
@@ -30,6 +31,14 @@ from klinket.controller.store.schema.people import group_members as group_member
 from klinket.controller.store.schema.people import groups as groups
 from klinket.controller.store.schema.people import serial_numbers as serial_numbers
 from klinket.controller.store.schema.people import users as users
+from klinket.controller.store.schema.sign_in import lock_outs as lock_outs
+from klinket.controller.store.schema.sign_in import oidc_identities as oidc_identities
+from klinket.controller.store.schema.sign_in import passkeys as passkeys
+from klinket.controller.store.schema.sign_in import passwords as passwords
+from klinket.controller.store.schema.sign_in import recovery_codes as recovery_codes
+from klinket.controller.store.schema.sign_in import sign_in_links as sign_in_links
+from klinket.controller.store.schema.sign_in import totp_secrets as totp_secrets
+from klinket.controller.store.schema.sign_in import used_challenges as used_challenges
 from klinket.controller.store.schema.trust import api_tokens as api_tokens
 from klinket.controller.store.schema.trust import authorities as authorities
 from klinket.controller.store.schema.trust import relays as relays

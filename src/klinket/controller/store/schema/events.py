@@ -73,6 +73,11 @@ flow_events = Table(
     Index(None, "flow"),
     Index(None, "service_account_id"),
     Index(None, "resource_id"),
+    # What a list by time is narrowed by: the newest of one of them are found without looking at others.
+    *(
+        Index(f"ix_flow_events_{column}_by_time", column, "time_ms")
+        for column in ("service_account_id", "service_key_id", "resource_id", "connector_id", "kind", "failure")
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -113,6 +118,19 @@ flow_totals = Table(
     Index(None, "resource_id", "hour_ms"),
 )
 
+flow_hours = Table(
+    "flow_hours",
+    metadata,
+    id_(),
+    Column("hour_ms", BigInteger, nullable=False),
+    Column("kind", String(30), nullable=False),
+    Column("failure", String(40), nullable=False),
+    Column("flows", BigInteger, nullable=False),
+    Column("bytes_from_client", BigInteger, nullable=False),
+    Column("bytes_to_client", BigInteger, nullable=False),
+    UniqueConstraint("hour_ms", "kind", "failure"),
+)
+
 audit_events = Table(
     "audit_events",
     metadata,
@@ -127,6 +145,7 @@ audit_events = Table(
     Column("digest", String(64), nullable=False),
     UniqueConstraint("number"),
     Index(None, "time_ms"),
+    Index(None, "action", "number"),
     sqlite_autoincrement=True,
 )
 

@@ -59,6 +59,8 @@ connectors = Table(
     Column("public_ip", String(45)),
     Column("private_ips", JSON, nullable=False),
     Column("last_heartbeat_ms", BigInteger),
+    Column("clock_offset_ms", BigInteger),
+    Column("started_ms", BigInteger),
     UniqueConstraint("name"),
     UniqueConstraint("access_token_hash"),
     Index(None, "remote_network_id"),

@@ -10,13 +10,10 @@ from klinket.controller.app.rows import SinkRow
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.mutation import mutation, query
-from klinket.controller.sinks.delivery import SECRET_PURPOSE
-from klinket.domain.errors import InvalidInput
 from klinket.domain.sink import SinkKind
 
 TYPE = "Sink"
 _SETTINGS = ("url", "address", "authority", "sender", "recipients", "user")
-MIN_SECRET_CHARS, MAX_SECRET_CHARS = 16, 500
 
 
 @query
@@ -35,10 +32,7 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sealed(context: RequestContext, kind: SinkKind, secret: str) -> bytes:
-    least = MIN_SECRET_CHARS if kind is SinkKind.WEBHOOK else 1
-    if not least <= len(secret) <= MAX_SECRET_CHARS or not secret.isascii():
-        raise InvalidInput("secret", f"secret is {least} to {MAX_SECRET_CHARS} ASCII characters")
-    return context.services.seal(secret.encode(), SECRET_PURPOSE)
+    return sinks.sealed(kind, secret, context.services.seal)
 
 
 @mutation(PROVISION)
@@ -46,7 +40,7 @@ def _create(
     context: RequestContext, name: str, kind: str, streams: list[str], secret: str | None = None, **given: Any
 ) -> dict[str, Any]:
     parsed = SinkKind(kind.lower())
-    made_up = context.services.entropy(24).hex() if parsed is SinkKind.WEBHOOK and secret is None else None
+    made_up = sinks.made_up(parsed, context.services.entropy) if secret is None else None
     whole = made_up or secret
     row = sinks.create(
         context.tx,

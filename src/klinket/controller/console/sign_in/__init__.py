@@ -1,0 +1,1 @@
+"""Signing in to the console: passwords, second factors, passkeys, links, identity providers, own account."""

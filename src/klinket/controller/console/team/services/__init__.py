@@ -1,0 +1,14 @@
+"""Team > Services: service accounts, their keys, access, sessions and flows."""
+
+from __future__ import annotations
+
+from klinket.controller.console.route import ConsoleRoute
+from klinket.controller.console.team.services import accounts, all_keys, keys, resources, sessions
+
+ROUTES: tuple[ConsoleRoute, ...] = (
+    *accounts.ROUTES,
+    *all_keys.ROUTES,
+    *keys.ROUTES,
+    *resources.ROUTES,
+    *sessions.ROUTES,
+)

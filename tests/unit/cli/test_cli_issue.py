@@ -1,0 +1,63 @@
+"""`klinket issue` beside a controller: signing keys and relays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from klinket.cli.main import klinket
+from klinket.controller.app import relays
+from klinket.controller.app.signing_keys import PUBLISHED_MS, KeyPurpose
+from klinket.controller.sealing import MasterKeyWrong
+from klinket.domain.audit import SYSTEM
+from klinket.domain.errors import InvalidInput, NotFound
+from tests.unit.cli.conftest import Admin
+from tests.unit.controller.running import Running
+
+
+@pytest.fixture
+def controller(admin: Admin) -> Running:
+    return admin.running
+
+
+async def issue(controller: Running, *words: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, klinket, ["issue", *words, "--state", str(controller.config.state)])
+
+
+async def test_a_new_signing_key_is_made_and_signs_later(controller: Running) -> None:
+    before = controller.trust.signers[KeyPurpose.GRANT].kid
+    told = (await issue(controller, "signing-key", "grant")).output
+    await controller.trust.refresh(controller.store)
+    assert controller.trust.signers[KeyPurpose.GRANT].kid == before
+    controller.offset = PUBLISHED_MS / 1000 + 1
+    assert f"made {controller.trust.signers[KeyPurpose.GRANT].kid}; it signs in 5 min" in told
+
+
+async def test_a_signing_key_for_nothing_there_is_names_what_there_is(controller: Running) -> None:
+    result = await issue(controller, "signing-key", "coffee")
+    assert isinstance(result.exception, InvalidInput)
+    assert "access, grant, ticket, cut, head, audit" in result.exception.message
+
+
+async def test_no_key_is_made_under_another_master_key(controller: Running, tmp_path: Path) -> None:
+    other = tmp_path / "other.key"
+    other.write_text(os.urandom(32).hex())
+    other.chmod(0o600)
+    before = await controller.read(lambda tx: tx.signing_keys.count())
+    for path in (other, tmp_path / "missing.key"):
+        result = await issue(controller, "signing-key", "grant", "--master-key-file", str(path))
+        assert isinstance(result.exception, MasterKeyWrong)
+    assert await controller.read(lambda tx: tx.signing_keys.count()) == before
+    assert not (tmp_path / "missing.key").exists()
+
+
+async def test_a_relay_is_removed_by_name(controller: Running) -> None:
+    await controller.write(lambda tx: relays.create(tx, SYSTEM, name="one", entropy=os.urandom))
+    assert "removed relay one" in (await issue(controller, "remove-relay", "one")).output
+    assert await controller.read(lambda tx: tx.relays.count()) == 0
+    assert (await controller.last_event()).action == "delete"
+    assert isinstance((await issue(controller, "remove-relay", "one")).exception, NotFound)
