@@ -76,7 +76,7 @@
   });
 
   // ---- search: arrows go through the results, Escape closes them
-  const results = () => document.getElementById("found");
+  const results = () => document.getElementById("search-results");
   const closeResults = () => { const found = results(); if (found) found.replaceChildren(); };
   document.addEventListener("keydown", (event) => {
     const found = results();
