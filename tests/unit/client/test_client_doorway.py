@@ -8,7 +8,7 @@ import pytest
 
 from klinket.client.capture.direct import DirectStream
 from klinket.client.capture.doorway import MAX_REMEMBERED, Doorway
-from klinket.client.capture.namespace import rules
+from klinket.client.capture.host_loopback import HOST_LOOPBACK, HOST_NAME
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
@@ -114,7 +114,7 @@ def open_doorway(client: FakeClient, names: SyntheticAddresses, told: list[str])
     return Doorway(client, names, told.append, host_loopback=True)
 
 
-@pytest.mark.parametrize("host", [rules.HOST_LOOPBACK, rules.HOST_NAME])
+@pytest.mark.parametrize("host", [HOST_LOOPBACK, HOST_NAME])
 async def test_the_hosts_loopback_is_reached_where_that_was_asked_for(
     open_doorway: Doorway, client: FakeClient, host: str
 ) -> None:
@@ -124,18 +124,18 @@ async def test_the_hosts_loopback_is_reached_where_that_was_asked_for(
         flow = await open_doorway.open_asked(destination)
         assert isinstance(flow, DirectStream)
         flow.abort()
-    assert open_doorway.outside(Destination(rules.HOST_LOOPBACK, 53, UDP)) == Destination("127.0.0.1", 53, UDP)
-    assert not open_doorway.is_klinkets(Destination(rules.HOST_LOOPBACK, 53, UDP))
+    assert open_doorway.outside(Destination(HOST_LOOPBACK, 53, UDP)) == Destination("127.0.0.1", 53, UDP)
+    assert not open_doorway.is_klinkets(Destination(HOST_LOOPBACK, 53, UDP))
     assert client.asked == []
 
 
 async def test_a_resource_of_that_name_comes_first(open_doorway: Doorway, client: FakeClient) -> None:
-    client.grant(rules.HOST_NAME)
-    assert isinstance(await open_doorway.open_asked(Destination(rules.HOST_NAME, 80, TCP)), Echo)
+    client.grant(HOST_NAME)
+    assert isinstance(await open_doorway.open_asked(Destination(HOST_NAME, 80, TCP)), Echo)
 
 
 async def test_without_it_the_address_is_one_like_any_other(doorway: Doorway) -> None:
-    destination = Destination(rules.HOST_LOOPBACK, 80, UDP)
+    destination = Destination(HOST_LOOPBACK, 80, UDP)
     assert doorway.outside(destination) == destination
 
 

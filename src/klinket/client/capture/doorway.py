@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from klinket.client.capture import direct
-from klinket.client.capture.namespace import rules
+from klinket.client.capture.host_loopback import HOST_LOOPBACK, HOST_NAME
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.client.ports import CarriedFlow, DatagramFlow, FlowOpener
 from klinket.domain.address import parse_ip
@@ -24,7 +24,7 @@ class Doorway:
     """Turns addresses that programs dialled into flows. Refusals of granted resources are told with one line each.
 
     `only_klinkets`: nothing goes past klinket, since what is captured was granted, now or before. `host_loopback`:
-    rules.HOST_LOOPBACK leads to the loopback of the machine klinket runs on.
+    HOST_LOOPBACK leads to the loopback of the machine klinket runs on.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Doorway:
         return self._only_klinkets or self._client.claims(destination.host) or self._names.knows(destination.host)
 
     def _is_host(self, destination: Destination) -> bool:
-        return self._host_loopback and destination.host == rules.HOST_LOOPBACK
+        return self._host_loopback and destination.host == HOST_LOOPBACK
 
     def outside(self, destination: Destination) -> Destination:
         """Return what this machine dials for a destination that is none of klinket's."""
@@ -68,8 +68,8 @@ class Doorway:
 
         Loopback would be this machine's own, and the program means its own, where no proxy is needed.
         """
-        if self._host_loopback and destination.host == rules.HOST_NAME and not self._client.claims(destination.host):
-            destination = replace(destination, host=rules.HOST_LOOPBACK)
+        if self._host_loopback and destination.host == HOST_NAME and not self._client.claims(destination.host):
+            destination = replace(destination, host=HOST_LOOPBACK)
         if parse_ip(destination.host) is not None:
             destination = self.destination(destination.host, destination.port, destination.protocol)
         return await self.open_stream(destination, loopback=False)

@@ -28,7 +28,7 @@ class NamespaceCommand:
     """Implements CapturedCommand for a child that was forked."""
 
     def __init__(self, forked: Forked, told: Callable[[str], None], *, host_loopback: bool = False) -> None:
-        """`told` gets a line for each refused flow; `host_loopback`: rules.HOST_LOOPBACK leads to this machine's own."""
+        """`told` gets a line for each refused flow; `host_loopback`: HOST_LOOPBACK leads to this machine's own."""
         self.pid = forked.pid
         self._channel = forked.channel
         self._resolvers = forked.resolvers

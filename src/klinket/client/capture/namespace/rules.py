@@ -9,9 +9,6 @@ OWN_ADDRESS = "100.127.255.1"
 #: Where the DNS stub answers.
 DNS_ADDRESS = "100.95.0.251"
 DNS_PORT = 53
-#: What leads to the loopback of the machine klinket runs on, where that was asked for, and its name.
-HOST_LOOPBACK = "100.127.255.2"
-HOST_NAME = "host.klinket.internal"
 #: The listener for captured connections and datagrams.
 CAPTURE_ADDRESS = "127.0.0.1"
 CAPTURE_PORT = 15_001

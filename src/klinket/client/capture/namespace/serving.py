@@ -9,7 +9,8 @@ from typing import Protocol
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
-from klinket.client.capture.namespace import inside, rules
+from klinket.client.capture.host_loopback import HOST_LOOPBACK, HOST_NAME
+from klinket.client.capture.namespace import inside
 from klinket.client.capture.resolver import NameStub
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.client.ports import FlowOpener
@@ -32,7 +33,7 @@ def serve(
     """Begin to answer on the sockets of a namespace (inside.sockets_of), which are taken over; raises CaptureImpossible."""
     names = SyntheticAddresses()
     doorway = Doorway(client, names, told, host_loopback=host_loopback)
-    own = {rules.HOST_NAME: rules.HOST_LOOPBACK} if host_loopback else {}
+    own = {HOST_NAME: HOST_LOOPBACK} if host_loopback else {}
     parts = (
         HeldConnects(named["queue"], [named["listener"]], doorway),
         CapturedDatagrams(named["datagrams"], named["raw"], doorway),
