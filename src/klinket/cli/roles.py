@@ -32,10 +32,10 @@ TIMEOUT_OPTION = click.option("--timeout", default=30.0, show_default=True, meta
 MAX_TIMEOUT_SECONDS = 86_400
 
 
-def check_timeout(seconds: float) -> None:
-    """Raise InvalidInput unless TIMEOUT_OPTION's value is more than nothing and at most a day."""
-    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
-        raise InvalidInput("timeout", f"--timeout is not between 0 and {MAX_TIMEOUT_SECONDS} seconds")
+def check_timeout(seconds: float, option: str = "timeout", *, or_none: bool = False) -> None:
+    """Raise InvalidInput unless the option's value is more than nothing (`or_none`: or nothing) and at most a day."""
+    if not (0 < seconds <= MAX_TIMEOUT_SECONDS or (or_none and seconds == 0)):
+        raise InvalidInput(option, f"--{option} is not between 0 and {MAX_TIMEOUT_SECONDS} seconds")
 
 
 def set_up_logging(level: str, file: Path | None = None) -> None:

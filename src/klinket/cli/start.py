@@ -19,10 +19,12 @@ def start(wait: float) -> None:
     \b
     example: sudo klinket start && klinket wait db.internal:5432
     """
+    from klinket.cli import roles
     from klinket.cli.exit_codes import EXIT_CODES
     from klinket.client.daemon import lifecycle
     from klinket.client.daemon.paths import Paths
 
+    roles.check_timeout(wait, "wait", or_none=True)
     status = lifecycle.start(Paths.from_environment(), wait)
     click.echo(status.state)
     if status.reason:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from klinket.domain.errors import InvalidInput
-
 
 @click.command()
 @click.argument("resources", nargs=-1, metavar="[RESOURCE[:PORT]]...")
@@ -19,12 +17,12 @@ def wait(resources: tuple[str, ...], timeout: float) -> None:
     \b
     example: klinket wait db.internal:5432 --timeout 60
     """
-    if not 0 <= timeout <= 86_400:
-        raise InvalidInput("timeout", "--timeout is not between 0 and 86400 seconds")
+    from klinket.cli import roles
     from klinket.cli.run import check_wait
     from klinket.client.daemon import ask
     from klinket.client.daemon.paths import Paths
 
+    roles.check_timeout(timeout, or_none=True)
     for wanted in resources:
         check_wait(wanted)
     answer = ask.wait(Paths.from_environment(), resources, timeout)

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 VARIABLE = "KLINKET_SERVICE_KEY"
 
 
+def is_in_environment() -> bool:
+    """Return whether the environment holds a key; an empty variable holds none."""
+    return bool(os.environ.get(VARIABLE))
+
+
 class KeySource:
     """A path, "-" (standard input) or, for None, KLINKET_SERVICE_KEY.
 

@@ -96,8 +96,3 @@ def choose(index: ResourceIndex, wanted: Sequence[str]) -> frozenset[ResourceId]
         if found is not None:
             chosen.add(found.id)
     return frozenset(chosen)
-
-
-def select_resource(resources: Iterable[Resource], host: str) -> Resource | None:
-    """Return the one resource that serves a canonical host, or None."""
-    return ResourceIndex(resources).lookup(host)

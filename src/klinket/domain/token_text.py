@@ -21,6 +21,8 @@ CONNECTOR_REFRESH_TOKEN = "kl_refresh_"  # noqa: S105
 RELAY_TOKEN = "kl_relay_"  # noqa: S105
 CONSOLE_SESSION = "kl_console_"
 SIGN_IN_LINK = "kl_link_"
+#: All of them, for whoever takes secrets out of texts.
+PREFIXES = (API_TOKEN, CONNECTOR_ACCESS_TOKEN, CONNECTOR_REFRESH_TOKEN, RELAY_TOKEN, CONSOLE_SESSION, SIGN_IN_LINK)
 
 
 def compose(prefix: str, random: bytes) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from klinket.domain.address import ResourceAddress, parse_ip
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
-from klinket.domain.resource import Resource, ResourceIndex, choose, select_resource
+from klinket.domain.resource import Resource, ResourceIndex, choose
 from tests.unit.domain.conftest import MODERATE, resource
 
 
@@ -34,13 +34,13 @@ from tests.unit.domain.conftest import MODERATE, resource
 def test_the_most_specific_resource_serves(host: str, candidates: dict[int, str], winner: int | None) -> None:
     resources = [resource(id, address) for id, address in candidates.items()]
     for order in (resources, resources[::-1]):
-        found = select_resource(order, host)
+        found = ResourceIndex(order).lookup(host)
         assert (found.id if found else None) == winner
 
 
 def test_an_alias_comes_before_everything_else() -> None:
     resources = [resource(1, "db.a.b"), resource(2, "10.0.0.1", alias="db.a.b"), resource(3, "10.0.0.2", alias="db.a.b")]
-    assert select_resource(resources, "db.a.b") is resources[1]
+    assert ResourceIndex(resources).lookup("db.a.b") is resources[1]
 
 
 def test_an_alias_does_not_hide_the_address() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from klinket.client.daemon import pid_file, protocol
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.protocol import Answer, Request, StatusReport
 from klinket.client.daemon.states import State
+from klinket.client.key_source import is_in_environment
 from klinket.domain import errors
 from klinket.domain.errors import FlowRefused, InvalidInput, KlinketError
 from klinket.domain.flow import FlowFailure
@@ -109,7 +109,7 @@ def status(paths: Paths) -> StatusReport:
     try:
         answer = ask(paths, "status")
     except NotRunning as error:
-        if not paths.key_file.exists() and "KLINKET_SERVICE_KEY" not in os.environ:
+        if not paths.key_file.exists() and not is_in_environment():
             return _without(State.UNINITIALIZED, "there is no service key", "klinket setup --headless FILE")
         return _without(State.NOT_RUNNING, error.message, error.hint)
     except NotAnswering as error:

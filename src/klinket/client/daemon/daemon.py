@@ -66,7 +66,6 @@ class Daemon:
         self.keeper = Keeper(self.sessions)
         self._machine = Machine(capture(self.sessions), self._granted) if capture is not None else None
         self._networks: list[NetworkRow] | None = None
-        self._proven_for: object = None
         self._proxies: list[Proxy] = []
         self._listening: list[str] = []
         self._server = ControlServer(self._answer)
@@ -131,8 +130,6 @@ class Daemon:
             self._granted_changed.clear()
             client = self.sessions.current
             if client is not None and not client.ended.is_set():
-                if self._proven_for is not client:
-                    self._networks = None if self._proven_for is None else self._networks
                 try:
                     async with asyncio.timeout(NETWORKS_SECONDS):
                         found = await client.networks()
@@ -141,7 +138,6 @@ class Daemon:
                     if not isinstance(error, TimeoutError):
                         logger.exception("connectors cannot be asked")
                     self._networks = [NetworkRow(resource="", reached=False, problem="no connector answers in time")]
-                self._proven_for = client
             missing = self._networks is None or any(not row.reached for row in self._networks)
             delay = min(LOOK_SECONDS, delay * 2) if missing else LOOK_SECONDS
             await first_of(self._granted_changed, timeout=delay)

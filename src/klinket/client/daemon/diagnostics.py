@@ -35,13 +35,7 @@ COMMANDS: dict[str, list[str]] = {
     "nft.txt": ["nft", "list", "ruleset"],
 }
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
-_PREFIXES = (
-    token_text.API_TOKEN,
-    token_text.CONNECTOR_ACCESS_TOKEN,
-    token_text.CONNECTOR_REFRESH_TOKEN,
-    token_text.RELAY_TOKEN,
-)
-_TOKEN = re.compile(rf"(?:{'|'.join(map(re.escape, _PREFIXES))})\w+")
+_TOKEN = re.compile(rf"(?:{'|'.join(map(re.escape, token_text.PREFIXES))})\w+")
 _JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 REMOVED = "[removed]"
 

@@ -14,6 +14,7 @@ from klinket.client.daemon import ask, pid_file, protocol
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.protocol import StatusReport
 from klinket.client.daemon.states import FINAL, State
+from klinket.client.key_source import is_in_environment
 from klinket.domain.errors import CaptureImpossible, KlinketError, ServiceKeyInvalid
 
 UNIT = "klinket.service"
@@ -62,7 +63,7 @@ def start(paths: Paths, wait: float) -> StatusReport:
     """
     alive: int | None = None
     if pid_file.holder(paths.pid_file) is None:
-        if not paths.key_file.exists() and not os.environ.get("KLINKET_SERVICE_KEY"):
+        if not paths.key_file.exists() and not is_in_environment():
             raise ServiceKeyInvalid("there is no service key", hint="klinket setup --headless FILE")
         if by_systemd(paths):
             _systemctl("start")

@@ -107,12 +107,6 @@ def note_seen(tx: Transaction, id: int, address: str) -> None:
         tx.console_sessions.change(id, last_seen_ms=tx.now_ms, address=address[:45])
 
 
-def note_proof(tx: Transaction, id: int) -> None:
-    """Note that the holder has proved again who it is."""
-    if tx.console_sessions.get(id) is not None:
-        tx.console_sessions.change(id, proved_at_ms=tx.now_ms)
-
-
 def end(tx: Transaction, **equal: object) -> int:
     """End the sessions that meet the conditions; returns how many."""
     return tx.console_sessions.remove(**equal)

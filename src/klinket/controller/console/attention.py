@@ -11,10 +11,11 @@ from klinket.controller.app.flow_totals import HOUR_MS
 from klinket.controller.app.ports import Transaction
 from klinket.controller.console.network.health import MIN_VERSION, health
 from klinket.controller.console.words import duration_in_words
+from klinket.domain.service_key import WARN_DAYS
 
 DAY_MS = 24 * HOUR_MS
-#: Days before its expiry from which on a key needs attention.
-KEY_DAYS = 14
+#: Days before its expiry from which on a key needs attention, as warnings are.
+KEY_DAYS = max(WARN_DAYS)
 #: Names said of one kind of thing.
 MAX_NAMES = 3
 #: Denials in a day that are worth a look, and by how much they must have grown since the day before.
@@ -137,5 +138,5 @@ def _keys(tx: Transaction) -> list[Attention]:
     rest = f" and {count - len(near)} more" if count > len(near) else ""
     first = duration_in_words((near[0].expires_at_ms or 0) - tx.now_ms)
     told = f"{', '.join(row.name for row in near)}{rest}; the first in {first}"
-    path = f"/team/services/{near[0].service_account_id}" if count == 1 else "/team/services"
+    path = f"/team/services/{near[0].service_account_id}" if count == 1 else "/team/services/keys?show=expiring"
     return [Attention("warn", "1 key expires soon" if count == 1 else f"{count} keys expire soon", told, path)]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from klinket.controller.app.cuts import ANSWERED
+from klinket.controller.app.cuts import PENDING
 from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.peers import Peers
 from klinket.domain.errors import KlinketError, Throttled
@@ -104,5 +104,5 @@ def _marks(tx: Transaction) -> dict[str, object]:
     """Return, by topic, something that differs when there is news."""
     event = tx.flow_events.newest(1)
     cut = tx.cuts.newest(1)
-    answered = tx.cut_receipts.count(cut_id=cut[0].id, state=ANSWERED) if cut else 0
-    return {FLOWS: event[0].id if event else 0, CUTS: (cut[0].id if cut else 0, answered)}
+    pending = tx.cut_receipts.count(state=PENDING)  # of all cuts: an earlier one may be answered late
+    return {FLOWS: event[0].id if event else 0, CUTS: (cut[0].id if cut else 0, pending)}

@@ -22,7 +22,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Pages that belong together; `icon`: a picture of static/."""
+    """Pages that belong together."""
 
     label: str
     places: tuple[Place, ...]

@@ -11,7 +11,7 @@ from klinket.controller.console.route import ConsoleRoute, shown
 from klinket.controller.graphql.global_id import from_global_id
 from klinket.domain.role import Permission
 
-#: Where results lead; those of a kind without pages of their own lead to the list.
+#: Where results lead.
 _PLACES = {
     "service": "/team/services/{id}",
     "key": "/team/services/{owner}",
@@ -20,8 +20,8 @@ _PLACES = {
     "network": "/network/remote-networks/{id}",
     "user": "/team/users/{id}",
     "group": "/team/groups/{id}",
-    "relay": "/settings/relays",
-    "token": "/settings/api-tokens",
+    "relay": "/settings/relays/{id}",
+    "token": "/settings/api-tokens/{id}",
 }
 #: Types whose ids the Admin API gives, as Terraform and others show them.
 _TYPES = {

@@ -23,6 +23,8 @@ FAILURES = {
     FlowFailure.NO_CONNECTOR: "No connector of the remote network was reachable",
     FlowFailure.DRAINING: "The connector was about to stop",
     FlowFailure.RESET: "The connection was reset",
+    FlowFailure.CONTROLLER_UNREACHABLE: "The client could not reach the controller, so nothing was known to be granted",
+    FlowFailure.INTERNAL: "A fault inside klinket; the connector's log says more",
 }
 
 

@@ -19,6 +19,8 @@ _ACTIONS = {
     AuditAction.ENROL: "Enrolled",
     AuditAction.CUT: "Cut",
     AuditAction.WARN: "Warned",
+    AuditAction.LOGOUT: "Logged out",
+    AuditAction.LOCK_OUT: "Locked out",
 }
 #: Types of objects in audit events, as people call them.
 OBJECTS = {
@@ -37,6 +39,8 @@ OBJECTS = {
     "session": "Session",
     "sink": "Sink",
     "cut": "Cut",
+    "controller": "Controller",
+    "signingKey": "Signing key",
 }
 #: Where the page of an object is.
 _PLACES = {
@@ -47,6 +51,10 @@ _PLACES = {
     "group": "/team/groups/",
     "user": "/team/users/",
     "cut": "/activity/cuts/",
+    "relay": "/settings/relays/",
+    "sink": "/settings/sinks/",
+    "securityPolicy": "/policies/",
+    "publicAPIKey": "/settings/api-tokens/",
 }
 
 

@@ -60,6 +60,8 @@ def _listed(tx: Transaction, rows: Sequence[UserRow]) -> list[_Listed]:
         mine[one.user_id].append(found[one.group_id])
     begun: dict[int, int] = {}
     for session in tx.console_sessions.find(user_id=ids, stage=Stage.FULL.value):
+        if not console_sessions.is_live(session, tx.now_ms):
+            continue
         begun[session.user_id] = max(session.created_at_ms, begun.get(session.user_id, 0))
     return [_Listed(row, sorted(mine[row.id], key=lambda one: one.name.lower()), begun.get(row.id)) for row in rows]
 

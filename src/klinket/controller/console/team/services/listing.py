@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klinket.controller.app import flow_totals, live_flows
+from klinket.controller.app import flow_totals
 from klinket.controller.app.ports import Repository, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.domain.errors import LifecycleError
@@ -138,8 +138,3 @@ def listed_keys(tx: Transaction, rows: Sequence[ServiceKeyRow]) -> list[ListedKe
         )
 
     return [line(row) for row in rows]
-
-
-def live_total(tx: Transaction, account: int) -> int:
-    """Return how many flows of a service account live now."""
-    return live_flows.count(tx, service_account_id=account)
