@@ -111,8 +111,12 @@ def _changed(tx: Transaction, actor: Actor, row: UserRow, **values: object) -> U
 
 
 def reset_second_factor(tx: Transaction, actor: Actor, row: UserRow) -> None:
-    """Let a user set up a second factor anew at the next sign-in; recovery codes, passkeys and sessions end."""
+    """Let a user set up a second factor anew, through a one-time link; recovery codes, passkeys and sessions end.
+
+    The password goes too: who knows it alone must not be the one who sets up the factor.
+    """
     second_factors.remove_all(tx, row.id)
+    tx.passwords.remove(user_id=row.id)
     tx.console_sessions.remove(user_id=row.id)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(row),), {"secondFactor": "reset"}))
 
