@@ -32,7 +32,12 @@ def get(tx: Transaction, id: int | None, shown_id: object) -> UserRow:
 
 
 def parse_email(text: str) -> str:
-    """Return the address in lower case; raises InvalidInput("email")."""
+    """Return the address in lower case; raises InvalidInput("email").
+
+    ASCII alone: some other characters, such as the Kelvin sign, become ASCII letters in lower case, and so somebody else.
+    """
+    if not text.isascii():
+        raise InvalidInput("email", "email must be an address of ASCII characters, like name@example.com")
     email = text.strip().lower()
     if len(email) > MAX_EMAIL_CHARS or not _EMAIL.fullmatch(email):
         raise InvalidInput("email", "email must be an address like name@example.com")
