@@ -199,7 +199,7 @@ async def test_who_takes_too_long_begins_again(console: Running, provider: Ident
 
 
 async def test_roles_follow_the_provider_and_a_disabled_user_stays_out(console: Running, provider: IdentityProvider) -> None:
-    user = await add_person(console)
+    user = await add_person(console, app=False, password=False)
     await add_person(console, email="grace@example.com")  # an admin remains
     await there_and_back(Visitor(console), provider)
     assert [row.role for row in await console.read(lambda tx: tx.users.find(id=user.id))] == ["DEVOPS"]
