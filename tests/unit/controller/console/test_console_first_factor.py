@@ -13,7 +13,7 @@ from klinket.controller.app.rows import ConsoleSessionRow
 from klinket.controller.console.sign_in import totp
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import SignInOver
-from tests.unit.controller.console.visitor import Visitor, add_person, secret_of, shown_secret
+from tests.unit.controller.console.visitor import Visitor, add_person, link_of, secret_of, shown_secret
 from tests.unit.controller.running import Running
 
 pytestmark = pytest.mark.sqlite_only
@@ -92,3 +92,17 @@ async def test_after_a_reset_the_password_alone_opens_nothing(controller: Runnin
     await eve.sign_in()
     assert eve.at == "/sign-in"
     assert eve.cookie() is None
+
+
+async def test_a_one_time_link_takes_the_linked_accounts_too(controller: Running) -> None:
+    person = await add_person(controller)
+    await controller.write(
+        lambda tx: tx.oidc_identities.add(user_id=person.id, issuer="https://id.example", subject="eve", last_used_ms=0)
+    )
+    link, ada = await link_of(controller, person), Visitor(controller)
+    await ada.get("/sign-in/link")
+    await ada.post("/sign-in/link", link=link)
+    new = "brand new sentence of mine"
+    await ada.post("/sign-in/link/account", firstName="Ada", lastName="", password=new, again=new)
+    assert ada.at == "/sign-in/set-up"
+    assert await controller.read(lambda tx: tx.oidc_identities.count()) == 0
