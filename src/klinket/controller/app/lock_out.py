@@ -82,6 +82,14 @@ def succeeded(tx: Transaction, counted: Counted) -> None:
             tx.lock_outs.remove(key=key)
 
 
+def take_back(tx: Transaction, counted: Counted) -> None:
+    """Take back what a try counted that was not looked at after all: it says nothing, earlier failures stay."""
+    for key, rule in counted.keys:
+        row = tx.lock_outs.get(key)
+        if row is not None:
+            _put(tx, key, row, row.state.taken_back(rule, tx.now_ms))
+
+
 def record_lock_outs(tx: Transaction, actor: Actor, counted: Counted, targets: tuple[dict[str, Any], ...]) -> None:
     """Write an audit event for each key that is locked now, after a try that failed."""
     for key, _ in counted.keys:
