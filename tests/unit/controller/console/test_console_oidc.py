@@ -217,12 +217,32 @@ async def test_a_proof_comes_from_the_same_account_in_the_same_session(console: 
     await visitor.get("/account/app")
     assert visitor.at == "/prove"
     assert "Confirm with Example ID" in visitor.text
+    provider.faults(claims={"auth_time": int(console.clock())})
     await there_and_back(visitor, provider, "bob", "/prove/oidc?next=/console/account/app")
     assert (visitor.page.status_code, "another account" in visitor.text) == (401, True)
     leaving = await visitor.get("/prove/oidc?next=/console/account/app", follow=False)
-    assert "prompt=login" in leaving.headers["location"]
+    query = visitor.page.next_request.url.params if visitor.page.next_request else {}
+    assert (query["prompt"], query["max_age"]) == ("login", "0")
+    provider.faults(claims={"auth_time": int(console.clock())})
     await visitor.get(provider.sign_in(leaving.headers["location"], "ada"))
     assert visitor.at == "/account/app"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(-6, "have not signed in anew"), (-86_400, "have not signed in anew"), (None, "does not say when")]
+)
+async def test_a_sign_in_of_before_leaving_proves_nothing(
+    console: Running, provider: IdentityProvider, seconds: int | None, told: str
+) -> None:
+    visitor = Visitor(console)
+    await there_and_back(visitor, provider)
+    leaving = await visitor.get("/prove/oidc?next=/console/account/app", follow=False)
+    address = leaving.headers["location"].replace("&prompt=login", "").replace("&max_age=0", "")
+    provider.faults(claims={"auth_time": None if seconds is None else console.clock() + seconds - 1})
+    proved = await console.read(lambda tx: [row.proved_at_ms for row in tx.console_sessions.find()])
+    await visitor.get(provider.sign_in(address, "ada"))
+    assert (visitor.page.status_code, told in visitor.text) == (401, True)
+    assert await console.read(lambda tx: [row.proved_at_ms for row in tx.console_sessions.find()]) == proved
 
 
 @pytest.mark.parametrize(

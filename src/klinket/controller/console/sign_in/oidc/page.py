@@ -54,7 +54,7 @@ class OidcPages:
         state, nonce, verifier = (urlsafe_b64encode(self._service.entropy(32)).decode().rstrip("=") for _ in range(3))
         values: dict[str, Any] = {"state": state, "nonce": nonce, "verifier": verifier, "next": visit.next}
         if visit.session is not None:
-            values["session"] = visit.session.id
+            values |= {"session": visit.session.id, "since_ms": self._service.now_ms}
         is_proof = visit.session is not None
         try:
             address = await self._in_turn(lambda: self._provider.authorization_address(state, nonce, verifier, again=is_proof))
@@ -91,7 +91,8 @@ class OidcPages:
         code = query.get("code", "")
         if not 1 <= len(code) <= MAX_CODE_CHARS:
             raise IdentityRefused("the identity provider's answer is not understood")
-        identity = await self._in_turn(lambda: self._provider.identity(code, away["nonce"], away["verifier"]))
+        since = away["since_ms"] / 1000 if "session" in away else None
+        identity = await self._in_turn(lambda: self._provider.identity(code, away["nonce"], away["verifier"], since))
         if "session" in away:
             return await self._proved(visit, identity, away)
 
