@@ -30,7 +30,7 @@ class UnknownKey(IdentityRefused):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a token must say. `nonce`: of the sign-in that it answers; `since`: when the person has signed in there at the earliest.
+    """What a token must say. `nonce`: of the sign-in that it answers; `since`: since when the person must have signed in there.
 
     `since` is in seconds since the epoch; None: whenever.
     """
