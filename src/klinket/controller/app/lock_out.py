@@ -34,19 +34,21 @@ _RULES = {Proof.PASSWORD: ACCOUNT, Proof.FACTOR: FACTOR}
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one try counts for. `source`: the address, IPv6 cut to its /64; `account`: the e-mail address as typed.
+    """What one try counts for. `source`: the address, IPv6 cut to its /64; `account`: the e-mail address as typed, or None.
 
     `device`: what a browser keeps from an earlier sign-in to this account, or None.
     """
 
     source: str
-    account: str
+    account: str | None
     device: str | None = None
     proof: Proof = Proof.PASSWORD
 
     @property
     def keys(self) -> tuple[tuple[str, LockOutRule], ...]:
         """Return the keys with their rules, the address first. A known browser counts by itself alone."""
+        if self.account is None:
+            return ((_key("address", self.source), ADDRESS),)
         account = f"{self.proof.value} {self.account.casefold()}"
         if self.device is not None:
             return ((_key("device", f"{account} {self.device}"), _RULES[self.proof]),)

@@ -161,6 +161,12 @@ def refuse_identity(tx: Transaction, actor: Actor, issuer: str, why: str) -> Non
     tx.record(AuditEvent(AuditAction.REFUSE, actor, (), detail))
 
 
+def count_stray_answer(tx: Transaction, actor: Actor, counted: Counted) -> None:
+    """Count an answer of the identity provider that nobody asked for; raises SignInLocked."""
+    lock_out.count_try(tx, counted)
+    lock_out.record_lock_outs(tx, actor, counted, ())
+
+
 def forget(tx: Transaction) -> None:
     """Remove what is too old to count: a part of housekeeping."""
     lock_out.forget(tx)

@@ -19,7 +19,7 @@ ROOT = "/console"
 class ConsoleRoute:
     """One page (GET) or action (POST). `path` is below ROOT, in Starlette's form.
 
-    `secret`: it shows or makes a secret: whoever asks must have proved lately who they are. `is_live`: pages open it by themselves
+    `secret`: it shows or makes a secret: whoever asks has proved lately who they are. `is_live`: pages open it by themselves
     and so it is no use of the session.
     """
 

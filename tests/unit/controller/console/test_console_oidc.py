@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from klinket.controller.console.sign_in.oidc import page
 from klinket.controller.oidc_settings import OidcSettings, parse_rules
 from klinket.domain.errors import InvalidInput
+from klinket.domain.lock_out import ADDRESS
 from tests.unit.controller.console.identity_provider import IdentityProvider, identity_provider
 from tests.unit.controller.console.visitor import Visitor, add_person
 from tests.unit.controller.running import Running
@@ -188,6 +190,40 @@ async def test_an_answer_that_is_none_is_refused_with_a_page(console: Running, q
     await visitor.get("/sign-in/oidc/callback" + query.format(state=state))
     assert (visitor.page.status_code, visitor.cookie()) == (401, None)
     assert visitor.cookie("__Host-oidc") is None
+
+
+async def test_an_answer_of_another_sign_in_uses_up_the_one_that_was_begun(console: Running, provider: IdentityProvider) -> None:
+    visitor = Visitor(console)
+    back = provider.sign_in((await visitor.get("/sign-in/oidc", follow=False)).headers["location"], "ada")
+    kept = visitor.cookie("__Host-oidc")
+    await visitor.get("/sign-in/oidc/callback?code=x&state=y")
+    before = len(await console.audit())
+    for address in (back, "/sign-in/oidc/callback?code=x&state=y"):
+        visitor.client.cookies.set("__Host-oidc", kept or "", domain="127.0.0.1")
+        await visitor.get(address)
+        assert (visitor.page.status_code, visitor.cookie(), "used already" in visitor.text) == (401, None, True)
+    assert len(await console.audit()) == before
+
+
+async def test_stray_answers_are_counted_by_address(console: Running) -> None:
+    stray = Visitor(console, "198.51.100.66")
+    for _ in range(ADDRESS.free + 3):
+        await stray.get("/sign-in/oidc", follow=False)
+        await stray.get("/sign-in/oidc/callback?code=x&state=y")
+    assert (stray.page.status_code, "too many failed sign-ins" in stray.text) == (429, True)
+    assert len(await refusals(console)) == ADDRESS.free + 1
+    assert [row.detail["what"] for row in await console.audit() if row.action == "lockOut"] == ["address"]
+
+
+async def test_few_wait_for_the_provider(console: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MAX_PROVIDER_WAITING", -page.MAX_PROVIDER_CALLS)
+    visitor = Visitor(console)
+    await visitor.get("/sign-in/oidc")
+    assert (visitor.page.status_code, "too many people sign in" in visitor.text) == (429, True)
+    monkeypatch.undo()
+    for _ in range(3):  # a turn is given back
+        await visitor.get("/sign-in/oidc", follow=False)
+        assert visitor.page.status_code == 303
 
 
 async def test_who_takes_too_long_begins_again(console: Running, provider: IdentityProvider) -> None:
