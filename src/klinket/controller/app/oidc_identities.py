@@ -131,7 +131,7 @@ def of_user(tx: Transaction, user_id: int) -> list[dict[str, Any]]:
 
 
 def unlink(tx: Transaction, actor: Actor, user: UserRow, id: int) -> None:
-    """Forget an account of an identity provider; it is linked again only by a verified e-mail address.
+    """Forget an account of an identity provider; it is linked again as one that comes for the first time.
 
     Raises NotFound, and Conflict for the last way in.
     """
