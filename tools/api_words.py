@@ -73,7 +73,7 @@ CONTRACT_WORDS: dict[str, str] = {
     "Mutation.userCreate": "Makes a user, PENDING until the first sign-in. No mail is sent.",
     "Mutation.userRoleUpdate": "Gives a user another role.",
     "Mutation.userDelete": "Deletes a user with the memberships; devices stay, without an owner.",
-    "Mutation.userResetMfa": "Lets a user set up a second factor anew at the next sign-in.",
+    "Mutation.userResetMfa": "Takes password and second factors from a user, who sets up both anew through a one-time link.",
     "Mutation.serviceAccountCreate": "Makes a service account without keys.",
     "Mutation.deviceUpdate": "Says whether a device is trusted.",
     "Mutation.deviceArchive": "Puts a device away.",

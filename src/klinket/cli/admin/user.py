@@ -134,13 +134,13 @@ def role(api: AdminApiClient, email: str, role: str, as_json: bool) -> None:
 @USER.argument("email")
 @with_api
 def reset_mfa(api: AdminApiClient, email: str, as_json: bool) -> None:
-    """Make a user enrol the second factor anew.
+    """Take password and second factors from a user, who sets up both anew through a one-time link.
 
     \b
     example: klinket admin user reset-mfa ada@example.com
     """
     api.mutate("userResetMfa", id=("ID!", USER.find(api, email, "id email")["id"]))
-    told(f"{email} enrols a second factor anew", as_json=as_json)
+    told(f"{email} has no password and no second factor now: hand over a one-time link", as_json=as_json)
 
 
 @user.command()

@@ -9,7 +9,7 @@ from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import ConsoleSessionRow, UserRow
 from klinket.controller.app.users import ACTIVE
 from klinket.domain import token_text
-from klinket.domain.errors import AuthenticationFailed, InvalidToken
+from klinket.domain.errors import AuthenticationFailed, InvalidToken, SignInOver
 from klinket.domain.role import permissions_of
 from klinket.domain.token_text import token_hash
 
@@ -62,7 +62,13 @@ def begin(
 def advance(
     tx: Transaction, row: ConsoleSessionRow, stage: Stage, entropy: Callable[[int], bytes]
 ) -> tuple[ConsoleSessionRow, str]:
-    """Return the session at its next stage under a new text: whoever has seen the former one has nothing of it."""
+    """Return the session at its next stage under a new text: whoever has seen the former one has nothing of it.
+
+    Raises SignInOver where it has ended, or went on, since `row` was read.
+    """
+    now = tx.console_sessions.get(row.id)
+    if now is None or (now.stage, now.token_hash) != (row.stage, row.token_hash):
+        raise SignInOver(OVER, hint=OVER_HINT)
     text = token_text.compose(token_text.CONSOLE_SESSION, entropy(token_text.RANDOM_BYTES))
     changed = tx.console_sessions.change(
         row.id, stage=stage.value, token_hash=token_hash(text), form_token=entropy(24).hex(), proved_at_ms=tx.now_ms
@@ -110,6 +116,11 @@ def note_seen(tx: Transaction, id: int, address: str) -> None:
 def end(tx: Transaction, **equal: object) -> int:
     """End the sessions that meet the conditions; returns how many."""
     return tx.console_sessions.remove(**equal)
+
+
+def end_unfinished(tx: Transaction, user_id: int) -> int:
+    """End the sign-ins of a user that are not finished; returns how many."""
+    return tx.console_sessions.remove(user_id=user_id, stage=[stage.value for stage in Stage if stage is not Stage.FULL])
 
 
 def forget_old(tx: Transaction) -> int:

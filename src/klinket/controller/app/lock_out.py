@@ -34,19 +34,21 @@ _RULES = {Proof.PASSWORD: ACCOUNT, Proof.FACTOR: FACTOR}
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What one try counts for. `source`: the address, IPv6 cut to its /64; `account`: the e-mail address as typed.
+    """What one try counts for. `source`: the address, IPv6 cut to its /64; `account`: the e-mail address as typed, or None.
 
     `device`: what a browser keeps from an earlier sign-in to this account, or None.
     """
 
     source: str
-    account: str
+    account: str | None
     device: str | None = None
     proof: Proof = Proof.PASSWORD
 
     @property
     def keys(self) -> tuple[tuple[str, LockOutRule], ...]:
         """Return the keys with their rules, the address first. A known browser counts by itself alone."""
+        if self.account is None:
+            return ((_key("address", self.source), ADDRESS),)
         account = f"{self.proof.value} {self.account.casefold()}"
         if self.device is not None:
             return ((_key("device", f"{account} {self.device}"), _RULES[self.proof]),)
@@ -80,6 +82,14 @@ def succeeded(tx: Transaction, counted: Counted) -> None:
             _put(tx, key, row, row.state.taken_back(rule, tx.now_ms))
         else:
             tx.lock_outs.remove(key=key)
+
+
+def take_back(tx: Transaction, counted: Counted) -> None:
+    """Take back what a try counted that was not looked at after all: it says nothing, earlier failures stay."""
+    for key, rule in counted.keys:
+        row = tx.lock_outs.get(key)
+        if row is not None:
+            _put(tx, key, row, row.state.taken_back(rule, tx.now_ms))
 
 
 def record_lock_outs(tx: Transaction, actor: Actor, counted: Counted, targets: tuple[dict[str, Any], ...]) -> None:

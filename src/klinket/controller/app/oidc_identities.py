@@ -1,7 +1,7 @@
 """Who an identity provider's accounts are here (OpenID Connect): found by issuer and subject, never by e-mail address alone.
 
-The address counts once, when an account comes for the first time; then only where the provider has verified it, and only in
-domains that were listed.
+The address counts once, when an account comes for the first time; then only where the provider has verified it, only in
+domains that were listed, and only for a user without a password, an authenticator app or a passkey.
 """
 
 from __future__ import annotations
@@ -87,6 +87,11 @@ def _linked(tx: Transaction, actor: Actor, rules: IdentityRules, identity: Ident
                 "another account of the identity provider is linked to this e-mail address",
                 hint="an admin removes that link first: the address may have been given to somebody else",
             )
+        if tx.passwords.count(user_id=found[0].id) or second_factors.has_one(tx, found[0].id):
+            raise IdentityRefused(
+                "the user with this e-mail address signs in here with a password or a passkey",
+                hint="sign in with them, or ask an admin to reset your second factor (`userResetMfa`) and come back then",
+            )
         user = found[0]
     elif rules.new_role is None:
         raise IdentityRefused("nobody has been invited with this e-mail address", hint="ask an admin for an invitation")
@@ -126,7 +131,7 @@ def of_user(tx: Transaction, user_id: int) -> list[dict[str, Any]]:
 
 
 def unlink(tx: Transaction, actor: Actor, user: UserRow, id: int) -> None:
-    """Forget an account of an identity provider; it is linked again only by a verified e-mail address.
+    """Forget an account of an identity provider; it is linked again as one that comes for the first time.
 
     Raises NotFound, and Conflict for the last way in.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from klinket.controller.app import second_factors
+from klinket.controller.app import console_sessions, second_factors
 from klinket.controller.app.audit import user_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import PasskeyRow, UserRow
@@ -41,7 +41,10 @@ def add(
     sign_count: int,
     transports: Sequence[str],
 ) -> PasskeyRow:
-    """Register a passkey; raises InvalidInput for its name, Conflict for one that is registered or one too many."""
+    """Register a passkey; raises InvalidInput for its name, Conflict for one that is registered or one too many.
+
+    Sign-ins that are not finished end.
+    """
     if tx.passkeys.count(user_id=user.id) >= MAX_PASSKEYS:
         raise Conflict(f"an account may have {MAX_PASSKEYS} passkeys", hint="remove one that is not used")
     row = tx.passkeys.add(
@@ -53,6 +56,7 @@ def add(
         transports=[one for one in TRANSPORTS if one in transports],
         last_used_ms=None,
     )
+    console_sessions.end_unfinished(tx, user.id)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(user),), {"passkey": "added", "name": row.name}))
     return row
 

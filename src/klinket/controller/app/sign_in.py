@@ -23,7 +23,7 @@ from klinket.controller.app.lock_out import Counted
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ConsoleSessionRow, UserRow
 from klinket.domain.audit import ActorType, AuditAction, AuditEvent
-from klinket.domain.errors import IdentityRefused, InvalidInput, SignInRefused
+from klinket.domain.errors import IdentityRefused, InvalidInput, SignInOver, SignInRefused
 from klinket.domain.role import permissions_of
 
 REFUSED = "e-mail address and password do not belong together, or this account may not use the console"
@@ -90,7 +90,13 @@ def refuse(tx: Transaction, actor: Actor, user: UserRow | None, counted: Counted
 def complete(
     tx: Transaction, session: ConsoleSessionRow, user: UserRow, browser: Browser, method: str, entropy: Callable[[int], bytes]
 ) -> tuple[ConsoleSessionRow, str]:
-    """Return the whole session under a new text. `method`: all that was proved, such as "password+totp"."""
+    """Return the whole session under a new text. `method`: all that was proved, such as "password+totp".
+
+    Call it before a factor that was set up is added. Raises SignInOver where the session has ended meanwhile, and where the
+    first factor is set up for an account that has one: who knows the password alone must not add another.
+    """
+    if session.stage == Stage.SET_UP.value and second_factors.has_one(tx, user.id):
+        raise SignInOver("this account has a second factor already", hint="sign in again, with it")
     changed, text = console_sessions.advance(tx, session, Stage.FULL, entropy)
     _record(tx, user, browser, method)
     return changed, text
@@ -153,6 +159,12 @@ def refuse_identity(tx: Transaction, actor: Actor, issuer: str, why: str) -> Non
     """Write down that an answer of the identity provider was not believed, or let nobody in."""
     detail = {"code": IdentityRefused.code, "method": "identity provider", "issuer": issuer, "why": why}
     tx.record(AuditEvent(AuditAction.REFUSE, actor, (), detail))
+
+
+def count_stray_answer(tx: Transaction, actor: Actor, counted: Counted) -> None:
+    """Count an answer of the identity provider that nobody asked for; raises SignInLocked."""
+    lock_out.count_try(tx, counted)
+    lock_out.record_lock_outs(tx, actor, counted, ())
 
 
 def forget(tx: Transaction) -> None:

@@ -99,6 +99,7 @@ def accept(
     tx.sign_in_links.remove(id=row.id)
     tx.passwords.remove(user_id=user.id)
     second_factors.remove_all(tx, user.id)
+    tx.oidc_identities.remove(user_id=user.id)
     console_sessions.end(tx, user_id=user.id)
     tx.bump()
     tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(changed),), {"signInLink": "used"}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klinket.controller.app import second_factors
+from klinket.controller.app import console_sessions, second_factors
 from klinket.controller.app.audit import user_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import TotpSecretRow, UserRow
@@ -35,13 +35,17 @@ def offer(tx: Transaction, user_id: int, sealed: bytes) -> TotpSecretRow:
     return tx.totp_secrets.add(user_id=user_id, sealed=sealed, is_confirmed=False, last_step=0)
 
 
-def confirm(tx: Transaction, actor: Actor, user: UserRow, id: int, step: int) -> None:
-    """Put an offered secret into use: a code of `step` was entered. Raises Conflict when another was offered since."""
+def confirm(tx: Transaction, actor: Actor, user: UserRow, id: int, step: int, sealed: bytes | None = None) -> None:
+    """Put an offered secret into use: a code of `step` was entered. Raises Conflict when another was offered since.
+
+    `sealed`: the secret as it is kept from now on, where an offer is sealed otherwise. Sign-ins that are not finished end.
+    """
     row = offered(tx, user.id)
     if row is None or row.id != id:
         raise Conflict("another secret was shown since", hint="scan the newest one")
     replaced = tx.totp_secrets.remove(user_id=user.id, is_confirmed=True)
-    tx.totp_secrets.change(row.id, is_confirmed=True, last_step=step)
+    tx.totp_secrets.change(row.id, sealed=row.sealed if sealed is None else sealed, is_confirmed=True, last_step=step)
+    console_sessions.end_unfinished(tx, user.id)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(user),), {"totp": "replaced" if replaced else "added"}))
 
 

@@ -32,7 +32,12 @@ def get(tx: Transaction, id: int | None, shown_id: object) -> UserRow:
 
 
 def parse_email(text: str) -> str:
-    """Return the address in lower case; raises InvalidInput("email")."""
+    """Return the address in lower case; raises InvalidInput("email").
+
+    ASCII alone: some other characters, such as the Kelvin sign, become ASCII letters in lower case, and so somebody else.
+    """
+    if not text.isascii():
+        raise InvalidInput("email", "email must be an address of ASCII characters, like name@example.com")
     email = text.strip().lower()
     if len(email) > MAX_EMAIL_CHARS or not _EMAIL.fullmatch(email):
         raise InvalidInput("email", "email must be an address like name@example.com")
@@ -111,8 +116,12 @@ def _changed(tx: Transaction, actor: Actor, row: UserRow, **values: object) -> U
 
 
 def reset_second_factor(tx: Transaction, actor: Actor, row: UserRow) -> None:
-    """Let a user set up a second factor anew at the next sign-in; recovery codes, passkeys and sessions end."""
+    """Let a user set up a second factor anew, through a one-time link; recovery codes, passkeys and sessions end.
+
+    The password goes too: who knows it alone must not be the one who sets up the factor.
+    """
     second_factors.remove_all(tx, row.id)
+    tx.passwords.remove(user_id=row.id)
     tx.console_sessions.remove(user_id=row.id)
     tx.record(AuditEvent(AuditAction.EDIT, actor, (user_target(row),), {"secondFactor": "reset"}))
 

@@ -106,8 +106,7 @@ class AccountPages:
 
     async def _confirm_app(self, page: Page) -> Response:
         try:
-            id, step = await set_up_page.right_step(self._visit(page))
-            await page.write(lambda tx: totp_secrets.confirm(tx, page.actor, page.user, id, step))
+            await page.write(await set_up_page.prepared_app(self._visit(page)))
         except KlinketError as error:
             return await self._app(page, error)
         return page.redirect(ACCOUNT, "Authenticator app set up.")

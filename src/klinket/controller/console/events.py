@@ -9,8 +9,9 @@ from starlette.responses import Response, StreamingResponse
 from klinket.controller.app import console_sessions
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.page import Page
-from klinket.controller.console.route import ConsoleRoute, shown
+from klinket.controller.console.route import ConsoleRoute
 from klinket.domain.errors import KlinketError
+from klinket.domain.role import Permission
 
 #: Seconds between signs of life, at which it is looked whether the session goes on.
 LIFE_SECONDS = 5.0
@@ -38,4 +39,4 @@ async def _events(page: Page) -> Response:
     return StreamingResponse(told(), media_type="text/event-stream", headers=headers)
 
 
-ROUTES: tuple[ConsoleRoute, ...] = (shown("/events", _events),)
+ROUTES: tuple[ConsoleRoute, ...] = (ConsoleRoute("GET", "/events", _events, Permission.READ, is_live=True),)

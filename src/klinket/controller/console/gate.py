@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: `__Host-`: set by this host over TLS only, for all of it, and by no other name (RFC 6265bis, 4.1.3.2).
 COOKIE = "__Host-sid"
+#: Of requests that an open page makes by itself: they are no use of the session, which ends without any after a while.
+LIVE_HEADER = "x-klinket-live"
 SIGN_IN_PATH = ROOT + "/sign-in"
 PROVE_PATH = ROOT + "/prove"
 #: Requests of one user: so many at once, and so many a second after that.
@@ -72,7 +74,8 @@ class Gate:
                     check_form_token(page.form, session)
                 if not page.may(route.permission):
                     raise Forbidden(f"your role {user.role} does not allow this", hint=_who_may(route.permission))
-                await self._note_seen(session, address_of(request))
+                if not route.is_live and LIVE_HEADER not in request.headers:
+                    await self._note_seen(session, address_of(request))
                 if route.secret and not page.is_freshly_proved:
                     return _to_proof(request, route, has_page=route.path in self._pages)
                 return await route.handler(page)

@@ -19,7 +19,8 @@ ROOT = "/console"
 class ConsoleRoute:
     """One page (GET) or action (POST). `path` is below ROOT, in Starlette's form.
 
-    `secret`: it shows or makes a secret: whoever asks must have proved lately who they are.
+    `secret`: it shows or makes a secret: whoever asks has proved lately who they are. `is_live`: pages open it by themselves
+    and so it is no use of the session.
     """
 
     method: str
@@ -27,6 +28,7 @@ class ConsoleRoute:
     handler: Handler
     permission: Permission
     secret: bool = False
+    is_live: bool = False
 
 
 def shown(path: str, handler: Handler, permission: Permission = Permission.READ, *, secret: bool = False) -> ConsoleRoute:

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from klinket.controller.app import oidc_identities, users
+from klinket.controller.app import oidc_identities, passkeys, passwords, totp_secrets, users
 from klinket.controller.app.oidc_identities import Identity, IdentityRules
+from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import UserRow
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import Conflict, IdentityRefused
@@ -23,10 +24,8 @@ async def let_in(inventory: Inventory, rules: IdentityRules, identity: Identity)
     return await inventory.write(lambda tx: oidc_identities.let_in(tx, SYSTEM, rules, identity))
 
 
-async def add_user(inventory: Inventory, role: str = "ADMIN", state: str = "ACTIVE") -> UserRow:
-    row = await inventory.write(
-        lambda tx: users.create(tx, SYSTEM, email="ada@example.com", first_name=None, last_name=None, role=role)
-    )
+async def add_user(inventory: Inventory, role: str = "ADMIN", state: str = "ACTIVE", email: str = "ada@example.com") -> UserRow:
+    row = await inventory.write(lambda tx: users.create(tx, SYSTEM, email=email, first_name=None, last_name=None, role=role))
     return await inventory.write(lambda tx: tx.users.change(row.id, state=state))
 
 
@@ -90,6 +89,7 @@ async def test_the_role_follows_the_claim_at_each_sign_in(inventory: Inventory, 
 @pytest.mark.parametrize(("values", "told"), [(set(), "no role here"), ({"Ops"}, "no role here"), ({"staff"}, "has no console")])
 async def test_who_has_no_mapped_role_is_not_let_in(inventory: Inventory, values: set[str], told: str) -> None:
     await add_user(inventory)
+    await add_user(inventory, email="grace@example.com")  # an admin remains
     with pytest.raises(IdentityRefused, match=told):
         await let_in(inventory, MAPPED, replace(ADA, values=frozenset(values)))
 
@@ -115,3 +115,31 @@ async def test_the_last_way_in_is_not_unlinked(inventory: Inventory) -> None:
     (linked,) = await inventory.read(lambda tx: oidc_identities.of_user(tx, user.id))
     with pytest.raises(Conflict, match="last way"):
         await inventory.write(lambda tx: oidc_identities.unlink(tx, SYSTEM, user, linked["id"]))
+
+
+@pytest.mark.parametrize("credential", ["password", "app", "passkey"])
+async def test_an_account_with_credentials_of_its_own_is_not_taken_over(inventory: Inventory, credential: str) -> None:
+    user = await add_user(inventory)
+
+    def give(tx: Transaction) -> None:
+        if credential == "password":
+            passwords.put(tx, SYSTEM, user, "$argon2id$")
+        elif credential == "app":
+            totp_secrets.confirm(tx, SYSTEM, user, totp_secrets.offer(tx, user.id, b"s").id, 1)
+        else:
+            passkeys.add(tx, SYSTEM, user, name="Key", credential_id="x", public_key=b"x", sign_count=0, transports=())
+
+    await inventory.write(give)
+    with pytest.raises(IdentityRefused, match="signs in here with a password or a passkey"):
+        await let_in(inventory, RULES, ADA)
+    assert await inventory.read(lambda tx: tx.oidc_identities.count()) == 0
+    await inventory.write(lambda tx: users.reset_second_factor(tx, SYSTEM, user))
+    assert (await let_in(inventory, RULES, ADA)).id == user.id
+
+
+async def test_an_address_that_becomes_another_in_lower_case_is_no_address(inventory: Inventory) -> None:
+    await inventory.write(
+        lambda tx: users.create(tx, SYSTEM, email="kate@example.com", first_name=None, last_name=None, role="ADMIN")
+    )
+    with pytest.raises(IdentityRefused, match="names no e-mail address"):
+        await let_in(inventory, CREATING, replace(ADA, email="\u212aate@example.com"))

@@ -63,3 +63,12 @@ async def test_a_state_that_there_is_not_is_refused(controller: Running) -> None
     row = await add(controller, "ada")
     with pytest.raises(InvalidInput, match="state is"):
         await controller.write(lambda tx: users.update(tx, SYSTEM, row, first_name=None, last_name=None, state="ASLEEP"))
+
+
+@pytest.mark.parametrize(
+    "email", ["\u212aate@example.com", "ada@exam\u212ale.com", "\u00e4da@example.com", "ada\u00a0@example.com"]
+)
+def test_an_address_is_ascii_before_it_is_made_lower_case(email: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        users.parse_email(email)
+    assert refused.value.field == "email"

@@ -147,6 +147,24 @@ async def test_a_session_ends_by_age_and_by_idleness(controller: Running, admin:
     assert (await admin.get("/")).status_code == 303
 
 
+async def test_what_a_page_fetches_by_itself_does_not_keep_an_idle_session_alive(controller: Running, admin: Browser) -> None:
+    controller.offset = MAX_IDLE_MS / 1000 - 60
+    assert (await admin.get("/", hx_request="true", x_klinket_live="1")).status_code == 200
+    controller.offset = MAX_IDLE_MS / 1000 + 60
+    assert (await admin.get("/")).status_code == 303
+
+
+async def test_what_somebody_opens_keeps_a_session_alive(controller: Running, admin: Browser) -> None:
+    controller.offset = MAX_IDLE_MS / 1000 - 60
+    assert (await admin.get("/", hx_request="true")).status_code == 200
+    controller.offset = MAX_IDLE_MS / 1000 + 60
+    assert (await admin.get("/")).status_code == 200
+
+
+def test_the_stream_of_live_updates_is_no_use_of_a_session() -> None:
+    assert [route.path for route in PAGES if route.is_live] == ["/events"]
+
+
 async def test_a_user_who_is_disabled_or_loses_the_role_is_out_at_once(
     controller: Running, admin: Browser, devops: Browser
 ) -> None:

@@ -58,3 +58,15 @@ async def test_a_remote_network_is_added_and_deleted_with_and_without_scripts(
         await page.get_by_role("button", name="Delete remote network").click()
         await page.get_by_role("button", name="Delete office").click()
         assert "No remote networks yet" in await page.get_by_role("main").inner_text()
+
+
+async def test_what_a_page_fetches_by_itself_says_so_and_what_somebody_types_does_not(live: Running, admin: Browser) -> None:
+    async with chromium(live, admin) as context:
+        page = await context.new_page()
+        await page.goto("/console/activity/audit")
+        async with page.expect_request(lambda request: "hx-request" in request.headers) as alone:
+            await page.evaluate("document.body.dispatchEvent(new CustomEvent('live:inventory'))")
+        assert (await alone.value).headers["x-klinket-live"] == "1"
+        async with page.expect_request(lambda request: "/console/search" in request.url) as typed:
+            await page.locator("#search").press_sequentially("ada")
+        assert "x-klinket-live" not in (await typed.value).headers

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from klinket.controller.console.sign_in.oidc import page
 from klinket.controller.oidc_settings import OidcSettings, parse_rules
 from klinket.domain.errors import InvalidInput
+from klinket.domain.lock_out import ADDRESS
 from tests.unit.controller.console.identity_provider import IdentityProvider, identity_provider
 from tests.unit.controller.console.visitor import Visitor, add_person
 from tests.unit.controller.running import Running
@@ -190,6 +192,40 @@ async def test_an_answer_that_is_none_is_refused_with_a_page(console: Running, q
     assert visitor.cookie("__Host-oidc") is None
 
 
+async def test_an_answer_of_another_sign_in_uses_up_the_one_that_was_begun(console: Running, provider: IdentityProvider) -> None:
+    visitor = Visitor(console)
+    back = provider.sign_in((await visitor.get("/sign-in/oidc", follow=False)).headers["location"], "ada")
+    kept = visitor.cookie("__Host-oidc")
+    await visitor.get("/sign-in/oidc/callback?code=x&state=y")
+    before = len(await console.audit())
+    for address in (back, "/sign-in/oidc/callback?code=x&state=y"):
+        visitor.client.cookies.set("__Host-oidc", kept or "", domain="127.0.0.1")
+        await visitor.get(address)
+        assert (visitor.page.status_code, visitor.cookie(), "used already" in visitor.text) == (401, None, True)
+    assert len(await console.audit()) == before
+
+
+async def test_stray_answers_are_counted_by_address(console: Running) -> None:
+    stray = Visitor(console, "198.51.100.66")
+    for _ in range(ADDRESS.free + 3):
+        await stray.get("/sign-in/oidc", follow=False)
+        await stray.get("/sign-in/oidc/callback?code=x&state=y")
+    assert (stray.page.status_code, "too many failed sign-ins" in stray.text) == (429, True)
+    assert len(await refusals(console)) == ADDRESS.free + 1
+    assert [row.detail["what"] for row in await console.audit() if row.action == "lockOut"] == ["address"]
+
+
+async def test_few_wait_for_the_provider(console: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MAX_PROVIDER_WAITING", -page.MAX_PROVIDER_CALLS)
+    visitor = Visitor(console)
+    await visitor.get("/sign-in/oidc")
+    assert (visitor.page.status_code, "too many people sign in" in visitor.text) == (429, True)
+    monkeypatch.undo()
+    for _ in range(3):  # a turn is given back
+        await visitor.get("/sign-in/oidc", follow=False)
+        assert visitor.page.status_code == 303
+
+
 async def test_who_takes_too_long_begins_again(console: Running, provider: IdentityProvider) -> None:
     visitor = Visitor(console)
     back = provider.sign_in((await visitor.get("/sign-in/oidc", follow=False)).headers["location"], "ada")
@@ -199,7 +235,7 @@ async def test_who_takes_too_long_begins_again(console: Running, provider: Ident
 
 
 async def test_roles_follow_the_provider_and_a_disabled_user_stays_out(console: Running, provider: IdentityProvider) -> None:
-    user = await add_person(console)
+    user = await add_person(console, app=False, password=False)
     await add_person(console, email="grace@example.com")  # an admin remains
     await there_and_back(Visitor(console), provider)
     assert [row.role for row in await console.read(lambda tx: tx.users.find(id=user.id))] == ["DEVOPS"]
@@ -217,12 +253,32 @@ async def test_a_proof_comes_from_the_same_account_in_the_same_session(console: 
     await visitor.get("/account/app")
     assert visitor.at == "/prove"
     assert "Confirm with Example ID" in visitor.text
+    provider.faults(claims={"auth_time": int(console.clock())})
     await there_and_back(visitor, provider, "bob", "/prove/oidc?next=/console/account/app")
     assert (visitor.page.status_code, "another account" in visitor.text) == (401, True)
     leaving = await visitor.get("/prove/oidc?next=/console/account/app", follow=False)
-    assert "prompt=login" in leaving.headers["location"]
+    query = visitor.page.next_request.url.params if visitor.page.next_request else {}
+    assert (query["prompt"], query["max_age"]) == ("login", "0")
+    provider.faults(claims={"auth_time": int(console.clock())})
     await visitor.get(provider.sign_in(leaving.headers["location"], "ada"))
     assert visitor.at == "/account/app"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(-6, "have not signed in anew"), (-86_400, "have not signed in anew"), (None, "does not say when")]
+)
+async def test_a_sign_in_of_before_leaving_proves_nothing(
+    console: Running, provider: IdentityProvider, seconds: int | None, told: str
+) -> None:
+    visitor = Visitor(console)
+    await there_and_back(visitor, provider)
+    leaving = await visitor.get("/prove/oidc?next=/console/account/app", follow=False)
+    address = leaving.headers["location"].replace("&prompt=login", "").replace("&max_age=0", "")
+    provider.faults(claims={"auth_time": None if seconds is None else console.clock() + seconds - 1})
+    proved = await console.read(lambda tx: [row.proved_at_ms for row in tx.console_sessions.find()])
+    await visitor.get(provider.sign_in(address, "ada"))
+    assert (visitor.page.status_code, told in visitor.text) == (401, True)
+    assert await console.read(lambda tx: [row.proved_at_ms for row in tx.console_sessions.find()]) == proved
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 
 from klinket.controller.app import users
 from klinket.controller.app.console_sessions import MAX_UNFINISHED_MS, PROOF_MS
-from klinket.controller.console.sign_in import totp
+from klinket.controller.console.sign_in import password_hash, totp
 from klinket.controller.console.sign_in.visit import VISIT_BURST
 from klinket.domain.audit import SYSTEM
-from klinket.domain.lock_out import ADDRESS
+from klinket.domain.lock_out import ACCOUNT, ADDRESS
 from tests.unit.controller.console.visitor import (
     PASSWORD,
     Visitor,
@@ -438,3 +438,24 @@ async def test_who_has_taken_a_session_cannot_guess_the_password_on_the_proof_pa
     await thief.get("/prove")
     await thief.post("/prove/password", password=PASSWORD)
     assert thief.page.status_code == 429
+
+
+async def test_a_try_that_nobody_had_time_for_counts_for_nothing(controller: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    await add_person(controller)
+    ada = Visitor(controller)
+    with monkeypatch.context() as busy:
+        busy.setattr(password_hash, "MAX_WAITING", -password_hash.MAX_HASHES)
+        for _ in range(int(ADDRESS.free) + 2):
+            await ada.sign_in()
+            assert (ada.page.status_code, "too many people sign in" in ada.text) == (429, True)
+    assert [row.failures for row in await controller.read(lambda tx: tx.lock_outs.find())] == [0.0, 0.0]
+    await ada.sign_in_whole()
+    controller.offset += PROOF_MS / 1000
+    await ada.get("/prove")
+    with monkeypatch.context() as busy:
+        busy.setattr(password_hash, "MAX_WAITING", -password_hash.MAX_HASHES)
+        for _ in range(int(ACCOUNT.free) + 2):
+            await ada.post("/prove/password", password=PASSWORD)
+            assert (ada.page.status_code, "too many people sign in" in ada.text) == (429, True)
+    await ada.post("/prove/password", password=PASSWORD)
+    assert ada.at == "/"

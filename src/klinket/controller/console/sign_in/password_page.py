@@ -11,6 +11,7 @@ from klinket.controller.app.lock_out import Proof
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import PasskeyRow, UserRow
 from klinket.controller.console.gate import clear_cookie, set_cookie
+from klinket.controller.console.sign_in import proofs
 from klinket.controller.console.sign_in.passkey_ceremony import REFUSED, Answered
 from klinket.controller.console.sign_in.visit import SignIn, Visit, visited
 from klinket.controller.seats import proven
@@ -43,7 +44,7 @@ async def _password(visit: Visit) -> Response:
     counted = service.counted(visit.request, email, Proof.PASSWORD)
     try:
         tried = await service.console.store.write(lambda tx: sign_in.try_password(tx, email, counted))
-        is_right = await service.hasher.is_right(password, tried.phc)
+        is_right = await proofs.compared(service, password, tried.phc, counted)
     except KlinketError as error:
         return page(visit, error)
 

@@ -12,7 +12,7 @@ from klinket.controller.app.rows import ConsoleSessionRow, UserRow
 from klinket.controller.console.sign_in import totp
 from klinket.controller.console.sign_in.passkey_ceremony import REFUSED
 from klinket.controller.console.sign_in.visit import SignIn, Visit
-from klinket.domain.errors import SignInRefused
+from klinket.domain.errors import SignInRefused, Throttled
 
 T = TypeVar("T")
 WRONG_PASSWORD = "that is not your password"  # noqa: S105 - a sentence
@@ -59,7 +59,7 @@ async def with_password(visit: Visit, then: Callable[[Transaction], T], field: s
     service, (_, user) = visit.sign_in, visit.begun()
     counted = await _try(visit, Proof.PASSWORD)
     phc = await service.console.store.read(lambda tx: passwords.of_user(tx, user.id))
-    is_right = await service.hasher.is_right(visit.form.raw(field), phc)
+    is_right = await compared(service, visit.form.raw(field), phc, counted)
 
     def accept(tx: Transaction) -> T:
         if not is_right or passwords.of_user(tx, user.id) != phc:
@@ -68,6 +68,15 @@ async def with_password(visit: Visit, then: Callable[[Transaction], T], field: s
         return then(tx)
 
     return await _believed(visit, counted, "password", accept)
+
+
+async def compared(service: SignIn, password: str, phc: str | None, counted: Counted) -> bool:
+    """Return whether the password of a counted try is right; raises Throttled, then the try counts for nothing."""
+    try:
+        return await service.hasher.is_right(password, phc)
+    except Throttled:
+        await service.console.store.write(lambda tx: lock_out.take_back(tx, counted))
+        raise
 
 
 async def with_passkey(visit: Visit, then: Callable[[Transaction], T]) -> T:

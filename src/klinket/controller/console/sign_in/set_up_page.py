@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from klinket.controller.app import passkeys, recovery_codes, sign_in, totp_secrets, used_challenges
+from klinket.controller.app import console_sessions, passkeys, recovery_codes, sign_in, totp_secrets, used_challenges
 from klinket.controller.app.console_sessions import Stage, is_freshly_proved
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import TotpSecretRow
@@ -15,8 +15,9 @@ from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.sign_in import totp
 from klinket.controller.console.sign_in.proofs import sealed_as
 from klinket.controller.console.sign_in.visit import SignIn, Visit, visited
+from klinket.controller.sealing import MasterKeyWrong
 from klinket.controller.seats import proven
-from klinket.domain.errors import KlinketError, NotFound, SignInRefused
+from klinket.domain.errors import KlinketError, NotFound, SignInOver, SignInRefused
 
 
 async def _choose(visit: Visit, error: KlinketError | None = None) -> Response:
@@ -31,18 +32,32 @@ async def _choose(visit: Visit, error: KlinketError | None = None) -> Response:
 
 
 async def offered_secret(visit: Visit) -> tuple[TotpSecretRow, bytes]:
-    """Return the secret that is shown to a user, made now where there is none yet."""
-    service, (_, user) = visit.sign_in, visit.begun()
+    """Return the secret that is shown to a user in this session, made now where there is none yet.
 
-    def offer(tx: Transaction) -> TotpSecretRow:
-        found = totp_secrets.offered(tx, user.id)
-        if found is not None:
-            return found
-        sealed = service.master.seal(service.entropy(totp_secrets.SECRET_BYTES), sealed_as(user.id))
-        return totp_secrets.offer(tx, user.id, sealed)
+    What another session was shown is never shown here: two who know the password would have the same app.
+    """
+    found = await _offered_here(visit)
+    if found is not None:
+        return found
+    service, (session, user) = visit.sign_in, visit.begun()
+    secret = service.entropy(totp_secrets.SECRET_BYTES)
+    sealed = service.master.seal(secret, _offered_as(user.id, session.id))
+    return await service.console.store.write(lambda tx: totp_secrets.offer(tx, user.id, sealed)), secret
 
-    row = await service.console.store.write(offer)
-    return row, service.master.open(row.sealed, sealed_as(user.id))
+
+async def _offered_here(visit: Visit) -> tuple[TotpSecretRow, bytes] | None:
+    service, (session, user) = visit.sign_in, visit.begun()
+    row = await service.console.store.read(lambda tx: totp_secrets.offered(tx, user.id))
+    if row is None:
+        return None
+    try:
+        return row, service.master.open(row.sealed, _offered_as(user.id, session.id))
+    except MasterKeyWrong:  # it was sealed for another session
+        return None
+
+
+def _offered_as(user_id: int, session_id: int) -> str:
+    return f"{sealed_as(user_id)}, offered in session {session_id}"
 
 
 async def _app(visit: Visit, error: KlinketError | None = None) -> Response:
@@ -53,32 +68,30 @@ async def _app(visit: Visit, error: KlinketError | None = None) -> Response:
 
 async def _picture(visit: Visit) -> Response:
     service, (session, user) = visit.sign_in, visit.begun()
-    row = await service.console.store.read(lambda tx: totp_secrets.offered(tx, user.id))
+    found = await _offered_here(visit)
     is_proved = session.stage == Stage.SET_UP.value or is_freshly_proved(session, service.now_ms)
-    if row is None or not is_proved:
+    if found is None or not is_proved:
         raise NotFound("Picture", "app")
-    secret = service.master.open(row.sealed, sealed_as(user.id))
-    return Response(totp.picture(secret, user.email, service.console.config.network), 200, PAGE_HEADERS, "image/svg+xml")
+    return Response(totp.picture(found[1], user.email, service.console.config.network), 200, PAGE_HEADERS, "image/svg+xml")
 
 
-async def right_step(visit: Visit) -> tuple[int, int]:
-    """Return the offered secret's id and the step whose code is in the form; raises SignInRefused."""
+async def prepared_app(visit: Visit) -> Callable[[Transaction], None]:
+    """Return what puts the offered secret into use, whose code in the form is checked here; both raise KlinketError."""
+    service, (_, user) = visit.sign_in, visit.begun()
     row, secret = await offered_secret(visit)
-    step = totp.step_of(secret, visit.form.text("code"), visit.sign_in.console.clock())
+    step = totp.step_of(secret, visit.form.text("code"), service.console.clock())
     if step is None:
         raise SignInRefused("that code is not right", hint=totp_secrets.WRONG_HINT)
-    return row.id, step
+    actor, sealed = sign_in.actor_of(user, visit.browser), service.master.seal(secret, sealed_as(user.id))
+    return lambda tx: totp_secrets.confirm(tx, actor, user, row.id, step, sealed)
 
 
 async def _confirm_app(visit: Visit) -> Response:
-    _, user = visit.begun()
     try:
-        id, step = await right_step(visit)
+        add = await prepared_app(visit)
     except KlinketError as error:
         return await _app(visit, error)
-    return await _completed(
-        visit, "totp", lambda tx: totp_secrets.confirm(tx, sign_in.actor_of(user, visit.browser), user, id, step)
-    )
+    return await _completed(visit, "totp", add)
 
 
 # ---- a passkey
@@ -110,20 +123,26 @@ def prepared_passkey(visit: Visit) -> Callable[[Transaction], None]:
 async def _passkey(visit: Visit) -> Response:
     try:
         return await _completed(visit, "passkey", prepared_passkey(visit))
+    except SignInOver:
+        raise
     except KlinketError as error:
         return await _choose(visit, error)
 
 
 async def _completed(visit: Visit, method: str, add: Callable[[Transaction], None]) -> Response:
-    """Add the factor, complete the sign-in, and show the recovery codes."""
+    """Complete the sign-in, add the factor, and show the recovery codes; raises SignInOver, then the session has ended."""
     service, (session, user) = visit.sign_in, visit.begun()
 
     def complete(tx: Transaction) -> tuple[str, list[str]]:
-        add(tx)
         text = sign_in.complete(tx, session, user, visit.browser, f"password+{method}", service.entropy)[1]
+        add(tx)
         return text, recovery_codes.replace(tx, sign_in.actor_of(user, visit.browser), user, service.entropy)
 
-    text, codes = await service.console.store.write(complete)
+    try:
+        text, codes = await service.console.store.write(complete)
+    except SignInOver:
+        await service.console.store.write(lambda tx: console_sessions.end(tx, id=session.id, token_hash=session.token_hash))
+        raise
     proven(visit.request, f"console user {user.id}")
     response = visit.render("codes.html", codes=codes, next=visit.next)
     visit.admit(response, text)

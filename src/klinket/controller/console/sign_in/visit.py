@@ -48,6 +48,8 @@ KNOWN_MS = 180 * 86_400_000
 KNOWN_BYTES = 16
 #: Requests to the identity provider at a time.
 MAX_PROVIDER_CALLS = 4
+#: Sign-ins that may wait for one of them.
+MAX_PROVIDER_WAITING = 32
 
 
 @dataclass
@@ -63,6 +65,7 @@ class SignIn:
     label: str = ""
     monotonic: Callable[[], float] = time.monotonic
     rates: TokenBuckets = field(default_factory=lambda: TokenBuckets(VISIT_BURST, VISITS_PER_SECOND))
+    provider_waiting: int = 0
     provider_turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_PROVIDER_CALLS))
 
     @property

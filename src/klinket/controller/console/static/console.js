@@ -129,6 +129,10 @@
     if (document.hidden) { if (source) { source.close(); source = null; } }
     else { listen(); for (const topic of TOPICS) document.body.dispatchEvent(new CustomEvent(`live:${topic}`)); }
   });
+  // What a page fetches by itself is no use of the session: it does not keep an idle one alive.
+  document.addEventListener("htmx:configRequest", (event) => {
+    if (/live:|every |load/.test(event.detail.elt.getAttribute("hx-trigger") || "")) event.detail.headers["X-Klinket-Live"] = "1";
+  });
   document.addEventListener("htmx:beforeRequest", (event) => {
     const part = event.detail.elt;
     const isLive = (part.getAttribute("hx-trigger") || "").includes("live:");

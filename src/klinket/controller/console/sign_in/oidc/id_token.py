@@ -30,11 +30,15 @@ class UnknownKey(IdentityRefused):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a token must say. `nonce`: of the sign-in that it answers."""
+    """What a token must say. `nonce`: of the sign-in that it answers; `since`: since when the person must have signed in there.
+
+    `since` is in seconds since the epoch; None: whenever.
+    """
 
     issuer: str
     audience: str
     nonce: str
+    since: float | None = None
 
 
 def verify(raw: str, keys: KeySet, expected: Expected, *, now: float) -> dict[str, Any]:
@@ -49,6 +53,8 @@ def verify(raw: str, keys: KeySet, expected: Expected, *, now: float) -> dict[st
         raise IdentityRefused("the identity provider's token is not signed by one of its keys") from error
     _check_source(claims, expected)
     _check_times(claims, now)
+    if expected.since is not None:
+        _check_sign_in(claims, expected.since)
     nonce = claims.get("nonce")
     if not isinstance(nonce, str) or not hmac.compare_digest(nonce.encode(), expected.nonce.encode()):
         raise IdentityRefused("the identity provider's token answers another sign-in")
@@ -80,6 +86,15 @@ def _check_times(claims: Mapping[str, Any], now: float) -> None:
         raise IdentityRefused("the identity provider's token has expired", hint="begin again; look at both clocks if it stays")
     if not now - MAX_AGE_SECONDS <= issued <= now + LEEWAY_SECONDS or begins > now + LEEWAY_SECONDS:
         raise IdentityRefused("the identity provider's token is not of now", hint="look at both clocks")
+
+
+def _check_sign_in(claims: Mapping[str, Any], since: float) -> None:
+    """Check `auth_time` (OpenID Connect Core 3.1.3.7, 13): `prompt` and `max_age` can be taken out of the address on the way."""
+    at = claims.get("auth_time")
+    if not isinstance(at, int | float) or isinstance(at, bool):
+        raise IdentityRefused("the identity provider does not say when you signed in there", hint="prove who you are another way")
+    if not at >= since - LEEWAY_SECONDS:
+        raise IdentityRefused("you have not signed in anew at the identity provider", hint="enter your credentials there again")
 
 
 def identity_of(claims: Mapping[str, Any], role_claim: str) -> Identity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from starlette.responses import RedirectResponse, Response
@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 
 from klinket.controller.app import console_sessions, oidc_identities, sign_in, used_challenges
 from klinket.controller.app.console_sessions import Stage
+from klinket.controller.app.lock_out import Counted
 from klinket.controller.app.oidc_identities import Identity, IdentityRules
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import UserRow
@@ -20,9 +21,10 @@ from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.sign_in.oidc.provider import Provider
 from klinket.controller.console.sign_in.password_page import page as first_page
 from klinket.controller.console.sign_in.sealed_text import seal, unseal
-from klinket.controller.console.sign_in.visit import SignIn, Visit, visited
+from klinket.controller.console.sign_in.visit import MAX_PROVIDER_CALLS, MAX_PROVIDER_WAITING, SignIn, Visit, visited
 from klinket.controller.seats import proven
-from klinket.domain.errors import AuthenticationFailed, IdentityRefused, KlinketError
+from klinket.domain.errors import AuthenticationFailed, IdentityRefused, KlinketError, Throttled
+from klinket.net.sources import source_of
 
 T = TypeVar("T")
 CALLBACK_PATH = "/sign-in/oidc/callback"
@@ -54,7 +56,7 @@ class OidcPages:
         state, nonce, verifier = (urlsafe_b64encode(self._service.entropy(32)).decode().rstrip("=") for _ in range(3))
         values: dict[str, Any] = {"state": state, "nonce": nonce, "verifier": verifier, "next": visit.next}
         if visit.session is not None:
-            values["session"] = visit.session.id
+            values |= {"session": visit.session.id, "since_ms": self._service.now_ms}
         is_proof = visit.session is not None
         try:
             address = await self._in_turn(lambda: self._provider.authorization_address(state, nonce, verifier, again=is_proof))
@@ -81,17 +83,16 @@ class OidcPages:
     async def _returned(self, visit: Visit) -> Response:
         service, query = self._service, visit.request.query_params
         away = unseal(service.master, "identity provider", visit.request.cookies.get(COOKIE, ""), service.now_ms)
-        if not hmac.compare_digest(query.get("state", "").encode(), away["state"].encode()):
-            raise IdentityRefused("this answer is not for the sign-in that was begun here")
+        # Used up first, whatever the answer: one cookie is one try.
         await service.console.store.write(lambda tx: used_challenges.use(tx, away["state"], away["expires_at_ms"]))
-        if query.get("iss", self._issuer) != self._issuer:  # RFC 9207
-            raise IdentityRefused("this answer comes from another identity provider")
-        if "error" in query:
-            raise IdentityRefused("the identity provider has not let you in", hint="ask those who run it")
-        code = query.get("code", "")
-        if not 1 <= len(code) <= MAX_CODE_CHARS:
-            raise IdentityRefused("the identity provider's answer is not understood")
-        identity = await self._in_turn(lambda: self._provider.identity(code, away["nonce"], away["verifier"]))
+        try:
+            code = self._code_of(query, away["state"])
+        except IdentityRefused:  # anybody can send this, as often as they like
+            counted, actor = Counted(source_of(visit.browser.address), None), sign_in.actor_of(None, visit.browser)
+            await service.console.store.write(lambda tx: sign_in.count_stray_answer(tx, actor, counted))
+            raise
+        since = away["since_ms"] / 1000 if "session" in away else None
+        identity = await self._in_turn(lambda: self._provider.identity(code, away["nonce"], away["verifier"], since))
         if "session" in away:
             return await self._proved(visit, identity, away)
 
@@ -104,6 +105,19 @@ class OidcPages:
         visit.user = user
         proven(visit.request, f"console user {user.id}")
         return visit.welcome(text, away["next"])
+
+    def _code_of(self, query: Mapping[str, str], state: str) -> str:
+        """Return the code of an answer for the sign-in with this state; raises IdentityRefused."""
+        if not hmac.compare_digest(query.get("state", "").encode(), state.encode()):
+            raise IdentityRefused("this answer is not for the sign-in that was begun here")
+        if query.get("iss", self._issuer) != self._issuer:  # RFC 9207
+            raise IdentityRefused("this answer comes from another identity provider")
+        if "error" in query:
+            raise IdentityRefused("the identity provider has not let you in", hint="ask those who run it")
+        code = query.get("code", "")
+        if not 1 <= len(code) <= MAX_CODE_CHARS:
+            raise IdentityRefused("the identity provider's answer is not understood")
+        return code
 
     async def _proved(self, visit: Visit, identity: Identity, away: dict[str, Any]) -> Response:
         """Take an account's sign-in as the proof of the session it was asked for in, if it is its user's."""
@@ -126,5 +140,12 @@ class OidcPages:
         return visit.welcome(await service.console.store.write(note), away["next"])
 
     async def _in_turn(self, call: Callable[[], T]) -> T:
-        async with self._service.provider_turns:
-            return await asyncio.to_thread(call)
+        service = self._service
+        if service.provider_waiting >= MAX_PROVIDER_CALLS + MAX_PROVIDER_WAITING:
+            raise Throttled("too many people sign in at this moment", hint="try again in a moment", retry_after=2.0)
+        service.provider_waiting += 1
+        try:
+            async with service.provider_turns:
+                return await asyncio.to_thread(call)
+        finally:
+            service.provider_waiting -= 1

@@ -56,18 +56,21 @@ class Provider:
     def authorization_address(self, state: str, nonce: str, verifier: str, *, again: bool = False) -> str:
         """Return where the browser goes; raises IdentityRefused. `again`: the person must sign in there once more."""
         endpoint = self._endpoint("authorization_endpoint")
-        more = {"prompt": "login"} if again else {}
+        more = {"prompt": "login", "max_age": "0"} if again else {}
         with self._client() as client:
             address, _ = client.create_authorization_url(endpoint, state=state, nonce=nonce, code_verifier=verifier, **more)
         return str(address)
 
-    def identity(self, code: str, nonce: str, verifier: str) -> Identity:
-        """Exchange a code, verify the id_token that comes for it, and return what it says; raises IdentityRefused."""
+    def identity(self, code: str, nonce: str, verifier: str, since: float | None = None) -> Identity:
+        """Exchange a code, verify the id_token that comes for it, and return what it says; raises IdentityRefused.
+
+        `since`: seconds since the epoch; who signed in there before that is refused.
+        """
         answer = self._exchange(code, verifier)
         raw = answer.get("id_token")
         if not isinstance(raw, str):
             raise IdentityRefused("the identity provider sent no id_token")
-        claims = self._verified(raw, nonce)
+        claims = self._verified(raw, nonce, since)
         if "email" not in claims:
             claims = self._with_user_info(claims, answer.get("access_token"))
         return id_token.identity_of(claims, self._settings.role_claim)
@@ -96,8 +99,8 @@ class Provider:
         known = self._discovered().get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
         return "client_secret_basic" if "client_secret_basic" in known else "client_secret_post"
 
-    def _verified(self, raw: str, nonce: str) -> dict[str, Any]:
-        expected = id_token.Expected(self._settings.issuer, self._settings.client_id, nonce)
+    def _verified(self, raw: str, nonce: str, since: float | None = None) -> dict[str, Any]:
+        expected = id_token.Expected(self._settings.issuer, self._settings.client_id, nonce, since)
         try:
             return id_token.verify(raw, self._key_set(), expected, now=self._clock())
         except id_token.UnknownKey:
