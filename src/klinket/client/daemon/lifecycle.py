@@ -186,13 +186,13 @@ def _undo() -> str:
     from klinket.client.capture.host import claim, rules, tools, undo
 
     try:
-        claim.take().close()  # the watcher of one that was killed just now has it for a moment
-    except CaptureImpossible as error:
-        return f"; {error.message}"
-    try:
         tools.run(("nft", "list", "table", *rules.TABLE.split()))
     except CaptureImpossible:
         return ""  # no such table, or no nft that could have made one
+    try:
+        os.close(claim.take())  # the watcher of one that was killed just now has it for a moment
+    except CaptureImpossible as error:
+        return f"; {error.message}"
     undo.undo()
     return "; what a daemon had left that crashed is taken away"
 

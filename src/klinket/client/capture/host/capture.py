@@ -15,7 +15,7 @@ from klinket.client.capture import synthetic
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
-from klinket.client.capture.host import addresses, claim, link, netlink, routes, rules, tools, undo, upkeep
+from klinket.client.capture.host import addresses, claim, netlink, routes, rules, tools, undo, upkeep
 from klinket.client.capture.host import sockets as host_sockets
 from klinket.client.capture.host.fast import FastResources
 from klinket.client.capture.host.names import CapturedNames
@@ -91,12 +91,11 @@ class HostCapture:
         for command in (tools.NFT, tools.ip(4)):
             tools.find(command)
         held = await asyncio.to_thread(claim.take)
-        self._stack.callback(held.close)
-        self._stack.callback(tools.inherited.remove, held.fileno())
-        tools.inherited.append(held.fileno())
+        self._stack.callback(os.close, held)
+        self._stack.callback(tools.inherited.remove, held)
+        tools.inherited.append(held)
         left = await asyncio.to_thread(undo.left_resources)
         self._remembered.take({one: ResourceAddress.parse(one).network for one in left if "-" not in one})  # type: ignore[misc]
-        self._stack.callback(os.close, link.make())
         families = [CaptureSockets.make(socket.AF_INET)]
         self._stack.callback(families[0].close)
         ipv6 = _ipv6()
