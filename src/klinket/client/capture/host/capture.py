@@ -164,7 +164,7 @@ class HostCapture:
     async def _claim_routes(self) -> None:
         for version in self._versions:
             await tools.run_async(tools.ip(version, force=True), routes.undo(version))
-            await tools.run_async(tools.ip(version), routes.claim(version))
+            await tools.run_async(tools.ip(version), routes.claim(version) + claim.signed())
         self._routed = frozenset()
         await self._follow_routes(self._captured | self._asked)
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from pathlib import Path
 
-from klinket.client.capture.host import watcher
+from klinket.client.capture.host import tools, watcher
 from klinket.client.capture.host.routes import LINK
 from klinket.domain.errors import CaptureImpossible
 
 #: Seconds to wait for the watcher of one that died just now.
 WAIT_SECONDS = 5.0
 _STEP_SECONDS = 0.02
-_NAMESPACE = "ns/net"
 
 
 def take(wait: float = WAIT_SECONDS) -> int:
@@ -48,18 +48,19 @@ def take(wait: float = WAIT_SECONDS) -> int:
         time.sleep(_STEP_SECONDS)
 
 
-def _holder(processes: Path = Path("/proc")) -> int:
-    """Return the process of this network namespace that has the link, or 0 where none is to be seen."""
-    own = os.readlink(processes / "self" / _NAMESPACE)
-    for process in processes.iterdir():
-        try:
-            if not process.name.isdigit() or int(process.name) == os.getpid() or os.readlink(process / _NAMESPACE) != own:
-                continue
-            for descriptor in (process / "fd").iterdir():
-                if os.readlink(descriptor) == watcher.DEVICE:
-                    told = (process / "fdinfo" / descriptor.name).read_text().split()
-                    if told[told.index("iff:") + 1] == LINK:
-                        return int(process.name)
-        except (OSError, ValueError, IndexError):
-            continue  # it has ended, or is not ours to look at
-    return 0
+def signed() -> str:
+    """Return the line for `ip -batch` that writes on the link who has it, for `_holder`; only its holder may write there."""
+    return f"link set {LINK} alias klinket-{os.getpid()}-{_process_namespace()}\n"
+
+
+def _holder() -> int:
+    """Return the process that has the link, or 0 where it has another pid namespace, or does not say."""
+    try:
+        found = re.search(r"\balias klinket-([0-9]{1,10})-([0-9]{1,20})\b", tools.run(("ip", "link", "show", "dev", LINK)))
+    except CaptureImpossible:
+        return 0
+    return int(found[1]) if found is not None and int(found[2]) == _process_namespace() else 0
+
+
+def _process_namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino

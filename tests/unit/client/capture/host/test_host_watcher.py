@@ -120,7 +120,8 @@ def test_a_claim_is_one_process_s_and_says_whose() -> None:
     holder = subprocess.Popen(
         [
             sys.executable, "-c",
-            "import time\nfrom klinket.client.capture.host import claim\nclaim.take()\nprint('held',flush=True)\ntime.sleep(60)",
+            "import time\nfrom klinket.client.capture.host import claim, tools\nclaim.take()\n"
+            "tools.run(tools.ip(4), claim.signed())\nprint('held',flush=True)\ntime.sleep(60)",
         ],
         stdout=subprocess.PIPE,
     )  # fmt: skip
