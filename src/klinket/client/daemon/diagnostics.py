@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -38,6 +39,8 @@ _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVAT
 _TOKEN = re.compile(rf"(?:{'|'.join(map(re.escape, token_text.PREFIXES))})\w+")
 _JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 REMOVED = "[removed]"
+#: Where the programs are looked for.
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def without_secrets(text: str) -> str:
@@ -105,8 +108,15 @@ def _log(paths: Paths) -> str:
 
 
 def _printed(command: list[str]) -> str:
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    found = shutil.which(command[0], path=SYSTEM_PATH)  # root executes nothing of the caller's PATH
+    if found is None:
+        raise FileNotFoundError(f"{command[0]} is missing")
     done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=COMMAND_SECONDS, env={"PATH": path, "LC_ALL": "C"}
+        [found, *command[1:]],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=COMMAND_SECONDS,
+        env={"PATH": SYSTEM_PATH, "LC_ALL": "C"},
     )
     return done.stdout + done.stderr

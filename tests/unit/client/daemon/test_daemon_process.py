@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +65,36 @@ def test_a_lock_tells_who_holds_it_and_a_child_of_the_holder_does_not_keep_it(tm
     os.close(ended)
     for descriptor in (told, tell, end):
         os.close(descriptor)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_another_user_locks_nothing_that_a_daemon_needs_and_still_learns_of_one() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's own, which is root's alone
+        Path(folder).chmod(0o755)
+        _lock_all_of(Path(folder) / "klinket.pid")
+
+
+def _lock_all_of(path: Path) -> None:
+    PidFile(path).release()  # a daemon ran once
+    program = (
+        "import fcntl, os, sys, time\nfrom pathlib import Path\nfrom klinket.client.daemon import pid_file\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "for path in sorted(Path(sys.argv[1]).parent.iterdir()):\n"
+        "    try:\n        file = os.open(path, os.O_RDONLY)\n"
+        "        fcntl.lockf(file, fcntl.LOCK_SH)\n        print(path.name, end=' ')\n"
+        "    except OSError:\n        pass\n"
+        "print(flush=True)\nsys.stdin.readline()\nprint(pid_file.holder(Path(sys.argv[1])), flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().split() == ["klinket.pid"]
+        assert pid_file.holder(path) is None
+        lock = PidFile(path)
+        told, _ = other.communicate("\n", timeout=20)
+        lock.release()
+    assert told == f"{os.getpid()}\n"
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
@@ -168,6 +201,7 @@ def test_every_user_may_ask_and_only_the_owner_read_the_key(umask: int, tmp_path
     lock.release()
     modes = [path.stat().st_mode & 0o777 for path in (paths.run, paths.etc, paths.pid_file, paths.key_file)]
     assert modes == [0o755, 0o755, 0o644, 0o600]
+    assert (paths.run / "klinket.lock").stat().st_mode & 0o077 == 0
 
 
 async def test_the_machine_is_claimed_at_once_and_grants_are_followed_when_they_are_there(

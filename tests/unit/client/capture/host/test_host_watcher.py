@@ -196,3 +196,13 @@ def test_a_tool_that_is_missing_names_its_package(monkeypatch: pytest.MonkeyPatc
 def test_a_tool_that_fails_is_told_in_its_own_words() -> None:
     with pytest.raises(CaptureImpossible, match="no such thing"):
         tools.run(("sh", "-c", "echo no such thing >&2; exit 3"))
+
+
+def test_a_tool_of_the_caller_s_path_is_not_root_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("sh", "klinket-test-tool"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tools.find(["sh"])[0] != str(tmp_path / "sh")
+    with pytest.raises(CaptureImpossible, match="klinket-test-tool is missing"):
+        tools.find(["klinket-test-tool"])
