@@ -95,7 +95,10 @@ def _users(key: str, text: str) -> tuple[int, ...]:
 
 def _networks(key: str, text: str) -> tuple[str, ...]:
     try:
-        return tuple(str(ipaddress.ip_network(word)) for word in _words(text))
+        for word in (words := _words(text)):
+            if "%" in word:  # Python takes whatever follows it
+                raise ValueError(f"{word[:80]!r} names an interface")
+        return tuple(str(ipaddress.ip_network(word)) for word in words)
     except ValueError as error:
         raise InvalidInput(
             key, f"not a network: {error}", hint="for example 192.0.2.0/24, with commas between, or none"

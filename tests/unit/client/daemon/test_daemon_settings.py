@@ -49,6 +49,7 @@ def test_a_setting_is_shown_as_it_can_be_written(key: str, written: str, shown: 
         ("users", "no-such-user", "no such user: 'no-such-user'"),
         ("users", "4294967296", "not a user id"),
         ("gateway-sources", "192.0.2.1/24", "not a network"),
+        ("gateway-sources", "fe80::1%eth0", "names an interface"),
         ("colour", "red", "no setting is called 'colour'"),
     ],
 )
