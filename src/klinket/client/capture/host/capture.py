@@ -38,8 +38,9 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 #: Looks between those at the routing rules.
 ROUTES_TURNS = 5
-#: UDP associations at a time, per family.
+#: UDP associations at a time, per family, of all and of one source address.
 MAX_ASSOCIATIONS = 4096
+MAX_ASSOCIATIONS_PER_SOURCE = 1024
 _OWN_ROUTES = frozenset([*(str(name) for name in addresses.SYNTHETIC), *addresses.STUBS])
 _HAS_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 
@@ -184,7 +185,7 @@ class HostCapture:
         )
         parts: list[HeldConnects | CapturedDatagrams | CapturedNames] = [connects]
         for one in families:
-            parts.append(CapturedDatagrams(one.datagrams, one.raw, doorway, MAX_ASSOCIATIONS))
+            parts.append(CapturedDatagrams(one.datagrams, one.raw, doorway, MAX_ASSOCIATIONS, MAX_ASSOCIATIONS_PER_SOURCE))
             parts.append(
                 CapturedNames(one.dns, one.dns_raw, one.dns_listener, own, lambda: self._resolvers.of_libc, self._is_granted)
             )
