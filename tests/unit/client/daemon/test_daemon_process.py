@@ -287,3 +287,36 @@ def test_the_verbose_status_says_who_is_online_and_says_online_of_nothing_else()
     told = verbose_status(StatusReport(state="no-connector", reason="none is connected", next_step="look", pid=1))
     assert told.splitlines()[:2] == ["No connector: none is connected", "Next: look"]
     assert "online" not in told.lower()
+
+
+@pytest.mark.parametrize("within", [0, 40, 90, 130, 158])
+def test_a_report_with_the_end_of_a_log_has_no_rest_of_a_key(
+    within: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "-----BEGIN PRIVATE KEY-----\n" + ("s3cret" * 10 + "\n") * 2 + "-----END PRIVATE KEY-----"
+    after = "\nwhat came after\nand more"
+    paths = Paths(tmp_path, tmp_path, tmp_path, tmp_path / "log")
+    paths.log.write_text(f"before\n{key}{after}")
+    monkeypatch.setattr(diagnostics, "MAX_PART_BYTES", len(key + after) - within)
+    kept = diagnostics.without_secrets(diagnostics._log(paths))
+    assert "s3cret" not in kept
+    assert "and more" in kept
+
+
+def test_a_log_is_a_plain_file_of_the_daemon_s_user(tmp_path: Path) -> None:
+    os.close(lifecycle.open_log(tmp_path / "log"))
+    (tmp_path / "log").chmod(0o666)
+    os.close(lifecycle.open_log(tmp_path / "log"))
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o640
+    target = tmp_path / "target"
+    target.touch()
+    (tmp_path / "symbolic").symlink_to(target)
+    (tmp_path / "hard").hardlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("symbolic", "hard", "pipe"):
+        with pytest.raises(lifecycle.DaemonEnded, match="is not a plain file"):
+            lifecycle.open_log(tmp_path / name)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "log", 65534, 65534)
+        with pytest.raises(lifecycle.DaemonEnded, match="of this user"):
+            lifecycle.open_log(tmp_path / "log")

@@ -10,6 +10,7 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from klinket.client.capture import dns_message, packets
 from klinket.client.capture.datagrams import original_destination, send
@@ -89,7 +90,7 @@ class CapturedNames:
             elif self._queries.total() < MAX_QUERIES and self._queries[source[0]] < MAX_QUERIES_PER_SOURCE:
                 self._queries[source[0]] += 1
                 task = self._tasks.start(self._ask_others(message, target, source[:2]), "query")
-                task.add_done_callback(lambda _, asker=source[0]: self._asked(asker))
+                task.add_done_callback(partial(self._asked, source[0]))
             else:
                 self._reply(_failure(message), target, source[:2])
 
@@ -103,7 +104,7 @@ class CapturedNames:
     async def _ask_others(self, message: bytes, target: Endpoint, source: Endpoint) -> None:
         self._reply(await forward(message, self._ask_of(target[0]), over_tcp=False, prepare=self._prepare), target, source)
 
-    def _asked(self, asker: str) -> None:
+    def _asked(self, asker: str, _: object) -> None:
         self._queries[asker] -= 1
         if not self._queries[asker]:
             del self._queries[asker]
