@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -50,6 +51,12 @@ def job(deployment: Deployment, key: Path, *command: str) -> subprocess.Complete
     return subprocess.run(
         deployment.run_command(key, *command), capture_output=True, text=True, env=clean_environment(), timeout=60
     )
+
+
+def first_link(deployment: Deployment) -> str:
+    """Return the one-time link that the first start of the controller has printed."""
+    found = re.search(r"https://\S+/console/sign-in/link\S+", deployment.parts["controller"].log.read_text())
+    return found.group() if found else "klinket issue admin-link EMAIL --state " + str(deployment.state)
 
 
 def check(holds: bool, text: str) -> None:
@@ -163,9 +170,10 @@ def main() -> None:
         url = play(deployment, story)
         print(f"\nDone in {time.monotonic() - story.begun:.1f} s.")
         if not keep:
-            print("To go on with it: ./dev demo --keep")
+            print("To go on with it, also in its console: ./dev demo --keep")
         else:
-            print(f"\nAdmin API: {deployment.url}/api/graphql/   certificate authority: {deployment.authority}")
+            print(f"\nConsole: {deployment.url}/console/   make its first admin: {first_link(deployment)}")
+            print(f"Admin API: {deployment.url}/api/graphql/   certificate authority: {deployment.authority}")
             print("\nEverything still runs. In another shell, in this directory:\n")
             print(next_steps(deployment, url))
             print("Running until Ctrl-C.", flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, async_playwright, expect
 
 from examples.deployment import Deployment, clean_environment, free_port
 from tests.unit.controller.console.chromium import OPTIONS, PROGRAM, complaints, needs_chromium
@@ -177,7 +177,7 @@ async def test_from_the_first_admin_to_a_deleted_key(deployment: Deployment, pag
     await page.get_by_role("button", name="Delete", exact=True).first.click()
     await page.get_by_role("button", name=re.compile("^Delete .*key")).last.click()
     await page.goto(service)
-    assert "runner" not in await page.get_by_role("main").inner_text()
+    await expect(page.get_by_role("main")).not_to_contain_text("runner", timeout=15_000)
     assert said == []
 
 

@@ -174,7 +174,7 @@ def test_an_interactive_shell_inside_has_job_control_of_its_own(shell: Shell) ->
     shell.type("\x1a")
     shell.until("Stopped")
     shell.until(r"\ninner\$ ")
-    shell.type("kill %1; exit 9\n")
+    shell.type("kill -9 %1; sleep 1; exit 9\n")
     assert shell.code() == 9
 
 

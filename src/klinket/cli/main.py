@@ -36,7 +36,7 @@ class LazyCommands(click.Group):
         "connector": "connect a private network",
         "relay": "join clients with connectors",
         "controller": "decide who may reach what",
-        "issue": "make API and relay tokens on the controller's machine",
+        "issue": "make tokens, links for admins and signing keys on the controller's machine",
         "revoke": "end a service key with the key itself",
         "scan": "find service keys and tokens that lie where they should not",
         "admin": "manage networks, connectors, resources, services, keys",
@@ -107,6 +107,8 @@ def main() -> None:
         sys.exit(exit_code(error))
     except OSError as error:
         print(f"klinket: internal: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        if isinstance(error, PermissionError):
+            print("  hint: run it as root, or name a folder this user may write to", file=sys.stderr)
         sys.exit(INTERNAL)
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):

@@ -25,10 +25,10 @@ MAX_PIPES_PER_SESSION = 10_000
 MAX_RESTING_PIPES_PER_SESSION = 64
 #: Connections of one relay that were joined with a client which has proved nothing yet; the oldest gives way.
 MAX_UNPROVEN = 512
-#: Connections at the connector's own listener without a proof, of all and of one address; further ones are closed at once.
+#: Connections at the connector's own listener without a proof, of all and of one address; the oldest (of the biggest) gives way.
 #: A client's warm pipes are among them until their first flow, and many clients may share an address.
 MAX_DIRECT_UNPROVEN = 512
-MAX_DIRECT_UNPROVEN_PER_SOURCE = 256
+MAX_DIRECT_UNPROVEN_PER_SOURCE = 128
 #: Connections accepted of one address: so many at once, and so many a second after that.
 DIRECT_BURST, DIRECT_PER_SECOND = 400, 100.0
 #: Addresses a connector tells where it listens.

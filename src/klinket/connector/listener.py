@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Collection
 
 from klinket.connector.limits import (
@@ -45,7 +44,8 @@ class DirectListener:
         self._links = links
         self._advertised = advertised
         self._tasks = TaskSet("direct connections")
-        self._unproven: Counter[str] = Counter()
+        #: Connections without a proof by their source, the oldest first.
+        self._unproven: dict[str, dict[asyncio.Task[None], None]] = {}
         self._rates = TokenBuckets(DIRECT_BURST, DIRECT_PER_SECOND)
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
@@ -93,27 +93,42 @@ class DirectListener:
                 loop.call_later(NO_DESCRIPTOR_SECONDS, self._accept_again)
                 return
             source = source_of(str(where[0]))
-            full = self._unproven.total() >= MAX_DIRECT_UNPROVEN or self._unproven[source] >= MAX_DIRECT_UNPROVEN_PER_SOURCE
-            if full or self._rates.take(source, time.monotonic()):
+            if self._rates.take(source, time.monotonic()):
                 sockets.reset(sock)
                 continue
-            self._tasks.start(self._serve(sockets.prepare(sock), source), "client")
+            self._make_room(source)
+            serving = self._tasks.start(self._serve(sockets.prepare(sock), source), "client")
+            self._unproven.setdefault(source, {})[serving] = None
+
+    def _make_room(self, source: str) -> None:
+        """End the oldest connection without a proof, of this source or of the one with the most, where there are too many."""
+        if len(self._unproven.get(source, ())) >= MAX_DIRECT_UNPROVEN_PER_SOURCE:
+            self._give_way(source)
+        elif sum(map(len, self._unproven.values())) >= MAX_DIRECT_UNPROVEN:
+            self._give_way(max(self._unproven, key=lambda one: len(self._unproven[one])))
+
+    def _give_way(self, source: str) -> None:
+        oldest = next(iter(self._unproven[source]))
+        self._settled(source, oldest)
+        oldest.cancel()
+
+    def _settled(self, source: str, serving: asyncio.Task[None]) -> None:
+        waiting = self._unproven.get(source)
+        if waiting is not None:
+            waiting.pop(serving, None)
+            if not waiting:
+                del self._unproven[source]
 
     def _accept_again(self) -> None:
         if self._listener.fileno() >= 0:
             self.start()
 
     async def _serve(self, sock: socket.socket, source: str) -> None:
-        self._unproven[source] += 1
-        counted = True
+        serving = asyncio.current_task()
+        assert serving is not None
 
         def proved() -> None:
-            nonlocal counted
-            if counted:
-                counted = False
-                self._unproven[source] -= 1
-                if not self._unproven[source]:
-                    del self._unproven[source]
+            self._settled(source, serving)
 
         try:
             random = await pipes.greet(sock, entropy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from klinket.domain.address import parse_ip
@@ -11,6 +12,7 @@ from klinket.net.sockets import HostPort
 #: Addresses of one connector that clients are told.
 MAX_ADDRESSES = 8
 MAX_HOST_CHARS = 253
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\.?")
 
 
 def offered(told: Sequence[str], channel_from: str) -> tuple[str, ...]:
@@ -28,8 +30,10 @@ def offered(told: Sequence[str], channel_from: str) -> tuple[str, ...]:
             continue
         ip = parse_ip(address.host)
         if ip is None:
-            good = len(address.host) <= MAX_HOST_CHARS and address.host.isascii() and address.host.isprintable()
-            good = good and " " not in address.host and address.host.lower() != "localhost"
+            good = len(address.host) <= MAX_HOST_CHARS and _NAME.fullmatch(address.host) is not None
+            # Other spellings of addresses ("127.1", "0x7f.1") end in a number, which no name of the DNS does.
+            last = address.host.rstrip(".").rpartition(".")[2].lower()
+            good = good and not last[:1].isdigit() and "localhost" not in address.host.lower()
         else:
             good = not (ip.is_unspecified or ip.is_multicast or ip.is_link_local or ip.is_reserved)
             good = good and (local or not ip.is_loopback)

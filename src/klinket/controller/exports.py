@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from klinket.controller import audit_signing
 from klinket.controller.app import audit_log, export_csv, flow_events
 from klinket.controller.app.ports import Store
+from klinket.controller.console.headers import SECURITY_HEADERS
 from klinket.controller.graphql.context import ApiCaller
 from klinket.controller.http import told
 from klinket.controller.seats import abandon, proven
@@ -133,7 +134,11 @@ class Exports:
             raise Throttled(f"{MAX_EXPORTS_PER_TOKEN} exports of this {kind} are running, the limit", retry_after=RETRY_SECONDS)
         self._running[reader] += 1  # from now on, and not from its first byte: others ask meanwhile
         ending = _ENDINGS[wanted.format] + (".gz" if wanted.gzip else "")
-        headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"', "Cache-Control": "no-store"}
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}.{ending}"',
+            "Cache-Control": "no-store",
+            **SECURITY_HEADERS,
+        }
         content = _compressed(export(wanted)) if wanted.gzip else export(wanted)
         media_type = "application/gzip" if wanted.gzip else _TYPES[wanted.format]
         return _Export(content, request, lambda: self._ended(reader), headers=headers, media_type=media_type)

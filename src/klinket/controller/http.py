@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from klinket.controller import metrics
+from klinket.controller import metrics, path_ids
 from klinket.controller.app import cuts
 from klinket.controller.app.ports import Store
 from klinket.controller.app.store_errors import StoreUnavailable
@@ -89,7 +89,7 @@ class Endpoints:
             Route("/readyz", self._guarded(self._readyz)),
             Route("/metrics", self._metrics_text),
             Route(CUTS_PATH, self._guarded(self._cuts)),
-            Route(CUTS_PATH + "/{id:int}", self._guarded(self._cut)),
+            Route(CUTS_PATH + f"/{{id:{path_ids.NAME}}}", self._guarded(self._cut)),
             Route("/", self._root),
             WebSocketRoute(CHANNEL_PATH, self._channels.serve),
             WebSocketRoute(RELAY_CHANNEL_PATH, self._relay_channels.serve),

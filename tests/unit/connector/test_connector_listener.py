@@ -32,6 +32,10 @@ def listening(whole: Whole) -> DirectListener:
     return found
 
 
+def unproven(whole: Whole) -> int:
+    return sum(map(len, listening(whole)._unproven.values()))
+
+
 def dial(whole: Whole) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", listening(whole).port), timeout=5)
     sock.setblocking(False)
@@ -59,24 +63,43 @@ async def test_it_greets_and_ends_whoever_says_something_else(whole: Whole) -> N
     await (await whole.flow(client)).echo()
 
 
-async def test_one_address_has_only_so_many_connections_without_a_proof(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_too_many_connections_of_one_address_the_oldest_gives_way(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "MAX_DIRECT_UNPROVEN_PER_SOURCE", 3)
     loop = asyncio.get_running_loop()
-    held = [dial(whole) for _ in range(3)]
-    await eventually(lambda: listening(whole)._unproven.total() == 3)
-    with dial(whole) as further, pytest.raises(ConnectionResetError):
+    held = []
+    for _ in range(3):
+        held.append(dial(whole))
+        await loop.sock_recv(held[-1], 100)
+    with dial(whole) as further:
+        assert await loop.sock_recv(further, 100)  # greeted
         async with asyncio.timeout(5):
-            await loop.sock_recv(further, 100)
+            assert await loop.sock_recv(held[0], 100) == b""
     for sock in held:
         sock.close()
-    await eventually(lambda: not listening(whole)._unproven)
+    await eventually(lambda: not unproven(whole))
+
+
+async def test_whoever_holds_the_most_gives_way_to_somebody_else(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "MAX_DIRECT_UNPROVEN", 3)
+    loop = asyncio.get_running_loop()
+    held = [dial(whole) for _ in range(3)]
+    await eventually(lambda: unproven(whole) == 3)
+    honest = socket.socket()
+    honest.bind(("127.0.0.9", 0))
+    honest.connect(("127.0.0.1", listening(whole).port))
+    honest.setblocking(False)
+    async with asyncio.timeout(5):
+        assert await loop.sock_recv(honest, 100)
+    assert sorted(len(waiting) for waiting in listening(whole)._unproven.values()) == [1, 2]
+    for sock in (*held, honest):
+        sock.close()
 
 
 async def test_a_flow_does_not_count_any_more_and_pipes_that_wait_for_theirs_do(whole: Whole) -> None:
     client = await whole.client()
     flows = [await whole.flow(client) for _ in range(3)]
     (link,) = client._links.values()
-    await eventually(lambda: listening(whole)._unproven.total() == len(link._warm) > 0)
+    await eventually(lambda: unproven(whole) == len(link._warm) > 0)
     await asyncio.gather(*(flow.echo() for flow in flows))
 
 

@@ -114,7 +114,8 @@ def issue_tokens(tx: Transaction, actor: Actor, row: ConnectorRow, entropy: Call
     tx.connectors.change(row.id, access_token_hash=token_hash(access), refresh_token_hash=token_hash(refresh), enrolled_jkt=None)
     tx.bump()
     network = network_of(tx, row)
-    tx.record(AuditEvent(AuditAction.EDIT, actor, (connector_target(row, network),), {"tokens": "issued"}))
+    alarm = {} if row.enrolled_jkt is None else {"alarm": "connector-key-replaced"}
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (connector_target(row, network),), {"tokens": "issued", **alarm}))
     return access, refresh
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from klinket.controller.app.audit import TARGET_VERSION
 from klinket.controller.app.audit_log import exported_event, with_previous
@@ -60,12 +61,23 @@ def where(row: SinkRow) -> str:
     return str(row.settings.get("url") or row.settings.get("address") or row.settings.get("path") or "standard output")
 
 
+def _told_where(row: SinkRow) -> str:
+    """Return where the sink is as others may read it: of a URL the host alone, since receivers put secrets behind it.
+
+    The digest tells two addresses apart.
+    """
+    url = urlsplit(str(row.settings.get("url") or ""))
+    if not url.netloc:
+        return where(row)
+    return f"{url.scheme}://{url.netloc} ({hashlib.sha256(url.geturl().encode()).hexdigest()[:12]})"
+
+
 def _target(row: SinkRow) -> dict[str, Any]:
     authority = row.settings.get("authority")
     return {
         "version": TARGET_VERSION, "type": "sink", "id": str(row.id), "name": row.name, "kind": row.kind,
         "streams": row.streams, "isEnabled": row.is_enabled,
-        "where": where(row).partition("?")[0],  # what follows may be a secret of the receiver's
+        "where": _told_where(row),
         "user": row.settings.get("user"),
         "recipients": row.settings.get("recipients") or [],
         "authoritySha256": hashlib.sha256(authority.encode()).hexdigest() if authority else None,

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from klinket.controller import path_ids
 from klinket.controller.app import console_sessions
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.rows import ConsoleSessionRow, UserRow
@@ -53,7 +54,7 @@ class Gate:
         """Return Starlette's route of a page or action."""
         if route.method == "GET":
             self._pages.add(route.path)
-        return Route(ROOT + route.path, self._guarded(route), methods=[route.method])
+        return Route(ROOT + route.path.replace(":int}", f":{path_ids.NAME}}}"), self._guarded(route), methods=[route.method])
 
     def _guarded(self, route: ConsoleRoute) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:

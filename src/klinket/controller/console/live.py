@@ -65,6 +65,8 @@ class LiveTopics:
         if len(self._streams) >= MAX_STREAMS or mine >= MAX_STREAMS_PER_USER:
             raise Throttled("too many pages are open at once", hint="close some of them", retry_after=60)
         stream = Stream()
+        for topic in TOPICS:  # what happened between the making of the page and now nobody has told it
+            stream.put(topic)
         self._streams[stream] = user
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="console: live topics")
@@ -95,7 +97,7 @@ class LiveTopics:
             else:
                 now[CONNECTORS] = self._peers.online()
                 now[SESSIONS] = frozenset(self._peers.clients)
-                self.announce(*(topic for topic, mark in now.items() if topic in seen and seen[topic] != mark))
+                self.announce(*(topic for topic, mark in now.items() if seen.get(topic) != mark))
                 seen = now
             await asyncio.sleep(LOOK_SECONDS)
 

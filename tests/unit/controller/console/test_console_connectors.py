@@ -220,3 +220,16 @@ async def test_what_is_wrong_with_a_new_one_is_said(controller: Running, admin: 
 ])  # fmt: skip
 def test_names_in_commands_hold_nothing_a_shell_reads(name: str, plain: str) -> None:
     assert slug(name, 5) == plain
+
+
+async def test_another_key_for_a_connector_that_has_one_is_an_admins_to_give(
+    controller: Running, admin: Browser, devops: Browser
+) -> None:
+    connector = await controller.add_connector(await controller.add_network())
+    path = "/network/connectors/1/tokens"
+    assert (await devops.post(path)).status_code == 200
+    await controller.enrol(await controller.connector_tokens(connector))
+    assert (await devops.post(path)).status_code == 403
+    assert (await controller.read(lambda tx: tx.connectors.find()))[0].enrolled_jkt is not None
+    assert (await admin.post(path)).status_code == 200
+    assert (await controller.last_event()).detail == {"tokens": "issued", "alarm": "connector-key-replaced"}

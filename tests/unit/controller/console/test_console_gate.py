@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from klinket.controller.app.console_sessions import MAX_AGE_MS, MAX_IDLE_MS, Stage
+from klinket.controller.app.console_sessions import MAX_AGE_MS, MAX_IDLE_MS, PROOF_MS, Stage
 from klinket.controller.console.gate import COOKIE, local_path
 from klinket.controller.console.headers import CONTENT_SECURITY_POLICY
 from klinket.controller.console.route import ConsoleRoute
@@ -175,3 +175,21 @@ def test_a_sign_in_leads_back_to_where_one_was() -> None:
 async def test_a_browser_is_led_to_the_console_and_a_program_is_told_who_is_here(controller: Running) -> None:
     assert (await controller.get("/", headers={"accept": "text/html"})).headers["location"] == "/console/"
     assert (await controller.get("/")).json()["product"] == "klinket"
+
+
+@pytest.mark.parametrize("path", [
+    "/settings/api-tokens/new", "/settings/api-tokens/{id:int}", "/settings/api-tokens/{id:int}/enable",
+    "/settings/sinks/{id:int}", "/settings/sinks/{id:int}/enable", "/settings/relays/new",
+    "/team/users/new", "/team/users/{id:int}", "/network/connectors/{id:int}/tokens",
+])  # fmt: skip
+async def test_what_gives_somebody_more_needs_a_recent_proof(controller: Running, admin: Browser, path: str) -> None:
+    (route,) = [route for route in ACTIONS if route.path == path]
+    controller.offset = PROOF_MS / 1000 + 1
+    answer = await admin.post(path_of(route))
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/console/prove?next=")
+
+
+async def test_a_number_without_end_in_a_path_leads_nowhere(admin: Browser) -> None:
+    assert (await admin.get("/team/services/" + "9" * 5_000)).status_code == 404
+    assert (await Browser(admin.running).get("/team/services/" + "9" * 5_000)).status_code == 404

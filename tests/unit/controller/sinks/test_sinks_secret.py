@@ -92,7 +92,10 @@ async def test_the_audit_tells_where_a_sink_went_and_no_secret(controller: Runni
     event = (await controller.audit())[-1]
     assert event.action == AuditAction.EDIT.value
     (target,) = event.targets
-    assert (event.detail["before"]["where"], target["where"]) == ("https://a.example/hook", "https://b.example/hook")
+    before, after = event.detail["before"]["where"], target["where"]
+    assert before.startswith("https://a.example (")
+    assert after.startswith("https://b.example (")
+    assert "hook" not in before + after
     (row,) = await controller.read(lambda tx: tx.sinks.find())
     assert event.detail["before"]["authoritySha256"] is None
     assert target["authoritySha256"] == hashlib.sha256(row.settings["authority"].encode()).hexdigest()

@@ -68,7 +68,8 @@ class FlowTrend:
         """Return the rate of the busiest bucket in words: "3.2 flows a second"."""
         rate = max((sum(bucket.counts) for bucket in self.buckets), default=0) / self.seconds
         unit, span = next(((unit, span) for unit, span in (("second", 1), ("minute", 60)) if rate * span >= 1), ("hour", 3600))
-        return f"{rate * span:.3g} flows a {unit}" if unit != "hour" else f"{rate * span:.3g} flows an hour"
+        number = f"{rate * span:.3g}"
+        return f"{number} {'flow' if number == '1' else 'flows'} {'an' if unit == 'hour' else 'a'} {unit}"
 
     def bars(self) -> list[Bar]:
         """Return the buckets as bars."""

@@ -14,7 +14,7 @@ from klinket.controller.console.network.made_cuts import cut_of
 from klinket.controller.console.notices import Notice
 from klinket.controller.console.page import Page
 from klinket.controller.console.route import ConsoleRoute, changed, shown
-from klinket.domain.errors import InvalidInput, KlinketError
+from klinket.domain.errors import Forbidden, InvalidInput, KlinketError
 from klinket.domain.role import Permission
 
 
@@ -82,6 +82,11 @@ async def _issue(page: Page) -> Response:
 
     def issue(tx: Transaction) -> tuple[ConnectorRow, str, str]:
         row = connectors.get(tx, id, id)
+        if row.enrolled_jkt is not None and not page.may(Permission.ADMIN):
+            raise Forbidden(
+                f"connector {row.name} has a key: replacing it is an admin's to do",
+                hint="ask somebody with the role ADMIN, or delete the connector and add another",
+            )
         pair = connectors.issue_tokens(tx, page.actor, row, console.services.entropy)
         return connectors.get(tx, id, id), *pair
 

@@ -105,8 +105,8 @@ def tokens_file(*, url: str, access_token: str, refresh_token: str, authority: s
 def snippets(name: str, tokens: str) -> tuple[Snippet, ...]:
     """Return ways to start a connector. `name`: a slug; `tokens`: the text of its tokens file."""
     # The quoted marker keeps the shell from reading the text; printing to a file is no argument of a process.
-    write = f"umask 077\ncat > {name}.json <<'TOKENS'\n{tokens}\nTOKENS"
-    run = f"klinket connector --tokens-file {name}.json --state /var/lib/klinket-{name}"
+    write = f"(umask 077; cat > {name}.json) <<'TOKENS'\n{tokens}\nTOKENS"
+    run = f"klinket connector --tokens-file {name}.json --state ./klinket-{name}"
     docker = (
         f"docker run -d --name {name} --restart unless-stopped \\\n"
         f'    -v {name}:/state -v "$PWD/{name}.json:/tokens.json:ro" \\\n'

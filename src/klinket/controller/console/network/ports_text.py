@@ -45,6 +45,9 @@ def from_form(form: Form) -> dict[str, Any]:
 
 def _protocol(form: Form, name: str) -> dict[str, Any]:
     choice, field = form.text(name), f"{name}_ports"
+    if choice in (ALL, NONE) and form.text(field):
+        told = f"{name.upper()} ports are given, and {CHOICES[choice].lower()} chosen"
+        raise InvalidInput(field, told, hint=f"choose {CHOICES[SOME]!r}, or leave the ports empty")
     if choice == ALL:
         return {"policy": PortPolicy.ALLOW_ALL.value, "ports": []}
     if choice == NONE:

@@ -229,9 +229,9 @@ ROUTES: tuple[ConsoleRoute, ...] = (
     shown(LIST + "/new/{kind}", _new, _ADMIN, secret=True),
     changed(LIST + "/new/{kind}", _create, _ADMIN, secret=True),
     shown(LIST + "/{id:int}", _one, _ADMIN),
-    changed(LIST + "/{id:int}", _update, _ADMIN),
+    changed(LIST + "/{id:int}", _update, _ADMIN, secret=True),
     changed(LIST + "/{id:int}/test", _test, _ADMIN),
-    changed(LIST + "/{id:int}/enable", _enable, _ADMIN),
+    changed(LIST + "/{id:int}/enable", _enable, _ADMIN, secret=True),
     changed(LIST + "/{id:int}/disable", _disable, _ADMIN),
     changed(LIST + "/{id:int}/delete", _delete, _ADMIN),
 )

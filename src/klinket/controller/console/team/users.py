@@ -221,7 +221,7 @@ ROUTES: tuple[ConsoleRoute, ...] = (
     shown(LIST + "/new", _new, Permission.ADMIN, secret=True),
     changed(LIST + "/new", _invite, Permission.ADMIN, secret=True),
     shown(LIST + "/{id:int}", _one),
-    changed(LIST + "/{id:int}", _update, Permission.ADMIN),
+    changed(LIST + "/{id:int}", _update, Permission.ADMIN, secret=True),
     changed(LIST + "/{id:int}/delete", _delete, Permission.ADMIN),
     changed(LIST + "/{id:int}/link", _link, Permission.ADMIN, secret=True),
     changed(LIST + "/{id:int}/groups", _join, Permission.ADMIN),
