@@ -8,7 +8,7 @@ import itertools
 import logging
 import socket
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from klinket.client.capture import packets
@@ -160,7 +160,17 @@ class _Association:
 class CapturedDatagrams:
     """Serves a datagram socket; answers leave through a raw socket of the same family. Both are taken over."""
 
-    def __init__(self, sock: socket.socket, raw: socket.socket, doorway: Doorway, max_associations: int | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        raw: socket.socket,
+        doorway: Doorway,
+        max_associations: int | None = None,
+        max_per_source: int | None = None,
+    ) -> None:
+        """`max_per_source`: associations of one source address; None: as many as of all."""
+        self._max_per_source = max_per_source
+        self._of_source: Counter[str] = Counter()
         self._sock = sock
         self._raw = raw
         self.doorway = doorway
@@ -195,13 +205,22 @@ class CapturedDatagrams:
         key = (source, target)
         association = self._associations.get(key)
         if association is None:
-            if len(self._associations) >= (self._max_associations or MAX_ASSOCIATIONS):
+            most = self._max_associations or MAX_ASSOCIATIONS
+            if len(self._associations) >= most or self._of_source[source[0]] >= (self._max_per_source or most):
                 self.dropped += 1
                 return
             association = self._associations[key] = _Association(self, source, target)
             task = self._tasks.start(association.run(), "association")
-            task.add_done_callback(lambda _: self._associations.pop(key, None))
+            self._of_source[source[0]] += 1
+            task.add_done_callback(lambda _: self._ended(key))
         association.put(content)
+
+    def _ended(self, key: tuple[Endpoint, Endpoint]) -> None:
+        del self._associations[key]
+        (source, _), _ = key
+        self._of_source[source] -= 1
+        if not self._of_source[source]:
+            del self._of_source[source]
 
     def answer(self, packet: bytes, to: Endpoint) -> None:
         """Deliver a packet to the program; one that does not fit now is lost, as datagrams are."""

@@ -198,8 +198,12 @@ async def serve_connection(
     own: OwnAnswers,
     resolvers: Callable[[], Sequence[str]],
     prepare: Prepare = lambda _, __: None,
+    idle: Callable[[bool], None] = lambda _: None,
 ) -> None:
-    """Answer the queries of one TCP connection, one after the other; closes it. `prepare`: see forward()."""
+    """Answer the queries of one TCP connection, one after the other; closes it. `prepare`: see forward().
+
+    `idle`: told when others are asked (False), and when the next query is waited for again (True).
+    """
     loop = asyncio.get_running_loop()
     with connection:
         try:
@@ -209,7 +213,9 @@ async def serve_connection(
                     message = await receive_exactly(connection, length)
                 answer = own.answer(message)
                 if answer is None:
+                    idle(False)
                     answer = await forward(message, resolvers(), over_tcp=True, prepare=prepare)
+                    idle(True)
                 if not answer:
                     return
                 await loop.sock_sendall(connection, len(answer).to_bytes(2) + answer)

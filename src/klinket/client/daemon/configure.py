@@ -10,6 +10,7 @@ from klinket.client.daemon import pid_file, protocol, settings
 from klinket.client.daemon.lifecycle import UNIT, by_systemd
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.settings import Settings
+from klinket.domain.errors import InvalidInput
 
 
 def network_of(paths: Paths) -> str:
@@ -38,6 +39,10 @@ def store(paths: Paths, new: Settings) -> str:
             told.append("autostart needs systemd and its unit klinket.service: without them nothing starts the daemon")
     if new.save_auth_data and not before.save_auth_data:
         told.append("save-auth-data changes nothing: a service account has no sign-in to save")
+    try:
+        new.check(has_proxy_token=False)
+    except InvalidInput as error:
+        told.append(f"the daemon does not start so without a proxy token: {error.message}; {error.hint}")
     same = replace(before, autostart=new.autostart, save_auth_data=new.save_auth_data)  # no daemon reads these two
     if pid_file.holder(paths.pid_file) is not None and same != new:
         told.append("the running daemon goes on as it is until: klinket stop, klinket start")

@@ -48,7 +48,10 @@ _WAIT_STEP_SECONDS = 0.05
 
 
 class Daemon:
-    """`key`: None until one is set up. `capture`: makes the machine's capture, None for none. `reread`: the key set up now."""
+    """`key`: None until one is set up. `capture`: makes the machine's capture, None for none. `reread`: the key set up now.
+
+    `proxy_token`: what programs must show to the proxies; None: nothing.
+    """
 
     def __init__(
         self,
@@ -57,7 +60,9 @@ class Daemon:
         key: KeyFile | None,
         capture: Callable[[Sessions], MachineCapture] | None,
         reread: Callable[[], KeyFile | None],
+        proxy_token: str | None = None,
     ) -> None:
+        self._proxy_token = proxy_token
         self._paths = paths
         self._settings = settings
         self._reread = reread
@@ -108,7 +113,7 @@ class Daemon:
             (self._settings.socks, speak_socks, "socks5"),
         ):
             if address:
-                proxy = Proxy(self.sessions, speak)
+                proxy = Proxy(self.sessions, speak, token=self._proxy_token)
                 self._proxies.append(proxy)
                 try:
                     self._listening.append(f"{name}://{proxy.listen(HostPort.parse(address))}")

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -35,9 +36,19 @@ COMMANDS: dict[str, list[str]] = {
     "nft.txt": ["nft", "list", "ruleset"],
 }
 _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_PEM_EDGE = re.compile(r"-----(BEGIN|END) [A-Z ]*PRIVATE KEY-----")
 _TOKEN = re.compile(rf"(?:{'|'.join(map(re.escape, token_text.PREFIXES))})\w+")
 _JWT = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*")
 REMOVED = "[removed]"
+#: Where the programs are looked for.
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def whole_lines(text: str) -> str:
+    """Return the end of a text that was cut somewhere, without its first line, and without what is left of a private key."""
+    _, _, rest = text.partition("\n")
+    first = _PEM_EDGE.search(rest)
+    return rest[first.end() :] if first is not None and first[1] == "END" else rest
 
 
 def without_secrets(text: str) -> str:
@@ -100,13 +111,22 @@ def _log(paths: Paths) -> str:
     if by_systemd(paths):
         return _printed(["journalctl", "-u", UNIT, "-n", "5000", "--no-pager"])
     with paths.log.open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - MAX_PART_BYTES))
-        return log.read(MAX_PART_BYTES).decode(errors="replace")
+        begin = max(0, log.seek(0, os.SEEK_END) - MAX_PART_BYTES)
+        log.seek(begin)
+        text = log.read(MAX_PART_BYTES).decode(errors="replace")
+    return whole_lines(text) if begin else text
 
 
 def _printed(command: list[str]) -> str:
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    found = shutil.which(command[0], path=SYSTEM_PATH)  # root executes nothing of the caller's PATH
+    if found is None:
+        raise FileNotFoundError(f"{command[0]} is missing")
     done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=COMMAND_SECONDS, env={"PATH": path, "LC_ALL": "C"}
+        [found, *command[1:]],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=COMMAND_SECONDS,
+        env={"PATH": SYSTEM_PATH, "LC_ALL": "C"},
     )
     return done.stdout + done.stderr

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -109,7 +111,7 @@ def _spawn(paths: Paths) -> int:
     try:
         paths.make_run_folder()
         paths.log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        log = open_log(paths.log)
     except PermissionError as error:
         raise protocol.NeedsRoot(f"the daemon cannot be started: {error.filename}: {error.strerror}") from None
     command = [sys.executable, "-m", "klinket", "daemon", "--log-file", str(paths.log)]
@@ -132,6 +134,23 @@ def _spawn(paths: Paths) -> int:
     os.close(held)
     os.waitpid(first, 0)
     return alive
+
+
+def open_log(path: Path) -> int:
+    """Return the descriptor of the log, for its end; raises DaemonEnded where another's file is in its place, OSError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise DaemonEnded(f"the log {path} is not a plain file", hint="remove it, or name another in KLINKET_LOG") from None
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        os.close(descriptor)
+        raise DaemonEnded(f"the log {path} is not a plain file of this user", hint="remove it, or name another in KLINKET_LOG")
+    os.fchmod(descriptor, 0o640 & stat.S_IMODE(found.st_mode))
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def stop(paths: Paths) -> str:
@@ -186,13 +205,13 @@ def _undo() -> str:
     from klinket.client.capture.host import claim, rules, tools, undo
 
     try:
-        claim.take().close()  # the watcher of one that was killed just now has it for a moment
-    except CaptureImpossible as error:
-        return f"; {error.message}"
-    try:
         tools.run(("nft", "list", "table", *rules.TABLE.split()))
     except CaptureImpossible:
         return ""  # no such table, or no nft that could have made one
+    try:
+        os.close(claim.take())  # the watcher of one that was killed just now has it for a moment
+    except CaptureImpossible as error:
+        return f"; {error.message}"
     undo.undo()
     return "; what a daemon had left that crashed is taken away"
 

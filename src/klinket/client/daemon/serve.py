@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from klinket.client import proxy_token
 from klinket.client.capture.machine import MachineCapture
 from klinket.client.daemon.daemon import Daemon
 from klinket.client.daemon.notify import Notifier
@@ -35,11 +36,13 @@ _STEP_SECONDS = 0.05
 
 
 async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop`; raises AlreadyRunning, CaptureImpossible, ServiceKeyInvalid, OSError."""
+    """Serve until `stop`; raises AlreadyRunning, CaptureImpossible, InvalidInput, ServiceKeyInvalid, OSError."""
     if sys.platform == "linux":
         from klinket.client.capture import syscalls
 
         syscalls.be_undumpable()
+    token = proxy_token.read(None)
+    settings.check(has_proxy_token=token is not None)
     descriptors.raise_limit()  # a flow takes two
     paths.make_run_folder()
     lock = PidFile(paths.pid_file)
@@ -48,7 +51,7 @@ async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
         key = _first_key(paths.key_file)
         if key is None:
             raise ServiceKeyInvalid("there is no service key", hint=f"klinket setup --headless FILE, or the variable {VARIABLE}")
-        daemon = Daemon(paths, settings, key, _capture(settings), lambda: _read(paths.key_file))
+        daemon = Daemon(paths, settings, key, _capture(settings), lambda: _read(paths.key_file), token)
         notifier = Notifier()
         tasks.start(_pass_on(stop, daemon.stop), "stop")
         tasks.start(_tell_systemd(notifier, daemon), "systemd")

@@ -45,6 +45,17 @@ class Settings:
         value = parse(key, text.strip())
         return replace(self, **{name: value})  # type: ignore[arg-type]  # the table pairs each field with its parser
 
+    def check(self, *, has_proxy_token: bool) -> None:
+        """Raise InvalidInput for settings that contradict each other: every user of the machine reaches a proxy on loopback."""
+        proxies = [name for name, address in (("http-proxy", self.http_proxy), ("socks", self.socks)) if address]
+        if self.users and proxies and not has_proxy_token:
+            raise InvalidInput(
+                "users",
+                f"{' and '.join(proxies)} would serve all users of this machine, and `users` allows some only",
+                hint="give the daemon a token that programs must show, in KLINKET_PROXY_TOKEN; "
+                f"or klinket config networking {' '.join(f'{name}=off' for name in proxies)}, or users=all",
+            )
+
     def shown(self, key: str) -> str:
         """Return a setting as it is written; raises InvalidInput."""
         name, _ = _entry(key)
@@ -95,7 +106,10 @@ def _users(key: str, text: str) -> tuple[int, ...]:
 
 def _networks(key: str, text: str) -> tuple[str, ...]:
     try:
-        return tuple(str(ipaddress.ip_network(word)) for word in _words(text))
+        for word in (words := _words(text)):
+            if "%" in word:  # Python takes whatever follows it
+                raise ValueError(f"{word[:80]!r} names an interface")
+        return tuple(str(ipaddress.ip_network(word)) for word in words)
     except ValueError as error:
         raise InvalidInput(
             key, f"not a network: {error}", hint="for example 192.0.2.0/24, with commas between, or none"

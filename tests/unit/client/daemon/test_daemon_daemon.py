@@ -276,6 +276,24 @@ async def test_a_proxy_that_cannot_listen_ends_the_daemon_and_is_named(whole: Wh
             await daemon.run()
 
 
+async def test_a_proxy_of_a_daemon_with_a_token_serves_nobody_without_it(whole: Whole) -> None:
+    with tempfile.TemporaryDirectory(prefix="klk-") as folder:
+        paths = Paths(Path(folder), Path(folder), Path(folder), Path(folder) / "log")
+        wanted = Settings(http_proxy="127.0.0.1:0", users=(4711,))
+        daemon = Daemon(paths, wanted, whole.key_file, None, lambda: None, "a-token-for-tests")
+        running = asyncio.ensure_future(daemon.run())
+        async with asyncio.timeout(20):
+            while not daemon.status().proxies:
+                await asyncio.sleep(0.01)
+            port = int(daemon.status().proxies[0].rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"CONNECT db.internal:5432 HTTP/1.1\r\n\r\n")
+            assert (await reader.readline()).split()[1] == b"407"
+            writer.close()
+            daemon.stop.set()
+            await running
+
+
 async def test_a_daemon_without_one_of_its_tasks_ends(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="klk-") as folder:
         paths = Paths(Path(folder), Path(folder), Path(folder), Path(folder) / "log")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +65,36 @@ def test_a_lock_tells_who_holds_it_and_a_child_of_the_holder_does_not_keep_it(tm
     os.close(ended)
     for descriptor in (told, tell, end):
         os.close(descriptor)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_another_user_locks_nothing_that_a_daemon_needs_and_still_learns_of_one() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # not below pytest's own, which is root's alone
+        Path(folder).chmod(0o755)
+        _lock_all_of(Path(folder) / "klinket.pid")
+
+
+def _lock_all_of(path: Path) -> None:
+    PidFile(path).release()  # a daemon ran once
+    program = (
+        "import fcntl, os, sys, time\nfrom pathlib import Path\nfrom klinket.client.daemon import pid_file\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "for path in sorted(Path(sys.argv[1]).parent.iterdir()):\n"
+        "    try:\n        file = os.open(path, os.O_RDONLY)\n"
+        "        fcntl.lockf(file, fcntl.LOCK_SH)\n        print(path.name, end=' ')\n"
+        "    except OSError:\n        pass\n"
+        "print(flush=True)\nsys.stdin.readline()\nprint(pid_file.holder(Path(sys.argv[1])), flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().split() == ["klinket.pid"]
+        assert pid_file.holder(path) is None
+        lock = PidFile(path)
+        told, _ = other.communicate("\n", timeout=20)
+        lock.release()
+    assert told == f"{os.getpid()}\n"
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
@@ -168,6 +201,7 @@ def test_every_user_may_ask_and_only_the_owner_read_the_key(umask: int, tmp_path
     lock.release()
     modes = [path.stat().st_mode & 0o777 for path in (paths.run, paths.etc, paths.pid_file, paths.key_file)]
     assert modes == [0o755, 0o755, 0o644, 0o600]
+    assert (paths.run / "klinket.lock").stat().st_mode & 0o077 == 0
 
 
 async def test_the_machine_is_claimed_at_once_and_grants_are_followed_when_they_are_there(
@@ -253,3 +287,36 @@ def test_the_verbose_status_says_who_is_online_and_says_online_of_nothing_else()
     told = verbose_status(StatusReport(state="no-connector", reason="none is connected", next_step="look", pid=1))
     assert told.splitlines()[:2] == ["No connector: none is connected", "Next: look"]
     assert "online" not in told.lower()
+
+
+@pytest.mark.parametrize("within", [0, 40, 90, 130, 158])
+def test_a_report_with_the_end_of_a_log_has_no_rest_of_a_key(
+    within: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "-----BEGIN PRIVATE KEY-----\n" + ("s3cret" * 10 + "\n") * 2 + "-----END PRIVATE KEY-----"
+    after = "\nwhat came after\nand more"
+    paths = Paths(tmp_path, tmp_path, tmp_path, tmp_path / "log")
+    paths.log.write_text(f"before\n{key}{after}")
+    monkeypatch.setattr(diagnostics, "MAX_PART_BYTES", len(key + after) - within)
+    kept = diagnostics.without_secrets(diagnostics._log(paths))
+    assert "s3cret" not in kept
+    assert "and more" in kept
+
+
+def test_a_log_is_a_plain_file_of_the_daemon_s_user(tmp_path: Path) -> None:
+    os.close(lifecycle.open_log(tmp_path / "log"))
+    (tmp_path / "log").chmod(0o666)
+    os.close(lifecycle.open_log(tmp_path / "log"))
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o640
+    target = tmp_path / "target"
+    target.touch()
+    (tmp_path / "symbolic").symlink_to(target)
+    (tmp_path / "hard").hardlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("symbolic", "hard", "pipe"):
+        with pytest.raises(lifecycle.DaemonEnded, match="is not a plain file"):
+            lifecycle.open_log(tmp_path / name)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "log", 65534, 65534)
+        with pytest.raises(lifecycle.DaemonEnded, match="of this user"):
+            lifecycle.open_log(tmp_path / "log")

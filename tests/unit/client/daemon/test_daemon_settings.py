@@ -49,6 +49,7 @@ def test_a_setting_is_shown_as_it_can_be_written(key: str, written: str, shown: 
         ("users", "no-such-user", "no such user: 'no-such-user'"),
         ("users", "4294967296", "not a user id"),
         ("gateway-sources", "192.0.2.1/24", "not a network"),
+        ("gateway-sources", "fe80::1%eth0", "names an interface"),
         ("colour", "red", "no setting is called 'colour'"),
     ],
 )
@@ -101,3 +102,14 @@ def test_variables_come_before_the_file_and_klinkets_own_before_others() -> None
     assert settings.with_environment(Settings(socks="127.0.0.1:3"), given_) == Settings(
         http_proxy="127.0.0.1:2", tun=False, socks="127.0.0.1:3"
     )
+
+
+@pytest.mark.parametrize("proxy", ["http-proxy", "socks"])
+def test_users_do_not_go_together_with_a_proxy_for_all_users(proxy: str) -> None:
+    made = Settings().with_value(proxy, "127.0.0.1:9999")
+    made.check(has_proxy_token=False)
+    made = made.with_value("users", "1000")
+    made.check(has_proxy_token=True)
+    with pytest.raises(InvalidInput, match=f"{proxy} would serve all users.*`users`") as refused:
+        made.check(has_proxy_token=False)
+    assert "KLINKET_PROXY_TOKEN" in refused.value.hint

@@ -15,7 +15,7 @@ from klinket.client.capture import synthetic
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
-from klinket.client.capture.host import addresses, claim, link, netlink, routes, rules, tools, undo, upkeep
+from klinket.client.capture.host import addresses, claim, netlink, routes, rules, tools, undo, upkeep
 from klinket.client.capture.host import sockets as host_sockets
 from klinket.client.capture.host.fast import FastResources
 from klinket.client.capture.host.names import CapturedNames
@@ -38,8 +38,9 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 #: Looks between those at the routing rules.
 ROUTES_TURNS = 5
-#: UDP associations at a time, per family.
+#: UDP associations at a time, per family, of all and of one source address.
 MAX_ASSOCIATIONS = 4096
+MAX_ASSOCIATIONS_PER_SOURCE = 1024
 _OWN_ROUTES = frozenset([*(str(name) for name in addresses.SYNTHETIC), *addresses.STUBS])
 _HAS_IPV6 = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 
@@ -91,12 +92,11 @@ class HostCapture:
         for command in (tools.NFT, tools.ip(4)):
             tools.find(command)
         held = await asyncio.to_thread(claim.take)
-        self._stack.callback(held.close)
-        self._stack.callback(tools.inherited.remove, held.fileno())
-        tools.inherited.append(held.fileno())
+        self._stack.callback(os.close, held)
+        self._stack.callback(tools.inherited.remove, held)
+        tools.inherited.append(held)
         left = await asyncio.to_thread(undo.left_resources)
         self._remembered.take({one: ResourceAddress.parse(one).network for one in left if "-" not in one})  # type: ignore[misc]
-        self._stack.callback(os.close, link.make())
         families = [CaptureSockets.make(socket.AF_INET)]
         self._stack.callback(families[0].close)
         ipv6 = _ipv6()
@@ -165,7 +165,7 @@ class HostCapture:
     async def _claim_routes(self) -> None:
         for version in self._versions:
             await tools.run_async(tools.ip(version, force=True), routes.undo(version))
-            await tools.run_async(tools.ip(version), routes.claim(version))
+            await tools.run_async(tools.ip(version), routes.claim(version) + claim.signed())
         self._routed = frozenset()
         await self._follow_routes(self._captured | self._asked)
 
@@ -185,7 +185,7 @@ class HostCapture:
         )
         parts: list[HeldConnects | CapturedDatagrams | CapturedNames] = [connects]
         for one in families:
-            parts.append(CapturedDatagrams(one.datagrams, one.raw, doorway, MAX_ASSOCIATIONS))
+            parts.append(CapturedDatagrams(one.datagrams, one.raw, doorway, MAX_ASSOCIATIONS, MAX_ASSOCIATIONS_PER_SOURCE))
             parts.append(
                 CapturedNames(one.dns, one.dns_raw, one.dns_listener, own, lambda: self._resolvers.of_libc, self._is_granted)
             )

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from klinket.client.capture import dns_message, packets
 from klinket.client.capture.datagrams import original_destination, send
@@ -22,8 +24,11 @@ from klinket.net.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
 
-#: Queries at a time that are asked of others, UDP and TCP; further ones get SERVFAIL.
+#: Queries over UDP at a time that are asked of others, of all and of one source address; further ones get SERVFAIL.
 MAX_QUERIES = 2048
+MAX_QUERIES_PER_SOURCE = 1024
+#: TCP connections at a time; for a further one the connection is closed that has been idle for longest.
+MAX_CONNECTIONS = 512
 DNS_PORT = 53
 #: Datagrams read in one turn of the loop.
 BATCH = 64
@@ -49,6 +54,9 @@ class CapturedNames:
         self._own = own
         self._resolvers = resolvers
         self._tasks = TaskSet("names")
+        self._queries: Counter[str] = Counter()
+        self._connections: dict[socket.socket, asyncio.Task[None]] = {}
+        self._idle: dict[socket.socket, None] = {}
         self._loop = asyncio.get_running_loop()
 
     def start(self) -> None:
@@ -79,8 +87,10 @@ class CapturedNames:
                 continue  # sent to this socket itself
             if (answer := self._own.answer(message)) is not None:
                 self._reply(answer, target, source[:2])
-            elif len(self._tasks) < MAX_QUERIES:
-                self._tasks.start(self._ask_others(message, target, source[:2]), "query")
+            elif self._queries.total() < MAX_QUERIES and self._queries[source[0]] < MAX_QUERIES_PER_SOURCE:
+                self._queries[source[0]] += 1
+                task = self._tasks.start(self._ask_others(message, target, source[:2]), "query")
+                task.add_done_callback(partial(self._asked, source[0]))
             else:
                 self._reply(_failure(message), target, source[:2])
 
@@ -94,12 +104,40 @@ class CapturedNames:
     async def _ask_others(self, message: bytes, target: Endpoint, source: Endpoint) -> None:
         self._reply(await forward(message, self._ask_of(target[0]), over_tcp=False, prepare=self._prepare), target, source)
 
+    def _asked(self, asker: str, _: object) -> None:
+        self._queries[asker] -= 1
+        if not self._queries[asker]:
+            del self._queries[asker]
+
     def _accepted(self, connection: socket.socket) -> None:
         host, port = connection.getsockname()[:2]
-        if port == DNS_PORT and len(self._tasks) < MAX_QUERIES:
-            self._tasks.start(serve_connection(connection, self._own, lambda: self._ask_of(host), self._prepare), "connection")
-        else:
+        if port != DNS_PORT or (len(self._connections) >= MAX_CONNECTIONS and not self._give_way()):
             connection.close()
+            return
+        self._idle[connection] = None
+        serving = serve_connection(
+            connection, self._own, lambda: self._ask_of(host), self._prepare, lambda idle: self._turned(connection, idle)
+        )
+        task = self._connections[connection] = self._tasks.start(serving, "connection")
+        task.add_done_callback(lambda _: self._ended(connection))
+
+    def _give_way(self) -> bool:
+        """Close the connection that has been idle for longest; returns whether there was one."""
+        for connection in self._idle:
+            del self._idle[connection]
+            self._connections.pop(connection).cancel()  # which closes it, once the loop does not watch it any more
+            return True
+        return False
+
+    def _turned(self, connection: socket.socket, idle: bool) -> None:
+        self._idle.pop(connection, None)
+        if idle and connection in self._connections:
+            self._idle[connection] = None  # the last in the row
+
+    def _ended(self, connection: socket.socket) -> None:
+        self._connections.pop(connection, None)
+        self._idle.pop(connection, None)
+        connection.close()  # also of one that had not begun
 
     async def aclose(self) -> None:
         """Stop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ RESOLVER_FILES = (
     Path("/run/NetworkManager/resolv.conf"),
     Path("/run/resolvconf/resolv.conf"),
 )
+#: Characters of a network. Python takes also what follows a `%` (RFC 4007), whatever it is.
+PLAIN = re.compile(r"[0-9a-fA-F:./]+")
 #: Every resource's connects are accepted at once.
 ALL_FAST = "*"
 
@@ -40,6 +43,8 @@ class HostSettings:
         """Raise InvalidInput for what is no network or user id."""
         for source in self.sources:
             try:
+                if not PLAIN.fullmatch(source):  # it goes into the text of rules
+                    raise ValueError("only digits, letters a to f, colons, dots and one slash")
                 ipaddress.ip_network(source)
             except ValueError as error:
                 raise InvalidInput(

@@ -14,7 +14,8 @@ from klinket.domain.errors import CaptureImpossible
 TOOL_SECONDS = 20.0
 #: Bytes of what they say that are passed on.
 MAX_TOLD_BYTES = 500
-_SYSTEM_PATHS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
+#: Where programs are looked for.
+SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _PACKAGES = {"nft": "nftables", "ip": "iproute2"}
 
 NFT = ("nft", "-f", "-")
@@ -33,8 +34,9 @@ inherited: list[int] = []
 
 def find(command: Sequence[str]) -> list[str]:
     """Return the command with the full path of its program; raises CaptureImpossible."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), *_SYSTEM_PATHS])
-    found = shutil.which(command[0], path=path)
+    found = shutil.which(command[0], path=SYSTEM_PATH)
+    if found is None and os.geteuid() != 0:  # root executes nothing that the caller's PATH alone names
+        found = shutil.which(command[0])
     if found is None:
         raise CaptureImpossible(
             f"{command[0]} is missing", hint=f"install it: apt-get install {_PACKAGES.get(command[0], command[0])}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from klinket.client.capture.host import claim, routes, rules, tools
 from klinket.domain.errors import CaptureImpossible
 
@@ -19,7 +21,7 @@ def undo() -> None:
     try:
         undo_claimed()
     finally:
-        held.close()
+        os.close(held)
 
 
 def undo_claimed() -> None:

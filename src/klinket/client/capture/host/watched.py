@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from klinket.client.capture.host import claim, watcher
+from klinket.client.capture.host import routes, watcher
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ class Watcher:
     """The will is executed if this process ends without aclose()."""
 
     def __init__(self, commands: Sequence[tuple[Sequence[str], str]]) -> None:
-        will = {"claim": claim.NAME.hex(), "commands": [[list(arguments), text] for arguments, text in commands]}
+        will = {"claim": routes.LINK, "commands": [[list(arguments), text] for arguments, text in commands]}
         self._will = json.dumps(will).encode() + b"\n"
         self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+
 import pytest
+from hypothesis import example, given
+from hypothesis.strategies import lists, sampled_from, text
 
 from klinket.client.capture.host.fast import FastResources
 from klinket.client.capture.host.settings import HostSettings
+from klinket.client.daemon.settings import Settings
 from klinket.domain.errors import InvalidInput
 from tests.unit.client.conftest import granted
 
 NAMES = {"100.104.0.0/13", "fd6b:6c69:6e6b:e7::6468:0/109"}
 
 
-@pytest.mark.parametrize("source", ["", "lan", "10.0.0.1/8", "10.0.0.0/33", "fd00::/129"])
+@pytest.mark.parametrize(
+    "source", ["", "lan", "10.0.0.1/8", "10.0.0.0/33", "fd00::/129", "fe80::1%eth0", "::1%}; flush ruleset; #"]
+)
 def test_a_source_that_is_no_network_is_refused(source: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         HostSettings(sources=(source,))
     assert caught.value.field == "gateway source"
     assert caught.value.hint
+
+
+_PARTS = sampled_from(["10.0.0.0", "fe80::", "::1", "/8", "/10", "%", "}", ";", " ", "\n", "eth0", "#", '"'])
+
+
+@given(lists(_PARTS | text(max_size=3), max_size=5).map("".join))
+@example("::1%}; flush ruleset; #")
+@example("fe80::/10%x")
+def test_no_source_that_is_taken_says_anything_else_in_the_text_of_rules(source: str) -> None:
+    with suppress(InvalidInput):
+        assert all(re.fullmatch("[0-9a-fA-F:./]+", one) for one in HostSettings(sources=(source,)).sources)
+    with suppress(InvalidInput):
+        made = Settings().with_value("gateway-sources", source).gateway_sources
+        assert all(re.fullmatch("[0-9a-f:./]+", one) for one in made)
+        HostSettings(sources=made)
 
 
 @pytest.mark.parametrize("user", [-1, 2**32])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,27 +15,38 @@ from pathlib import Path
 
 import pytest
 
-from klinket.client.capture.host import claim, tools, watcher
+from klinket.client.capture import syscalls
+from klinket.client.capture.host import claim, routes, tools, watcher
 from klinket.domain.errors import CaptureImpossible
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TUN interfaces are Linux's")
 
 
-@pytest.fixture
-def name(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    made = f"\0klinket-test-{os.getpid()}-{time.monotonic_ns()}".encode()
-    monkeypatch.setattr(claim, "NAME", made)
-    return made
+@pytest.fixture(autouse=True)
+def namespace() -> Iterator[None]:
+    """A network namespace of the test's own: for this thread, and what it starts."""
+    if os.geteuid() != 0 or not os.path.exists(watcher.DEVICE):
+        pytest.skip("TUN interfaces need root and /dev/net/tun")
+    libc = ctypes.CDLL(None, use_errno=True)
+    former = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+    except OSError as error:
+        os.close(former)
+        pytest.skip(f"no network namespace here: {error}")
+    yield
+    assert libc.setns(former, syscalls.CLONE_NEWNET) == 0
+    os.close(former)
 
 
 class Watching:
-    def __init__(self, name: bytes, done: Path) -> None:
+    def __init__(self, done: Path) -> None:
         self.done = done
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-S", watcher.__file__], stdin=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
         commands = [[["false"], ""], [["tee", str(done)], "executed"], [["no-such-program"], ""]]
-        self.tell(json.dumps({"claim": name.hex(), "commands": commands}).encode() + b"\n")
+        self.tell(json.dumps({"claim": routes.LINK, "commands": commands}).encode() + b"\n")
 
     def tell(self, line: bytes) -> None:
         assert self.process.stdin is not None
@@ -52,8 +63,8 @@ class Watching:
 
 
 @pytest.fixture
-def watching(name: bytes, tmp_path: Path) -> Iterator[Watching]:
-    made = Watching(name, tmp_path / "done")
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    made = Watching(tmp_path / "done")
     yield made
     made.process.kill()
     made.process.wait()
@@ -72,9 +83,10 @@ def test_a_klinket_that_cleaned_up_itself_leaves_nothing_to_do(watching: Watchin
     assert not watching.executed()
 
 
-def test_a_new_klinket_is_left_alone(watching: Watching, name: bytes) -> None:
-    with claim.take():
-        assert watching.end() == 0
+def test_a_new_klinket_is_left_alone(watching: Watching) -> None:
+    held = claim.take()
+    assert watching.end() == 0
+    os.close(held)
     assert not watching.executed()
 
 
@@ -84,7 +96,7 @@ def test_the_claim_of_the_dead_is_waited_for(watching: Watching) -> None:
     watching.process.stdin.close()
     time.sleep(0.3)
     assert not watching.executed()
-    held.close()
+    os.close(held)
     watching.process.wait(20)
     assert watching.executed()
 
@@ -104,13 +116,12 @@ def test_without_a_will_nothing_is_done() -> None:
     assert done.returncode == 0
 
 
-def test_a_claim_is_one_process_s_and_says_whose(name: bytes) -> None:
+def test_a_claim_is_one_process_s_and_says_whose() -> None:
     holder = subprocess.Popen(
         [
             sys.executable, "-c",
-            "import socket,sys,time\ns=socket.socket(socket.AF_UNIX)\ns.bind(bytes.fromhex(sys.argv[1]))\n"
-            "s.listen(1)\nprint('held',flush=True)\ntime.sleep(60)",
-            name.hex(),
+            "import time\nfrom klinket.client.capture.host import claim, tools\nclaim.take()\n"
+            "tools.run(tools.ip(4), claim.signed())\nprint('held',flush=True)\ntime.sleep(60)",
         ],
         stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -125,28 +136,54 @@ def test_a_claim_is_one_process_s_and_says_whose(name: bytes) -> None:
         holder.wait()
     assert holder.stdout is not None
     holder.stdout.close()
-    with claim.take(), pytest.raises(CaptureImpossible):
-        claim.take(wait=0)
-    claim.take(wait=0).close()
-
-
-def test_a_claim_is_not_inherited(name: bytes) -> None:
-    with claim.take() as held:
-        assert isinstance(held, socket.socket)
-        assert not os.get_inheritable(held.fileno())
-
-
-def test_a_claim_lasts_until_the_last_tool_has_ended(name: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     held = claim.take()
-    monkeypatch.setattr(tools, "inherited", [held.fileno()])
+    with pytest.raises(CaptureImpossible):
+        claim.take(wait=0)
+    os.close(held)
+    os.close(claim.take(wait=0))
+
+
+def test_a_claim_is_not_inherited() -> None:
+    held = claim.take()
+    assert not os.get_inheritable(held)
+    os.close(held)
+
+
+@pytest.fixture
+def squatter() -> Iterator[None]:
+    """Another user who takes what it can get of klinket's names."""
+    program = (
+        "import os,socket,sys,time\nfrom klinket.client.capture.host import claim\n"
+        "socket.setdefaulttimeout(1)\ns=socket.socket(socket.AF_UNIX); s.bind(b'\\0klinket-capture'); s.listen(1)\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try:\n    claim.take(wait=0)\nexcept Exception as error:\n    print(type(error).__name__,flush=True)\ntime.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"CaptureImpossible\n", "no other user may have the claim"
+    yield
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_another_user_keeps_nobody_from_the_claim(squatter: None, watching: Watching) -> None:
+    os.close(claim.take(wait=0))
+    watching.end()
+    assert watching.executed()
+
+
+def test_a_claim_lasts_until_the_last_tool_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = claim.take()
+    monkeypatch.setattr(tools, "inherited", [held])
     at_work = threading.Thread(target=tools.run, args=(("sh", "-c", "sleep 1"),))
     at_work.start()
     time.sleep(0.3)
-    held.close()  # as when its process dies
+    os.close(held)  # as when its process dies
     with pytest.raises(CaptureImpossible):
         claim.take(wait=0)
     at_work.join()
-    claim.take(wait=0).close()
+    os.close(claim.take(wait=0))
 
 
 def test_a_tool_that_is_missing_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,3 +196,13 @@ def test_a_tool_that_is_missing_names_its_package(monkeypatch: pytest.MonkeyPatc
 def test_a_tool_that_fails_is_told_in_its_own_words() -> None:
     with pytest.raises(CaptureImpossible, match="no such thing"):
         tools.run(("sh", "-c", "echo no such thing >&2; exit 3"))
+
+
+def test_a_tool_of_the_caller_s_path_is_not_root_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("sh", "klinket-test-tool"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tools.find(["sh"])[0] != str(tmp_path / "sh")
+    with pytest.raises(CaptureImpossible, match="klinket-test-tool is missing"):
+        tools.find(["klinket-test-tool"])
