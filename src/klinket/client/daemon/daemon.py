@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from klinket.client.capture.machine import MachineCapture
 from klinket.client.capture.proxy import Proxy, speak_http, speak_socks
-from klinket.client.daemon import protocol
+from klinket.client.daemon import former, protocol
 from klinket.client.daemon.control_server import ControlServer
 from klinket.client.daemon.keeper import Keeper
 from klinket.client.daemon.machine import Machine
@@ -67,7 +67,8 @@ class Daemon:
         self._settings = settings
         self._reread = reread
         self._granted_changed = asyncio.Event()
-        self.sessions = Sessions(self._changed)
+        self.sessions = Sessions(self._changed, former.read(paths.former_file))
+        self._kept: tuple[Resource, ...] | None = None
         self.keeper = Keeper(self.sessions)
         self._machine = Machine(capture(self.sessions), self._granted) if capture is not None else None
         self._networks: list[NetworkRow] | None = None
@@ -106,6 +107,7 @@ class Daemon:
                 await self._machine.aclose()
             await self.sessions.aclose()
             await self._server.aclose()
+            former.forget(self._paths.former_file)
 
     def _listen(self) -> None:
         for address, speak, name in (
@@ -122,6 +124,10 @@ class Daemon:
 
     def _changed(self) -> None:
         self._granted_changed.set()
+        granted = tuple(self.sessions.resources) if self.sessions.current is not None else None
+        if granted is not None and granted != self._kept and not self._stopping:
+            self._kept = granted
+            self._tasks.start(asyncio.to_thread(former.keep, self._paths.former_file, granted), "keep what is granted")
         if self._machine is not None:
             self._machine.changed()
 

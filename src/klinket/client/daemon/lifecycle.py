@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from klinket.client.daemon import ask, pid_file, protocol
+from klinket.client.daemon import ask, former, pid_file, protocol
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.protocol import StatusReport
 from klinket.client.daemon.states import FINAL, State
@@ -161,10 +161,12 @@ def stop(paths: Paths) -> str:
     pid = pid_file.holder(paths.pid_file)
     if pid is None:
         undone = _undo()
+        former.forget(paths.former_file)
         return f"klinket is not running{undone}"
     if by_systemd(paths):
         _systemctl("stop")
     killed = pid_file.holder(paths.pid_file) == pid and _end(paths, pid)
+    former.forget(paths.former_file)  # one that ended by itself has done so
     return f"klinket is stopped{_undo() if killed else ''}"
 
 

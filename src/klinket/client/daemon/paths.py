@@ -57,5 +57,10 @@ class Paths:
         return self.run / "klinket.pid"
 
     @property
+    def former_file(self) -> Path:
+        """Return the file with what is granted, for the start after a crash."""
+        return self.run / "granted.json"
+
+    @property
     def socket(self) -> Path:
         return self.run / "control.sock"

@@ -10,7 +10,7 @@ from klinket.client.client import Client
 from klinket.client.ports import DatagramFlow, OpenedFlow
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
-from klinket.domain.resource import Resource
+from klinket.domain.resource import Resource, ResourceIndex
 from klinket.net.sockets import HostPort
 from klinket.net.tasks import TaskSet
 from klinket.wire.key_file import KeyFile
@@ -30,11 +30,12 @@ PROVE_SECONDS = 10.0
 class Sessions:
     """Implements ports.FlowOpener. `prepare` a client, start it, and let it `take` over.
 
-    `changed`: called when what is granted may be another.
+    `changed`: called when what is granted may be another; `former`: what was granted before this process.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], former: ResourceIndex | None = None) -> None:
         self._changed = changed
+        self._former = former or ResourceIndex(())
         self._current: tuple[KeyFile, Client] | None = None
         self._retiring: list[Client] = []
         self._tasks = TaskSet("sessions")
@@ -142,8 +143,8 @@ class Sessions:
         return self._client().resource_for(host)
 
     def claims(self, host: str) -> bool:
-        """Return whether a canonical host is granted, or was to any session before; raises FlowRefused before the first."""
-        return self._client().claims(host)
+        """Return whether a canonical host is granted, or was before; raises FlowRefused where that is not known yet."""
+        return self._former.lookup(host) is not None or self._client().claims(host)
 
     async def open_stream(self, destination: Destination) -> OpenedFlow:
         """Open a TCP flow in the current session; raises FlowRefused."""
