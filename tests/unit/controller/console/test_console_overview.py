@@ -119,7 +119,7 @@ async def test_keys_that_expire_soon(controller: Running, admin: Browser) -> Non
     def fill(tx: Transaction) -> None:
         set_up(tx)
         account = service_accounts.get(tx, 1, 1)
-        for number, days in enumerate((3, 13, 15)):
+        for number, days in enumerate((3, 29, 31)):
             service_keys.create(tx, SYSTEM, account, days=days, name=f"key-{number}", kid=Kid(f"k{number}"), public_key="PEM")
 
     await controller.write(fill)

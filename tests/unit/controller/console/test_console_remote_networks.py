@@ -77,7 +77,9 @@ async def test_a_page_shows_what_is_inside_and_why_nothing_is_reached(controller
     assert "(1.0.29)" in text
     assert "All 14 resources" in text
     assert 'href="/console/network/connectors/new?network=1"' in text
-    assert "It can be deleted once its 1 connector and 14 resources are" in text
+    assert "To delete it, delete first its <a" in text
+    assert "1 connector</a> and <a" in text
+    assert "14 resources</a>" in text
 
 
 async def test_disabling_says_what_ends_and_can_be_undone(controller: Running, devops: Browser) -> None:
