@@ -245,7 +245,9 @@ class Daemon:
             await client.wait_ready(resources, max(0.0, deadline - time.monotonic()))
 
     def _why(self, verdict: Verdict, timeout: float) -> KlinketError:
-        trouble = self.keeper.trouble
+        client = self.sessions.current
+        # The session's own end is known a moment before the keeper has noted it.
+        trouble = self.keeper.trouble or (client.end_reason if client is not None else None)
         if trouble is not None and verdict.reason == trouble.message:
             return trouble
         told = f"{verdict.state.value}: {verdict.reason}"
