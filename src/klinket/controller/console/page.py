@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -103,6 +103,19 @@ class Page:
     async def write(self, change: Callable[[Transaction], T]) -> T:
         """Run a change; when it raises, nothing of it stays."""
         return await self.console.store.write(change)
+
+    async def carry_out(
+        self,
+        change: Callable[[Transaction], T],
+        again: Callable[[Page, KlinketError], Awaitable[Response]],
+        done: Callable[[T], Response],
+    ) -> Response:
+        """Run a change and answer with `done` of what it returned; where it is refused, with `again`: the page, and why."""
+        try:
+            made = await self.write(change)
+        except KlinketError as error:
+            return await again(self, error)
+        return done(made)
 
     def render(self, template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
         """Return a page, or a part of one, made of a template."""

@@ -100,11 +100,7 @@ async def _rename(page: Page) -> Response:
         form.check_unchanged(row.updated_at_ms)
         security_policies.rename(tx, page.actor, row, form.text("name"))
 
-    try:
-        await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(f"{LIST}/{id}", "Saved.")
+    return await page.carry_out(change, _one, lambda _: page.redirect(f"{LIST}/{id}", "Saved."))
 
 
 async def _delete(page: Page) -> Response:
@@ -115,11 +111,7 @@ async def _delete(page: Page) -> Response:
         security_policies.delete(tx, page.actor, row)
         return row
 
-    try:
-        row = await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(LIST, f"Policy {row.name} deleted.")
+    return await page.carry_out(change, _one, lambda row: page.redirect(LIST, f"Policy {row.name} deleted."))
 
 
 # ---- where it applies

@@ -132,11 +132,7 @@ async def _update(page: Page) -> Response:
         form.check_unchanged(row.updated_at_ms)
         remote_networks.update(tx, page.actor, row, name=form.text("name"), location=_location(form), is_active=None)
 
-    try:
-        await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(f"{LIST}/{id}", "Saved.")
+    return await page.carry_out(change, _one, lambda _: page.redirect(f"{LIST}/{id}", "Saved."))
 
 
 def _switch(is_active: bool) -> Callable[[Page], Awaitable[Response]]:

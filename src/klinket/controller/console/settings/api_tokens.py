@@ -95,11 +95,7 @@ async def _update(page: Page) -> Response:
         form.check_unchanged(row.updated_at_ms)
         api_tokens.update(tx, page.actor, row, name=form.text("name"), scopes=[form.text("scope")], allowed_ranges=_ranges(page))
 
-    try:
-        await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(f"{LIST}/{id}", "Saved.")
+    return await page.carry_out(change, _one, lambda _: page.redirect(f"{LIST}/{id}", "Saved."))
 
 
 async def _enable(page: Page) -> Response:
@@ -129,11 +125,7 @@ async def _delete(page: Page) -> Response:
         api_tokens.delete(tx, page.actor, row)
         return row
 
-    try:
-        row = await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(LIST, f"API token {row.name} deleted.")
+    return await page.carry_out(change, _one, lambda row: page.redirect(LIST, f"API token {row.name} deleted."))
 
 
 _ADMIN = Permission.ADMIN

@@ -99,11 +99,9 @@ async def _remove(page: Page) -> Response:
         relays.delete(tx, page.actor, row, kept=_kept(page))
         return row
 
-    try:
-        row = await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(LIST, f"Relay {row.name} removed. Clients and connectors are told now.")
+    return await page.carry_out(
+        change, _one, lambda row: page.redirect(LIST, f"Relay {row.name} removed. Clients and connectors are told now.")
+    )
 
 
 ROUTES: tuple[ConsoleRoute, ...] = (

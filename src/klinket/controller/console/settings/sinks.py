@@ -215,11 +215,7 @@ async def _delete(page: Page) -> Response:
         sinks.delete(tx, page.actor, row)
         return row
 
-    try:
-        row = await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(LIST, f"Sink {row.name} deleted.")
+    return await page.carry_out(change, _one, lambda row: page.redirect(LIST, f"Sink {row.name} deleted."))
 
 
 _ADMIN = Permission.ADMIN

@@ -173,11 +173,7 @@ async def _update(page: Page) -> Response:
         if policy is None and former is not None:
             security_policies.withdraw(tx, page.actor, former, row)
 
-    try:
-        await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(f"{LIST}/{id}", "Saved.")
+    return await page.carry_out(change, _one, lambda _: page.redirect(f"{LIST}/{id}", "Saved."))
 
 
 async def _delete(page: Page) -> Response:
@@ -188,11 +184,7 @@ async def _delete(page: Page) -> Response:
         groups.delete(tx, page.actor, row)
         return row
 
-    try:
-        row = await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(LIST, f"Group {row.name} deleted.")
+    return await page.carry_out(change, _one, lambda row: page.redirect(LIST, f"Group {row.name} deleted."))
 
 
 async def _change_members(page: Page, *, add: bool) -> UserRow:

@@ -160,11 +160,7 @@ async def _update(page: Page) -> Response:
         if form.text("role") != row.role:
             users.set_role(tx, page.actor, row, form.text("role"))
 
-    try:
-        await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(f"{LIST}/{id}", "Saved.")
+    return await page.carry_out(change, _one, lambda _: page.redirect(f"{LIST}/{id}", "Saved."))
 
 
 async def _delete(page: Page) -> Response:
@@ -175,11 +171,7 @@ async def _delete(page: Page) -> Response:
         users.delete(tx, page.actor, row)
         return row
 
-    try:
-        row = await page.write(change)
-    except KlinketError as error:
-        return await _one(page, error)
-    return page.redirect(LIST, f"{row.email} deleted.")
+    return await page.carry_out(change, _one, lambda row: page.redirect(LIST, f"{row.email} deleted."))
 
 
 # ---- the user's groups
