@@ -80,7 +80,7 @@ def take(tx: Transaction) -> InventoryMap:
         (account, resource): flows
         for account, resource, flows in tx.live_flows.totals(("service_account_id", "resource_id"), resource_id=shown)
     }
-    reaching = dict(tx.access.totals(("service_account_id",), resource_id=shown))
+    reaching = tx.access.counts("service_account_id", resource_id=shown)
     since = {"hour_ms": tx.now_ms - TRAFFIC_HOURS * HOUR_MS}
     used = tx.flow_totals.totals(
         ("service_account_id", "resource_id"), "flows", least=since, resource_id=shown, kind="established"
@@ -119,7 +119,7 @@ def take(tx: Transaction) -> InventoryMap:
 
 def _networks(tx: Transaction, traffic: dict[int, int]) -> list[MapNetwork]:
     """Return the networks with the most traffic, then with the most resources."""
-    counts = dict(tx.resources.totals(("remote_network_id",)))
+    counts = tx.resources.counts("remote_network_id")
     busy: dict[int, int] = {}
     for id, network in tx.resources.pick(("id", "remote_network_id"), id=set(traffic) - {NOBODY}):
         busy[network] = busy.get(network, 0) + traffic[id]

@@ -36,7 +36,7 @@ def listed(page: Page, tx: Transaction, rows: Sequence[ConnectorRow]) -> list[Li
     """Return connectors as lists show them."""
     online = page.console.peers.online()
     networks = {row.id: row for row in tx.remote_networks.find(id={row.remote_network_id for row in rows})}
-    live = dict(tx.live_flows.totals(("connector_id",), connector_id={row.id for row in rows}))
+    live = tx.live_flows.counts("connector_id", connector_id={row.id for row in rows})
     return [
         Listed(
             row,

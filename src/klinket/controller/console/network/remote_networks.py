@@ -45,8 +45,8 @@ def _listed(page: Page, tx: Transaction, rows: Sequence[RemoteNetworkRow]) -> li
     standing = tx.connectors.pick(("id", "remote_network_id"), remote_network_id=ids)
     connectors = Counter(network for _, network in standing)
     online = Counter(network for id, network in standing if id in page.console.peers.connectors)
-    resources = dict(tx.resources.totals(("remote_network_id",), remote_network_id=ids))
-    carried = dict(tx.live_flows.totals(("connector_id",), connector_id={id for id, _ in standing}))
+    resources = tx.resources.counts("remote_network_id", remote_network_id=ids)
+    carried = tx.live_flows.counts("connector_id", connector_id={id for id, _ in standing})
     live: Counter[int] = Counter()
     for id, network in standing:
         live[network] += carried.get(id, 0)

@@ -33,9 +33,9 @@ def listed_resources(tx: Transaction, rows: Sequence[ResourceRow]) -> list[Liste
     """Return resources as lists show them."""
     ids = {row.id for row in rows}
     networks = {row.id: row for row in tx.remote_networks.find(id={row.remote_network_id for row in rows})}
-    services = dict(tx.access.totals(("resource_id",), resource_id=ids))
-    groups = dict(tx.group_access.totals(("resource_id",), resource_id=ids))
-    live = dict(tx.live_flows.totals(("resource_id",), resource_id=ids))
+    services = tx.access.counts("resource_id", resource_id=ids)
+    groups = tx.group_access.counts("resource_id", resource_id=ids)
+    live = tx.live_flows.counts("resource_id", resource_id=ids)
     hours = by_hour(tx, ids, CHART_HOURS)
     return [
         ListedResource(

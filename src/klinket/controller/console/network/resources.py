@@ -95,7 +95,7 @@ class _Shown:
 def _shown(page: Page, tx: Transaction, row: ResourceRow) -> _Shown:
     part = part_of(page, tx.access.matching("", (), resource_id=row.id))
     accounts = {one.id: one for one in tx.service_accounts.find(id={one.service_account_id for one in part.rows})}
-    live = dict(tx.live_flows.totals(("service_account_id",), resource_id=row.id, service_account_id=set(accounts)))
+    live = tx.live_flows.counts("service_account_id", resource_id=row.id, service_account_id=set(accounts))
     held = tx.group_access.find(resource_id=row.id)
     groups = {one.id: one for one in tx.groups.find(id={one.group_id for one in held})}
     policies = {one.id: one for one in tx.security_policies.find()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klinket.controller.app import flow_totals
-from klinket.controller.app.ports import Repository, Transaction
+from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.domain.errors import LifecycleError
 from klinket.domain.service_key import SECONDS_PER_DAY, WARN_DAYS, KeyEvent, KeyState, apply, is_idle
@@ -47,20 +47,15 @@ class ListedService:
     flows: list[int]
 
 
-def counts(rows: Repository[Any], column: str, **conditions: Any) -> dict[Any, int]:
-    """Return how many rows meet some conditions, by the values of a column; values of no row are not there."""
-    return dict(rows.totals([column], **conditions))
-
-
 def key_counts(tx: Transaction, accounts: Sequence[int]) -> dict[int, KeyCounts]:
     """Return the keys of accounts, by state."""
     mine: dict[str, Any] = {"service_account_id": accounts}
     now = {"expires_at_ms": tx.now_ms + 1}
-    every = counts(tx.service_keys, "service_account_id", **mine)
-    good = counts(tx.service_keys, "service_account_id", revoked_at_ms=None, **mine)
-    expired = counts(tx.service_keys, "service_account_id", below=now, revoked_at_ms=None, **mine)
+    every = tx.service_keys.counts("service_account_id", **mine)
+    good = tx.service_keys.counts("service_account_id", revoked_at_ms=None, **mine)
+    expired = tx.service_keys.counts("service_account_id", below=now, revoked_at_ms=None, **mine)
     until = {"expires_at_ms": tx.now_ms + SOON_MS}
-    soon = counts(tx.service_keys, "service_account_id", least=now, below=until, revoked_at_ms=None, **mine)
+    soon = tx.service_keys.counts("service_account_id", least=now, below=until, revoked_at_ms=None, **mine)
     return {
         id: KeyCounts(
             good.get(id, 0) - expired.get(id, 0), soon.get(id, 0), every.get(id, 0) - good.get(id, 0), expired.get(id, 0)
@@ -73,8 +68,8 @@ def listed(tx: Transaction, rows: Sequence[ServiceAccountRow]) -> list[ListedSer
     """Return the lines of some service accounts, in their order."""
     ids = [row.id for row in rows]
     keys = key_counts(tx, ids)
-    resources = counts(tx.access, "service_account_id", service_account_id=ids)
-    living = counts(tx.live_flows, "service_account_id", service_account_id=ids)
+    resources = tx.access.counts("service_account_id", service_account_id=ids)
+    living = tx.live_flows.counts("service_account_id", service_account_id=ids)
     used = tx.service_keys.highest("last_used_ms", "service_account_id", service_account_id=ids)
     flows = flow_totals.along(tx, "service_account_id", tx.now_ms - CHART_MS, STEP_MS, service_account_id=ids)
     return [
@@ -118,8 +113,8 @@ def listed_keys(tx: Transaction, rows: Sequence[ServiceKeyRow]) -> list[ListedKe
     ids = [row.id for row in rows]
     names = {row.id: row.name for row in tx.service_accounts.find(id={row.service_account_id for row in rows})}
     newer = {row.replaces_key_id: row for row in tx.service_keys.find(replaces_key_id=ids)}
-    living = counts(tx.live_flows, "service_key_id", service_key_id=ids)
-    sessions = counts(tx.sessions, "service_key_id", service_key_id=ids, ended_at_ms=None)
+    living = tx.live_flows.counts("service_key_id", service_key_id=ids)
+    sessions = tx.sessions.counts("service_key_id", service_key_id=ids, ended_at_ms=None)
 
     def line(row: ServiceKeyRow) -> ListedKey:
         state = row.state(tx.now_ms)

@@ -15,7 +15,7 @@ from klinket.controller.app.sessions import MAX_SESSIONS_PER_ACCOUNT, SEAT_MS
 from klinket.controller.configuration import ACCOUNT_LIMITS
 from klinket.controller.console.page import Page
 from klinket.controller.console.team.services.expiry import ACCESS_PRESETS, as_input
-from klinket.controller.console.team.services.listing import CHART_MS, ListedKey, ListedService, counts, listed, listed_keys
+from klinket.controller.console.team.services.listing import CHART_MS, ListedKey, ListedService, listed, listed_keys
 from klinket.controller.console.team.services.receipts import shown_receipt
 from klinket.controller.throttle import LOGIN_BURST, LOGINS_PER_SECOND
 from klinket.domain.errors import KlinketError
@@ -27,8 +27,6 @@ SHOWN_KEYS = 10
 SHOWN_RESOURCES = 10
 SHOWN_SESSIONS = 10
 SHOWN_FLOWS = 10
-#: A step of time that is never over: all of it in one sum.
-_ALL = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def reached(tx: Transaction, account: int, rows: Sequence[AccessRow]) -> list[Re
     """Return what some accesses of a service lead to, in their order."""
     resources = {row.id: row for row in tx.resources.find(id={row.resource_id for row in rows})}
     networks = {row.id: row.name for row in tx.remote_networks.find(id={one.remote_network_id for one in resources.values()})}
-    living = counts(tx.live_flows, "resource_id", service_account_id=account, resource_id=list(resources))
+    living = tx.live_flows.counts("resource_id", service_account_id=account, resource_id=list(resources))
     return [
         Reached(
             row,
@@ -83,7 +81,7 @@ def reached(tx: Transaction, account: int, rows: Sequence[AccessRow]) -> list[Re
 def listed_sessions(page: Page, tx: Transaction, rows: Sequence[SessionRow]) -> list[ListedSession]:
     """Return sessions with the names of their keys."""
     keys = {row.id: row.name for row in tx.service_keys.find(id={row.service_key_id for row in rows})}
-    living = counts(tx.live_flows, "session", session=[row.id for row in rows])
+    living = tx.live_flows.counts("session", session=[row.id for row in rows])
     attached = page.console.peers.clients
     return [
         ListedSession(
@@ -139,11 +137,9 @@ async def shown_service(page: Page, error: KlinketError | None = None) -> Respon
     def read(tx: Transaction) -> dict[str, Any]:
         row, line = one(page, tx, id)
         begin = {"hour_ms": tx.now_ms - CHART_MS}
-        week = {kind: flows for (kind, _), flows in tx.flow_totals.sums(
-            "flows", "kind", "hour_ms", _ALL, least=begin, service_account_id=id
-        ).items()}  # fmt: skip
-        throttled = tx.flow_totals.sums(
-            "flows", "failure", "hour_ms", _ALL, least=begin, service_account_id=id, failure=FlowFailure.THROTTLED.value
+        week = dict(tx.flow_totals.totals(("kind",), "flows", least=begin, service_account_id=id))
+        throttled = tx.flow_totals.totals(
+            ("failure",), "flows", least=begin, service_account_id=id, failure=FlowFailure.THROTTLED.value
         )
         accesses = tx.access.newest(SHOWN_RESOURCES, service_account_id=id)
         sessions = tx.sessions.newest(SHOWN_SESSIONS, order="created_at_ms", service_account_id=id, ended_at_ms=None)
@@ -151,7 +147,7 @@ async def shown_service(page: Page, error: KlinketError | None = None) -> Respon
             "row": row,
             "line": line,
             "week": week,
-            "throttled": sum(throttled.values()),
+            "throttled": sum(flows for _, flows in throttled),
             "keys": _keys(tx, id),
             "reached": reached(tx, id, accesses),
             "sessions": listed_sessions(page, tx, sessions),
