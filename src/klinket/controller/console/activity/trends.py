@@ -135,13 +135,19 @@ class KeyExpiry:
 
 def _key_expiry(tx: Transaction) -> KeyExpiry:
     end = tx.now_ms + CALENDAR_DAYS * DAY_MS
-    rows = tx.service_keys.select(
-        "expires_at_ms", MAX_KEYS, least={"expires_at_ms": tx.now_ms}, below={"expires_at_ms": end}, revoked_at_ms=None
-    )
-    days = Counter(_day(row.expires_at_ms or 0) for row in rows)
-    soon = rows[:LISTED_KEYS]
+    least, below = {"expires_at_ms": tx.now_ms}, {"expires_at_ms": end}
+    # Moments and numbers only: whole keys are read of the few that are named.
+    moments = tx.service_keys.counts("expires_at_ms", least=least, below=below, revoked_at_ms=None)
+    days: Counter[date] = Counter()
+    left = MAX_KEYS
+    for moment, count in sorted(moments.items()):
+        days[_day(moment)] += min(count, left)
+        left -= min(count, left)
+        if not left:
+            break
+    soon = tx.service_keys.select("expires_at_ms", LISTED_KEYS, least=least, below=below, revoked_at_ms=None)
     accounts = {row.id: row.name for row in tx.service_accounts.find(id={row.service_account_id for row in soon})} if soon else {}
-    return KeyExpiry(dict(days), [(row, accounts[row.service_account_id]) for row in soon], len(rows) == MAX_KEYS)
+    return KeyExpiry(dict(days), [(row, accounts[row.service_account_id]) for row in soon], left == 0)
 
 
 def _day(ms: int) -> date:
