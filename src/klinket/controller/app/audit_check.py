@@ -11,8 +11,8 @@ from klinket.domain.audit_chain import SignedBlock, SignedRange
 from klinket.domain.audit_verification import AuditNotIntact, Record, RecordKind, verify
 
 #: Events, and signatures, of one part.
-PART_EVENTS = 1_000
-PART_SIGNATURES = 200
+PART_EVENTS = 500
+PART_SIGNATURES = 100
 
 
 @dataclass(frozen=True, slots=True)
