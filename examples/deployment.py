@@ -16,11 +16,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from socket import socket
 from typing import Any
 
 KLINKET = [sys.executable, "-m", "klinket"]
+#: Ports that parts listen on: below those of outgoing connections (net.ipv4.ip_local_port_range begins at 32768).
+_LISTENING_PORTS = (12_000, 32_000)
 #: Seconds a part may take until it is ready.
 READY_SECONDS = 30.0
 #: Seconds a part may take to end after SIGTERM before it is killed.
@@ -32,10 +36,15 @@ class DeploymentError(Exception):
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a TCP port that was free on `address` a moment ago."""
-    with socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that was free on `address` a moment ago.
+
+    It lies below the ports the kernel gives to outgoing connections, so none of those takes it before a part listens on it.
+    """
+    while True:
+        port = SystemRandom().randrange(*_LISTENING_PORTS)
+        with socket() as probe, suppress(OSError):
+            probe.bind((address, port))
+            return port
 
 
 def clean_environment() -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from examples.deployment import free_port
 from klinket.client.client import Client
 from klinket.connector.config import ConnectorConfig
 from klinket.connector.serve import Connector
@@ -21,11 +22,11 @@ from klinket.domain.flow import Destination, TransportProtocol
 from klinket.net.sockets import HostPort, prepare
 from klinket.relay import serve as relay_serve
 from klinket.relay.config import RelayConfig
-from tests.unit.controller.running import Running, free_port
+from tests.unit.controller.running import Running
 from tests.unit.net.conftest import tcp_pair
 
 #: Seconds a test waits for what must come.
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 
 async def eventually(true: Callable[[], object]) -> None:
@@ -142,8 +143,10 @@ class Whole:
             state=self.state / "relay",
             controller_ca=self.controller.authority,
         )
-        await self._run(relay_serve.run(config, asyncio.Event()))
-        await eventually(lambda: self.controller.dispatch.snapshot.relays)
+        running = await self._run(relay_serve.run(config, asyncio.Event()))
+        await eventually(lambda: self.controller.dispatch.snapshot.relays or running.done())
+        if running.done():
+            await running  # shows why it ended
 
     async def start_connector(self) -> Connector:
         """Start the connector with new tokens; returns when it waits at the relay."""

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from examples.deployment import free_port
 from klinket.connector import config, listener
 from klinket.connector.listener import DirectListener
 from klinket.domain.errors import InvalidInput
 from klinket.net.sockets import HostPort
 from klinket.wire import pipe
-from tests.unit.controller.running import free_port
 from tests.unit.whole import Whole, eventually, everything
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,6 +17,7 @@ import httpx2
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from examples.deployment import free_port
 from klinket.controller import sealing, serve, trust, web
 from klinket.controller.app import api_tokens
 from klinket.controller.app.ports import Transaction
@@ -47,7 +47,7 @@ GRANT_SECONDS = 120
 #: Where requests come from, unless a test says otherwise (RFC 5737).
 SOURCE = "192.0.2.7"
 #: Seconds a test waits for a message that must come.
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def everything_stored(database: Path | PostgresAddress) -> bytes:
@@ -55,12 +55,6 @@ def everything_stored(database: Path | PostgresAddress) -> bytes:
     if isinstance(database, PostgresAddress):
         return everything(database)
     return b"".join(path.read_bytes() for path in sorted(database.parent.glob(database.name + "*")))
-
-
-def free_port() -> int:
-    """Return a port nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @dataclass
