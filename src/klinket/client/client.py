@@ -331,7 +331,7 @@ class Client:
             if link.old and id not in self._opening:
                 self._begin_link(route)  # the present one serves until the new one is there
             elif not link.direct and id not in self._opening:
-                self._linker.improve(route, self._link_initiator())
+                self._linker.improve(link, route, self._link_initiator())
             return link
         if id not in self._opening:
             self._begin_link(route)

@@ -115,6 +115,11 @@ class ConnectorLink:
         return now >= self._made_at + (self._link.expires_at - self._made_at) * REPLACE_AT
 
     @property
+    def age(self) -> float:
+        """Return for how many seconds the link has been there."""
+        return self._clock() - self._made_at
+
+    @property
     def direct(self) -> bool:
         """Return whether nobody is between the two ends."""
         return any(isinstance(path, DirectPath | PunchedPath) for path in self._paths)

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 HEAD_START_SECONDS = 0.25
 #: Seconds: relays whose connections take about the same are as near as each other.
 NEAR_SECONDS = 0.01
+#: Seconds after which a relayed link is worth a meeting through the NATs: a job that is over sooner costs the controller none.
+PUNCH_AFTER_SECONDS = 3.0
 
 
 class Linker:
@@ -79,15 +81,15 @@ class Linker:
             going.add_done_callback(lambda done: self._better(done.result()) if _succeeded(done) else None)
         return await relayed
 
-    def improve(self, route: Route, initiator: LinkInitiator) -> None:
-        """Try the direct way in the background, where a link goes through a relay and it may be met directly by now."""
+    def improve(self, link: ConnectorLink, route: Route, initiator: LinkInitiator) -> None:
+        """Try a direct way in the background, where `link` goes through a relay and one may be there by now."""
         direct, id = self.direct_path(route.connector), route.connector.id
         punched = self.puncher.path(id, route.connector.punches)
         if id in self._improving:
             return
         if direct.worth_trying:
             going = self._start_direct(route, direct, initiator)
-        elif punched is not None and punched.worth_trying:
+        elif punched is not None and punched.worth_trying and link.age >= PUNCH_AFTER_SECONDS:
             name = f"link with {route.connector.name} through NATs"
             going = self._tasks.start(self._open_punched(route, punched, initiator), name)
         else:

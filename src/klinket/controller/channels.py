@@ -180,8 +180,7 @@ class Channels:
                 await self._paced(peer)
                 await self._renew_client(peer, message)
             case control.Punch(connector=id):
-                granted = self._dispatch.leads_to(peer, id)
-                self._punching.ask(peer, id, self._peers.connectors.get(id), granted=granted)
+                self._punching.ask(peer, id, self._peers.connectors.get(id), lambda: self._dispatch.leads_to(peer, id))
             case control.EndSession():
                 # Its flows are its own to end, and it has: a cut for each job that ends would drown those that matter.
                 session = peer.principal.session

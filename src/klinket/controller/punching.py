@@ -6,6 +6,7 @@ from the very address its live channel comes from. So neither side can have the 
 
 from __future__ import annotations
 
+import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ MEETING_SECONDS = 10.0
 #: Meetings under way, of all.
 MAX_MEETINGS = 1_000
 #: Meetings that a session may ask for at once, and a second after that.
-SESSION_BURST, SESSION_PER_SECOND = 4, 1 / 15
+SESSION_BURST, SESSION_PER_SECOND = 4, 0.05
 #: Meetings that a connector is asked for at once, and a second after that.
 CONNECTOR_BURST, CONNECTOR_PER_SECOND = 20, 2.0
 #: Milliseconds by which the start is put off for the side that is nearer, at the most.
@@ -71,11 +72,12 @@ class Punching:
         self._clock = clock
         self._entropy = entropy
         self._told = told
-        self._meetings: dict[str, tuple[_Meeting, _Side]] = {}
+        #: By the digest of the token: how long a look-up takes tells nothing of a token.
+        self._meetings: dict[bytes, tuple[_Meeting, _Side]] = {}
         self._sessions = TokenBuckets(SESSION_BURST, SESSION_PER_SECOND)
         self._connectors = TokenBuckets(CONNECTOR_BURST, CONNECTOR_PER_SECOND)
 
-    def ask(self, peer: ClientPeer, connector_id: int, connector: ConnectorPeer | None, *, granted: bool) -> None:
+    def ask(self, peer: ClientPeer, connector_id: int, connector: ConnectorPeer | None, granted: Callable[[], bool]) -> None:
         """Invite both sides to a meeting, or tell the client why there is none. `granted`: something behind the connector is."""
         self._told("asked")
         reason = self._refusal(peer, connector_id, connector, granted)
@@ -91,20 +93,20 @@ class Punching:
             connector_id,
         )
         for side in (meeting.client, meeting.connector):
-            self._meetings[side.token] = meeting, side
+            self._meetings[_digest(side.token)] = meeting, side
             side.outbox.put(PunchInvitation(id=meeting.id, token=side.token, connector=connector_id))
 
-    def _refusal(self, peer: ClientPeer, id: int, connector: ConnectorPeer | None, granted: bool) -> str | None:
+    def _refusal(self, peer: ClientPeer, id: int, connector: ConnectorPeer | None, granted: Callable[[], bool]) -> str | None:
         now = self._clock()
         self._forget_late(now)
-        if not granted:
+        if self._sessions.take(peer.principal.session, now):
+            return "the session asks too often"
+        if not granted():
             return "nothing behind this connector is granted"
         if not self.enabled or connector is None or not connector.punches:
             return "hole punching is turned off, at the controller or at the connector, or the connector is away"
         if len(self._meetings) >= 2 * MAX_MEETINGS:
             return "too many are meeting now"
-        if self._sessions.take(peer.principal.session, now):
-            return "the session asks too often"
         if self._connectors.take(str(id), now):
             return "the connector is asked for too often"
         return None
@@ -115,7 +117,7 @@ class Punching:
         Raises Forbidden. The last one of both sides starts the meeting.
         """
         self._forget_late(self._clock())
-        meeting, side = self._meetings.get(body.token, (None, None))
+        meeting, side = self._meetings.get(_digest(body.token), (None, None))
         address = parse_ip(host)
         if meeting is None or side is None or len(side.seen) >= ENDPOINTS:
             raise Forbidden("there is no meeting with this token, or it is over")
@@ -157,7 +159,7 @@ class Punching:
 
     def _forget(self, meeting: _Meeting) -> None:
         for side in (meeting.client, meeting.connector):
-            self._meetings.pop(side.token, None)
+            self._meetings.pop(_digest(side.token), None)
 
     def _forget_late(self, now: float) -> None:
         """Forget meetings that took too long: they are in the order of their beginning."""
@@ -169,3 +171,7 @@ class Punching:
 
     def _random(self) -> str:
         return urlsafe_b64encode(self._entropy(TOKEN_BYTES)).decode()
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "replace")).digest()
