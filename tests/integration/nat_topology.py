@@ -1,6 +1,6 @@
 """Network namespaces: client - NAT - internet - NAT - private. Controller and relay run in the internet, which routes.
 
-Nobody is reached behind a NAT unless it has begun. `fully_random`: the client's NAT gives each connection another port.
+Nobody is reached behind a NAT unless it has begun: a SYN that a NAT does not expect is answered with RST.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ CLIENT, PRIVATE = "192.168.94.2", "192.168.95.2"
 
 
 class NatTopology:
-    """Makes the namespaces on entry and removes them on exit, with every process left in them."""
+    """Makes the namespaces on entry and removes them on exit, with every process left in them.
 
-    def __init__(self, *, fully_random: bool = False) -> None:
+    `fully_random`: the client's NAT gives each connection another port. `silent`: what NATs do not expect they drop.
+    """
+
+    def __init__(self, *, fully_random: bool = False, silent: bool = False) -> None:
         tag = f"kln{os.getpid() % 100000}"
         self.names = {role: f"{tag}-{role}" for role in ("client", "nat-c", "internet", "nat-p", "private")}
+        self._silent = silent
         self._masquerade = "masquerade random,fully-random" if fully_random else "masquerade"
 
     def __enter__(self) -> NatTopology:
@@ -46,6 +50,8 @@ class NatTopology:
             self._wire(nat, "inside", host, "eth0", inner)
             self._wire("internet", f"to-{nat}", nat, "outside", outer)
             rules = f'table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname "outside" {masquerade}; }}; }}'
+            if self._silent:
+                rules += '; table ip silent { chain in { type filter hook input priority 0; iifname "outside" drop; }; }'
             sh("ip", "netns", "exec", self.names[nat], "nft", rules)
         for name in (self.names["nat-c"], internet, self.names["nat-p"]):
             sh("ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
@@ -62,7 +68,8 @@ class NatTopology:
 
     def count(self, port: int) -> None:
         """Count from now on what comes to a TCP port in the internet."""
-        rules = f"table ip counted {{ counter came {{ }}; chain in {{ type filter hook input priority 0; tcp dport {port} counter name came; }}; }}"  # noqa: E501
+        chain = f"chain in {{ type filter hook input priority 0; tcp dport {port} counter name came; }}"
+        rules = f"table ip counted {{ counter came {{ }}; {chain}; }}"
         sh("ip", "netns", "exec", self.names["internet"], "nft", rules)
 
     def counted(self) -> int:

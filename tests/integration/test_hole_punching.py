@@ -49,6 +49,36 @@ class World:
         assert (done.returncode, done.stdout) == (0, str(FILE_BYTES)), done.stderr
         return time.monotonic() - begun
 
+    def works(self) -> bool:
+        """Return whether the file can be fetched."""
+        try:
+            self.fetch()
+        except AssertionError:
+            return False
+        return True
+
+    def start_fetch(self) -> subprocess.Popen[str]:
+        url = f"http://127.0.0.1:{FORWARDED}/big"
+        command = [*self.topology.prefix("client"), "curl", "-sS", "--fail", "-o", "/dev/null", "--max-time", "60", url]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def end_fetch(self, fetching: subprocess.Popen[str]) -> bool:
+        """Return whether a fetch ended well."""
+        output, _ = fetching.communicate()
+        assert not output
+        return fetching.returncode == 0
+
+    def explain(self) -> str:
+        key = self.deployment.directory / "ci-runner.json"
+        command = [sys.executable, "-m", "klinket", "explain", "--key-file", str(key), f"{PRIVATE}:8080"]
+        done = subprocess.run([*self.topology.prefix("client"), *command], capture_output=True, text=True, timeout=60)
+        return done.stdout + done.stderr
+
+    def path_of_the_last_flow(self) -> str:
+        """Return how the connector says the last flow went."""
+        lines = self.log("home-1").splitlines()
+        return next((line.split('"tunnel_path":"')[1].split('"')[0] for line in reversed(lines) if "tunnel_path" in line), "")
+
     def relayed(self) -> int:
         """Return the bytes that one fetch has sent to the relay."""
         before = self.topology.counted()
@@ -60,14 +90,12 @@ class World:
 
 
 @contextmanager
-def world(
-    *, fully_random: bool = False, controller: Sequence[str] = (), connector: dict[str, str] | None = None, **client: str
-) -> Iterator[World]:
-    """Start everything. `connector`, `client`: variables of theirs."""
+def world(topology: NatTopology, *, controller: Sequence[str] = ()) -> Iterator[World]:
+    """Start everything. `controller`: options of it."""
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="klinket-nat-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        topology = stack.enter_context(NatTopology(fully_random=fully_random))
+        stack.enter_context(topology)
         enter: Callable[[str], list[str]] = lambda part: topology.prefix(PLACES.get(part, "private"))  # noqa: E731
         deployment = stack.enter_context(Deployment(directory, address=PUBLIC, network="acme", enter=enter))
         files = directory / "files"
@@ -78,7 +106,7 @@ def world(
         deployment.admin("network", "create", "home")
         deployment.add_connector("home", "home-1")
         deployment.admin("resource", "create", "--network", "home", "--address", PRIVATE, "--tcp", "8080", "Files")
-        deployment.start_connector("home-1", **(connector or {}))
+        deployment.start_connector("home-1", KLINKET_LOG_ANALYTICS="v2")
         deployment.admin("service", "create", "ci")
         deployment.admin("service", "grant", "ci", "Files")
         key = deployment.add_key("ci", "runner")
@@ -95,17 +123,10 @@ def world(
             "Files",
             str(FORWARDED),
         ]
-        part = deployment.start("forward", forward, **client)
+        part = deployment.start("forward", forward)
         made = World(topology, deployment)
 
-        def ready() -> bool:
-            try:
-                made.fetch()
-            except AssertionError:
-                return False
-            return True
-
-        deployment.wait_for("the forwarded port", ready, part)
+        deployment.wait_for("the forwarded port", made.works, part)
         yield made
 
 
@@ -118,14 +139,53 @@ def eventually(true: Callable[[], bool]) -> bool:
     return False
 
 
-def test_flows_leave_the_relay_where_both_nats_keep_ports() -> None:
-    with world() as made:
+@pytest.mark.parametrize("silent", [False, True], ids=["answering", "silent"])
+def test_flows_leave_the_relay_where_both_nats_keep_ports(silent: bool) -> None:
+    with world(NatTopology(silent=silent)) as made:
         assert eventually(lambda: made.relayed() < FILE_BYTES // 100), made.log("forward") + made.log("home-1")
-        assert "is met through the NATs" in made.log("forward")
+        assert "is met through the NATs: 16 connections" in made.log("forward")
+        before = made.topology.counted()
+        many = [made.start_fetch() for _ in range(10)]
+        assert [made.end_fetch(one) for one in many] == [True] * 10
+        assert made.topology.counted() - before < FILE_BYTES
+        assert made.path_of_the_last_flow() == "direct"
 
 
-def test_where_a_nat_changes_ports_the_relay_carries_on() -> None:
-    with world(fully_random=True) as made:
+def test_more_flows_than_there_are_holes_take_the_relay_as_well() -> None:
+    with world(NatTopology()) as made:
+        assert eventually(lambda: made.relayed() < FILE_BYTES // 100), made.log("forward") + made.log("home-1")
+        many = [made.start_fetch() for _ in range(40)]
+        assert [made.end_fetch(one) for one in many] == [True] * 40
+
+
+def test_where_a_nat_changes_ports_the_relay_carries_on_meanwhile_and_afterwards() -> None:
+    with world(NatTopology(fully_random=True)) as made:
+        meanwhile = 0
+        while "no hole to connector" not in made.log("forward"):
+            assert made.relayed() >= FILE_BYTES
+            meanwhile += 1
+            assert meanwhile < 1_000
+        assert meanwhile > 1
         assert made.relayed() >= FILE_BYTES
-        assert eventually(lambda: made.relayed() >= 0 and "no hole to connector" in made.log("forward"))
-        assert made.relayed() >= FILE_BYTES
+
+
+def test_the_connector_can_go_and_come_back() -> None:
+    with world(NatTopology()) as made:
+        assert eventually(lambda: made.relayed() < FILE_BYTES // 100), made.log("forward") + made.log("home-1")
+        made.deployment.parts["home-1"].kill()
+        made.deployment.start_connector("home-1")
+        assert eventually(made.works)
+
+
+def test_the_controller_can_turn_it_off() -> None:
+    with world(NatTopology(), controller=["--no-hole-punching"]) as made:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 6:  # twice the time after which a link is worth a meeting
+            assert made.relayed() >= FILE_BYTES
+        assert "NATs" not in made.log("forward")
+        assert "hole punching is turned off" in made.explain()
+
+
+def test_explain_says_that_holes_were_punched() -> None:
+    with world(NatTopology()) as made:
+        assert "holes through the NATs were punched" in made.explain()

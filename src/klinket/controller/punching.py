@@ -15,7 +15,7 @@ import msgspec
 
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Outbox
 from klinket.domain.address import parse_ip
-from klinket.domain.errors import Forbidden, KlinketError
+from klinket.domain.errors import Forbidden
 from klinket.domain.punch import ENDPOINTS, Endpoint, objection, objection_to_anybody
 from klinket.domain.token_buckets import TokenBuckets
 from klinket.wire.control import PunchInvitation, PunchRefused, PunchStart
@@ -124,14 +124,9 @@ class Punching:
         if address is None or address != parse_ip(side.address):
             raise Forbidden("the token was given to another address: its live channel does not come from here")
         seen = Endpoint(address, port)
-        try:
-            if host == own_host:
-                raise Forbidden("the peer is on the controller's own machine")
-            if (reason := objection_to_anybody(seen)) is not None:
-                raise Forbidden(f"hole punching does not lead there: {reason}")
-        except KlinketError as error:
-            self._end(meeting, error.message)
-            raise
+        if (reason := _objection(seen, own_host)) is not None:
+            self._end(meeting, reason)
+            raise Forbidden(f"hole punching does not lead there: {reason}")
         side.seen.append(seen)
         side.connect_ms = max(side.connect_ms, min(float(2 * MAX_START_MS), max(0.0, body.connect_ms)))
         if len(meeting.client.seen) == len(meeting.connector.seen) == ENDPOINTS:
@@ -171,6 +166,12 @@ class Punching:
 
     def _random(self) -> str:
         return urlsafe_b64encode(self._entropy(TOKEN_BYTES)).decode()
+
+
+def _objection(seen: Endpoint, own_host: str) -> str | None:
+    if seen.host == parse_ip(own_host):
+        return "it is on the controller's own machine"
+    return objection_to_anybody(seen)
 
 
 def _digest(token: str) -> bytes:

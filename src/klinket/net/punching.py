@@ -1,8 +1,8 @@
 """One side of hole punching: local ports whose outside the controller has seen, and connections between those of two sides.
 
 Whose NAT lets what in, and when, decides the order. In each round the connector opens its NAT first, by SYNs that die on the
-way, before the client's NAT could refuse them; the client's SYNs come a moment later and pass. Where none died, both sides
-have called connect() and TCP opens simultaneously (RFC 9293 §3.5).
+way, before the client's NAT could refuse them; the client's SYNs come a moment later, pass, and meet the connector's connect():
+TCP opens simultaneously (RFC 9293 §3.5). Where a connect() has ended already, or there is no NAT, the connector listens as well.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import http.client
 import json
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ ROUND_SECONDS = 0.6
 LEAD_SECONDS = 0.1
 #: How many routers the connector's first SYNs pass, round by round: at least its own NAT, not the client's. None: all.
 ROUND_HOPS: tuple[int | None, ...] = (2, 3, 4, None, None)
+#: Hops that packets to a primed socket have left at the least: those of a peer have many more, an expired SYN has at most 1.
+LEAST_HOPS = 2
+#: linux/in.h and linux/in6.h; Python has no names for them.
+_IP_MINTTL, _IPV6_MINHOPCOUNT = 21, 73
 #: Seconds by which a start may be put off.
 MAX_START_SECONDS = 2.0
 
@@ -223,6 +228,7 @@ async def _open_nat(port: LocalPort, peer: Endpoint, hops: int | None, came: Cal
     try:
         if hops is not None:
             _set_hops(sock, hops)
+            _outlive_expiry(sock, LEAST_HOPS)
         if sock.connect_ex(_target(peer)) not in (0, errno.EINPROGRESS):
             return
         if hops is not None:
@@ -230,6 +236,8 @@ async def _open_nat(port: LocalPort, peer: Endpoint, hops: int | None, came: Cal
         async with asyncio.timeout(ROUND_SECONDS):
             await ready(sock, reading=False)
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            if hops is not None:
+                _outlive_expiry(sock, 0)
             kept = True
             came(sock)
     except OSError:  # TimeoutError is one
@@ -245,6 +253,20 @@ def _set_hops(sock: socket.socket, hops: int) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
     else:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+
+
+def _outlive_expiry(sock: socket.socket, least_hops: int) -> None:
+    """Let no word of a router that our SYN has died there end the connect (Linux); 0: as usual again.
+
+    Such a word quotes the SYN with hardly any hops left, and what has fewer than the least ones wanted does not count (RFC 5082).
+    Another SYN in its place would have another sequence number, which a NAT that has seen the first one takes for a forgery.
+    """
+    if sys.platform != "linux":
+        return
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, least_hops)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, least_hops)
 
 
 async def ready(sock: socket.socket, *, reading: bool) -> None:
