@@ -27,7 +27,7 @@ MAX_MEETINGS = 1_000
 #: Meetings that a session may ask for at once, and a second after that.
 SESSION_BURST, SESSION_PER_SECOND = 4, 0.05
 #: Meetings that a connector is asked for at once, and a second after that.
-CONNECTOR_BURST, CONNECTOR_PER_SECOND = 20, 2.0
+CONNECTOR_BURST, CONNECTOR_PER_SECOND = 10, 2.0
 #: Milliseconds by which the start is put off for the side that is nearer, at the most.
 MAX_START_MS = 1_000
 TOKEN_BYTES = 24

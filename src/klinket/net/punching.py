@@ -16,6 +16,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from klinket.domain.address import IPAddress
@@ -70,8 +71,13 @@ class LocalPorts:
     @classmethod
     async def reflected(cls, netloc: str, token: str, context: ssl.SSLContext) -> LocalPorts:
         """Have the controller see connections of fresh local ports; raises ControllerUnreachable."""
-        asking = (asyncio.to_thread(_reflect, netloc, token, context) for _ in range(ENDPOINTS))
-        found = await asyncio.gather(*asking, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        threads = ThreadPoolExecutor(ENDPOINTS, "reflect")  # not the loop's: flows wait for what is done there
+        try:
+            asking = [loop.run_in_executor(threads, _reflect, netloc, token, context) for _ in range(ENDPOINTS)]
+            found = await asyncio.gather(*asking, return_exceptions=True)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
         made = cls([one for one in found if isinstance(one, LocalPort)])
         for failure in found:
             if isinstance(failure, BaseException):
@@ -109,9 +115,16 @@ class LocalPorts:
         return []
 
     async def accept(self, peers: Sequence[Endpoint], came: Callable[[socket.socket], None]) -> None:
-        """Let a client's endpoints in, round by round; each connection is handed to `came`, prepared."""
+        """Let a client's endpoints in, until the first round that brings any; each is handed to `came`, prepared."""
         loop = asyncio.get_running_loop()
         listeners: list[socket.socket] = []
+        met = False
+
+        def arrived(sock: socket.socket) -> None:
+            nonlocal met
+            met = True
+            came(sock)
+
         awaited = frozenset((str(peer.host), peer.port) for peer in peers)
         try:
             for one in self._ports:
@@ -119,12 +132,14 @@ class LocalPorts:
                 listeners.append(listener)
                 listener.setblocking(False)
                 listener.listen(ENDPOINTS)
-                loop.add_reader(listener, _accept, listener, awaited, came)
+                loop.add_reader(listener, _accept, listener, awaited, arrived)
             pairs = [(port, peer) for port in self._ports for peer in peers]
             for hops in ROUND_HOPS:
                 begun = time.monotonic()
-                await asyncio.gather(*(_open_nat(port, peer, hops, came) for port, peer in pairs))
+                await asyncio.gather(*(_open_nat(port, peer, hops, arrived) for port, peer in pairs))
                 await asyncio.sleep(max(0.0, ROUND_SECONDS - (time.monotonic() - begun)))
+                if met:
+                    return
         finally:
             for listener in listeners:
                 loop.remove_reader(listener)
