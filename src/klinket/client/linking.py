@@ -53,7 +53,10 @@ class Linker:
         """Return a usable link on the best way there is now; raises FlowRefused."""
         direct, punched = self.direct_path(route.connector), self.puncher.path(route.connector.id, route.connector.punches)
         if punched is not None and len(punched):  # the link before this one took it, and is still good
-            return await self._open_on(route, [punched, *self._relay_paths(route)], initiator)
+            try:
+                return await self._open_over_holes(route, punched, initiator)
+            except FlowRefused as error:
+                logger.info("%s; relays serve", error.message)
         if not direct.worth_trying:
             return await self._open_relayed(route, initiator)
         going: asyncio.Task[ConnectorLink] = self._start_direct(route, direct, initiator)
@@ -119,8 +122,11 @@ class Linker:
         return link
 
     async def _open_punched(self, route: Route, punched: PunchedPath, initiator: LinkInitiator) -> ConnectorLink:
-        """Return a link over punched holes; its pipes take the relays where the stock of those is empty."""
         await punched.fill()
+        return await self._open_over_holes(route, punched, initiator)
+
+    async def _open_over_holes(self, route: Route, punched: PunchedPath, initiator: LinkInitiator) -> ConnectorLink:
+        """Return a link over punched holes; its pipes take the relays where the stock of those is empty."""
         try:
             return await self._open_on(route, [punched, *self._relay_paths(route)], initiator)
         except BaseException:

@@ -115,7 +115,7 @@ class ConnectorPunching:
             sockets.reset(sock)
 
     def end_waiting(self) -> None:
-        """End what waits for a client's first bytes, and meet nobody any more; flows go on."""
+        """End what waits for a client's first bytes, and forget the meetings that have not begun; flows go on."""
         self._meetings.clear()
         for waiting in list(self._waiting.values()):
             for serving in list(waiting):

@@ -120,6 +120,7 @@ class Connector:
         if self._listener is not None:
             self._listener.stop_accepting()
         if self._punching is not None:
+            self._channel.punch_told = None
             self._punching.end_waiting()
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._core.flows and time.monotonic() < deadline:
@@ -189,6 +190,8 @@ class Connector:
         pipes.forget_all_keys()
         self._flows.end(self._core.end_all(reason), time.monotonic())
         self._links.end_over(lambda _: True)
+        if self._punching is not None:
+            self._punching.end_waiting()
         self._channel.abort()
         self._tasks.start(self._leave_relays(), "copied admissions")
 

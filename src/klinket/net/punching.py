@@ -41,13 +41,6 @@ _IP_MINTTL, _IPV6_MINHOPCOUNT = 21, 73
 MAX_START_SECONDS = 2.0
 
 
-class NotPunched(InvalidInput):
-    """The two sides did not meet."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("punch", message)
-
-
 @dataclass(slots=True)
 class LocalPort:
     """A local port, and how its connections are seen from outside. The connection to the controller keeps the NAT's mapping."""
@@ -152,6 +145,8 @@ def _bound(family: int, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if (reuse_port := getattr(socket, "SO_REUSEPORT", None)) is not None:
             sock.setsockopt(socket.SOL_SOCKET, reuse_port, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))  # noqa: S104 - the kernel chooses the address
     except BaseException:
         sock.close()

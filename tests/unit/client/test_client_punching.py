@@ -119,6 +119,29 @@ async def test_a_link_through_holes_that_broke_is_followed_by_a_relayed_one(whol
     assert not link_of(client).direct
 
 
+async def test_a_link_is_renewed_over_the_stock_and_over_relays_where_that_is_dead(whole: Whole) -> None:
+    client = await punched(whole)
+    path = path_of(client)
+    await eventually(lambda: not path.meeting)
+    (route,) = client.core.routes(client.resources[0], client.now())
+    renewed = await client.linker.open(route, client._link_initiator())
+    assert renewed.punched is path
+    await renewed.aclose()
+    path.drop()
+    ours, theirs = tcp_pair()
+    path._stock.append((ours, path._monotonic()))  # looks alive, and whoever is there ends every handshake
+    ended = asyncio.ensure_future(_end_at_first_byte(theirs))
+    relayed = await client.linker.open(route, client._link_initiator())
+    await ended
+    assert not relayed.direct
+    await relayed.aclose()
+
+
+async def _end_at_first_byte(sock: socket.socket) -> None:
+    await asyncio.get_running_loop().sock_recv(sock, 1)
+    sock.close()
+
+
 async def test_another_connector_behind_a_hole_is_not_believed(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
     client = await whole.client()
     real = client.linker.puncher._meet

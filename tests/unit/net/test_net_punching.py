@@ -25,14 +25,15 @@ class Reflecting:
         self.closed = True
 
 
-def ports(count: int = 2) -> LocalPorts:
+def ports(count: int = 2, family: int = socket.AF_INET) -> LocalPorts:
     """Return local ports of loopback, where no NAT is in between."""
+    host = "127.0.0.1" if family == socket.AF_INET else "[::1]"
     made = []
     for _ in range(count):
-        with _bound(socket.AF_INET, 0) as probe:
+        with _bound(family, 0) as probe:
             port = probe.getsockname()[1]
         connection: Any = Reflecting()
-        made.append(LocalPort(socket.AF_INET, port, Endpoint.parse(f"127.0.0.1:{port}"), connection))
+        made.append(LocalPort(family, port, Endpoint.parse(f"{host}:{port}"), connection))
     return LocalPorts(made)
 
 
@@ -58,8 +59,9 @@ def greeted(sock: socket.socket) -> bool:
     return sock.recv(1, socket.MSG_PEEK) == b"\x01"
 
 
-async def test_every_port_meets_every_endpoint(held: list[socket.socket]) -> None:
-    client, connector = ports(), ports()
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+async def test_every_port_meets_every_endpoint(held: list[socket.socket], family: int) -> None:
+    client, connector = ports(2, family), ports(2, family)
 
     def came(sock: socket.socket) -> None:
         sock.send(b"\x01")
