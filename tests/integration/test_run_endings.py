@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from examples.deployment import clean_environment, free_port
-from klinket.controller.app.sessions import MAX_SESSIONS_PER_ACCOUNT
+from klinket.domain.account_limits import DEFAULTS
 from tests.integration.conftest import ECHO_NAME, Loopback
 from tests.integration.test_bad_input import REFUSING, SILENT, UNKNOWN_NAME, silent
 from tests.integration.watched import wait_until
@@ -148,7 +148,7 @@ def take_every_session(world: Loopback, account: str) -> None:
             "insert into sessions (id, created_at_ms, service_account_id, service_key_id, jkt, hostname, client_version, address)"
             " select ?, ?, service_account_id, id, ?, '', '', '' from service_keys"
             " where service_account_id = (select id from service_accounts where name = ?)",
-            [(f"{account}-{n}", round(time.time() * 1000), f"{account}-{n}", account) for n in range(MAX_SESSIONS_PER_ACCOUNT)],
+            [(f"{account}-{n}", round(time.time() * 1000), f"{account}-{n}", account) for n in range(DEFAULTS.max_sessions)],
         )
         database.commit()
 
@@ -204,7 +204,7 @@ def no_session_is_left(world: Loopback, key: Path) -> None:
         kid = json.loads(key.read_text())["key_id"]
     except (OSError, ValueError):
         return
-    live = {"ci-runner.json": 1, "unreachable.json": 1, "eager-key.json": MAX_SESSIONS_PER_ACCOUNT}.get(key.name, 0)
+    live = {"ci-runner.json": 1, "unreachable.json": 1, "eager-key.json": DEFAULTS.max_sessions}.get(key.name, 0)
     wait_until(lambda: sessions(world, kid) == live, f"{sessions(world, kid)} sessions of {key.name} live")
 
 

@@ -7,7 +7,7 @@ Every OPEN is checked against the grant current at that moment and entered in th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from klinket.connector import limits
@@ -19,7 +19,7 @@ from klinket.domain.identifiers import FlowId, RemoteNetworkId, ServiceAccountUu
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.domain.shares import FairShares
 from klinket.domain.token_buckets import TokenBuckets
-from klinket.wire.control import AccountLimits
+from klinket.wire.control import AccountLimits, LimitsOfAccount
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, GrantClaims, verify_grant
 from klinket.wire.link import Link
 from klinket.wire.pipe_messages import OpenRequest
@@ -77,16 +77,23 @@ class ConnectorCore:
         self._grants: dict[SessionId, _Grant] = {}
         self._flows: dict[FlowId, Flow] = {}
         self._per_account: Counter[str] = Counter()
-        self._buckets = _new_flow_buckets(self._limits)
+        self._own_limits: Mapping[str, AccountLimits] = {}
+        self._buckets = TokenBuckets(1, 1.0, limits.MAX_BUCKETS)  # each is as large as its account's limits say
         self.floors = Floors()
         self.draining = False
 
-    def configure(self, network: str, remote_network: RemoteNetworkId, grant_keys: KeySet, account_limits: AccountLimits) -> None:
-        """Take over what the controller says of this connector."""
+    def configure(
+        self,
+        network: str,
+        remote_network: RemoteNetworkId,
+        grant_keys: KeySet,
+        account_limits: AccountLimits,
+        own_limits: Sequence[LimitsOfAccount] = (),
+    ) -> None:
+        """Take over what the controller says of this connector. `own_limits`: of accounts that have not those of all."""
         self._network, self._remote_network = network, remote_network
-        if account_limits != self._limits:
-            self._buckets = _new_flow_buckets(account_limits)
         self._grant_keys, self._limits = grant_keys, account_limits
+        self._own_limits = {one.service_account: one.limits for one in own_limits}
 
     @property
     def flows(self) -> int:
@@ -198,18 +205,19 @@ class ConnectorCore:
     def _throttle(self, account: str, now: float) -> None:
         if len(self._flows) >= limits.MAX_FLOWS:
             raise FlowRefused(FlowFailure.THROTTLED, f"this connector has {limits.MAX_FLOWS} flows, the limit", retry_after=1)
-        if self._per_account[account] >= self._limits.max_flows:
+        allowed = self._own_limits.get(account, self._limits)
+        if self._per_account[account] >= allowed.max_flows:
             raise FlowRefused(
                 FlowFailure.THROTTLED,
-                f"the service account has {self._limits.max_flows} flows, the limit for all its keys together",
+                f"the service account has {allowed.max_flows} flows, the limit for all its keys together",
                 retry_after=1,
             )
-        wait = self._buckets.take(account, now)
+        wait = self._buckets.take(account, now, size=(allowed.new_flows_burst, allowed.new_flows_per_second))
         if wait:
             raise FlowRefused(
                 FlowFailure.THROTTLED,
-                f"the service account opens more than {self._limits.new_flows_per_second:g} flows a second, "
-                "the limit for all its keys together",
+                f"the service account opens more than {allowed.new_flows_per_second:g} flows a second, "
+                f"the limit for all its keys together; again in {wait:.2g} s",
                 retry_after=wait,
             )
 
@@ -274,7 +282,3 @@ class ConnectorCore:
     def _forget(self, now: float) -> None:
         for handle in [handle for handle, record in self._links.items() if record.link.expires_at <= now]:
             self.drop_link(handle)
-
-
-def _new_flow_buckets(account_limits: AccountLimits) -> TokenBuckets:
-    return TokenBuckets(account_limits.new_flows_burst, account_limits.new_flows_per_second, limits.MAX_BUCKETS)

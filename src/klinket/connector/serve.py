@@ -228,7 +228,11 @@ class Connector:
         if self._traffic_log is not None:
             self._traffic_log.configure(message)
         self._core.configure(
-            message.network, RemoteNetworkId(message.remote_network), KeySet.from_jwks(message.grant_keys), message.limits
+            message.network,
+            RemoteNetworkId(message.remote_network),
+            KeySet.from_jwks(message.grant_keys),
+            message.limits,
+            message.own_limits,
         )
         self._new_terminator()
         for token in kept:

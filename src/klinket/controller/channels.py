@@ -29,6 +29,7 @@ from klinket.domain.errors import (
     ProtocolError,
     Throttled,
 )
+from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.wire import access_token, control, signing
 from klinket.wire.access_token import AccessClaims
@@ -63,7 +64,10 @@ class Channels:
         punching: Punching,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
+        count_throttled: Callable[[int], object] = lambda _: None,
     ) -> None:
+        """`count_throttled`: called with how many flows connectors say they have refused because a limit was used up."""
+        self._count_throttled = count_throttled
         self._punching = punching
         self._store = store
         self._trust = trust
@@ -229,7 +233,8 @@ class Channels:
             case control.CutReceipt():
                 await self._receipt(peer, message)
             case control.FlowEvents():
-                await self._write_patiently(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events))
+                if await self._write_patiently(lambda tx: flow_events.keep(tx, peer.connector, message.batch, message.events)):
+                    self._count_throttled(sum(one.failure == FlowFailure.THROTTLED.value for one in message.events))
                 peer.outbox.put(control.FlowEventsStored(batch=message.batch))
             case control.Renew():
                 await self._paced(peer)
@@ -247,14 +252,13 @@ class Channels:
             case _:
                 raise ProtocolError(f"a connector does not send {type(message).__name__}")
 
-    async def _write_patiently(self, change: Callable[[Transaction], object]) -> None:
+    async def _write_patiently(self, change: Callable[[Transaction], T]) -> T:
         """Make a change that may be made twice, also when the database is away for a moment; raises StoreUnavailable."""
         loop = asyncio.get_running_loop()
         until = loop.time() + STORE_PATIENCE_SECONDS
         while True:
             try:
-                await self._store.write(change)
-                return
+                return await self._store.write(change)
             except StoreUnavailable:
                 if loop.time() > until:
                     raise

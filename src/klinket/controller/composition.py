@@ -83,15 +83,19 @@ def compose(
     metrics = Metrics(peers)
     punching = Punching(config.hole_punching, time.monotonic, entropy, lambda outcome: metrics.punches.labels(outcome).inc())
     origin = config.public_url.rstrip("/")
+
+    def alarm(attempt: str) -> None:
+        metrics.canary_alarms.labels(attempt).inc()
+
     endpoints = Endpoints(
         store,
         trusted,
-        Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients),
+        Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients, alarm),
         Enrolments(store, trusted, clock),
-        Channels(store, trusted, peers, dispatch, guard, punching, clock, entropy),
+        Channels(store, trusted, peers, dispatch, guard, punching, clock, entropy, metrics.throttled.labels("flows").inc),
         RelayChannels(store, trusted, peers, clock),
         punching,
-        KeyRevocations(store, origin + REVOKE_PATH, clock),
+        KeyRevocations(store, origin + REVOKE_PATH, clock, alarm),
         metrics,
         access.reader,
     )

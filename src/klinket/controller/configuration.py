@@ -9,9 +9,10 @@ from klinket.controller.app.rows import ConnectorRow, RelayRow
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain import account_limits
 from klinket.domain.cut import Stamp
 from klinket.domain.grant import Principal
-from klinket.domain.identifiers import RemoteNetworkId, Thumbprint
+from klinket.domain.identifiers import RemoteNetworkId, ServiceAccountUuid, Thumbprint
 from klinket.domain.resource import Resource, ResourceIndex, choose
 from klinket.wire import ticket
 from klinket.wire.control import (
@@ -20,6 +21,7 @@ from klinket.wire.control import (
     ConnectorConfiguration,
     ConnectorEntry,
     Grant,
+    LimitsOfAccount,
     RelayEntry,
     RelayTicket,
 )
@@ -32,8 +34,6 @@ from klinket.wire.ticket import TicketRole
 TICKET_ID_BYTES = 12
 #: Seconds a relay ticket lives; renewed with every configuration.
 TICKET_SECONDS = 3600.0
-#: Per service account, all keys together, at each connector.
-ACCOUNT_LIMITS = AccountLimits(new_flows_per_second=500.0, new_flows_burst=2_000, max_flows=10_000)
 
 
 def for_client(
@@ -142,8 +142,12 @@ def for_connector(
     *,
     now: float,
     grant_seconds: int,
+    own_limits: Sequence[tuple[ServiceAccountUuid, account_limits.AccountLimits]] = (),
 ) -> ConnectorConfiguration:
-    """Return what a connector works with. `cuts`: signed cuts that may still have to be applied; `stamp`: read with them."""
+    """Return what a connector works with. `cuts`: signed cuts that may still have to be applied; `stamp`: read with them.
+
+    `own_limits`: of the accounts that have not the limits of all.
+    """
     return ConnectorConfiguration(
         epoch=stamp[0],
         revision=stamp[1],
@@ -157,10 +161,19 @@ def for_connector(
         relays=[_relay(row) for row in relays],
         tickets=_tickets(relays, trust, TicketRole.CONNECTOR, f"connector:{connector.id}", [connector.id], now),
         cuts=list(cuts),
-        limits=ACCOUNT_LIMITS,
+        limits=_at_connectors(account_limits.DEFAULTS),
+        own_limits=[LimitsOfAccount(service_account=account, limits=_at_connectors(one)) for account, one in own_limits],
         max_grant_seconds=MAX_LIFETIME_SECONDS,
         head=sign_head(trust.signers[KeyPurpose.HEAD], stamp, network=trust.network, now=now),
         renew_at_ms=round((now + min(TICKET_SECONDS, 4 * grant_seconds) / 2) * 1000),
+    )
+
+
+def _at_connectors(limits: account_limits.AccountLimits) -> AccountLimits:
+    return AccountLimits(
+        new_flows_per_second=limits.new_flows_per_second,
+        new_flows_burst=limits.new_flows_burst,
+        max_flows=limits.max_flows,
     )
 
 

@@ -256,10 +256,7 @@ class Dispatch:
             believed = current.known_connectors.get(peer.connector) == peer.jkt
             if not believed and not await self._store.read(lambda tx: _is_believed(tx, peer)):  # noqa: B023
                 self._dismiss(peer)
-            elif peer.sent is not None and peer.sent != (
-                current.relays,
-                current.signing_keys,
-            ):  # the first configuration comes with attaching
+            elif peer.sent is not None and peer.sent != _made_of(current):  # the first configuration comes with attaching
                 await self.configure_connector(peer)
 
     async def _refresh_relays(self) -> None:
@@ -279,11 +276,18 @@ class Dispatch:
         except ConnectorTokensDead:
             self._dismiss(peer)
             return
-        relays, made_of = self.snapshot.relays, (self.snapshot.relays, self.snapshot.signing_keys)
+        current = self.snapshot
         message = configuration.for_connector(
-            relays, self._trust, row, tokens, stamp, now=self._clock(), grant_seconds=self._grant_seconds
+            current.relays,
+            self._trust,
+            row,
+            tokens,
+            stamp,
+            now=self._clock(),
+            grant_seconds=self._grant_seconds,
+            own_limits=current.own_limits,
         )
-        peer.configure(message, made_of)
+        peer.configure(message, _made_of(current))
 
     def _dismiss(self, peer: ConnectorPeer) -> None:
         if not peer.dismissed:
@@ -332,6 +336,11 @@ class Dispatch:
 def told_as_refused(error: KlinketError) -> Refused:
     """Return an error as the last message of a live channel."""
     return Refused(code=error.code, message=error.message, hint=error.hint, retry_after=error.retry_after)
+
+
+def _made_of(current: Snapshot) -> object:
+    """Return what of a snapshot the configuration of a connector is made of."""
+    return current.relays, current.signing_keys, current.own_limits
 
 
 def _is_believed(tx: Transaction, peer: ConnectorPeer) -> bool:

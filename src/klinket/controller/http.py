@@ -115,6 +115,8 @@ class Endpoints:
             answer = await self._logins.login(body, address_of(request))
         except KlinketError as error:
             self._metrics.logins.labels(_outcome(error)).inc()
+            if isinstance(error, Throttled) and error.limit:
+                self._metrics.throttled.labels(error.limit).inc()
             raise
         proven(request)
         self._metrics.logins.labels("accepted").inc()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from klinket.controller.app import service_keys, sessions
+from klinket.controller.app import key_seats, service_keys, sessions
 from klinket.controller.app.ports import Actor, Store, Transaction
 from klinket.domain.audit import ActorType
 from klinket.domain.errors import AuthenticationFailed, Throttled
@@ -37,7 +37,11 @@ class RevokeRequest(msgspec.Struct, frozen=True):
 class KeyRevocations:
     """Revokes keys for those who hold them; `revoke_url` is the audience, from the configuration only."""
 
-    def __init__(self, store: Store, revoke_url: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, revoke_url: str, clock: Callable[[], float], count_alarm: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`count_alarm`: called with what somebody tries with a canary key."""
+        self._count_alarm = count_alarm
         self._store = store
         self._revoke_url = revoke_url
         self._clock = clock
@@ -54,15 +58,21 @@ class KeyRevocations:
         except AuthenticationFailed as error:
             logger.warning("revocation refused: %s, from %s", error.code, address)
             return
-        self._failures.give_back(source_of(address), time.monotonic())  # whoever ends many keys at once is not slowed
 
-        def revoke(tx: Transaction) -> None:
+        def revoke(tx: Transaction) -> bool:
             key, account = sessions.key_for_login(tx, kid)
+            if key.is_canary:
+                key_seats.alarm(tx, key, account, address, attempt="revocation", signed=True)
+                return False
             if key.state(tx.now_ms) is KeyState.ACTIVE:
                 holder = Actor(ActorType.SYSTEM, id=account.uuid, name=f"holder of a key of {account.name}", source=address)
                 service_keys.revoke(tx, holder, key)
+            return True
 
-        await self._store.write(revoke)
+        if await self._store.write(revoke):
+            self._failures.give_back(source_of(address), time.monotonic())  # whoever ends many keys at once is not slowed
+        else:
+            self._count_alarm("revocation")
 
     def _count(self, address: str) -> None:
         """Count an attempt before any work is done for it; raises Throttled."""

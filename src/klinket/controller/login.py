@@ -10,19 +10,22 @@ from dataclasses import dataclass
 import msgspec
 
 from klinket.controller import head_guard
-from klinket.controller.app import key_hygiene, sessions
+from klinket.controller.app import account_limits, key_hygiene, key_seats, sessions
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import AuthorityPurpose, parse_request
 from klinket.controller.throttle import LoginThrottle
 from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.account_limits import AccountLimits
 from klinket.domain.errors import (
+    AssertionStale,
     AuthenticationFailed,
     InvalidInput,
     InvalidToken,
     KlinketError,
     ServiceKeyUnknown,
+    Throttled,
     WrongSignature,
 )
 from klinket.domain.grant import Principal
@@ -103,8 +106,13 @@ class Logins:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         attached: Callable[[], Collection[str]],
+        count_alarm: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`attached`: gives the sessions that are attached now; others free their seats (security.md 20)."""
+        """`attached`: gives the sessions that are attached now; others free their seats (security.md 20).
+
+        `count_alarm`: called with what somebody tries with a canary key.
+        """
+        self._count_alarm = count_alarm
         self._attached = attached
         self._store = store
         self._trust = trust
@@ -123,11 +131,11 @@ class Logins:
             if request.grant_type != GRANT_TYPE:
                 raise InvalidInput("grant_type", f"grant_type must be {GRANT_TYPE}")
             kid = assertion.unverified_kid(request.assertion)
-            verified, account_name = await self._verify(request.assertion, kid, assertion.LOGIN_TYP, self._login_url)
+            verified, account, limits = await self._verify(request.assertion, kid, assertion.LOGIN_TYP, self._login_url, address)
             session_key = parse_request(request.certificate_request)
             if signing.thumbprint(session_key) != verified.jkt:
                 raise InvalidToken("the certificate request is for another key than the assertion names")
-            self._throttle.count_account(verified.account, account_name, time.monotonic())
+            self._throttle.count_account(verified.account, account.name, time.monotonic(), limits)
             return await self._begin(verified, session_key, request.client, address)
         except StoreUnavailable as error:
             logger.warning("login not answered: %s, from %s", error.code, address)
@@ -137,7 +145,8 @@ class Logins:
             code = "wrong-signature" if isinstance(error.__cause__, WrongSignature) else error.code
             logger.warning("login refused: %s, key %s, from %s", code, kid[:64] or "-", address)
             if kid and self._throttle.may_record(kid, time.monotonic()):
-                await self._store.write(lambda tx: sessions.record_refusal(tx, kid, code, address))
+                limit = error.limit if isinstance(error, Throttled) else ""
+                await self._store.write(lambda tx: sessions.record_refusal(tx, kid, code, address, limit))
             raise
 
     async def end(self, request: EndRequest, address: str) -> None:
@@ -145,7 +154,7 @@ class Logins:
         kid = Kid("")
         try:
             kid = assertion.unverified_kid(request.assertion)
-            verified, _ = await self._verify(request.assertion, kid, assertion.END_TYP, self._logout_url)
+            verified, _, _ = await self._verify(request.assertion, kid, assertion.END_TYP, self._logout_url, address)
         except AuthenticationFailed as error:
             self._throttle.failed(error, address, kid, time.monotonic())
             logger.warning("logout refused: %s, from %s", error.code, address)
@@ -160,9 +169,15 @@ class Logins:
 
         await self._store.write(end)
 
-    async def _verify(self, token: str, kid: Kid, typ: str, audience: str) -> tuple[Assertion, str]:
+    async def _verify(
+        self, token: str, kid: Kid, typ: str, audience: str, address: str
+    ) -> tuple[Assertion, ServiceAccountRow, AccountLimits]:
+        def look(tx: Transaction) -> tuple[ServiceKeyRow, ServiceAccountRow, AccountLimits]:
+            key, account = sessions.key_for_login(tx, kid)
+            return key, account, account_limits.of(tx, account.id)
+
         try:
-            key, account = await self._store.read(lambda tx: sessions.key_for_login(tx, kid))
+            key, account, limits = await self._store.read(look)
         except ServiceKeyUnknown:
             try:
                 decoy = signing.public_key_from_pem(self._decoy)
@@ -180,11 +195,26 @@ class Logins:
                 now=self._clock(),
                 typ=typ,
             )
-        except WrongSignature as error:
-            # Whoever does not hold the key learns nothing of it, not even that it exists; the audit does.
-            raise ServiceKeyUnknown(sessions.UNKNOWN_KEY) from error
+        except AuthenticationFailed as error:
+            if key.is_canary:
+                await self._alarm(key, account, address, typ, signed=isinstance(error, AssertionStale))
+                raise ServiceKeyUnknown(sessions.UNKNOWN_KEY) from None
+            if isinstance(error, WrongSignature):
+                # Whoever does not hold the key learns nothing of it, not even that it exists; the audit does.
+                raise ServiceKeyUnknown(sessions.UNKNOWN_KEY) from error
+            raise
+        if key.is_canary:
+            await self._alarm(key, account, address, typ, signed=True)
         sessions.check_usable(key, round(self._clock() * 1000))
-        return verified, account.name
+        return verified, account, limits
+
+    async def _alarm(self, key: ServiceKeyRow, account: ServiceAccountRow, address: str, typ: str, *, signed: bool) -> None:
+        """Write the alarm of a canary key before anything is answered, and whatever else the address has tried."""
+        logger.error("a canary key was tried: %s, from %s", key.kid, address)
+        attempt = "logout" if typ == assertion.END_TYP else "login"
+        self._count_alarm(attempt)
+        if self._throttle.may_record(f"canary {key.kid}", time.monotonic()):
+            await self._store.write(lambda tx: key_seats.alarm(tx, key, account, address, attempt=attempt, signed=signed))
 
     async def _begin(self, verified: Assertion, session_key: signing.PublicKey, facts: ClientFacts, address: str) -> LoginAnswer:
         session = SessionId(signing.base64url(self._entropy(16)))

@@ -25,6 +25,12 @@ class Metrics:
         self.enrolments = Counter(
             "klinket_enrolments_total", "Enrolments of connectors by outcome", ["outcome"], registry=self._registry
         )
+        self.throttled = Counter(
+            "klinket_throttled_total", "Logins and flows refused because a limit was used up", ["limit"], registry=self._registry
+        )
+        self.canary_alarms = Counter(
+            "klinket_canary_alarms_total", "Uses of canary keys, all refused", ["attempt"], registry=self._registry
+        )
         self.punches = Counter("klinket_punches_total", "Hole punching by outcome", ["outcome"], registry=self._registry)
 
         self._expiring = Gauge(

@@ -5,6 +5,7 @@ A proof is cheap to check, so it comes first: nobody's failures keep another out
 
 from __future__ import annotations
 
+from klinket.domain.account_limits import DEFAULTS, AccountLimits
 from klinket.domain.errors import (
     AssertionReplayed,
     AssertionStale,
@@ -17,9 +18,6 @@ from klinket.domain.errors import (
 from klinket.domain.token_buckets import TokenBuckets
 from klinket.net.sources import source_of
 
-#: Logins of one service account: so many at once, and so many per second after that.
-LOGIN_BURST = 60
-LOGINS_PER_SECOND = 2.0
 #: Logins without a proof from one address, for one key, that are told what was wrong, and how fast they are forgiven.
 FAILURE_BURST = 20
 FAILURES_PER_SECOND = 0.2
@@ -36,7 +34,7 @@ class LoginThrottle:
     """What logins may do. `now` in seconds on a clock that does not go back."""
 
     def __init__(self) -> None:
-        self._accounts = TokenBuckets(LOGIN_BURST, LOGINS_PER_SECOND)
+        self._accounts = TokenBuckets(DEFAULTS.login_burst, DEFAULTS.logins_per_second)
         self._failures = TokenBuckets(FAILURE_BURST, FAILURES_PER_SECOND)
         self._addresses = TokenBuckets(ADDRESS_FAILURE_BURST, FAILURES_PER_SECOND)
         self._records = TokenBuckets(RECORD_BURST, RECORDS_PER_SECOND)
@@ -61,12 +59,13 @@ class LoginThrottle:
         """Return whether one more refusal of this key is written to the audit."""
         return not self._records.take(kid, now)
 
-    def count_account(self, account: str, name: str, now: float) -> None:
+    def count_account(self, account: str, name: str, now: float, limits: AccountLimits = DEFAULTS) -> None:
         """Count a proven login of a service account; raises Throttled."""
-        wait = self._accounts.take(account, now)
+        wait = self._accounts.take(account, now, size=(limits.login_burst, limits.logins_per_second))
         if wait:
             raise Throttled(
-                f"service account {name!r} logs in too often: {LOGIN_BURST} at once and {LOGINS_PER_SECOND:g} a second "
-                "for all its keys together",
+                f"service account {name!r} logs in too often: {limits.login_burst} at once and {limits.logins_per_second:g} a "
+                f"second for all its keys together; again in {wait:.1f} s",
                 retry_after=wait,
+                limit="logins",
             )

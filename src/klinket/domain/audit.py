@@ -56,6 +56,7 @@ class AuditAction(Enum):
     ENROL = "enrol"
     CUT = "cut"
     WARN = "warn"
+    ALARM = "alarm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,10 +146,14 @@ class SessionOver(AuthenticationFailed):
 
 
 class Throttled(KlinketError):
-    """A limit of the service account (all keys together) is used up; the message names the limit."""
+    """A limit of the service account (all keys together) is used up; the message names the limit. `limit`: its code word."""
 
     code = "throttled"
     default_hint = "give each high-traffic system a service account of its own"
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None, limit: str = "") -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.limit = limit
 
 
 class SignInRefused(AuthenticationFailed):

@@ -21,13 +21,16 @@ class TokenBuckets:
         """Return after how many seconds there is a token; 0: now. Takes none."""
         return max(0.0, (1.0 - self._filled(name, now)) / self._rate)
 
-    def take(self, name: str, now: float, count: int = 1) -> float:
+    def take(self, name: str, now: float, count: int = 1, size: tuple[float, float] | None = None) -> float:
         """Take `count` tokens and return 0; where there is not one, take none and return after how many seconds there is one.
 
-        A bucket that is not empty gives more than it holds: those who come later wait for it.
+        A bucket that is not empty gives more than it holds: those who come later wait for it. `size`: burst and rate of this
+        bucket, where they are not those of all; where they change, what is in the bucket stays, up to the burst.
         """
-        tokens = self._filled(name, now)
-        wait = max(0.0, (1.0 - tokens) / self._rate)
+        burst, rate = (self._burst, self._rate) if size is None else size
+        tokens, at = self._buckets.get(name, (burst, now))
+        tokens = min(burst, tokens + max(0.0, now - at) * rate)
+        wait = max(0.0, (1.0 - tokens) / rate)
         self._buckets[name] = (tokens if wait else tokens - count, now)
         self._buckets.move_to_end(name)
         if len(self._buckets) > self._max_buckets:

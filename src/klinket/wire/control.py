@@ -249,6 +249,13 @@ class AccountLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_flows: int
 
 
+class LimitsOfAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of one service account (its UUID) that are not those of all."""
+
+    service_account: str
+    limits: AccountLimits
+
+
 class ConnectorConfiguration(Message, frozen=True, kw_only=True, tag="connector-configuration"):
     """Everything a connector needs, complete each time. `grant_keys`, `cut_keys`: JWK sets as JSON objects;
     `cuts`: signed cuts (wire.cut_token) younger than the longest grant, to be applied again; `head`: epoch and
@@ -267,6 +274,7 @@ class ConnectorConfiguration(Message, frozen=True, kw_only=True, tag="connector-
     tickets: list[RelayTicket] = []
     cuts: list[str] = []
     limits: AccountLimits
+    own_limits: list[LimitsOfAccount] = []
     max_grant_seconds: int
     renew_at_ms: int
     head: str = ""

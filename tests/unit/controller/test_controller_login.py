@@ -8,7 +8,8 @@ import pytest
 from cryptography import x509
 
 from klinket.controller.login import CLIENT_CERTIFICATE_SECONDS
-from klinket.controller.throttle import FAILURE_BURST, LOGIN_BURST, RECORD_BURST
+from klinket.controller.throttle import FAILURE_BURST, RECORD_BURST
+from klinket.domain.account_limits import DEFAULTS
 from klinket.net.certificate_request import certificate_request
 from klinket.wire import assertion, signing
 from klinket.wire.key_file import LOGIN_PATH, KeyFile
@@ -120,11 +121,11 @@ async def test_a_service_account_logs_in_so_often_whatever_key_it_uses(controlle
     files = [(await controller.add_key(account, name=name))[1] for name in ("one", "two")]
     request = certificate_request(key := signing.generate_private_key())
     codes = []
-    for number in range(LOGIN_BURST + 5):
+    for number in range(DEFAULTS.login_burst + 5):
         body = controller.login_body(files[number % 2], key, request=request)
         answer = await controller.post(LOGIN_PATH, body, source=f"192.0.2.{number % 200}")
         codes.append(answer.status_code)
-    assert codes[:LOGIN_BURST] == [200] * LOGIN_BURST
+    assert codes[: DEFAULTS.login_burst] == [200] * DEFAULTS.login_burst
     assert 429 in codes
     assert "all its keys together" in answer.text or answer.status_code == 200
 

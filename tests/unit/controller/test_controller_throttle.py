@@ -8,12 +8,11 @@ from klinket.controller.throttle import (
     ADDRESS_FAILURE_BURST,
     FAILURE_BURST,
     FAILURES_PER_SECOND,
-    LOGIN_BURST,
-    LOGINS_PER_SECOND,
     RECORD_BURST,
     RECORDS_PER_SECOND,
     LoginThrottle,
 )
+from klinket.domain.account_limits import DEFAULTS
 from klinket.domain.errors import (
     AssertionReplayed,
     AssertionStale,
@@ -29,15 +28,15 @@ from klinket.domain.errors import (
 
 def test_an_account_logs_in_so_often_at_once_and_so_often_after_that() -> None:
     throttle = LoginThrottle()
-    for _ in range(LOGIN_BURST):
+    for _ in range(DEFAULTS.login_burst):
         throttle.count_account("account", "ci", 0.0)
     with pytest.raises(Throttled, match="service account 'ci'") as caught:
         throttle.count_account("account", "ci", 0.0)
-    assert caught.value.retry_after == pytest.approx(1 / LOGINS_PER_SECOND)
+    assert caught.value.retry_after == pytest.approx(1 / DEFAULTS.logins_per_second)
     throttle.count_account("another", "other", 0.0)
-    throttle.count_account("account", "ci", 1 / LOGINS_PER_SECOND)
+    throttle.count_account("account", "ci", 1 / DEFAULTS.logins_per_second)
     with pytest.raises(Throttled):
-        throttle.count_account("account", "ci", 1 / LOGINS_PER_SECOND)
+        throttle.count_account("account", "ci", 1 / DEFAULTS.logins_per_second)
 
 
 def unproven() -> ServiceKeyUnknown:

@@ -12,6 +12,7 @@ from klinket.cli.admin.named import RESOURCE, SERVICE
 from klinket.cli.admin.output import show_object, show_rows, told
 from klinket.cli.admin.params import LATER, NAME
 from klinket.cli.admin.service_key import key
+from klinket.cli.admin.service_limits import limits
 from klinket.cli.admin.waiting import Waiting, access_to, with_wait
 
 SELECTION = "id name createdAt keys { edges { node { id name status expiresAt } } } resources { edges { node { id name } } }"
@@ -23,6 +24,7 @@ def service() -> None:
 
 
 service.add_command(key)
+service.add_command(limits)
 
 
 def _row(node: dict[str, Any]) -> dict[str, Any]:

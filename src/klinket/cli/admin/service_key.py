@@ -13,11 +13,13 @@ from klinket.cli.admin.named import SERVICE, completing, pick
 from klinket.cli.admin.output import abandon_secret, print_secret, reserve_secret, show_object, show_rows, told, write_secret
 from klinket.cli.admin.params import DAYS, FILE, NAME, WITHIN_DAYS, read_pem
 from klinket.cli.admin.waiting import Waiting, with_wait
+from klinket.domain.account_limits import MAX_SEATS, SeatsExceeded
+from klinket.domain.errors import InvalidInput
 
 KEY = "id name status createdAt expiresAt revokedAt"
 FULL = (
     "id name status serviceAccountId serviceAccountName createdAt createdBy { type name } expiresAt revokedAt origin keyId"
-    " thumbprint isIdle replacesId overlapEndsAt lastUse { time hostname address clientVersion }"
+    " thumbprint isIdle replacesId overlapEndsAt seats seatsExceeded isCanary lastUse { time hostname address clientVersion }"
 )
 DEFAULT_DAYS = 365
 DEFAULT_OVERLAP_HOURS = 24
@@ -25,6 +27,11 @@ DEFAULT_OVERLAP_HOURS = 24
 _DAYS = click.option("--days", default=DEFAULT_DAYS, show_default=True, type=DAYS, help="Days until it expires; 0: never.")
 _NAME = click.option("--name", type=NAME, metavar="NAME", help="A name for the key; without it the controller makes one up.")
 _OUT = click.option("--out", type=FILE, metavar="FILE", help="Write the key file there, mode 0600, instead of to stdout.")
+_SEATS = click.option("--seats", type=click.IntRange(1, MAX_SEATS), metavar="N", help="Sessions at a time with this key.")
+_EXCEEDED = click.option(
+    "--seats-exceeded", type=click.Choice([one.value for one in SeatsExceeded]), default=SeatsExceeded.ALERT.value,
+    show_default=True, help="What a login beyond --seats does: it raises a warning, or is refused.",
+)  # fmt: skip
 
 
 @click.group()
@@ -77,23 +84,72 @@ def _hand_out(api: AdminApiClient, mutation: str, text: str, out: str | None, as
 @_SERVICE
 @_NAME
 @_DAYS
+@_SEATS
+@_EXCEEDED
+@click.option("--canary", is_flag=True, help="A key that opens nothing, ever, and raises an alarm when somebody tries it.")
 @_OUT
 @with_api
-def generate(api: AdminApiClient, service: str, name: str | None, days: int, out: str | None, as_json: bool) -> None:
+def generate(
+    api: AdminApiClient,
+    service: str,
+    name: str | None,
+    days: int,
+    seats: int | None,
+    seats_exceeded: str,
+    canary: bool,
+    out: str | None,
+    as_json: bool,
+) -> None:
     """Generate a key. Its text is shown this once and kept nowhere.
 
+    A canary key is laid where only a thief looks.
+
     \b
-    example: klinket admin service key generate ci --name runner --days 90 --out ci-runner.json
+    example: klinket admin service key generate ci --name runner --days 90 --seats 1 --out ci-runner.json
     """
-    _hand_out(
-        api,
-        "serviceAccountKeyCreate",
-        "token",
-        out,
-        as_json,
-        serviceAccountId=("ID!", SERVICE.find(api, service)["id"]),
-        expirationTime=("Int!", days),
-        name=("String", name),
+    if canary and seats is not None:
+        raise click.UsageError("--seats and --canary exclude each other")
+    arguments: dict[str, Argument] = {
+        "serviceAccountId": ("ID!", SERVICE.find(api, service)["id"]),
+        "expirationTime": ("Int!", days),
+        "name": ("String", name),
+    }
+    if seats is None and not canary:
+        _hand_out(api, "serviceAccountKeyCreate", "token", out, as_json, **arguments)
+        return
+    arguments |= {
+        "seats": ("Int", seats),
+        "seatsExceeded": ("SeatsExceeded", seats_exceeded.upper()),
+        "isCanary": ("Boolean", canary),
+    }
+    _hand_out(api.extension, "serviceKeyGenerate", "token", out, as_json, **arguments)
+
+
+@key.command()
+@_SERVICE
+@_KEY
+@click.argument("seats", metavar="N|none", type=click.UNPROCESSED)
+@_EXCEEDED
+@with_api
+def seats(api: AdminApiClient, service: str, name: str, seats: str, seats_exceeded: str, as_json: bool) -> None:
+    """Say how many sessions may use an active key at a time; none: as many as its service account.
+
+    \b
+    example: klinket admin service key seats ci runner 1 --seats-exceeded refuse
+    """
+    if seats != "none" and not (seats.isascii() and seats.isdigit() and 1 <= int(seats[:9]) <= MAX_SEATS):
+        raise InvalidInput("N|none", f"N|none must be a whole number from 1 to {MAX_SEATS}, or none")
+    payload = api.extension.mutate(
+        "serviceKeySetSeats",
+        "entity { id name seats seatsExceeded }",
+        id=("ID!", find_key(api, service, name)["id"]),
+        seats=("Int", None if seats == "none" else int(seats)),
+        seatsExceeded=("SeatsExceeded", seats_exceeded.upper()),
+    )
+    told(
+        f"key {name} has {'as many seats as its account' if seats == 'none' else f'seats: {seats}'}",
+        payload["entity"],
+        as_json=as_json,
     )
 
 
@@ -208,7 +264,8 @@ def list_keys(
     rows = [_row(node) for node in nodes]
     columns = {
         "SERVICE": "service", "KEY": "name", "STATUS": "status", "EXPIRES": "expiresAt", "LAST USED": "usedAt",
-        "ON": "usedOn", "FROM": "usedFrom", "CLIENT": "client", "IDLE": "isIdle", "ID": "id",
+        "ON": "usedOn", "FROM": "usedFrom", "CLIENT": "client", "IDLE": "isIdle",
+        "SEATS": "seats", "CANARY": "isCanary", "ID": "id",
     }  # fmt: skip
     narrowed = status is not None or expiring is not None or idle
     empty = "no such key" if narrowed else "no key yet: klinket admin service key generate SERVICE"

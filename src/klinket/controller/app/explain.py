@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from klinket.controller.app import resources
+from klinket.controller.app import account_limits, flow_totals, resources
 from klinket.controller.app.access import versions_of
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.resources import BYPASS
@@ -80,8 +80,8 @@ def explain(
 
 
 def _key_step(tx: Transaction, account: ServiceAccountRow) -> Step:
-    states = [row.state(tx.now_ms) for row in tx.service_keys.find(service_account_id=account.id)]
-    active = states.count(KeyState.ACTIVE)
+    states = [row.state(tx.now_ms) for row in tx.service_keys.find(service_account_id=account.id, is_canary=False)]
+    active = states.count(KeyState.ACTIVE)  # a canary key opens nothing
     if active:
         return Step(StepName.KEY, True, f"{account.name!r} has {active} active of {len(states)} keys")
     hint = "generate one: klinket admin service key generate"
@@ -90,7 +90,15 @@ def _key_step(tx: Transaction, account: ServiceAccountRow) -> Step:
 
 def _account_step(tx: Transaction, account: ServiceAccountRow) -> Step:
     sessions = tx.sessions.count(service_account_id=account.id, ended_at_ms=None)
-    return Step(StepName.ACCOUNT, True, f"service account {account.name!r} may log in", (f"sessions now: {sessions}",))
+    limits, throttled = account_limits.of(tx, account.id), flow_totals.throttled(tx, account.id)
+    evidence = (
+        f"sessions now: {sessions} of {limits.max_sessions}",
+        f"logins: {limits.login_burst} at once, then {limits.logins_per_second:g} a second",
+        f"flows at each connector: {limits.max_flows} at a time; new ones {limits.new_flows_burst} at once, then "
+        f"{limits.new_flows_per_second:g} a second",
+        f"flows refused in the last 7 days because a limit was used up: {throttled}",
+    )
+    return Step(StepName.ACCOUNT, True, f"service account {account.name!r} may log in", evidence)
 
 
 def _grant_step(step: Step, row: ResourceRow) -> Step:

@@ -8,15 +8,29 @@ from typing import Any
 
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import FlowHourRow, FlowTotalRow
+from klinket.domain.flow import FlowFailure
 from klinket.wire.control import FlowEvent
 
 HOUR_MS = 3_600_000
+WEEK_MS = 7 * 24 * HOUR_MS
 #: In place of an account or resource that is not known.
 NOBODY = 0
 #: Rows read for one chart; a chart of more is drawn from the newest of them.
 MAX_ROWS = 20_000
 
 _Key = tuple[int, int, int, str, str]
+
+
+def throttled(tx: Transaction, account: int) -> int:
+    """Return how many flows of an account connectors refused within WEEK_MS because a limit was used up."""
+    found = tx.flow_totals.totals(
+        ("failure",),
+        "flows",
+        least={"hour_ms": tx.now_ms - WEEK_MS},
+        service_account_id=account,
+        failure=FlowFailure.THROTTLED.value,
+    )
+    return sum(flows for _, flows in found)
 
 
 def add(tx: Transaction, events: Sequence[FlowEvent], stored: Sequence[Mapping[str, Any]]) -> None:

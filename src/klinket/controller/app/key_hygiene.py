@@ -6,7 +6,8 @@ from klinket.controller.app import service_keys
 from klinket.controller.app.audit import key_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceKeyRow
-from klinket.controller.app.service_keys import KeyOrigin
+from klinket.controller.app.service_keys import KeyOrigin, KeyUse
+from klinket.domain.account_limits import SeatsExceeded
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.errors import Conflict, InvalidInput, LifecycleError
 from klinket.domain.identifiers import Kid
@@ -37,13 +38,23 @@ def rotate(
     """
     if old.state(tx.now_ms) is not KeyState.ACTIVE:
         raise LifecycleError("only an active key can be rotated", hint="generate a new key for the service account instead")
+    if old.is_canary:
+        raise LifecycleError("a canary key cannot be rotated", hint="generate another canary key, and delete this one")
     if tx.service_keys.find(replaces_key_id=old.id):
         raise Conflict(f"key {old.name!r} is being replaced already", hint="use the newer key, or revoke it first")
     if not 0 <= overlap_hours <= MAX_OVERLAP_HOURS:
         raise InvalidInput("overlapHours", f"overlapHours is 0 to {MAX_OVERLAP_HOURS}")
     account = service_keys.account_of(tx, old)
     made = service_keys.create(
-        tx, actor, account, days=days, name=name or old.name, kid=kid, public_key=public_key, origin=origin
+        tx,
+        actor,
+        account,
+        days=days,
+        name=name or old.name,
+        kid=kid,
+        public_key=public_key,
+        origin=origin,
+        use=KeyUse(old.seats, SeatsExceeded(old.seats_exceeded)),
     )
     ends = tx.now_ms + overlap_hours * 3_600_000
     made = tx.service_keys.change(made.id, replaces_key_id=old.id, overlap_ends_ms=ends)

@@ -162,6 +162,7 @@ class Transaction(Protocol):
     resources: Repository[rows.ResourceRow]
     service_accounts: Repository[rows.ServiceAccountRow]
     service_keys: Repository[rows.ServiceKeyRow]
+    account_limits: Repository[rows.AccountLimitsRow]
     access: Repository[rows.AccessRow]
     security_policies: Repository[rows.SecurityPolicyRow]
     groups: Repository[rows.GroupRow]

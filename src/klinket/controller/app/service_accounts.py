@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klinket.controller.app import cuts, sessions
+from klinket.controller.app import account_limits, cuts, sessions
 from klinket.controller.app.audit import account_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceAccountRow
@@ -48,6 +48,7 @@ def delete(tx: Transaction, actor: Actor, row: ServiceAccountRow) -> None:
     }
     sessions.end_all(tx, ServiceKeyUnknown.code, service_account_id=row.id)
     tx.access.remove(service_account_id=row.id)
+    account_limits.forget(tx, row.id)
     tx.service_keys.remove(service_account_id=row.id)
     tx.service_accounts.remove(id=row.id)
     tx.record(AuditEvent(AuditAction.DELETE, actor, (account_target(row),)))

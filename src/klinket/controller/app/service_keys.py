@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from klinket.controller.app import cuts, sessions
 from klinket.controller.app.audit import actor_detail, key_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
+from klinket.domain.account_limits import SeatsExceeded, check_seats
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.cut import CutScope
-from klinket.domain.errors import NotFound, ServiceKeyExpired, ServiceKeyRevoked
+from klinket.domain.errors import InvalidInput, NotFound, ServiceKeyExpired, ServiceKeyRevoked
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid
 from klinket.domain.moments import iso
@@ -27,6 +30,30 @@ class KeyOrigin(Enum):
 
     CONTROLLER = "controller"
     OWNER = "owner"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """How a key may be used: `seats` at a time, None: as many as its account has; a canary key not at all."""
+
+    seats: int | None = None
+    exceeded: SeatsExceeded = SeatsExceeded.ALERT
+    is_canary: bool = False
+
+    def check(self) -> None:
+        """Raise InvalidInput for what makes no sense."""
+        check_seats(self.seats)
+        if self.is_canary and self.seats is not None:
+            raise InvalidInput("seats", "a canary key has no seats: nobody can log in with it")
+
+    def as_detail(self) -> dict[str, Any]:
+        """Return what the audit says of it; nothing for a key like all."""
+        told: dict[str, Any] = {"canary": True} if self.is_canary else {}
+        return told if self.seats is None else {**told, "seats": self.seats, "seatsExceeded": self.exceeded.value}
+
+
+#: A key without seats of its own.
+ORDINARY = KeyUse()
 
 
 def get(tx: Transaction, id: int | None, shown_id: object) -> ServiceKeyRow:
@@ -54,8 +81,10 @@ def create(
     kid: Kid,
     public_key: str,
     origin: KeyOrigin = KeyOrigin.CONTROLLER,
+    use: KeyUse = ORDINARY,
 ) -> ServiceKeyRow:
     """Store the public half (PEM) of a new key that expires in `days`, 0: never. Raises InvalidInput."""
+    use.check()
     expires_at = expiry_from_days(days, tx.now_ms / 1000)
     made_up = f"key {tx.service_keys.count(service_account_id=account.id) + 1} of {iso(tx.now_ms)[:10]}"
     row = tx.service_keys.add(
@@ -68,10 +97,29 @@ def create(
         origin=origin.value,
         created_by=actor_detail(actor),
         warned_days=warned_at_creation(days),
+        seats=use.seats,
+        seats_exceeded=use.exceeded.value,
+        is_canary=use.is_canary,
     )
     tx.bump()
-    tx.record(AuditEvent(AuditAction.CREATE, actor, (key_target(row, account, tx.now_ms),)))
+    tx.record(AuditEvent(AuditAction.CREATE, actor, (key_target(row, account, tx.now_ms),), use.as_detail()))
     return row
+
+
+def set_seats(tx: Transaction, actor: Actor, row: ServiceKeyRow, seats: int | None, exceeded: SeatsExceeded) -> ServiceKeyRow:
+    """Say how many sessions an active key may have at a time, None: as many as its account. Nothing that lives is ended.
+
+    Raises LifecycleError, InvalidInput.
+    """
+    apply(row.state(tx.now_ms), KeyEvent.RENAME)
+    use = KeyUse(seats, exceeded, row.is_canary)
+    use.check()
+    changed = tx.service_keys.change(row.id, seats=seats, seats_exceeded=exceeded.value)
+    tx.bump()
+    before = KeyUse(row.seats, SeatsExceeded(row.seats_exceeded)).as_detail()
+    detail = {"seats": None, **use.as_detail(), "before": {"seats": None, **before}}
+    tx.record(AuditEvent(AuditAction.EDIT, actor, (key_target(changed, account_of(tx, row), tx.now_ms),), detail))
+    return changed
 
 
 def rename(tx: Transaction, actor: Actor, row: ServiceKeyRow, name: str) -> ServiceKeyRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from klinket.controller.app import cuts
+from klinket.controller.app import cuts, key_seats
 from klinket.controller.app.audit import key_target, session_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow, SessionRow
@@ -19,17 +19,12 @@ from klinket.domain.errors import (
     ServiceKeyRevoked,
     ServiceKeyUnknown,
     SessionOver,
-    Throttled,
 )
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid, SessionId
 from klinket.domain.service_key import KeyState
 from klinket.wire.assertion import Assertion
 
-#: Live sessions of one service account, all keys together.
-MAX_SESSIONS_PER_ACCOUNT = 1_000
-#: Milliseconds after which the seat of a session that is not attached is free again.
-SEAT_MS = 60_000
 #: The same words whatever is wrong.
 UNKNOWN_KEY = "no such service key"
 #: Milliseconds after its end, or after its last possible certificate, at which a session is forgotten.
@@ -54,7 +49,9 @@ def key_for_login(tx: Transaction, kid: Kid) -> tuple[ServiceKeyRow, ServiceAcco
 
 
 def check_usable(row: ServiceKeyRow, now_ms: int) -> None:
-    """Raise ServiceKeyRevoked or ServiceKeyExpired unless the key is active."""
+    """Raise ServiceKeyRevoked or ServiceKeyExpired unless the key is active; ServiceKeyUnknown for a canary key."""
+    if row.is_canary:
+        raise ServiceKeyUnknown(UNKNOWN_KEY)
     state = row.state(now_ms)
     if state is KeyState.REVOKED:
         raise ServiceKeyRevoked(f"service key {row.name!r} was revoked")
@@ -74,7 +71,7 @@ def begin(
 ) -> tuple[SessionRow, ServiceKeyRow, ServiceAccountRow]:
     """Make the session of a verified assertion; rechecks the key, and refuses a replay by the database's own rule.
 
-    A seat counts while its session is attached, or younger than SEAT_MS.
+    `attached`: sessions that hold their seats however old they are (key_seats).
 
     Raises ServiceKeyUnknown, ServiceKeyRevoked, ServiceKeyExpired, AssertionReplayed, Throttled.
     """
@@ -85,13 +82,7 @@ def begin(
         tx.used_assertions.add(kid=assertion.kid, jti=assertion.jti, expires_at_ms=round(assertion.expires_at * 1000))
     except Conflict as error:
         raise AssertionReplayed("this login assertion was used already") from error
-    open_sessions = tx.sessions.find(service_account_id=account.id, ended_at_ms=None)
-    live = [row for row in open_sessions if row.id in attached or row.created_at_ms > tx.now_ms - SEAT_MS]
-    if len(live) >= MAX_SESSIONS_PER_ACCOUNT:
-        raise Throttled(
-            f"service account {account.name!r} has {len(live)} sessions, the limit is {MAX_SESSIONS_PER_ACCOUNT}",
-            retry_after=60,
-        )
+    beyond = key_seats.check(tx, key, account, attached)
     row = tx.sessions.add(
         id=session,
         service_account_id=account.id,
@@ -104,16 +95,19 @@ def begin(
     actor = Actor(SYSTEM.type, id=account.uuid, name=account.name, source=address)
     target = key_target(key, account, tx.now_ms)
     tx.record(AuditEvent(AuditAction.LOGIN, actor, (target,), {"session": session, "hostname": hostname[:255]}))
+    if beyond:
+        key_seats.alert(tx, key, account, row, beyond)
     return row, key, account
 
 
-def record_refusal(tx: Transaction, kid: Kid, code: str, address: str) -> None:
-    """Write the audit event of a login that was refused, when it names a key that exists."""
-    for key in tx.service_keys.find(kid=kid):
+def record_refusal(tx: Transaction, kid: Kid, code: str, address: str, limit: str = "") -> None:
+    """Write the audit event of a login that was refused, when it names a key that exists. `limit`: the one that was used up."""
+    for key in tx.service_keys.find(kid=kid, is_canary=False):  # what happens to a canary key is an alarm
         account = tx.service_accounts.get(key.service_account_id)
         if account is not None:
             actor = Actor(SYSTEM.type, id=account.uuid, name=account.name, source=address)
-            tx.record(AuditEvent(AuditAction.REFUSE, actor, (key_target(key, account, tx.now_ms),), {"code": code}))
+            detail = {"code": code, "limit": limit} if limit else {"code": code}
+            tx.record(AuditEvent(AuditAction.REFUSE, actor, (key_target(key, account, tx.now_ms),), detail))
 
 
 def live(tx: Transaction, session: SessionId) -> tuple[SessionRow, ServiceKeyRow, ServiceAccountRow]:

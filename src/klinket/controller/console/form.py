@@ -71,9 +71,9 @@ class Form:
             found.append(int(text))
         return found
 
-    def check_unchanged(self, updated_at_ms: int) -> None:
+    def check_unchanged(self, updated_at_ms: int, field: str = SEEN_FIELD) -> None:
         """Raise ChangedMeanwhile unless the form was made from what there is now: nobody overwrites another unknowingly."""
-        if self.text(SEEN_FIELD) != str(updated_at_ms):
+        if self.text(field) != str(updated_at_ms):
             raise ChangedMeanwhile("somebody has changed this meanwhile; nothing of yours was stored")
 
 

@@ -37,6 +37,7 @@ class SqlTransaction:
         self.resources = of(schema.resources, rows.ResourceRow)
         self.service_accounts = of(schema.service_accounts, rows.ServiceAccountRow)
         self.service_keys = of(schema.service_keys, rows.ServiceKeyRow)
+        self.account_limits = of(schema.account_limits, rows.AccountLimitsRow)
         self.access = of(schema.access, rows.AccessRow)
         self.security_policies = of(schema.security_policies, rows.SecurityPolicyRow)
         self.groups = of(schema.groups, rows.GroupRow)

@@ -84,6 +84,7 @@ CONTRACT = """
 """
 
 EXTENSION = """
+    accountLimits               read
     apiToken                    read
     apiTokens                   read
     auditEvent                  read
@@ -101,12 +102,15 @@ EXTENSION = """
     sink                        read
     sinks                       read
 
+    accountLimitsSet            write
     apiTokenCreate              provision
     apiTokenDelete              provision
     apiTokenUpdate              provision
     relayDelete                 write
+    serviceKeyGenerate          provision
     serviceKeyRegister          provision
     serviceKeyRotate            provision
+    serviceKeySetSeats          write
     sessionEnd                  write
     sinkCreate                  provision
     sinkDelete                  provision

@@ -13,6 +13,7 @@ from klinket.controller.app.rows.events import FlowTotalRow as FlowTotalRow
 from klinket.controller.app.rows.events import LiveFlowRow as LiveFlowRow
 from klinket.controller.app.rows.events import SinkRow as SinkRow
 from klinket.controller.app.rows.inventory import AccessRow as AccessRow
+from klinket.controller.app.rows.inventory import AccountLimitsRow as AccountLimitsRow
 from klinket.controller.app.rows.inventory import ConnectorRow as ConnectorRow
 from klinket.controller.app.rows.inventory import RemoteNetworkRow as RemoteNetworkRow
 from klinket.controller.app.rows.inventory import ResourceRow as ResourceRow

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from klinket.domain.account_limits import SeatsExceeded
 from klinket.domain.service_key import KeyState, state_of
 
 
@@ -85,7 +86,7 @@ class ServiceKeyRow:
     """`origin`: who made the pair; `last_used_by`: host, address and client version of the last login.
 
     A key with `replaces_key_id` ends that key at its own first use, or when `overlap_ends_ms` comes. `warned_days`: the last
-    warning of its expiry.
+    warning of its expiry. `seats`: sessions at a time, None: as many as the account; `is_canary`: it opens nothing, ever.
     """
 
     id: int
@@ -105,6 +106,9 @@ class ServiceKeyRow:
     replaces_key_id: int | None
     overlap_ends_ms: int | None
     warned_days: int | None
+    seats: int | None = None
+    seats_exceeded: str = SeatsExceeded.ALERT.value
+    is_canary: bool = False
 
     @property
     def expires_at(self) -> float | None:
@@ -115,6 +119,17 @@ class ServiceKeyRow:
         """Return the state of the key at a moment."""
         revoked_at = None if self.revoked_at_ms is None else self.revoked_at_ms / 1000
         return state_of(revoked_at=revoked_at, expires_at=self.expires_at, now=now_ms / 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLimitsRow:
+    """`own`: limits that are set for this account, by the names of domain.account_limits.AccountLimits."""
+
+    id: int
+    created_at_ms: int
+    updated_at_ms: int
+    service_account_id: int
+    own: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)

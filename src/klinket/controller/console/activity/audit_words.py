@@ -19,6 +19,7 @@ _ACTIONS = {
     AuditAction.ENROL: "Enrolled",
     AuditAction.CUT: "Cut",
     AuditAction.WARN: "Warned",
+    AuditAction.ALARM: "Alarm",
     AuditAction.LOGOUT: "Logged out",
     AuditAction.LOCK_OUT: "Locked out",
 }

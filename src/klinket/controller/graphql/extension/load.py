@@ -8,6 +8,7 @@ from importlib.resources import files
 from graphql import GraphQLSchema, build_schema
 
 from klinket.controller.graphql.extension.resolvers import (
+    account_limits,
     api_tokens,
     audit,
     controller,
@@ -22,11 +23,23 @@ from klinket.controller.graphql.extension.resolvers import (
 from klinket.controller.graphql.schema import Resolver, bind, merged
 
 #: The SDL's files, in the order in which people should read them.
-NOUNS = ("controller", "sessions", "service_keys", "cuts", "explain", "audit", "flows", "sinks", "api_tokens", "relays")
+NOUNS = (
+    "controller",
+    "sessions",
+    "service_keys",
+    "account_limits",
+    "cuts",
+    "explain",
+    "audit",
+    "flows",
+    "sinks",
+    "api_tokens",
+    "relays",
+)
 #: Types whose fields are plain entries of the dictionaries that resolvers return.
 PLAIN = (
-    "PageInfo", "Controller", "Maker", "ServiceKeyUse", "CutReceipt", "CutFlow", "Explanation", "ExplanationStep",
-    "AuditActor", "AuditTarget", "AuditRequest",
+    "PageInfo", "Controller", "AccountLimits", "Maker", "ServiceKeyUse", "CutReceipt", "CutFlow", "Explanation",
+    "ExplanationStep", "AuditActor", "AuditTarget", "AuditRequest",
 )  # fmt: skip
 
 
@@ -38,7 +51,7 @@ def extension_sdl() -> str:
 
 def extension_resolvers() -> dict[str, Resolver]:
     """Return every resolver by "Type.field"."""
-    modules = (controller, sessions, service_keys, cuts, explain, audit, flows, sinks, api_tokens, relays)
+    modules = (controller, sessions, service_keys, account_limits, cuts, explain, audit, flows, sinks, api_tokens, relays)
     return merged(module.FIELDS for module in modules)
 
 

@@ -17,6 +17,7 @@ from klinket.controller.store.schema.events import flow_totals as flow_totals
 from klinket.controller.store.schema.events import live_flows as live_flows
 from klinket.controller.store.schema.events import sinks as sinks
 from klinket.controller.store.schema.inventory import access as access
+from klinket.controller.store.schema.inventory import account_limits as account_limits
 from klinket.controller.store.schema.inventory import connectors as connectors
 from klinket.controller.store.schema.inventory import head as head
 from klinket.controller.store.schema.inventory import remote_networks as remote_networks

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 from klinket.controller.store.schema.columns import id_, may_have, metadata, name, needs, times
@@ -133,11 +134,25 @@ service_keys = Table(
     Column("replaces_key_id", Integer, ForeignKey("service_keys.id", ondelete="SET NULL")),
     Column("overlap_ends_ms", BigInteger),
     Column("warned_days", Integer),
+    Column("seats", Integer),
+    Column("seats_exceeded", String(10), nullable=False, server_default="alert"),
+    Column("is_canary", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("kid"),
     Index(None, "service_account_id"),
     Index(None, "expires_at_ms"),
     Index(None, "expiry_cut", "expires_at_ms"),
     Index(None, "replaces_key_id"),
+    sqlite_autoincrement=True,
+)
+
+account_limits = Table(
+    "account_limits",
+    metadata,
+    id_(),
+    *times(),
+    needs("service_account_id", "service_accounts"),
+    Column("own", JSON, nullable=False),
+    UniqueConstraint("service_account_id"),
     sqlite_autoincrement=True,
 )
 

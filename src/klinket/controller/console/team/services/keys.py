@@ -10,7 +10,8 @@ from starlette.responses import Response
 from klinket.controller.app import key_hygiene, service_accounts, service_keys
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
-from klinket.controller.app.service_keys import KeyOrigin
+from klinket.controller.app.service_keys import KeyOrigin, KeyUse
+from klinket.controller.console.form import Form
 from klinket.controller.console.headers import PAGE_HEADERS
 from klinket.controller.console.notices import Notice
 from klinket.controller.console.page import Page
@@ -20,6 +21,7 @@ from klinket.controller.console.team.services.expiry import KEY_DEFAULT, KEY_PRE
 from klinket.controller.console.team.services.receipts import with_cut, with_receipt
 from klinket.controller.console.team.services.snippets import file_name, snippets
 from klinket.controller.graphql.key_text import new_key
+from klinket.domain.account_limits import MAX_SEATS, SeatsExceeded
 from klinket.domain.errors import InvalidInput, KlinketError, NotFound
 from klinket.domain.role import Permission
 from klinket.domain.service_key import DEFAULT_DAYS, MAX_DAYS
@@ -61,12 +63,25 @@ async def _form(page: Page, error: KlinketError | None = None) -> Response:
         "other": OTHER,
         "default_days": DEFAULT_DAYS,
         "max_days": MAX_DAYS,
+        "max_seats": MAX_SEATS,
         "default_hours": key_hygiene.DEFAULT_OVERLAP_HOURS,
         "max_hours": key_hygiene.MAX_OVERLAP_HOURS,
     }
     if error is not None:
         return page.refuse(FORM, error, **values)
     return page.render(FORM, **values)
+
+
+def _use(form: Form) -> KeyUse:
+    """Return how the key of a form may be used; raises InvalidInput."""
+    seats = form.number("seats", 0) if form.text("kind") == "seats" else None
+    try:
+        exceeded = SeatsExceeded(form.text("seatsExceeded", SeatsExceeded.ALERT.value))
+    except ValueError as error:
+        raise InvalidInput("seatsExceeded", "choose what happens beyond the seats") from error
+    use = KeyUse(seats, exceeded, form.text("kind") == "canary")
+    use.check()
+    return use
 
 
 def _made(page: Page) -> tuple[str, Callable[[Transaction], tuple[ServiceAccountRow, ServiceKeyRow, str]]]:
@@ -82,14 +97,21 @@ def _made(page: Page) -> tuple[str, Callable[[Transaction], tuple[ServiceAccount
     new = new_key(page.console.services, public_key)
     more = {"days": days, "name": name, "kid": new.kid, "public_key": new.public_key}
     origin = KeyOrigin.CONTROLLER if public_key is None else KeyOrigin.OWNER
+    use = _use(form)
+    if use.is_canary and (replaces is not None or public_key is not None):
+        raise InvalidInput(
+            "kind", "a canary key replaces no key, and klinket makes it", hint="choose “No key”, and let klinket make it"
+        )
 
     def change(tx: Transaction) -> tuple[ServiceAccountRow, ServiceKeyRow, str]:
         account = service_accounts.get(tx, id, id)
         if replaces is None:
-            row = service_keys.create(tx, page.actor, account, origin=origin, **more)  # type: ignore[arg-type]
+            row = service_keys.create(tx, page.actor, account, origin=origin, use=use, **more)  # type: ignore[arg-type]
         else:
             _, old = key_of(tx, id, int(replaces))
             row = key_hygiene.rotate(tx, page.actor, old, overlap_hours=hours, origin=origin, **more)  # type: ignore[arg-type]
+            if use.seats is not None:
+                row = service_keys.set_seats(tx, page.actor, row, use.seats, use.exceeded)
         return account, row, new.file_text(page.console.services, account, row)
 
     return new.private_key, change

@@ -126,7 +126,7 @@ def listed_keys(tx: Transaction, rows: Sequence[ServiceKeyRow]) -> list[ListedKe
             state,
             allowed(state),
             is_active and row.expires_at_ms is not None and row.expires_at_ms < tx.now_ms + SOON_MS,
-            is_active and is_idle(row.created_at_ms / 1000, used, tx.now_ms / 1000),
+            is_active and not row.is_canary and is_idle(row.created_at_ms / 1000, used, tx.now_ms / 1000),
             newer.get(row.id),
             living.get(row.id, 0),
             sessions.get(row.id, 0),

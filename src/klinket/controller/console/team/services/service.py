@@ -8,18 +8,18 @@ from typing import Any
 
 from starlette.responses import Response
 
-from klinket.controller.app import live_flows, service_accounts
+from klinket.controller.app import account_limits, flow_totals, live_flows, service_accounts
+from klinket.controller.app.account_limits import as_json
+from klinket.controller.app.key_seats import SEAT_MS
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import AccessRow, ResourceRow, ServiceAccountRow, ServiceKeyRow, SessionRow
-from klinket.controller.app.sessions import MAX_SESSIONS_PER_ACCOUNT, SEAT_MS
-from klinket.controller.configuration import ACCOUNT_LIMITS
 from klinket.controller.console.page import Page
 from klinket.controller.console.team.services.expiry import ACCESS_PRESETS, as_input
+from klinket.controller.console.team.services.limit_words import WORDS
 from klinket.controller.console.team.services.listing import CHART_MS, ListedKey, ListedService, listed, listed_keys
 from klinket.controller.console.team.services.receipts import shown_receipt
-from klinket.controller.throttle import LOGIN_BURST, LOGINS_PER_SECOND
+from klinket.domain.account_limits import BOUNDS, DEFAULTS
 from klinket.domain.errors import KlinketError
-from klinket.domain.flow import FlowFailure
 
 TEMPLATE = "team/services/service.html"
 #: Rows of each part of the page; a link leads to all of them.
@@ -138,35 +138,31 @@ async def shown_service(page: Page, error: KlinketError | None = None) -> Respon
         row, line = one(page, tx, id)
         begin = {"hour_ms": tx.now_ms - CHART_MS}
         week = dict(tx.flow_totals.totals(("kind",), "flows", least=begin, service_account_id=id))
-        throttled = tx.flow_totals.totals(
-            ("failure",), "flows", least=begin, service_account_id=id, failure=FlowFailure.THROTTLED.value
-        )
         accesses = tx.access.newest(SHOWN_RESOURCES, service_account_id=id)
         sessions = tx.sessions.newest(SHOWN_SESSIONS, order="created_at_ms", service_account_id=id, ended_at_ms=None)
         return {
             "row": row,
             "line": line,
             "week": week,
-            "throttled": sum(flows for _, flows in throttled),
+            "throttled": flow_totals.throttled(tx, id),
             "keys": _keys(tx, id),
             "reached": reached(tx, id, accesses),
             "sessions": listed_sessions(page, tx, sessions),
             "sessions_total": tx.sessions.count(service_account_id=id, ended_at_ms=None),
             "flows": _flows(tx, id),
             "receipt": shown_receipt(page, tx),
+            "own": account_limits.own(tx, id),
+            "limits_seen": account_limits.changed_at(tx, id),
+            "limits": as_json(account_limits.of(tx, id)),
         }
 
     values = await page.read(read)
     values |= {
         "ends": ACCESS_PRESETS,
         "as_input": as_input,
-        "limits": {
-            "sessions": MAX_SESSIONS_PER_ACCOUNT,
-            "burst": LOGIN_BURST,
-            "logins": LOGINS_PER_SECOND,
-            "flows": ACCOUNT_LIMITS.max_flows,
-            "new_flows": ACCOUNT_LIMITS.new_flows_per_second,
-        },
+        "limit_words": WORDS,
+        "bounds": BOUNDS,
+        "defaults": as_json(DEFAULTS),
     }
     if error is not None:
         return page.refuse(TEMPLATE, error, **values)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from klinket.controller.app import key_hygiene, service_accounts, service_keys
-from klinket.controller.app.api_tokens import PROVISION
+from klinket.controller.app.api_tokens import PROVISION, WRITE
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
-from klinket.controller.app.service_keys import KeyOrigin
+from klinket.controller.app.service_keys import KeyOrigin, KeyUse
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.global_id import number_of, to_global_id
 from klinket.controller.graphql.key_text import new_key
 from klinket.controller.graphql.mutation import mutation, query
+from klinket.domain.account_limits import SeatsExceeded
 from klinket.domain.errors import InvalidInput
 from klinket.domain.service_key import SECONDS_PER_DAY, KeyState, is_idle
 from klinket.wire import signing
@@ -56,12 +57,53 @@ def _filtered(context: RequestContext, given: dict[str, Any]) -> Sequence[Servic
 
 def _is_idle(row: ServiceKeyRow, now_ms: int) -> bool:
     last = None if row.last_used_ms is None else row.last_used_ms / 1000
-    return row.state(now_ms) is KeyState.ACTIVE and is_idle(row.created_at_ms / 1000, last, now_ms / 1000)
+    return row.state(now_ms) is KeyState.ACTIVE and not row.is_canary and is_idle(row.created_at_ms / 1000, last, now_ms / 1000)
+
+
+def _exceeded(word: str | None) -> SeatsExceeded:
+    return SeatsExceeded.ALERT if word is None else SeatsExceeded(word.lower())
+
+
+@mutation(PROVISION)
+def _generate(
+    context: RequestContext,
+    serviceAccountId: str,
+    expirationTime: int,
+    name: str | None = None,
+    seats: int | None = None,
+    seatsExceeded: str | None = None,
+    isCanary: bool | None = None,
+) -> dict[str, Any]:
+    account = service_accounts.get(context.tx, number_of(serviceAccountId, "ServiceAccount"), serviceAccountId)
+    made = new_key(context.services)
+    row = service_keys.create(
+        context.tx,
+        context.caller.actor,
+        account,
+        days=expirationTime,
+        name=name,
+        kid=made.kid,
+        public_key=made.public_key,
+        use=KeyUse(seats, _exceeded(seatsExceeded), bool(isCanary)),
+    )
+    return {"entity": row, "token": made.file_text(context.services, account, row)}
+
+
+@mutation(WRITE)
+def _set_seats(context: RequestContext, id: str, seats: int | None = None, seatsExceeded: str | None = None) -> dict[str, Any]:
+    row = service_keys.get(context.tx, number_of(id, TYPE), id)
+    return {"entity": service_keys.set_seats(context.tx, context.caller.actor, row, seats, _exceeded(seatsExceeded))}
 
 
 @mutation(PROVISION)
 def _register(
-    context: RequestContext, serviceAccountId: str, publicKey: str, expirationTime: int, name: str | None = None
+    context: RequestContext,
+    serviceAccountId: str,
+    publicKey: str,
+    expirationTime: int,
+    name: str | None = None,
+    seats: int | None = None,
+    seatsExceeded: str | None = None,
 ) -> dict[str, Any]:
     account = service_accounts.get(context.tx, number_of(serviceAccountId, "ServiceAccount"), serviceAccountId)
     made = new_key(context.services, publicKey)
@@ -74,6 +116,7 @@ def _register(
         kid=made.kid,
         public_key=made.public_key,
         origin=KeyOrigin.OWNER,
+        use=KeyUse(seats, _exceeded(seatsExceeded)),
     )
     return {"entity": row, "keyFile": made.file_text(context.services, account, row)}
 
@@ -121,6 +164,8 @@ def _use(row: ServiceKeyRow, _: Any) -> dict[str, Any] | None:
 FIELDS = {
     "Query.serviceKey": _one,
     "Query.serviceKeys": _many,
+    "Mutation.serviceKeyGenerate": _generate,
+    "Mutation.serviceKeySetSeats": _set_seats,
     "Mutation.serviceKeyRegister": _register,
     "Mutation.serviceKeyRotate": _rotate,
     "ServiceKey.id": lambda row, _: to_global_id(TYPE, row.id),
@@ -139,4 +184,7 @@ FIELDS = {
     "ServiceKey.isIdle": lambda row, info: _is_idle(row, info.context.tx.now_ms),
     "ServiceKey.replacesId": lambda row, _: None if row.replaces_key_id is None else to_global_id(TYPE, row.replaces_key_id),
     "ServiceKey.overlapEndsAt": lambda row, _: row.overlap_ends_ms,
+    "ServiceKey.seats": lambda row, _: row.seats,
+    "ServiceKey.seatsExceeded": lambda row, _: row.seats_exceeded.upper(),
+    "ServiceKey.isCanary": lambda row, _: row.is_canary,
 }

@@ -1,0 +1,84 @@
+"""`klinket admin service limits`: what a service account may take, all its keys together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from klinket.cli.admin import with_api
+from klinket.cli.admin.api import AdminApiClient
+from klinket.cli.admin.named import SERVICE
+from klinket.cli.admin.output import show_object, told
+from klinket.cli.admin.params import Checked
+from klinket.domain.errors import InvalidInput
+
+SELECTION = (
+    "serviceAccountName loginBurst loginsPerSecond maxSessions newFlowsBurst newFlowsPerSecond maxFlows"
+    " own sessions throttledFlows"
+)
+DEFAULT = "default"
+
+
+def _whole(text: str) -> int | str:
+    if text == DEFAULT:
+        return text
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InvalidInput("limit", f"not a whole number: {text[:40]!r}", hint=f"write a number, or {DEFAULT}")
+    return int(text)
+
+
+def _rate(text: str) -> float | str:
+    if text == DEFAULT:
+        return text
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise InvalidInput("limit", f"not a number: {text[:40]!r}", hint=f"write a number, or {DEFAULT}")
+    return found
+
+
+def _option(name: str, parse: Callable[[str], Any], help: str) -> Callable[[Any], Any]:
+    return click.option(name, type=Checked("limit", parse), metavar="N", help=help)
+
+
+@click.command()
+@SERVICE.argument()
+@_option("--login-burst", _whole, "Logins at once.")
+@_option("--logins-per-second", _rate, "Logins a second after that.")
+@_option("--max-sessions", _whole, "Sessions at a time.")
+@_option("--new-flows-burst", _whole, "New flows at once, at each connector.")
+@_option("--new-flows-per-second", _rate, "New flows a second after that.")
+@_option("--max-flows", _whole, "Flows at a time, at each connector.")
+@with_api
+def limits(api: AdminApiClient, name: str, as_json: bool, **given: Any) -> None:
+    """Show the limits of a service account, or set some: a number, or `default`.
+
+    They hold for all keys of the account together, from the next login and the next flow on.
+
+    \b
+    example: klinket admin service limits ci --logins-per-second 5 --max-flows default
+    """
+    id = SERVICE.find(api, name)["id"]
+    changed = {_field(option): None if value == DEFAULT else value for option, value in given.items() if value is not None}
+    if not changed:
+        document = f"query($id: ID!) {{ accountLimits(serviceAccountId: $id) {{ {SELECTION} }} }}"
+        found = api.extension.execute(document, id=id)["accountLimits"]
+        show_object(found, as_json=as_json)
+        return
+    payload = api.extension.mutate(
+        "accountLimitsSet",
+        f"entity {{ {SELECTION} }}",
+        serviceAccountId=("ID!", id),
+        limits=("AccountLimitsInput!", changed),
+    )
+    told(f"changed the limits of {name}: they count from the next login and the next flow on", payload["entity"], as_json=as_json)
+
+
+def _field(option: str) -> str:
+    first, *more = option.split("_")
+    return first + "".join(part.capitalize() for part in more)
