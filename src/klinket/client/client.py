@@ -13,6 +13,7 @@ from klinket.client.flow import ClientDatagrams, ClientStream
 from klinket.client.link import ConnectorLink
 from klinket.client.linking import Linker
 from klinket.client.login import Session, log_in, log_out
+from klinket.client.names import ResourceNames
 from klinket.client.opening import open_first
 from klinket.client.readiness import Readiness
 from klinket.domain.errors import (
@@ -80,6 +81,7 @@ class Client:
             self._copies.exchanged,
             only,
         )
+        self.names = ResourceNames(self._core, self._links, self.link, self._clock.now)
         self._linker = Linker(self._core, self._clock.now, self._channel, self._install)
         forks.watch(self)
 
@@ -240,6 +242,7 @@ class Client:
             flow.cut(Failure(FlowFailure.RESET))
         for link in list(self._links.values()):
             await link.aclose(forget=True)
+        await self.names.aclose()
         await self._linker.aclose()
         self._copies.close()
         told = await self._channel.end_session()

@@ -135,7 +135,7 @@ class ClientCore:
         relays = {relay.id: relay for relay in configuration.relays}
         here = [one for one in configuration.connectors if one.remote_network == resource.remote_network]
         routes = []
-        for connector in sorted(here, key=lambda one: (self._failing(one.id, now), self._score(one.id))):
+        for connector in sorted(here, key=lambda one: (self.is_failing(one.id, now), self._score(one.id))):
             met_at = [relays[id] for id in connector.relays or linked.get(connector.id, ()) if id in relays]
             met_at.sort(key=lambda relay: self._score(-relay.id))
             if met_at or connector.direct or connector.id in linked:
@@ -152,7 +152,8 @@ class ClientCore:
     def _score(self, id: int) -> bytes:
         return hashlib.sha256(f"{self.configuration.session} {id}".encode()).digest()
 
-    def _failing(self, connector: int, now: float) -> bool:
+    def is_failing(self, connector: int, now: float) -> bool:
+        """Return whether a connector failed lately."""
         return self._failed.get(connector, 0.0) > now
 
     def connector_failed(self, connector: int, now: float) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from klinket.client.core import ClientCore
+from klinket.client.name_questions import NameQuestions
 from klinket.client.punching import PunchedPath
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
@@ -25,7 +26,7 @@ from klinket.wire import link_control
 from klinket.wire.control import ConnectorEntry
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.link import Link
-from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused
+from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused, NameAnswer
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.relay import RelayError
 
@@ -64,6 +65,7 @@ class ConnectorLink:
         self._made_at = clock()
         self._control: SealedPipe | None = None
         self._answers: asyncio.Queue[GrantAccepted | GrantRefused] = asyncio.Queue()
+        self._names = NameQuestions(connector.name)
         self._presenting = asyncio.Lock()
         self._presented = ""
         self._warm: deque[tuple[SealedPipe, float]] = deque()
@@ -152,6 +154,8 @@ class ConnectorLink:
                 if frame.type is not FrameType.CONTROL:
                     raise ProtocolError("a control pipe carries control messages only")
                 match link_control.decode_from_connector(frame.content):
+                    case NameAnswer() as found:
+                        self._names.answered(found)
                     case GrantAccepted() | GrantRefused() as answer:
                         self._answers.put_nowait(answer)
                     case Drain():
@@ -161,7 +165,13 @@ class ConnectorLink:
             logger.debug("the control pipe with %s ended: %s", self.connector.name, error)
         finally:
             self.usable = False
+            self._names.lost()
             self._drop_warm()
+
+    async def ask_name(self, name: str, record_type: int) -> NameAnswer:
+        """Return what the connector's resolvers say of a canonical name; raises FlowRefused when it cannot be asked."""
+        assert self._control is not None
+        return await self._names.ask(self._control, name, record_type)
 
     async def present_grant(self) -> None:
         """Present the newest grant, if it was not yet; raises FlowRefused when the connector does not take it."""
@@ -180,6 +190,7 @@ class ConnectorLink:
                 raise LinkLost(f"connector {self.connector.name}: {error!s}") from error
             if isinstance(answer, GrantRefused):
                 raise LinkLost(f"connector {self.connector.name} refused the grant: {answer.message}")
+            self._names.features = frozenset(answer.features)
             self._presented = token
             self.usable = True
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from klinket.domain.flow import Destination
     from klinket.domain.resource import Resource
+    from klinket.wire.link_control import NameAnswer
 
 
 class CarriedFlow(Protocol):
@@ -45,6 +46,19 @@ class DatagramFlow(Protocol):
     def close(self) -> None: ...
 
 
+class NameSource(Protocol):
+    """What a client says of the names of its resources. Names are canonical; every refusal is FlowRefused."""
+
+    def is_served(self, name: str) -> bool:
+        """Return whether a connector of the name's resource has a live link now."""
+
+    async def until_served(self, name: str) -> None:
+        """Return, after a bounded wait, when nothing says that the name's resource is out of reach; else raise FlowRefused."""
+
+    async def records(self, name: str, record_type: int) -> NameAnswer:
+        """Return the records that the connector's resolvers know, of any type but addresses."""
+
+
 class FlowOpener(Protocol):
     """The part of a client that opens flows. Every refusal is FlowRefused with a FlowFailure."""
 
@@ -64,3 +78,7 @@ class FlowOpener(Protocol):
         """Open a TCP flow; returns when the resource has accepted, raises FlowRefused with the resource's answer."""
 
     async def open_datagrams(self, destination: Destination) -> DatagramFlow: ...
+
+    @property
+    def names(self) -> NameSource | None:
+        """Return what is known of names; None: every granted name has an address, and nothing else."""

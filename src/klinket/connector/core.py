@@ -195,6 +195,24 @@ class ConnectorCore:
                 raise FlowRefused(FlowFailure.NOT_GRANTED, f"resource {remaining.name!r} was narrowed by cut {cut.id}")
         return resource
 
+    def decide_name(self, principal: Principal, name: str, now: float) -> Resource:
+        """Return the resource that a name belongs to, whatever its ports; raises FlowRefused where no grant serves it."""
+        self._check_not_over(principal)
+        grant = self._grants.get(principal.session)
+        if grant is None:
+            raise FlowRefused(FlowFailure.NOT_GRANTED, "the session has presented no grant")
+        if now >= grant.claims.expires_at + LEEWAY_SECONDS:
+            raise FlowRefused(FlowFailure.GRANT_EXPIRED, "the grant has expired")
+        resource = grant.index.lookup(name)
+        if resource is None:
+            raise FlowRefused(FlowFailure.NOT_GRANTED, f"no granted resource serves {name}")
+        for cut in self.floors.striking(principal, resource.id, grant.claims.stamp):
+            if cut.narrowed is None:
+                raise FlowRefused(cut.reason, f"access was ended by cut {cut.id}")
+            if not cut.narrowed.serves(name):
+                raise FlowRefused(FlowFailure.NOT_GRANTED, f"resource {cut.narrowed.name!r} was narrowed by cut {cut.id}")
+        return resource
+
     def _throttle(self, account: str, now: float) -> None:
         if len(self._flows) >= limits.MAX_FLOWS:
             raise FlowRefused(FlowFailure.THROTTLED, f"this connector has {limits.MAX_FLOWS} flows, the limit", retry_after=1)

@@ -53,5 +53,13 @@ MAX_WAITING_LOOKUPS = 256
 #: Seconds for which a name nobody knew is not asked for again, and names for which that is remembered.
 UNKNOWN_NAME_SECONDS = 2.0
 MAX_UNKNOWN_NAMES = 10_000
+#: Questions of clients for other records of names: at a time for all and per session, so many of a session at once, and a second.
+MAX_NAME_QUESTIONS = 64
+NAME_QUESTIONS_PER_SESSION = 16
+NAME_QUESTIONS_BURST, NAME_QUESTIONS_PER_SECOND = 100, 20.0
+#: Seconds for one resolver to answer such a question, for all of them together, and resolvers asked.
+RESOLVER_SECONDS = 2.0
+NAME_QUESTION_SECONDS = 4.0
+MAX_RESOLVERS = 3
 #: Account buckets kept; the least recently used go first.
 MAX_BUCKETS = 10_000

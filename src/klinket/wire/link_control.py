@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
+from klinket.domain.address import MAX_NAME_CHARS
 from klinket.domain.errors import ProtocolError
+
+#: A feature of connectors: they answer AskName.
+ASK_NAME = "ask-name"
+#: Bytes of all records of one answer, and characters of its text.
+MAX_ANSWER_BYTES = 16 * 1024
+MAX_TEXT_CHARS = 200
 
 
 class LinkMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -25,11 +32,34 @@ class CloseLink(LinkMessage, frozen=True, kw_only=True, tag="close-link"):
     """Client: the session is over, forget this link."""
 
 
+class AskName(LinkMessage, frozen=True, kw_only=True, tag=ASK_NAME):
+    """Client: what does a resolver on the connector's side say of this canonical name? `id` comes again in the answer."""
+
+    id: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    name: Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARS)]
+    record_type: Annotated[int, msgspec.Meta(ge=1, lt=2**16)]
+
+
+class NameAnswer(LinkMessage, frozen=True, kw_only=True, tag="name-answer"):
+    """Connector: `code` is an RCODE, `records` the data of all records of the type asked for, no name in it compressed.
+
+    `seconds`: for which they may be kept. `text`: why there is no answer, for people.
+    """
+
+    id: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+    code: Annotated[int, msgspec.Meta(ge=0, lt=16)]
+    seconds: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    records: list[bytes] = []
+    text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] = ""
+
+
 class GrantAccepted(LinkMessage, frozen=True, kw_only=True, tag="grant-accepted"):
     """Connector: flows are checked against this grant from now on."""
 
     revision: int
     expires_at_ms: int
+    #: What else this connector understands (ASK_NAME); one of an earlier version says nothing, and ends the pipe when asked.
+    features: list[str] = []
 
 
 class GrantRefused(LinkMessage, frozen=True, kw_only=True, tag="grant-refused"):
@@ -47,8 +77,8 @@ class Drain(LinkMessage, frozen=True, kw_only=True, tag="drain"):
 PART_CHARS = 128 * 1024
 MAX_PARTS = 32
 
-FromClient = PresentGrant | CloseLink
-FromConnector = GrantAccepted | GrantRefused | Drain
+FromClient = PresentGrant | CloseLink | AskName
+FromConnector = GrantAccepted | GrantRefused | Drain | NameAnswer
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _from_client: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)

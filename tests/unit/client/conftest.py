@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from klinket.client.ports import NameSource
 from klinket.domain.address import ResourceAddress
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
@@ -78,6 +79,7 @@ class FakeClient:
     flows: list[Echo] = field(default_factory=list)
     associations: list[EchoDatagrams] = field(default_factory=list)
     former: list[Resource] = field(default_factory=list)
+    names: NameSource | None = None
 
     def grant(self, address: str, alias: str | None = None) -> Resource:
         """Grant one more resource."""
