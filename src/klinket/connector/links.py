@@ -12,6 +12,7 @@ from typing import Any
 from klinket.connector.core import ConnectorCore, LinkRecord
 from klinket.connector.flows import FlowServer
 from klinket.connector.limits import CONTROL_IDLE_SECONDS, FRAME_SECONDS, HELLO_SECONDS, MAX_PIPES, MAX_UNPROVEN
+from klinket.connector.load import ProcessLoad
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
 from klinket.domain.grant import Principal
@@ -21,7 +22,7 @@ from klinket.net.link import LinkTerminator
 from klinket.net.pipe import Frame, SealedPipe
 from klinket.wire import link_control
 from klinket.wire.link import Link
-from klinket.wire.link_control import CloseLink, GrantAccepted, GrantParts, GrantRefused
+from klinket.wire.link_control import CloseLink, GrantAccepted, GrantParts, GrantRefused, Ping, Pong
 from klinket.wire.pipe import FrameType, Purpose
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class LinkServer:
         self._flows = flows
         self._clock = clock
         self._terminator = terminator
+        self._load = ProcessLoad()
         self._control: dict[bytes, tuple[SealedPipe, LinkRecord]] = {}
         #: By the door they came through: a flood at one pushes nobody out who came by another.
         self._unproven: dict[int, dict[socket.socket, asyncio.Task[Any]]] = {}
@@ -138,8 +140,9 @@ class LinkServer:
                 if isinstance(message, CloseLink):
                     self._core.drop_link(handle)
                     return
-                token = parts.add(message)
-                if token is not None:
+                if isinstance(message, Ping):
+                    await pipe.send(FrameType.CONTROL, link_control.encode(Pong(load=self._load.percent())))
+                elif (token := parts.add(message)) is not None:
                     await pipe.send(FrameType.CONTROL, link_control.encode(self._present(record, token)))
                 async with asyncio.timeout(FRAME_SECONDS if parts.incomplete else CONTROL_IDLE_SECONDS):
                     frame = await pipe.receive()

@@ -25,6 +25,16 @@ class CloseLink(LinkMessage, frozen=True, kw_only=True, tag="close-link"):
     """Client: the session is over, forget this link."""
 
 
+class Ping(LinkMessage, frozen=True, kw_only=True, tag="ping"):
+    """Client: answer at once, whatever else there is to do."""
+
+
+class Pong(LinkMessage, frozen=True, kw_only=True, tag="pong"):
+    """Connector: it is there. `load`: percent of a processor that it uses, 0 to 100; clients choose by it."""
+
+    load: int = 0
+
+
 class GrantAccepted(LinkMessage, frozen=True, kw_only=True, tag="grant-accepted"):
     """Connector: flows are checked against this grant from now on."""
 
@@ -47,8 +57,8 @@ class Drain(LinkMessage, frozen=True, kw_only=True, tag="drain"):
 PART_CHARS = 128 * 1024
 MAX_PARTS = 32
 
-FromClient = PresentGrant | CloseLink
-FromConnector = GrantAccepted | GrantRefused | Drain
+FromClient = PresentGrant | CloseLink | Ping
+FromConnector = GrantAccepted | GrantRefused | Drain | Pong
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _from_client: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)
