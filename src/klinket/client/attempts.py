@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from klinket.client.choice import ConnectorChoice
 from klinket.client.core import Route
 from klinket.client.link import ConnectorLink, LinkLost
 from klinket.client.opening import ask
+from klinket.domain.connector_choice import ConnectorChoice
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.resource import Resource

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from klinket.client.choice import ConnectorChoice
 from klinket.domain.address import canonical_host, parse_ip
+from klinket.domain.connector_choice import ConnectorChoice
 from klinket.domain.errors import FlowRefused, InvalidInput
 from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
 from klinket.domain.grant import Denied, decide
@@ -136,12 +136,13 @@ class ClientCore:
         """
         configuration = self.configuration
         relays = {relay.id: relay for relay in configuration.relays}
-        here = [one for one in configuration.connectors if one.remote_network == resource.remote_network]
+        here = {one.id: one for one in configuration.connectors if one.remote_network == resource.remote_network}
         routes = []
-        for connector in self.choice.order(configuration.session, resource.id, host, here, now):
-            met_at = [relays[id] for id in connector.relays or linked.get(connector.id, ()) if id in relays]
+        for id in self.choice.order(configuration.session, resource.id, host, here, now):
+            connector = here[id]
+            met_at = [relays[one] for one in connector.relays or linked.get(id, ()) if one in relays]
             met_at.sort(key=lambda relay: self._score(-relay.id))
-            if met_at or connector.direct or connector.id in linked:
+            if met_at or connector.direct or id in linked:
                 routes.append(Route(connector, tuple(met_at)))
         if not routes:
             detail = "none is connected" if here else "it has none"

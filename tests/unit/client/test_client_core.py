@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from klinket.client.choice import FAILED_SECONDS
 from klinket.client.core import MAX_FORMER, ClientCore
+from klinket.domain.connector_choice import FAILED_SECONDS
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource

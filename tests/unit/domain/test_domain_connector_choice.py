@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from klinket.client.choice import (
+from klinket.domain.connector_choice import (
     FAILED_SECONDS,
     MAX_UNREACHED,
     MOST_FAILED_SECONDS,
@@ -16,32 +16,31 @@ from klinket.client.choice import (
     score,
 )
 from klinket.domain.identifiers import ResourceId
-from klinket.wire.control import ConnectorEntry
 
-ENTRIES = [ConnectorEntry(id=id, name=f"c{id}", remote_network=1) for id in (1, 2, 3, 4)]
+CONNECTORS = [1, 2, 3, 4]
 RESOURCE = ResourceId(7)
 HOST = "db.internal"
 
 
-def firsts(choice: ConnectorChoice, entries: list[ConnectorEntry] = ENTRIES, flows: int = 2_000) -> dict[int, int]:
+def firsts(choice: ConnectorChoice, connectors: list[int] = CONNECTORS, flows: int = 2_000) -> dict[int, int]:
     """Return the connector chosen first by flow number: a session each, and a resource each."""
-    return {n: choice.order(f"session {n // 4}", ResourceId(n % 4), HOST, entries, 0.0)[0].id for n in range(flows)}
+    return {n: choice.order(f"session {n // 4}", ResourceId(n % 4), HOST, connectors, 0.0)[0] for n in range(flows)}
 
 
 def order(choice: ConnectorChoice, now: float, resource: ResourceId = RESOURCE, host: str = HOST) -> list[int]:
-    return [one.id for one in choice.order("session", resource, host, ENTRIES, now)]
+    return choice.order("session", resource, host, CONNECTORS, now)
 
 
 def test_flows_spread_evenly_by_session_and_by_resource() -> None:
     counts = Counter(firsts(ConnectorChoice()).values())
-    assert all(400 < counts[one.id] < 600 for one in ENTRIES)
+    assert all(400 < counts[id] < 600 for id in CONNECTORS)
     of_one_session = {order(ConnectorChoice(), 0.0, ResourceId(n))[0] for n in range(50)}
     assert of_one_session == {1, 2, 3, 4}
 
 
 def test_a_connector_that_goes_or_comes_moves_its_own_flows_only() -> None:
     choice = ConnectorChoice()
-    before, after = firsts(choice), firsts(choice, ENTRIES[1:])
+    before, after = firsts(choice), firsts(choice, CONNECTORS[1:])
     assert all(after[flow] == connector for flow, connector in before.items() if connector != 1)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from klinket.domain.identifiers import ResourceId
-from klinket.wire.control import ConnectorEntry
 
 #: Seconds for which a connector that failed is tried last; each further time twice as long, up to the second number.
 FAILED_SECONDS, MOST_FAILED_SECONDS = 10.0, 60.0
@@ -56,17 +55,15 @@ class ConnectorChoice:
         self._unreached: OrderedDict[tuple[int, ResourceId, str], _Mark] = OrderedDict()
         self._loads: dict[int, int] = {}
 
-    def order(
-        self, session: str, resource: ResourceId, host: str, connectors: Iterable[ConnectorEntry], now: float
-    ) -> list[ConnectorEntry]:
+    def order(self, session: str, resource: ResourceId, host: str, connectors: Iterable[int], now: float) -> list[int]:
         """Return the connectors of a resource's remote network, the one to ask first in front.
 
         Where one comes or goes, or its load changes, only the flows move that it gets or loses.
         """
 
-        def rank(one: ConnectorEntry) -> tuple[bool, bool, float]:
-            failing = (mark := self._failed.get(one.id)) is not None and mark.holds(now)
-            return failing, self._misses(one.id, resource, host, now), -score(session, resource, one.id, self.weight(one.id))
+        def rank(id: int) -> tuple[bool, bool, float]:
+            failing = (mark := self._failed.get(id)) is not None and mark.holds(now)
+            return failing, self._misses(id, resource, host, now), -score(session, resource, id, self.weight(id))
 
         return sorted(connectors, key=rank)
 
