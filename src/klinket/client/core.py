@@ -67,6 +67,12 @@ class ClientCore:
     def configure(self, configuration: ClientConfiguration) -> None:
         """Take over a configuration; raises ProtocolError when it is not understood."""
         index = ResourceIndex(resource_of(entry) for entry in configuration.resources)
+        met_before = (
+            {one.id for one in self._configuration.connectors if one.relays} if self._configuration is not None else set()
+        )
+        for one in configuration.connectors:
+            if one.relays and one.id not in met_before:
+                self.choice.works(one.id)  # it is back: what was seen of it before counts no more
         self._configuration, self._index = configuration, index
         self._chosen = choose(index, self._only)
         self.choice.keep(connector.id for connector in configuration.connectors)

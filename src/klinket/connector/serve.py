@@ -15,11 +15,12 @@ from klinket.connector.core import ConnectorCore
 from klinket.connector.enrol import Credentials
 from klinket.connector.events import FlowEventLog
 from klinket.connector.flows import FlowServer
-from klinket.connector.limits import BATCH_SECONDS
+from klinket.connector.limits import BATCH_SECONDS, LEAVE_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.listener import DirectListener
 from klinket.connector.pipes import ProvenPipes
 from klinket.connector.rendezvous import RelayPresence
+from klinket.connector.run_file import RunFile
 from klinket.connector.state import ConnectorState
 from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.cut import CutKey
@@ -43,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between tries with tokens that the controller calls dead: somebody has to act.
 DEAD_TOKENS_SECONDS = 60.0
-#: Seconds for live flows after SIGTERM.
-DRAIN_SECONDS = 3.0
 #: Seconds between looks at grants that end.
 TICK_SECONDS = 0.25
 #: Seconds between looks at this machine's own addresses, which names must not lead to.
@@ -58,6 +57,7 @@ class Connector:
         self._config = config
         self._context = controller_context(config.controller_ca)
         self._state = ConnectorState(config.state)
+        self._run_file = RunFile(config.state)
         self._key = self._state.identity_key()
         self._clock = PeerClock()
         self._core = ConnectorCore()
@@ -91,7 +91,7 @@ class Connector:
             self._events,
             self._attached_relays,
             lambda: sorted(self._own),
-            lambda: [] if self._listener is None else self._listener.addresses(self._own),
+            lambda: [] if self._listener is None or self._core.draining else self._listener.addresses(self._own),
             self._configure,
             self._cut,
             self._renewed,
@@ -100,6 +100,7 @@ class Connector:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
+        self._run_file.tell(draining=False, flows=0)
         self._own = set(await asyncio.to_thread(own_addresses))
         self._copies.start()
         if self._listener is not None:
@@ -109,15 +110,7 @@ class Connector:
         self._tasks.start(self._spool_events(), "flow events")
         self._tasks.start(self._look_at_addresses(), "own addresses")
         await first_of(stop, self._failed)
-        logger.info("stopping: no new flows; %d live ones have %.0f s", self._core.flows, DRAIN_SECONDS)
-        self._links.drain()
-        for presence in self._relays.values():
-            presence.stop_waiting()
-        if self._listener is not None:
-            self._listener.stop_accepting()
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while self._core.flows and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
+        await self._drain()
         self._copies.close()
         await self._tasks.aclose()
         for presence in self._relays.values():
@@ -125,10 +118,34 @@ class Connector:
         if self._listener is not None:
             await self._listener.aclose()
         await self._events.spool()  # what the last flows told is sent at the next start
+        self._run_file.close()
         if self._failure is not None:
             raise self._failure
 
+    async def _drain(self) -> None:
+        """Take no new flows, have everybody know, and wait for the live ones, for as long as there is time."""
+        seconds = self._config.drain_seconds
+        logger.info("stopping: no new flows; %d live ones have %.0f s", self._core.flows, seconds)
+        begun = time.monotonic()
+        self._links.drain()
+        self._channel.relays_changed()
+        leave = begun + min(LEAVE_SECONDS, seconds)
+        while self._core.links and time.monotonic() < leave:
+            await asyncio.sleep(0.05)  # who comes with a link that is under way is told to go elsewhere
+        for presence in self._relays.values():
+            presence.stop_waiting()
+        if self._listener is not None:
+            self._listener.stop_accepting()
+        while self._core.flows and time.monotonic() < begun + seconds:
+            self._run_file.tell(draining=True, flows=self._core.flows)
+            await asyncio.sleep(0.05)
+        self._run_file.tell(draining=True, flows=self._core.flows)
+        if self._core.flows:
+            logger.warning("the time is over: %d flows are reset", self._core.flows)
+
     def _attached_relays(self) -> list[int]:
+        if self._core.draining:
+            return []  # the controller tells clients of the others
         return [id for id, presence in self._relays.items() if presence.attached]
 
     # ---- the controller
@@ -319,6 +336,8 @@ class Connector:
             if deadline is not None and deadline <= now:
                 self._flows.end(self._core.deadline_reached(now), time.monotonic())
             self._links.end_unfinished()
+            if not self._core.draining:
+                self._run_file.tell(draining=False, flows=self._core.flows)
             if (relays := self._attached_relays()) != self._told_relays:
                 self._told_relays = relays
                 self._channel.relays_changed()
