@@ -182,8 +182,8 @@ async def measure(world: World, harm: Callable[[], Restore], what: str) -> tuple
     logged = world.loopback.client.log.stat().st_size
     async with Steady(world.loopback.socks, HOSTS, world.loopback.echo_port) as steady:
         await asyncio.sleep(BEFORE_SECONDS)
-        harmed = time.monotonic()
         restore = await asyncio.to_thread(harm)
+        harmed = time.monotonic()  # what was open before is the dead part's to lose
         await asyncio.sleep(AFTER_SECONDS)
         lost = await long_lived.lost()
     named = world.lost_by(logged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from klinket.client.attempts import SILENT_SECONDS
@@ -12,6 +13,8 @@ from klinket.client.linking import Linker
 from klinket.net.link import LinkInitiator
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import ClientConfiguration
+
+logger = logging.getLogger(__name__)
 
 #: Seconds after the first flow from which a link with a second connector is kept: a short command does not pay for it.
 SECOND_AFTER_SECONDS = 2.0
@@ -110,6 +113,10 @@ class LinkSet:
         answers = await asyncio.gather(*(link.answers(SILENT_SECONDS) for link in asked))
         dead = [link for link, answered in zip(asked, answers, strict=True) if not answered]
         for link in dead:
+            if link.usable:
+                logger.warning(
+                    "connector %s, or the relay before it, does not answer: new flows go elsewhere", link.connector.name
+                )
             self._linker.silent(link)
             await self.lost(link)
         return suspect in dead

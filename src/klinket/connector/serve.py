@@ -19,6 +19,7 @@ from klinket.connector.limits import BATCH_SECONDS, LEAVE_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.listener import DirectListener
 from klinket.connector.pipes import ProvenPipes
+from klinket.connector.relay_choice import AWAY_SECONDS, MEASURE_SECONDS, RelayChoice
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.run_file import RunFile
 from klinket.connector.state import ConnectorState
@@ -26,6 +27,7 @@ from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.cut import CutKey
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
 from klinket.domain.identifiers import ConnectorId, RemoteNetworkId
+from klinket.domain.nearest_relays import KEPT_RELAYS
 from klinket.net import descriptors
 from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
@@ -72,6 +74,9 @@ class Connector:
         self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, proven)
         self._listener = None if config.listen is None else DirectListener(config.listen, config.advertised, self._links)
         self._relays: dict[int, RelayPresence] = {}
+        self._left_relays: list[RelayPresence] = []
+        self._relay_choice = RelayChoice()
+        self._measured = False
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
         self._head = (0, 0)
@@ -109,12 +114,12 @@ class Connector:
         self._tasks.start(self._tick(), "grants that end")
         self._tasks.start(self._spool_events(), "flow events")
         self._tasks.start(self._look_at_addresses(), "own addresses")
+        self._tasks.start(self._look_for_nearer_relays(), "nearer relays")
         await first_of(stop, self._failed)
         await self._drain()
         self._copies.close()
         await self._tasks.aclose()
-        for presence in self._relays.values():
-            await presence.aclose()
+        await self._leave_relays()
         if self._listener is not None:
             await self._listener.aclose()
         await self._events.spool()  # what the last flows told is sent at the next start
@@ -131,6 +136,7 @@ class Connector:
         self._channel.relays_changed()
         leave = begun + min(LEAVE_SECONDS, seconds)
         while self._core.links and time.monotonic() < leave:
+            self._run_file.tell(draining=True, flows=self._core.flows)
             await asyncio.sleep(0.05)  # who comes with a link that is under way is told to go elsewhere
         for presence in self._relays.values():
             presence.stop_waiting()
@@ -204,6 +210,8 @@ class Connector:
     async def _leave_relays(self) -> None:
         while self._relays:
             await self._relays.popitem()[1].aclose()
+        while self._left_relays:
+            await self._left_relays.pop().aclose()
 
     def _renewed(self, message: control.CertificateRenewed) -> None:
         assert self._credentials is not None
@@ -317,16 +325,38 @@ class Connector:
     async def _attend(self, message: control.ConnectorConfiguration) -> None:
         tickets = {ticket.relay: ticket.token for ticket in message.tickets}
         wanted = {relay.id: relay for relay in message.relays if relay.id in tickets}
-        for id in [id for id, presence in self._relays.items() if wanted.get(id) != presence.relay]:
+        for id in [id for id, one in self._relays.items() if id not in wanted or wanted[id].address != one.relay.address]:
             await self._relays.pop(id).aclose()
-        for id, relay in wanted.items():
+        nearest = self._relay_choice.best(wanted)
+        for id in [id for id in self._relays if id not in nearest]:
+            presence = self._relays.pop(id)
+            presence.stop_waiting()
+            self._left_relays.append(presence)  # who is joined there stays so
+        for id, relay in nearest.items():
             if id in self._relays:
                 self._relays[id].ticket = tickets[id]
+                self._relays[id].follow(relay)
             else:
                 self._relays[id] = RelayPresence(
                     message.connector, relay, tickets[id], self._links, self._clock.now, self._channel.tickets_used_up
                 )
                 self._relays[id].start()
+
+    async def _look_for_nearer_relays(self) -> None:
+        """Measure the relays once in a while where there are more than this connector waits at, and move to nearer ones."""
+        while True:
+            all_there = all(presence.attached for presence in self._relays.values())
+            await asyncio.sleep(MEASURE_SECONDS if all_there and self._measured else AWAY_SECONDS)
+            for presence in [one for one in self._left_relays if not one.serving]:
+                self._left_relays.remove(presence)
+                await presence.aclose()
+            message = self._configuration
+            if message is None or len(message.relays) <= KEPT_RELAYS or self._core.draining:
+                continue
+            await self._relay_choice.measure(message.relays)
+            self._measured = True
+            if self._configuration is not None:
+                await self._attend(self._configuration)
 
     async def _tick(self) -> None:
         while True:

@@ -23,6 +23,7 @@ from klinket.wire.relay import (
     RelayError,
     RelayHello,
     RelayRole,
+    certificate_name,
     encode_ticket,
     parse_admission,
 )
@@ -194,7 +195,8 @@ class RelayPath:
         sock = await self._dial()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                stream = TlsStream(sock, self._context, server_side=False)
+                name = certificate_name(self.relay.certificate_sha256)
+                stream = TlsStream(sock, self._context, server_side=False, server_name=name)
                 await stream.handshake()
                 digest = certificate_digest(stream.peer_certificate)
                 if not hmac.compare_digest(digest, self.relay.certificate_sha256):
