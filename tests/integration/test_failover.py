@@ -19,7 +19,7 @@ import pytest
 
 from examples.deployment import KLINKET, Deployment, clean_environment, free_port
 from tests.integration.conftest import Loopback, build
-from tests.integration.steady_programs import Steady, connections_to, dial, echo, share, waits
+from tests.integration.steady_programs import RATE, Steady, connections_to, dial, echo, share, waits
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(240)]
 
@@ -29,6 +29,8 @@ HOSTS = [f"echo-{number}.internal" for number in range(8)]
 LONG_LIVED = 24
 #: Seconds before a part dies, and after it, in which programs are looked at.
 BEFORE_SECONDS, AFTER_SECONDS = 2.0, 4.0
+#: Where connects take longer than this while nothing is harmed (median, seconds) the rate is halved, down to the second number.
+CALM_SECONDS, LEAST_RATE = 0.1, 25.0
 #: Seconds until the first good connection, of 99 in 100 programs.
 FAILOVER_SECONDS = 2.0
 
@@ -180,12 +182,18 @@ async def measure(world: World, harm: Callable[[], Restore], what: str) -> tuple
     await world.until_all_serve()
     long_lived = await LongLived(world).open()
     logged = world.loopback.client.log.stat().st_size
-    async with Steady(world.loopback.socks, HOSTS, world.loopback.echo_port) as steady:
-        await asyncio.sleep(BEFORE_SECONDS)
-        restore = await asyncio.to_thread(harm)
-        harmed = time.monotonic()  # what was open before is the dead part's to lose
-        await asyncio.sleep(AFTER_SECONDS)
-        lost = await long_lived.lost()
+    rate = RATE
+    while True:
+        async with Steady(world.loopback.socks, HOSTS, world.loopback.echo_port, rate) as steady:
+            await asyncio.sleep(BEFORE_SECONDS)
+            if share(waits([one for one in steady.programs if one.good is not None]), 50) > CALM_SECONDS and rate > LEAST_RATE:
+                rate /= 2  # the machine has other work: a queue would be measured, and no failover
+                continue
+            restore = await asyncio.to_thread(harm)
+            harmed = time.monotonic()  # what was open before is the dead part's to lose
+            await asyncio.sleep(AFTER_SECONDS)
+            lost = await long_lived.lost()
+            break
     named = world.lost_by(logged)
     restore()
     calm, after = waits(steady.since(0, harmed)), waits(steady.since(harmed, AFTER_SECONDS))
@@ -195,7 +203,7 @@ async def measure(world: World, harm: Callable[[], Restore], what: str) -> tuple
         f"{lost} of {LONG_LIVED} long-lived lost"
     )
     print(world.notes[-1])
-    assert len(after) > 100, "too few connections to say anything"
+    assert len(after) > 2 * LEAST_RATE, "too few connections to say anything"
     assert share(after, 99) < FAILOVER_SECONDS, world.notes[-1]
     return lost, named
 

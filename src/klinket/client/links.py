@@ -33,6 +33,7 @@ class LinkSet:
         self._tasks = tasks
         self._over = over
         self._second_at: float | None = None
+        self._asking: asyncio.Task[list[ConnectorLink]] | None = None
 
     async def get(self, route: Route) -> ConnectorLink:
         """Return the link with a route's connector, made if there is none; raises FlowRefused."""
@@ -109,7 +110,18 @@ class LinkSet:
 
     async def silent(self, suspect: ConnectorLink) -> bool:
         """Return whether a link's other end does not answer any more. All links that do not are given up: a relay may be gone."""
-        asked = {suspect, *(link for link in self.by_connector.values() if link.usable)}
+        if self._asking is None:  # flows that wait together ask once together
+            self._asking = self._tasks.start(self._give_up_silent(suspect), "who is silent")
+        asking = self._asking
+        try:
+            dead = await asyncio.shield(asking)
+        finally:
+            if asking.done() and self._asking is asking:
+                self._asking = None
+        return suspect in dead or not suspect.usable
+
+    async def _give_up_silent(self, suspect: ConnectorLink) -> list[ConnectorLink]:
+        asked = list({suspect, *(link for link in self.by_connector.values() if link.usable)})
         answers = await asyncio.gather(*(link.answers(SILENT_SECONDS) for link in asked))
         dead = [link for link, answered in zip(asked, answers, strict=True) if not answered]
         for link in dead:
@@ -119,7 +131,7 @@ class LinkSet:
                 )
             self._linker.silent(link)
             await self.lost(link)
-        return suspect in dead
+        return dead
 
 
 def _leads_elsewhere(link: ConnectorLink, relays: Sequence[int]) -> bool:
