@@ -112,13 +112,11 @@ class LinkSet:
         """Return whether a link's other end does not answer any more. All links that do not are given up: a relay may be gone."""
         if self._asking is None:  # flows that wait together ask once together
             self._asking = self._tasks.start(self._give_up_silent(suspect), "who is silent")
-        asking = self._asking
-        try:
-            dead = await asyncio.shield(asking)
-        finally:
-            if asking.done() and self._asking is asking:
-                self._asking = None
-        return suspect in dead or not suspect.usable
+            self._asking.add_done_callback(self._asked)
+        return suspect in await asyncio.shield(self._asking) or not suspect.usable
+
+    def _asked(self, _: object) -> None:
+        self._asking = None
 
     async def _give_up_silent(self, suspect: ConnectorLink) -> list[ConnectorLink]:
         asked = list({suspect, *(link for link in self.by_connector.values() if link.usable)})
