@@ -27,6 +27,7 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
     help="Where clients find that; default: this machine's own addresses. Repeatable.",
 )
 @click.option("--drain-seconds", default=30.0, show_default=True, metavar="SECONDS", help="For live flows when it is stopped.")
+@click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Meet no clients through NATs.")
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
 @click.pass_context
 def connector(
@@ -38,6 +39,7 @@ def connector(
     listen: str | None,
     advertise: tuple[str, ...],
     drain_seconds: float,
+    no_hole_punching: bool,
     log_level: str | None,
 ) -> None:
     """Run a connector in a private network. It only dials out, unless it is told to listen.
@@ -65,6 +67,7 @@ def connector(
         listen=None if listen is None else roles.host_port("--listen", listen),
         advertised=[roles.host_port("--advertise", text) for text in advertise],
         drain_seconds=drain_seconds,
+        hole_punching=not no_hole_punching,
     )
     roles.run_until_stopped(lambda stop: run(settings, stop))
 

@@ -79,7 +79,7 @@ class Client:
             self._copies.exchanged,
             only,
         )
-        self._linker = Linker(self._core, self._clock.now, self._channel.tickets_used_up, self._install)
+        self._linker = Linker(self._core, self._clock.now, self._channel, self._install)
         self._link_set = LinkSet(self._linker, self._link_initiator, self._tasks, lambda: self._ended is not None)
         self._links = self._link_set.by_connector
         forks.watch(self)

@@ -44,8 +44,8 @@ class LinkSet:
             if id not in self._opening:
                 if link.old or _leads_elsewhere(link, route.connector.relays):
                     self._begin(route)  # the present one serves until the new one is there
-                elif not link.direct and route.connector.direct:
-                    self._linker.improve(route, self._initiator())
+                elif not link.direct:
+                    self._linker.improve(link, route, self._initiator())
             return link
         if id not in self._opening:
             self._begin(route)
@@ -66,7 +66,7 @@ class LinkSet:
     def install(self, link: ConnectorLink) -> None:
         """Use a link for new flows from now on; those of the former one stay where they are."""
         former = self.by_connector.get(link.connector.id)
-        if self._over() or (former is not None and former.usable and former.direct and not link.direct):
+        if self._over() or (former is not None and former.usable and former.direct and not (link.direct or former.old)):
             self._tasks.start(link.aclose(), "link nobody needs")
             return
         self.by_connector[link.connector.id] = link

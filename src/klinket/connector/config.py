@@ -25,6 +25,7 @@ class ConnectorConfig:
 
     `logs_traffic`: print an event of each flow on stdout. `listen`: where clients may connect directly; `advertised`: under
     which addresses they find that, by default this machine's own. `drain_seconds`: for live flows at a stop.
+    `hole_punching`: meet clients through NATs.
     """
 
     controller: str
@@ -37,6 +38,7 @@ class ConnectorConfig:
     listen: HostPort | None = None
     advertised: tuple[HostPort, ...] = ()
     drain_seconds: float = DRAIN_SECONDS
+    hole_punching: bool = True
 
 
 def load(
@@ -48,6 +50,7 @@ def load(
     listen: HostPort | None = None,
     advertised: Sequence[HostPort] = (),
     drain_seconds: float = DRAIN_SECONDS,
+    hole_punching: bool = True,
 ) -> ConnectorConfig:
     """Return the settings; the file comes first, then the environment. Raises InvalidInput naming what is missing.
 
@@ -85,6 +88,7 @@ def load(
         listen=listen,
         advertised=_advertised(listen, advertised),
         drain_seconds=_drain_seconds(drain_seconds),
+        hole_punching=hole_punching,
     )
 
 

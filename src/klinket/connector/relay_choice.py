@@ -22,6 +22,7 @@ class RelayChoice:
 
     def __init__(self) -> None:
         self._nearest = NearestRelays()
+        self.measured = False
 
     def best(self, relays: Mapping[int, RelayEntry]) -> dict[int, RelayEntry]:
         """Return the relays to wait at; of the rest nothing is asked but how near they are."""
@@ -33,6 +34,7 @@ class RelayChoice:
         """Connect to each relay once."""
         self._nearest.keep(relay.id for relay in relays)
         await asyncio.gather(*(self._measure(relay) for relay in relays))
+        self.measured = True
 
     async def _measure(self, relay: RelayEntry) -> None:
         begun = time.monotonic()

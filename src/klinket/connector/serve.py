@@ -19,6 +19,7 @@ from klinket.connector.limits import BATCH_SECONDS, LEAVE_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.listener import DirectListener
 from klinket.connector.pipes import ProvenPipes
+from klinket.connector.punching import ConnectorPunching
 from klinket.connector.relay_choice import AWAY_SECONDS, MEASURE_SECONDS, RelayChoice
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.run_file import RunFile
@@ -73,10 +74,10 @@ class Connector:
         self._terminator: LinkTerminator | None = None
         self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, proven)
         self._listener = None if config.listen is None else DirectListener(config.listen, config.advertised, self._links)
+        self._punching = ConnectorPunching(config.controller, self._context, self._links) if config.hole_punching else None
         self._relays: dict[int, RelayPresence] = {}
         self._left_relays: list[RelayPresence] = []
         self._relay_choice = RelayChoice()
-        self._measured = False
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
         self._head = (0, 0)
@@ -102,6 +103,8 @@ class Connector:
             self._renewed,
             self._copies.exchanged,
         )
+        if self._punching is not None:
+            self._channel.punch_told = self._punching.told
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
@@ -122,6 +125,8 @@ class Connector:
         await self._leave_relays()
         if self._listener is not None:
             await self._listener.aclose()
+        if self._punching is not None:
+            await self._punching.aclose()
         await self._events.spool()  # what the last flows told is sent at the next start
         self._run_file.close()
         if self._failure is not None:
@@ -142,6 +147,9 @@ class Connector:
             presence.stop_waiting()
         if self._listener is not None:
             self._listener.stop_accepting()
+        if self._punching is not None:
+            self._channel.punch_told = None
+            self._punching.end_waiting()
         while self._core.flows and time.monotonic() < begun + seconds:
             self._run_file.tell(draining=True, flows=self._core.flows)
             await asyncio.sleep(0.05)
@@ -204,6 +212,8 @@ class Connector:
         pipes.forget_all_keys()
         self._flows.end(self._core.end_all(reason), time.monotonic())
         self._links.end_over(lambda _: True)
+        if self._punching is not None:
+            self._punching.end_waiting()
         self._channel.abort()
         self._tasks.start(self._leave_relays(), "copied admissions")
 
@@ -346,7 +356,7 @@ class Connector:
         """Measure the relays once in a while where there are more than this connector waits at, and move to nearer ones."""
         while True:
             all_there = all(presence.attached for presence in self._relays.values())
-            await asyncio.sleep(MEASURE_SECONDS if all_there and self._measured else AWAY_SECONDS)
+            await asyncio.sleep(MEASURE_SECONDS if all_there and self._relay_choice.measured else AWAY_SECONDS)
             for presence in [one for one in self._left_relays if not one.serving]:
                 self._left_relays.remove(presence)
                 await presence.aclose()
@@ -354,9 +364,7 @@ class Connector:
             if message is None or len(message.relays) <= KEPT_RELAYS or self._core.draining:
                 continue
             await self._relay_choice.measure(message.relays)
-            self._measured = True
-            if self._configuration is not None:
-                await self._attend(self._configuration)
+            await self._attend(self._configuration or message)
 
     async def _tick(self) -> None:
         while True:
