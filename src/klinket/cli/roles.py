@@ -94,6 +94,16 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
     return run_async(run())
 
 
+def asked_to_reload() -> asyncio.Event:
+    """Return an event that SIGHUP sets; to be called on the event loop."""
+    import asyncio
+
+    asked = asyncio.Event()
+    if sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    return asked
+
+
 def run_async(main: Any) -> Any:
     """Run a coroutine on uvloop where there is one."""
     if sys.platform == "win32":

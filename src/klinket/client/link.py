@@ -18,6 +18,7 @@ from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.direct_path import DirectPath, DirectUnavailable
+from klinket.net.hedged import hedged
 from klinket.net.link import LinkInitiator
 from klinket.net.pipe import SealedPipe
 from klinket.net.relay_path import RelayPath
@@ -26,7 +27,7 @@ from klinket.wire import link_control
 from klinket.wire.control import ConnectorEntry
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.link import Link
-from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused, NameAnswer
+from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused, NameAnswer, Ping, Pong
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.relay import RelayError
 
@@ -39,6 +40,11 @@ WARM_SECONDS = 60.0
 LINK_SECONDS = 10.0
 #: Part of a link's life after which it is replaced.
 REPLACE_AT = 0.5
+
+#: Seconds between questions for a connector's load, while flows are opened.
+LOAD_SECONDS = 5.0
+#: Seconds after which the next path to a connector is tried beside the first.
+NEXT_PATH_SECONDS = 0.3
 
 #: A way to a connector.
 Path = RelayPath | DirectPath | PunchedPath
@@ -72,6 +78,11 @@ class ConnectorLink:
         self._wanted_warm = 0
         self._warming = 0
         self._tasks = TaskSet(f"link with {connector.name}")
+        #: On the event loop's clock: when it was asked last, and when it has answered last, whether it is there.
+        self._asked_at = self._answered_at = float("-inf")
+        self._answered = asyncio.Event()
+        #: The relay of the control pipe; None where it is direct.
+        self.control_relay: int | None = None
         self.usable = False
 
     @classmethod
@@ -87,7 +98,7 @@ class ConnectorLink:
         """Return a usable link: handshake done, grant accepted. Raises FlowRefused."""
         try:
             async with asyncio.timeout(LINK_SECONDS):
-                sock = await _connect(paths, connector.id)
+                sock, _ = await _connect(paths, connector.id)
                 try:
                     expected = ConnectorIdentity(network, ConnectorId(connector.id))
                     link = await initiator.offer(sock, expected, Thumbprint(connector.jkt), now=clock(), entropy=entropy)
@@ -139,7 +150,8 @@ class ConnectorLink:
     # ---- control pipe
 
     async def _open_control(self) -> None:
-        sock = await _connect(self._paths, self.connector.id)
+        sock, path = await _connect(self._paths, self.connector.id)
+        self.control_relay = path.relay.id if isinstance(path, RelayPath) else None
         try:
             self._control = await pipes.open_pipe(sock, self._link, Purpose.CONTROL, entropy)
         except BaseException:
@@ -158,6 +170,10 @@ class ConnectorLink:
                         self._names.answered(found)
                     case GrantAccepted() | GrantRefused() as answer:
                         self._answers.put_nowait(answer)
+                    case Pong() as pong:
+                        self._answered_at = asyncio.get_running_loop().time()
+                        self._answered.set()
+                        self._core.choice.reports(self.connector.id, pong.load)
                     case Drain():
                         logger.info("connector %s is being stopped: new flows go elsewhere", self.connector.name)
                         self.usable = False
@@ -172,6 +188,25 @@ class ConnectorLink:
         """Return what the connector's resolvers say of a canonical name; raises FlowRefused when it cannot be asked."""
         assert self._control is not None
         return await self._names.ask(self._control, name, record_type)
+
+    async def answers(self, seconds: float) -> bool:
+        """Ask the connector whether it is there; returns whether it says so in time."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        self._ask(begun)
+        try:
+            async with asyncio.timeout(seconds):
+                while self._answered_at < begun:
+                    self._answered.clear()
+                    await self._answered.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _ask(self, now: float) -> None:
+        self._asked_at = now
+        if self._control is not None:
+            self._control.send_now(FrameType.CONTROL, link_control.encode(Ping()))
 
     async def present_grant(self) -> None:
         """Present the newest grant, if it was not yet; raises FlowRefused when the connector does not take it."""
@@ -198,6 +233,9 @@ class ConnectorLink:
 
     async def pipe(self) -> SealedPipe:
         """Return a pipe for one flow, warm where there is one; raises LinkLost."""
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_at >= LOAD_SECONDS:
+            self._ask(now)
         while self._warm:
             warm, since = self._warm.pop()  # last in, first out: its buffers and window are warm
             if not warm.closed and time.monotonic() - since < WARM_SECONDS and _silent(warm.sock):
@@ -210,7 +248,7 @@ class ConnectorLink:
 
     async def _new_pipe(self) -> SealedPipe:
         try:
-            sock = await _connect(self._paths, self.connector.id)
+            sock, _ = await _connect(self._paths, self.connector.id)
             try:
                 return await pipes.open_pipe(sock, self._link, Purpose.FLOW, entropy)
             except BaseException:
@@ -268,11 +306,29 @@ def _silent(sock: socket.socket) -> bool:
     return False
 
 
-async def _connect(paths: Sequence[Path], connector: int) -> socket.socket:
-    failure: RelayError | DirectUnavailable | None = None
-    for path in paths:
-        try:
-            return await path.connect(connector)
-        except (RelayError, DirectUnavailable) as error:
-            failure = error
-    raise failure or ConnectionError("no way leads there")
+async def _connect(paths: Sequence[Path], connector: int) -> tuple[socket.socket, Path]:
+    """Return a connection on the first path that has one: those that failed lately last, the next beside one that takes long."""
+    if not paths:
+        raise ConnectionError("no way leads there")
+    return await _connect_in_order(sorted(paths, key=lambda path: path.avoided), connector)
+
+
+async def _connect_in_order(paths: Sequence[Path], connector: int) -> tuple[socket.socket, Path]:
+    first, others = paths[0], paths[1:]
+
+    async def on_first() -> tuple[socket.socket, Path]:
+        return await first.connect(connector), first
+
+    async def on_others() -> tuple[socket.socket, Path]:
+        made = await _connect_in_order(others, connector)
+        first.avoid()
+        return made
+
+    if not others:
+        return await on_first()
+    return await hedged(on_first, on_others, NEXT_PATH_SECONDS, lambda made: made[0].close(), _of_no_path)
+
+
+def _of_no_path(error: Exception) -> bool:
+    """Return whether an error is one that no other path would change."""
+    return not isinstance(error, RelayError | DirectUnavailable)

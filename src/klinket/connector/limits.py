@@ -63,3 +63,6 @@ NAME_QUESTION_SECONDS = 4.0
 MAX_RESOLVERS = 3
 #: Account buckets kept; the least recently used go first.
 MAX_BUCKETS = 10_000
+#: Seconds for live flows at a stop, by default and at the most; and for clients to hear of it before nobody waits for them.
+DRAIN_SECONDS, MAX_DRAIN_SECONDS = 30.0, 86_400
+LEAVE_SECONDS = 0.5

@@ -80,6 +80,14 @@ class RelayServer:
         self._tasks.start(self._sweep(), "sweep")
         return int(self._listener.getsockname()[1])
 
+    def use(self, context: ssl.SSLContext) -> None:
+        """Show another certificate from now on."""
+        self._context = context
+
+    def drain(self) -> None:
+        """Send everybody away who waits or comes, with DRAINING; pairs go on."""
+        self._perform(self._core.drain())
+
     async def aclose(self) -> None:
         """Stop accepting and close everything."""
         if self._resume is not None:

@@ -53,6 +53,16 @@ class NameAnswer(LinkMessage, frozen=True, kw_only=True, tag="name-answer"):
     text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] = ""
 
 
+class Ping(LinkMessage, frozen=True, kw_only=True, tag="ping"):
+    """Client: answer at once, whatever else there is to do."""
+
+
+class Pong(LinkMessage, frozen=True, kw_only=True, tag="pong"):
+    """Connector: it is there. `load`: percent of a processor that it uses, 0 to 100; clients choose by it."""
+
+    load: int = 0
+
+
 class GrantAccepted(LinkMessage, frozen=True, kw_only=True, tag="grant-accepted"):
     """Connector: flows are checked against this grant from now on."""
 
@@ -77,8 +87,8 @@ class Drain(LinkMessage, frozen=True, kw_only=True, tag="drain"):
 PART_CHARS = 128 * 1024
 MAX_PARTS = 32
 
-FromClient = PresentGrant | CloseLink | AskName
-FromConnector = GrantAccepted | GrantRefused | Drain | NameAnswer
+FromClient = PresentGrant | CloseLink | AskName | Ping
+FromConnector = GrantAccepted | GrantRefused | Drain | NameAnswer | Pong
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _from_client: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)

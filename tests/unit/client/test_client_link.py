@@ -120,7 +120,7 @@ async def test_a_grant_that_is_not_taken_makes_no_link(client: Client) -> None:
         await link_of(client).present_grant()
     with pytest.raises(LinkLost):
         (route,) = client._core.routes(client.resources[0], client._clock.now())
-        await client._open_link(route)
+        await client._link_set._open(route)
 
 
 async def test_closing_leaves_no_socket(whole: Whole, client: Client) -> None:
