@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 #: Warm pipes kept at the most, and seconds after which an unused one is closed.
 MAX_WARM = 32
 WARM_SECONDS = 60.0
+#: Seconds to wait for the greeting of a connection that was joined: it is on its way already.
+GREETING_SECONDS = 5.0
 #: Seconds to make a link and have the grant accepted.
 LINK_SECONDS = 10.0
 #: Part of a link's life after which it is replaced.
@@ -62,7 +64,7 @@ class ConnectorLink:
         self._clock = clock
         self._made_at = clock()
         self._control: SealedPipe | None = None
-        self._answers: asyncio.Queue[GrantAccepted | GrantRefused] = asyncio.Queue()
+        self._answers: asyncio.Queue[GrantAccepted | GrantRefused] = asyncio.Queue(1)
         self._presenting = asyncio.Lock()
         self._presented = ""
         self._warm: deque[tuple[SealedPipe, float]] = deque()
@@ -142,6 +144,8 @@ class ConnectorLink:
                     raise ProtocolError("a control pipe carries control messages only")
                 match link_control.decode_from_connector(frame.content):
                     case GrantAccepted() | GrantRefused() as answer:
+                        if not self._presenting.locked() or self._answers.full():
+                            raise ProtocolError("an answer to no grant")
                         self._answers.put_nowait(answer)
                     case Drain():
                         logger.info("connector %s is being stopped: new flows go elsewhere", self.connector.name)
@@ -190,7 +194,9 @@ class ConnectorLink:
         try:
             sock = await _connect(self._paths, self.connector.id)
             try:
-                return await pipes.open_pipe(sock, self._link, Purpose.FLOW, entropy)
+                # A connector that hangs is still connected to by the kernel it listens with.
+                async with asyncio.timeout(GREETING_SECONDS):
+                    return await pipes.open_pipe(sock, self._link, Purpose.FLOW, entropy)
             except BaseException:
                 sock.close()
                 raise

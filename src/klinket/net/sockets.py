@@ -119,6 +119,11 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def was_reset(sock: socket.socket) -> bool:
+    """Return whether the peer has reset a connection that is not read from just now. The error is taken off the socket."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
 async def connect(address: HostPort, timeout: float) -> socket.socket:
     """Return a connected, prepared socket; raises OSError (TimeoutError after `timeout` seconds, name look-up included)."""
     async with asyncio.timeout(timeout):
