@@ -209,11 +209,12 @@ def _claim_seeds() -> Sequence[bytes]:
         audit_signature.RANGE_TYP: {
             **_common(audit_signature.AUDIENCE), **audit, "last": 1, "from": None, "to": 1, "filter": "none",
         },
-        cut_token.TYP: {**_common("connectors"), **stamp, "cut": 1, "scope": {"kind": "session"}, "reason": "cut"},
+        cut_token.TYP: {**_common("connectors"), **stamp, "id": 1, "kind": "access", "account": ACCOUNT, "resource": 1,
+            "reason": "cut", "narrowed": entry},
         grant_token.TYP: {
             **_common("remote-network:1"), **stamp, "sub": ACCOUNT, "key": "k", "sid": SESSION, "resources": [entry],
         },
-        head_token.TYP: {**_common("connectors"), **stamp},
+        head_token.TYP: {**_common("controller"), **stamp},
         receipt_token.TYP: {**_common("controller"), **stamp, **flows, "sub": _CONNECTOR.uri},
         ticket.TYP: {
             **_common("relay:1"), "sub": SESSION, "role": "client", "connectors": [1], "jti": "j", "account": ACCOUNT,

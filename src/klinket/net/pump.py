@@ -64,6 +64,7 @@ class Pump:
         if self._pipe.closed:
             self._pipe_broke()
             return self._done
+        sockets.reset_if_dropped(self._local, True)
         self._loop.add_reader(self._local, self._local_readable)
         self._loop.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()  # frames that came together with OPEN or OPENED are here already
@@ -280,6 +281,7 @@ class Pump:
                 self._loop.remove_reader(sock)
                 self._loop.remove_writer(sock)
         if failure is None:
+            sockets.reset_if_dropped(self._local, False)
             self._local.close()
         else:
             sockets.reset(self._local)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import signal
 import socket
 
 import pytest
@@ -365,3 +366,29 @@ async def test_a_flow_ends_as_a_reset_when_the_frames_of_its_pipe_are_used_up(en
     assert await reset_is_seen(there)
     assert all(summary.failure is not None for summary in await flow.ended())
     flow.close()
+
+
+def test_a_process_that_is_killed_leaves_resets_and_no_clean_end() -> None:
+    """SIGKILL: its kernel ends the connections, and a truncated stream must not look whole."""
+    here, local = tcp_pair()
+    child = os.fork()
+    if child == 0:
+        here.close()
+
+        async def carry() -> None:
+            ends = pipe_ends()
+            Pump(local, ends.client).start()
+            await asyncio.sleep(0.05)
+            local.send(b"half of the ans")
+            await asyncio.sleep(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        asyncio.Runner(loop_factory=asyncio.new_event_loop).run(carry())
+        os._exit(1)
+    local.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    here.setblocking(True)
+    with pytest.raises(ConnectionResetError):
+        while here.recv(100):
+            pass
+    here.close()
