@@ -30,21 +30,20 @@ def fuzz_here(name: str, arguments: list[str]) -> None:
     atheris.Fuzz()
 
 
-def keep(found: Target, directory: Path, merged: Path) -> None:
-    """Write the smallest inputs that together reach everything into the kept corpus."""
-    run = [sys.executable, "-m", "tests.fuzz", found.name, "--here", "-merge=1", f"-max_len={MAX_KEPT_BYTES}"]
-    subprocess.run([*run, str(merged), str(directory)], capture_output=True, timeout=600)
+def keep(found: Target, directory: Path) -> None:
+    """Write the smallest inputs that have reached something new into the kept corpus."""
     seeds = set(found.seeds())
-    kept = sorted({path.read_bytes() for path in merged.iterdir()} - seeds, key=lambda data: (len(data), data))[:MAX_KEPT]
+    new = {data for path in directory.iterdir() if 0 < len(data := path.read_bytes()) <= MAX_KEPT_BYTES} - seeds
+    kept = sorted(new, key=lambda data: (len(data), data))[:MAX_KEPT]
     fuzz.CORPUS.mkdir(exist_ok=True)
-    (fuzz.CORPUS / f"{found.name}.txt").write_text("".join(f"{data.hex()}\n" for data in kept if data))
+    (fuzz.CORPUS / f"{found.name}.txt").write_text("".join(f"{data.hex()}\n" for data in kept))
 
 
 def fuzz_beside(found: Target, minutes: float) -> bool:
     """Fuzz in a process of its own from seeds and kept corpus; returns whether nothing was found."""
     with tempfile.TemporaryDirectory(prefix="klinket-fuzz-") as made:
-        corpus, merged, artifacts = (Path(made) / part for part in ("corpus", "merged", "found"))
-        for directory in (corpus, merged, artifacts):
+        corpus, artifacts = (Path(made) / part for part in ("corpus", "found"))
+        for directory in (corpus, artifacts):
             directory.mkdir()
         for number, data in enumerate([*found.seeds(), *found.kept]):
             (corpus / str(number)).write_bytes(data)
@@ -71,7 +70,7 @@ def fuzz_beside(found: Target, minutes: float) -> bool:
             for path in bad:
                 print(f"input: {path.read_bytes()[:4096].hex()}")
             return False
-        keep(found, corpus, merged)
+        keep(found, corpus)
         print(f"{found.name}: nothing found in {minutes:g} min, {len(list(corpus.iterdir()))} inputs, {len(found.kept)} kept")
         return True
 

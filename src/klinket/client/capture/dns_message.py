@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from klinket.domain.address import parse_ip
 from klinket.domain.errors import ProtocolError
 
 HEADER_BYTES = 12
@@ -54,7 +55,8 @@ class Query:
             return None
         name = self.name.lower()
         if match := _REVERSE.fullmatch(name):
-            return ".".join(reversed(match.groups()))
+            address = ".".join(reversed(match.groups()))
+            return None if parse_ip(address) is None else address  # 00.0.0.1 and 300.0.0.1 are none
         if _REVERSE6.fullmatch(name):
             return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(name[:63:2][::-1]))
         return None
