@@ -103,10 +103,10 @@ class ClientDatagrams:
         """Return the next datagram; raises FlowRefused when the association is over."""
         try:
             frame = await self._pipe.receive()
+            failure = Failure.decode(frame.content) if frame.type is FrameType.FAIL else None
         except (OSError, ProtocolError) as error:
             raise FlowRefused(FlowFailure.RESET, "the association is over") from error
-        if frame.type is FrameType.FAIL:
-            failure = Failure.decode(frame.content)
+        if failure is not None:
             raise FlowRefused(failure.failure, failure.message, retry_after=failure.retry_after)
         if frame.type is not FrameType.DATAGRAM:
             raise FlowRefused(FlowFailure.RESET, "the association is over")

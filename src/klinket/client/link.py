@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 #: Warm pipes kept at the most, and seconds after which an unused one is closed.
 MAX_WARM = 32
 WARM_SECONDS = 60.0
+#: Seconds to wait for the greeting of a connection that was joined: it is on its way already.
+GREETING_SECONDS = 5.0
 #: Seconds to make a link and have the grant accepted.
 LINK_SECONDS = 10.0
 #: Part of a link's life after which it is replaced.
@@ -70,7 +72,7 @@ class ConnectorLink:
         self._clock = clock
         self._made_at = clock()
         self._control: SealedPipe | None = None
-        self._answers: asyncio.Queue[GrantAccepted | GrantRefused] = asyncio.Queue()
+        self._answers: asyncio.Queue[GrantAccepted | GrantRefused] = asyncio.Queue(1)
         self._names = NameQuestions(connector.name)
         self._presenting = asyncio.Lock()
         self._presented = ""
@@ -169,6 +171,8 @@ class ConnectorLink:
                     case NameAnswer() as found:
                         self._names.answered(found)
                     case GrantAccepted() | GrantRefused() as answer:
+                        if not self._presenting.locked() or self._answers.full():
+                            raise ProtocolError("an answer to no grant")
                         self._answers.put_nowait(answer)
                     case Pong() as pong:
                         self._answered_at = asyncio.get_running_loop().time()
@@ -250,7 +254,9 @@ class ConnectorLink:
         try:
             sock, _ = await _connect(self._paths, self.connector.id)
             try:
-                return await pipes.open_pipe(sock, self._link, Purpose.FLOW, entropy)
+                # A connector that hangs is still connected to by the kernel it listens with.
+                async with asyncio.timeout(GREETING_SECONDS):
+                    return await pipes.open_pipe(sock, self._link, Purpose.FLOW, entropy)
             except BaseException:
                 sock.close()
                 raise

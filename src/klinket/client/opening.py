@@ -42,5 +42,8 @@ async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) ->
     pipe.close()
     if frame.type is not FrameType.FAIL:
         raise LinkLost("the connector's answer is not understood")
-    told = Failure.decode(frame.content)
+    try:
+        told = Failure.decode(frame.content)
+    except ProtocolError as error:
+        raise LinkLost(f"the connector's answer is not understood: {error.message}") from error
     raise FlowRefused(told.failure, told.message, hint=HINTS.get(told.failure), retry_after=told.retry_after)

@@ -19,7 +19,7 @@ from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net.pipe import Frame, SealedPipe
 from klinket.net.pump import FlowSummary, Pump
-from klinket.net.sockets import reset
+from klinket.net.sockets import reset, reset_if_dropped
 from klinket.wire.control import CutFlow
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
@@ -178,6 +178,7 @@ class FlowServer:
             self._enders.pop(flow, None)
         try:
             self._core.recheck(flow, self._clock())
+            reset_if_dropped(reached, True)
             return reached, str(reached.getpeername()[0])
         except FlowRefused:
             reset(reached)

@@ -17,6 +17,9 @@ from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure
 
+#: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
+LOOK_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class FlowSummary:
@@ -39,6 +42,7 @@ class Pump:
         self._to_local: memoryview | None = None  # content that local has not taken yet
         self._local_ended = False
         self._pipe_ended = False
+        self._looking: asyncio.TimerHandle | None = None
         self._over = False  # not told by the future: whoever waits for it may cancel it while the sockets are still watched
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -60,6 +64,7 @@ class Pump:
         if self._pipe.closed:
             self._pipe_broke()
             return self._done
+        sockets.reset_if_dropped(self._local, True)
         self._loop.add_reader(self._local, self._local_readable)
         self._loop.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()  # frames that came together with OPEN or OPENED are here already
@@ -112,6 +117,7 @@ class Pump:
             if not self._local_ended:
                 self._loop.remove_reader(self._local)
             self._loop.add_writer(self._pipe.sock, self._pipe_writable)
+            self._look_later()
         elif self._local_ended:
             self._check_end()
 
@@ -179,7 +185,7 @@ class Pump:
             self._reset(Failure(FlowFailure.RESET, error.message))
 
     def _other_frame(self, type: int, content: bytes) -> None:
-        if type == FrameType.FIN and not self._pipe_ended:
+        if type == FrameType.FIN and not self._pipe_ended and not content:
             self._pipe_ended = True
             if self._to_local is None:
                 self._finish_local()
@@ -202,6 +208,7 @@ class Pump:
             self._to_local = memoryview(bytes(data[sent:]))
             self._loop.remove_reader(self._pipe.sock)
             self._loop.add_writer(self._local, self._local_writable)
+            self._look_later()
         return True
 
     def _local_writable(self) -> None:
@@ -223,6 +230,24 @@ class Pump:
             return
         self._loop.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()
+
+    # ---- resets under back-pressure
+
+    def _look_later(self) -> None:
+        if self._looking is None:
+            self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """See whether a side that is not read from was reset meanwhile."""
+        self._looking = None
+        if self._over or (self._to_pipe is None and self._to_local is None):
+            return
+        if self._to_pipe is not None and sockets.was_reset(self._local):
+            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
+        elif self._to_local is not None and sockets.was_reset(self._pipe.sock):
+            self._pipe_broke()
+        else:
+            self._look_later()
 
     # ---- ends
 
@@ -249,11 +274,14 @@ class Pump:
         if self._over:
             return
         self._over = True
+        if self._looking is not None:
+            self._looking.cancel()
         for sock in (self._local, self._pipe.sock):
             if sock.fileno() >= 0:
                 self._loop.remove_reader(sock)
                 self._loop.remove_writer(sock)
         if failure is None:
+            sockets.reset_if_dropped(self._local, False)
             self._local.close()
         else:
             sockets.reset(self._local)

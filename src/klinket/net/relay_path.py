@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import socket
 import ssl
 import time
@@ -14,6 +13,7 @@ from klinket.domain.errors import ProtocolError
 from klinket.net import sockets
 from klinket.net.sockets import HostPort
 from klinket.net.tls import TlsStream, certificate_digest
+from klinket.wire import signing
 from klinket.wire.control import RelayEntry
 from klinket.wire.relay import (
     ADMISSION_PROTOCOL,
@@ -199,7 +199,7 @@ class RelayPath:
                 stream = TlsStream(sock, self._context, server_side=False, server_name=name)
                 await stream.handshake()
                 digest = certificate_digest(stream.peer_certificate)
-                if not hmac.compare_digest(digest, self.relay.certificate_sha256):
+                if not signing.same(digest, self.relay.certificate_sha256):
                     raise RelayUnavailable(f"relay {self.relay.address} is not the one the controller named")
                 ticket = self._ticket()
                 await stream.write(encode_ticket(ticket))

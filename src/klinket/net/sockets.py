@@ -27,6 +27,7 @@ _KEEPALIVE = (
 FamilyAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+_NO_LINGER = struct.pack("ii", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,19 @@ def reset(sock: socket.socket) -> None:
     except OSError:
         pass  # it is closed already, or not connected
     sock.close()
+
+
+def reset_if_dropped(sock: socket.socket, yes: bool) -> None:
+    """Have the kernel close with RST, or again with FIN, when this process is killed: an end by death is no clean end."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO if yes else _NO_LINGER)
+    except OSError:
+        pass  # it is not connected any more: its error arrives as a read
+
+
+def was_reset(sock: socket.socket) -> bool:
+    """Return whether the peer has reset a connection that is not read from just now. The error is taken off the socket."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
 async def connect(address: HostPort, timeout: float) -> socket.socket:

@@ -142,6 +142,11 @@ class Pair:
             if all(one.ended and not one.held for one in self._halves):
                 self._finish(reset=False)
 
+    def look(self) -> None:
+        """Pass a reset on that came while nothing was read from its side, because the other took nothing."""
+        if any(half.blocked and sockets.was_reset(half.source) for half in self._halves):
+            self.reset()
+
     def reset(self) -> None:
         """Close both sockets with RST."""
         self._finish(reset=True)

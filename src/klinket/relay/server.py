@@ -242,8 +242,11 @@ class RelayServer:
                 self._waiting.pop(descriptor).close()
             self._perform(self._core.deadline_reached(self._clock()))
             oldest = asyncio.get_running_loop().time() - self._limits.pair_idle_seconds
-            for pair in [pair for pair in self._pairs if pair.moved_at < oldest]:
-                pair.reset()
+            for pair in list(self._pairs):
+                if pair.moved_at < oldest:
+                    pair.reset()
+                else:
+                    pair.look()
 
 
 def _answer(sock: socket.socket, answer: RelayAnswer) -> None:

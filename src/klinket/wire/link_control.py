@@ -8,6 +8,7 @@ import msgspec
 
 from klinket.domain.address import MAX_NAME_CHARS
 from klinket.domain.errors import ProtocolError
+from klinket.wire.pipe_messages import MAX_MESSAGE_BYTES, printable
 
 #: A feature of connectors: they answer AskName.
 ASK_NAME = "ask-name"
@@ -106,8 +107,12 @@ def decode_from_client(data: bytes) -> FromClient:
 
 
 def decode_from_connector(data: bytes) -> FromConnector:
-    """Parse what a connector sent; raises ProtocolError."""
-    return _decode(_from_connector, data)
+    """Parse what a connector sent; raises ProtocolError. A refusal's texts can be shown and logged."""
+    message = _decode(_from_connector, data)
+    if isinstance(message, GrantRefused):
+        shown = printable(message.code[:MAX_MESSAGE_BYTES]), printable(message.message[:MAX_MESSAGE_BYTES])
+        return GrantRefused(code=shown[0], message=shown[1])
+    return message
 
 
 def present(token: str) -> list[PresentGrant]:

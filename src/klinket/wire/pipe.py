@@ -10,9 +10,11 @@ that is never reset. A direction's key ratchets after each OPEN or OPENED, and a
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -60,6 +62,7 @@ class Purpose(IntEnum):
 
 _TYPES = {int(type) for type in FrameType}
 _RATCHETS = (FrameType.OPEN, FrameType.OPENED)
+_NONCE = struct.Struct(">4xQ")
 
 
 class _NoKey:
@@ -79,6 +82,8 @@ class _Direction:
     """One direction's chain of keys and its counter."""
 
     __slots__ = ("_aead", "_bytes", "_chain", "_counter", "_frames")
+    #: Raised for the frame after the last one: a counter never begins again.
+    used_up: ClassVar[type[Exception]]
 
     def __init__(self, chain: bytes) -> None:
         self._aead: AESGCM | _NoKey
@@ -100,7 +105,10 @@ class _Direction:
     def _nonce(self) -> bytes:
         number = self._counter
         self._counter = number + 1  # moved before use: no path seals or opens twice under one nonce
-        return number.to_bytes(12, "big")
+        try:
+            return _NONCE.pack(number)
+        except struct.error:
+            raise self.used_up("the frames of this pipe are used up") from None
 
     def _count(self, type: int, size: int) -> None:
         self._frames += 1
@@ -110,9 +118,10 @@ class _Direction:
 
 
 class Sealer(_Direction):
-    """Seals the frames of the direction this end sends."""
+    """Seals the frames of the direction this end sends. The frame after the 2^64th raises ConnectionResetError."""
 
     __slots__ = ()
+    used_up = ConnectionResetError
 
     def seal(self, type: FrameType, content: bytes = b"") -> bytes:
         """Return one frame; raises ValueError above MAX_CONTENT_BYTES."""
@@ -139,6 +148,7 @@ class Opener(_Direction):
     """Opens the frames of the direction this end receives."""
 
     __slots__ = ()
+    used_up = ProtocolError
 
     def open_into(self, frame: memoryview, plain: memoryview) -> tuple[int, int]:
         """Open one whole frame into `plain`; returns (type, content length). Raises ProtocolError.

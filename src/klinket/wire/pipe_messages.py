@@ -13,6 +13,7 @@ from klinket.domain.identifiers import FlowId, ResourceId
 #: Bytes of an OPEN's content: all are equally long, so their length tells nothing about the name. With the type: 512.
 OPEN_BYTES = 511
 MAX_MESSAGE_BYTES = 400
+MAX_ADDRESS_BYTES = 64
 _OPEN = struct.Struct(">BBHQ16sB")
 _FAIL = struct.Struct(">BH")
 _PROTOCOLS = {6: TransportProtocol.TCP, 17: TransportProtocol.UDP}
@@ -39,6 +40,11 @@ FAILURE_NUMBERS = {
     FlowFailure.CONTROLLER_UNREACHABLE: 15,
 }
 _FAILURES = {number: failure for failure, number in FAILURE_NUMBERS.items()}
+
+
+def printable(text: str) -> str:
+    """Return a peer's text as it may be shown on a terminal and written to a log: what cannot be printed is `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +114,8 @@ class Failure:
         if not _FAIL.size <= len(content) <= _FAIL.size + MAX_MESSAGE_BYTES:
             raise ProtocolError(f"FAIL of {len(content)} bytes")
         number, seconds = _FAIL.unpack_from(content)
-        message = content[_FAIL.size :].decode("utf-8", "replace")
-        printable = "".join(character if character.isprintable() else "?" for character in message)
-        return cls(_FAILURES.get(number, FlowFailure.INTERNAL), printable, float(seconds) or None)
+        message = printable(content[_FAIL.size :].decode("utf-8", "replace"))
+        return cls(_FAILURES.get(number, FlowFailure.INTERNAL), message, float(seconds) or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,6 @@ class OpenAnswer:
     @classmethod
     def decode(cls, content: bytes) -> OpenAnswer:
         """Return the answer; raises ProtocolError."""
-        if len(content) > 64 or not content.isascii():
+        if len(content) > MAX_ADDRESS_BYTES or not content.isascii() or not (text := content.decode("ascii")).isprintable():
             raise ProtocolError("OPENED: not an address")
-        return cls(content.decode("ascii"))
+        return cls(text)

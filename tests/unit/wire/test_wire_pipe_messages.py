@@ -181,3 +181,9 @@ def test_an_answer_arrives(address: str) -> None:
 def test_another_answer_is_refused(content: bytes) -> None:
     with pytest.raises(ProtocolError):
         OpenAnswer.decode(content)
+
+
+@pytest.mark.parametrize("content", [b"10.0.0.1\n", b"\x1b[31m", b"\0", b"x" * 65, "é".encode()])
+def test_an_address_that_could_not_be_shown_is_refused(content: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        OpenAnswer.decode(content)
