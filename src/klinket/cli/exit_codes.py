@@ -45,6 +45,7 @@ EXIT_CODES: dict[str, int] = {
     "already-running": 97,
     "not-answering": 98,
     "daemon-ended": 99,
+    "icmp-unavailable": 100,
     "authentication-failed": 65,
     "forbidden": 65,
     "invalid-input": USAGE,
