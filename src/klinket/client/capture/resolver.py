@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from klinket.client.capture import dns_message
 from klinket.client.capture.dns_message import Code, Query, RecordType
@@ -119,12 +118,11 @@ class NameStub:
         client: FlowOpener,
         names: SyntheticAddresses,
         resolvers: Sequence[str],
-        own: Mapping[str, str] = MappingProxyType({}),
+        rules: AnswerRules = AnswerRules(),
     ) -> None:
-        """`own`: names that are answered here, unless they are granted, and their addresses."""
         self._sock = sock
         self._listener = listener
-        self._own = OwnAnswers(client, names, AnswerRules(own=own))
+        self._own = OwnAnswers(client, names, rules)
         self._resolvers = usable(resolvers)
         self._tasks = TaskSet("names")
         self._loop = asyncio.get_running_loop()
