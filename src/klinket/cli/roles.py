@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from klinket.domain.explanation import Step
+    from klinket.domain.flow import TransportProtocol
     from klinket.net.sockets import HostPort
 
 #: Bytes at which a log file is rotated, and rotated ones that are kept.
@@ -60,6 +61,15 @@ def show_steps(steps: Iterable[Step]) -> None:
             click.echo(f"{'':14} {line}")
         if step.hint and not step.ok:
             click.echo(f"{'':14} -> {step.hint}")
+
+
+def protocol_of(*, udp: bool, icmp: bool) -> TransportProtocol:
+    """Return what --udp and --icmp ask for; raises InvalidInput for both."""
+    from klinket.domain.flow import TransportProtocol
+
+    if udp and icmp:
+        raise InvalidInput("icmp", "--udp and --icmp exclude each other")
+    return TransportProtocol.ICMP if icmp else TransportProtocol.UDP if udp else TransportProtocol.TCP
 
 
 def host_port(option: str, text: str) -> HostPort:

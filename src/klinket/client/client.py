@@ -298,7 +298,7 @@ class Client:
         return stream
 
     async def open_datagrams(self, destination: Destination) -> ClientDatagrams:
-        """Open a UDP association; raises FlowRefused."""
+        """Open a UDP association or an ICMP flow; raises FlowRefused."""
         resource, pipe, link = await self._open(destination)
         datagrams = ClientDatagrams(resource, pipe, link, self._flows.discard)
         self._flows.add(datagrams)

@@ -82,7 +82,7 @@ class ClientStream:
 
 
 class ClientDatagrams:
-    """A UDP association. Implements ports.DatagramFlow."""
+    """A UDP association, or an ICMP flow. Implements ports.DatagramFlow."""
 
     def __init__(
         self, resource: Resource, pipe: SealedPipe, link: ConnectorLink, forget: Callable[[ClientDatagrams], None]

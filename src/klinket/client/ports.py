@@ -33,7 +33,7 @@ class OpenedFlow(CarriedFlow, Protocol):
 
 
 class DatagramFlow(Protocol):
-    """A UDP association with one destination."""
+    """A UDP association, or an ICMP flow, with one destination. What it carries of ICMP is wire.echo's."""
 
     @property
     def resource(self) -> Resource: ...

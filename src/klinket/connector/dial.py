@@ -15,6 +15,7 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import sockets
+from klinket.net.echo_socket import EchoSocket
 from klinket.net.sockets import FamilyAddress
 
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL}
@@ -22,8 +23,8 @@ _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM
 
 async def reach(
     resource: Resource, destination: Destination, own: Collection[str], names: NameLookups | None = None, account: str = ""
-) -> socket.socket:
-    """Return a connected non-blocking socket (TCP, or UDP with its peer set); raises FlowRefused with what happened.
+) -> socket.socket | EchoSocket:
+    """Return a connected non-blocking socket (TCP, or UDP and ICMP with the peer set); raises FlowRefused with what happened.
 
     `names`: looks names up, in the share of `account`.
     """
@@ -35,6 +36,8 @@ async def reach(
             addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
             if destination.protocol is TransportProtocol.UDP:
                 return _associate(addresses)
+            if destination.protocol is TransportProtocol.ICMP:
+                return EchoSocket.open(addresses)
             return await sockets.connect_first(addresses, DIAL_SECONDS - (time.monotonic() - begun))
     except TimeoutError as error:
         if addresses is None:

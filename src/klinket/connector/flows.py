@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
+from klinket.connector.echoes import EchoAssociation
 from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
 from klinket.connector.names import NameLookups
@@ -17,6 +18,7 @@ from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
+from klinket.net.echo_socket import EchoSocket
 from klinket.net.pipe import Frame, SealedPipe
 from klinket.net.pump import FlowSummary, Pump
 from klinket.net.sockets import reset, reset_if_dropped
@@ -121,7 +123,7 @@ class FlowServer:
             self._core.close(flow)
             raise
         stopped: list[Failure] = []
-        carrier: Pump | _Association | None = None
+        carrier: Pump | _Association | EchoAssociation | None = None
 
         def stop(failure: Failure) -> None:
             stopped.append(failure)
@@ -132,7 +134,10 @@ class FlowServer:
         try:
             await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
             self._events.established(flow, relay, address)
-            if flow.destination.protocol is TransportProtocol.TCP:
+            if isinstance(reached, EchoSocket):
+                carrier = EchoAssociation(reached, pipe)
+                summary = await self._carry_datagrams(flow, carrier, pipe)
+            elif flow.destination.protocol is TransportProtocol.TCP:
                 carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
@@ -143,7 +148,7 @@ class FlowServer:
             if carrier is not None:
                 self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
             else:
-                reset(reached)
+                _give_up(reached)
                 if stopped:
                     self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure, flow.resource)
             raise
@@ -155,7 +160,7 @@ class FlowServer:
         self._events.closed(flow, relay, address, summary.bytes_sent, summary.bytes_received, failure)
         return summary.failure is None
 
-    async def _reach(self, flow: Flow) -> tuple[socket.socket, str]:
+    async def _reach(self, flow: Flow) -> tuple[socket.socket | EchoSocket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
         dialling = asyncio.ensure_future(
             dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
@@ -169,7 +174,7 @@ class FlowServer:
             reached = await dialling
         except asyncio.CancelledError:
             if dialling.done() and not dialling.cancelled() and dialling.exception() is None:
-                reset(dialling.result())  # it had just succeeded
+                _give_up(dialling.result())  # it had just succeeded
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             self._core.recheck(flow, self._clock())
@@ -178,13 +183,15 @@ class FlowServer:
             self._enders.pop(flow, None)
         try:
             self._core.recheck(flow, self._clock())
+            if isinstance(reached, EchoSocket):
+                return reached, reached.peer
             reset_if_dropped(reached, True)
             return reached, str(reached.getpeername()[0])
         except FlowRefused:
-            reset(reached)
+            _give_up(reached)
             raise
         except OSError as error:
-            reset(reached)
+            _give_up(reached)
             raise FlowRefused(FlowFailure.RESET, f"{flow.destination} closed the connection at once") from error
 
     async def _refuse(
@@ -203,7 +210,7 @@ class FlowServer:
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
         pipe.close()
 
-    async def _carry_datagrams(self, flow: Flow, association: _Association, pipe: SealedPipe) -> FlowSummary:
+    async def _carry_datagrams(self, flow: Flow, association: _Association | EchoAssociation, pipe: SealedPipe) -> FlowSummary:
         loop = asyncio.get_running_loop()
         down = loop.create_task(association.from_resource(), name=f"flow {flow.id} datagrams from the resource")
         up = loop.create_task(association.to_resource(), name=f"flow {flow.id} datagrams to the resource")
@@ -227,6 +234,13 @@ class FlowServer:
         pipe.close()
         failure = ended[0] if ended else Failure(FlowFailure.RESET, "the association is over")
         return FlowSummary(association.bytes_sent, association.bytes_received, failure)
+
+
+def _give_up(reached: socket.socket | EchoSocket) -> None:
+    if isinstance(reached, EchoSocket):
+        reached.close()
+    else:
+        reset(reached)
 
 
 class _Association:

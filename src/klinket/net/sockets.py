@@ -57,22 +57,27 @@ class HostPort:
 _own_mark = 0
 
 
-def mark_own(mark: int) -> None:
+def mark_own(number: int) -> None:
     """Mark what `own_socket` makes from now on, so that the capture of this machine lets it pass; 0 ends that. Linux."""
     global _own_mark
-    _own_mark = mark
+    _own_mark = number
 
 
 def own_socket(family: int, kind: int) -> socket.socket:
     """Return a socket for klinket's own traffic, close-on-exec and marked (see mark_own); raises OSError."""
     sock = socket.socket(family, kind | getattr(socket, "SOCK_CLOEXEC", 0))
-    if _own_mark:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _own_mark)
-        except OSError:
-            sock.close()
-            raise
+    try:
+        mark(sock)
+    except OSError:
+        sock.close()
+        raise
     return sock
+
+
+def mark(sock: socket.socket) -> None:
+    """Mark a socket as klinket's own (see mark_own); raises OSError."""
+    if _own_mark:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _own_mark)
 
 
 def create_connection(address: tuple[str, int], timeout: float, source_address: object = None) -> socket.socket:

@@ -16,7 +16,7 @@ MAX_MESSAGE_BYTES = 400
 MAX_ADDRESS_BYTES = 64
 _OPEN = struct.Struct(">BBHQ16sB")
 _FAIL = struct.Struct(">BH")
-_PROTOCOLS = {6: TransportProtocol.TCP, 17: TransportProtocol.UDP}
+_PROTOCOLS = {1: TransportProtocol.ICMP, 6: TransportProtocol.TCP, 17: TransportProtocol.UDP}
 _PROTOCOL_NUMBERS = {protocol: number for number, protocol in _PROTOCOLS.items()}
 _FLAG_DATA_FOLLOWS = 1
 
@@ -38,6 +38,7 @@ FAILURE_NUMBERS = {
     FlowFailure.CUT: 13,
     FlowFailure.NO_CONNECTOR: 14,
     FlowFailure.CONTROLLER_UNREACHABLE: 15,
+    FlowFailure.ICMP_UNAVAILABLE: 16,
 }
 _FAILURES = {number: failure for failure, number in FAILURE_NUMBERS.items()}
 
@@ -49,7 +50,7 @@ def printable(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """An OPEN: protocol (1) | flags (1) | port (2) | resource (8) | flow (16) | host length (1) | host | zeros.
+    """An OPEN: protocol (1) | flags (1) | port, 0 for ICMP (2) | resource (8) | flow (16) | host length (1) | host | zeros.
 
     `host` is what the program asked for, canonical: a name, an alias or an address. `data_follows`: the client sent DATA without
     waiting for OPENED, so this OPEN must not be retried elsewhere.
@@ -80,7 +81,8 @@ class OpenRequest:
             raise ProtocolError(f"OPEN of {len(content)} bytes instead of {OPEN_BYTES}")
         number, flags, port, resource, flow, length = _OPEN.unpack_from(content)
         raw = content[_OPEN.size : _OPEN.size + length]
-        if number not in _PROTOCOLS or flags & ~_FLAG_DATA_FOLLOWS or not port:
+        protocol = _PROTOCOLS.get(number)
+        if protocol is None or flags & ~_FLAG_DATA_FOLLOWS or (port == 0) is not (protocol is TransportProtocol.ICMP):
             raise ProtocolError("OPEN: unknown protocol, flag or port")
         if any(content[_OPEN.size + length :]) or len(raw) != length:
             raise ProtocolError("OPEN: the padding is not zero")
@@ -90,7 +92,7 @@ class OpenRequest:
                 raise ProtocolError("OPEN: the host is not in canonical form")
         except (UnicodeDecodeError, InvalidInput) as error:
             raise ProtocolError("OPEN: not a host") from error
-        destination = Destination(host, port, _PROTOCOLS[number])
+        destination = Destination(host, port, protocol)
         return cls(destination, ResourceId(resource), FlowId(flow.hex()), bool(flags))
 
 

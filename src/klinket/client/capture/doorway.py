@@ -87,7 +87,7 @@ class Doorway:
             raise
 
     async def open_datagrams(self, destination: Destination) -> DatagramFlow:
-        """Open a UDP association with a granted resource; raises FlowRefused."""
+        """Open a UDP association, or an ICMP flow, with a granted resource; raises FlowRefused."""
         try:
             return await self._client.open_datagrams(destination)
         except FlowRefused as refused:
