@@ -25,6 +25,7 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
     envvar="KLINKET_ADVERTISE",
     help="Where clients find that; default: this machine's own addresses. Repeatable.",
 )
+@roles.PROCESSES_OPTION
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
 def connector(
     tokens_file: Path | None,
@@ -33,6 +34,7 @@ def connector(
     state: Path,
     listen: str | None,
     advertise: tuple[str, ...],
+    processes: int | None,
     log_level: str | None,
 ) -> None:
     """Run a connector in a private network. It only dials out, unless it is told to listen.
@@ -42,8 +44,9 @@ def connector(
     \b
     example: klinket connector --tokens-file office-1.json --state /var/lib/klinket-connector
     """
-    from klinket.connector import config
+    from klinket.connector import config, limits
     from klinket.connector.serve import run
+    from klinket.net.carrying import with_workers
 
     roles.set_up_logging(log_level or _TWINGATE_LEVELS.get(os.environ.get("TWINGATE_LOG_LEVEL", ""), "info"))
     roles.forbid_core_dumps()
@@ -55,4 +58,4 @@ def connector(
         listen=None if listen is None else roles.host_port("--listen", listen),
         advertised=[roles.host_port("--advertise", text) for text in advertise],
     )
-    roles.run_until_stopped(lambda stop: run(settings, stop))
+    roles.run_until_stopped(with_workers(lambda stop: run(settings, stop), processes, limits.FRAME_SECONDS))

@@ -27,6 +27,7 @@ _KEEPALIVE = (
 FamilyAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+_NO_LINGER = struct.pack("ii", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,14 @@ def prepare(sock: socket.socket) -> socket.socket:
         if (option := getattr(socket, name, None)) is not None:  # macOS names the first one differently: its default holds
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
     return sock
+
+
+def reset_at_close(sock: socket.socket, *, reset: bool) -> None:
+    """Have a later close of the socket, also by the end of this process, be a reset; or not any more."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO if reset else _NO_LINGER)
+    except OSError:
+        pass  # no TCP socket, or one that has ended
 
 
 def reset(sock: socket.socket) -> None:

@@ -19,4 +19,6 @@ class RelayConfig:
     token: str = field(repr=False)
     state: Path
     controller_ca: str | None = None
+    #: Processes that move bytes, 1: this one alone. None: as many as cores.
+    processes: int | None = None
     limits: RelayLimits = field(default_factory=RelayLimits)
