@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 #: Bytes a flow has moved when it is given to a worker.
 MUCH_BYTES = 4 << 20
 #: Part of the flows that one process can have files for which it keeps itself before it gives the oldest away.
-KEPT = 4
+KEPT = 2
 #: Seconds between looks at what flows have moved, and flows given away in one look.
 LOOK_SECONDS = 0.25
 MAX_GIVEN = 500
@@ -150,7 +150,7 @@ def with_workers(
 
     `processes`: how many share that, None: as many as cores, 1: none beside this one. `frame_seconds`: see PumpWorker.
     """
-    count = workers.usable_cores() if processes is None else processes
+    count = workers.default_processes() if processes is None else processes
 
     async def run(stop: asyncio.Event) -> T:
         global _carrying

@@ -42,9 +42,9 @@ _ITEM = struct.Struct(">BQ")
 _HELLO = 0
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def default_processes() -> int:
+    """Return how many processes of a role move bytes: as many as cores this process may use, and 2 for their files."""
+    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def there_are() -> bool:

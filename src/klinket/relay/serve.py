@@ -27,7 +27,7 @@ async def run(config: RelayConfig, stop: asyncio.Event) -> None:
     context, digest = certificate.load_or_make(config.state)
     clock = PeerClock()
     core = RelayCore(config.limits, entropy)
-    count = workers.usable_cores() if config.processes is None else config.processes
+    count = workers.default_processes() if config.processes is None else config.processes
     sharing = PairSharing(count, config.limits) if count > 1 and workers.there_are() else None
     server = RelayServer(core, context, config.limits, clock.now, sharing)
     port = server.listen(config.listen)
