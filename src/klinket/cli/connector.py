@@ -26,6 +26,7 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
     help="Where clients find that; default: this machine's own addresses. Repeatable.",
 )
 @roles.PROCESSES_OPTION
+@click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Meet no clients through NATs.")
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
 def connector(
     tokens_file: Path | None,
@@ -35,6 +36,7 @@ def connector(
     listen: str | None,
     advertise: tuple[str, ...],
     processes: int | None,
+    no_hole_punching: bool,
     log_level: str | None,
 ) -> None:
     """Run a connector in a private network. It only dials out, unless it is told to listen.
@@ -57,5 +59,6 @@ def connector(
         state,
         listen=None if listen is None else roles.host_port("--listen", listen),
         advertised=[roles.host_port("--advertise", text) for text in advertise],
+        hole_punching=not no_hole_punching,
     )
     roles.run_until_stopped(with_workers(lambda stop: run(settings, stop), processes, limits.FRAME_SECONDS))
