@@ -36,7 +36,7 @@ PROCESSES_OPTION = click.option(
     type=click.IntRange(1, 64),
     envvar="KLINKET_PROCESSES",
     metavar="N",
-    help="Processes that may move bytes, started when there is work; 1: none beside this one. Default: one for each core, at least 2.",
+    help="Processes that may move bytes, started with the work; 1: none beside this one. Default: the cores, at least 2.",
 )
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from klinket.domain.errors import InvalidInput
 
 #: A connection without traffic is probed after this many seconds, then every so many, and is dead after so many probes without an
-#: answer: 60 s in all, so that a burst of probes of thousands of idle connections may lose some. A peer whose machine lost power says nothing, and some connections wait for it without limit.
+#: answer: 60 s in all. Many probes: those of thousands of idle connections come in bursts, of which the network may lose some.
+#: A peer whose machine lost power says nothing, and some connections wait for it without limit.
 KEEPALIVE_IDLE_SECONDS = 30
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_PROBES = 6
