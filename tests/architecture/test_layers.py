@@ -29,6 +29,8 @@ RELAY_MAY_LOAD = {
     "klinket.net.splice",
     "klinket.net.tasks",
     "klinket.net.tls",
+    "klinket.net.worker_channel",
+    "klinket.net.workers",
     "klinket.wire.relay",
     "klinket.wire.signing",
     "klinket.wire.ticket",

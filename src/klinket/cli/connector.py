@@ -27,6 +27,7 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
     help="Where clients find that; default: this machine's own addresses. Repeatable.",
 )
 @click.option("--drain-seconds", default=30.0, show_default=True, metavar="SECONDS", help="For live flows when it is stopped.")
+@roles.PROCESSES_OPTION
 @click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Meet no clients through NATs.")
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
 @click.pass_context
@@ -39,6 +40,7 @@ def connector(
     listen: str | None,
     advertise: tuple[str, ...],
     drain_seconds: float,
+    processes: int | None,
     no_hole_punching: bool,
     log_level: str | None,
 ) -> None:
@@ -54,8 +56,9 @@ def connector(
     if state is None:
         raise InvalidInput("state", "no state folder", hint="give --state DIR: one folder for each connector")
 
-    from klinket.connector import config
+    from klinket.connector import config, limits
     from klinket.connector.serve import run
+    from klinket.net.carrying import with_workers
 
     roles.set_up_logging(log_level or _TWINGATE_LEVELS.get(os.environ.get("TWINGATE_LOG_LEVEL", ""), "info"))
     roles.forbid_core_dumps()
@@ -69,7 +72,7 @@ def connector(
         drain_seconds=drain_seconds,
         hole_punching=not no_hole_punching,
     )
-    roles.run_until_stopped(lambda stop: run(settings, stop))
+    roles.run_until_stopped(with_workers(lambda stop: run(settings, stop), processes, limits.FRAME_SECONDS))
 
 
 @connector.command()

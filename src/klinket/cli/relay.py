@@ -19,6 +19,7 @@ from klinket.domain.errors import InvalidInput
 @click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="Its token; or KLINKET_RELAY_TOKEN.")
 @click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
 @click.option("--drain-seconds", default=30.0, show_default=True, metavar="SECONDS", help="For pairs when it is stopped.")
+@roles.PROCESSES_OPTION
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def relay(
     controller: str,
@@ -28,6 +29,7 @@ def relay(
     token_file: Path | None,
     ca: Path | None,
     drain_seconds: float,
+    processes: int | None,
     log_level: str,
 ) -> None:
     """Run a relay: it joins a client with a connector and moves bytes it cannot read.
@@ -57,5 +59,6 @@ def relay(
         controller_ca=ca.read_text() if ca else None,
         drain_seconds=drain_seconds,
         token_file=token_file,
+        processes=processes,
     )
     roles.run_until_stopped(lambda stop: run(config, stop, roles.asked_to_reload()))

@@ -31,6 +31,14 @@ KEY_FILE_OPTION = click.option(
 #: Of what begins with a login that must not last for ever.
 TIMEOUT_OPTION = click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be ready.")
 MAX_TIMEOUT_SECONDS = 86_400
+#: Of what carries many flows, or pairs.
+PROCESSES_OPTION = click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    envvar="KLINKET_PROCESSES",
+    metavar="N",
+    help="Processes that may move bytes, started with the work; 1: none beside this one. Default: the cores, at least 2.",
+)
 
 
 def check_timeout(seconds: float, option: str = "timeout", *, or_none: bool = False) -> None:

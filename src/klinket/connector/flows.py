@@ -18,6 +18,7 @@ from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
+from klinket.net import carrying
 from klinket.net.echo_socket import EchoSocket
 from klinket.net.pipe import Frame, SealedPipe
 from klinket.net.pump import FlowSummary, Pump
@@ -54,12 +55,14 @@ class FlowServer:
 
     def end(self, ended: Sequence[EndedFlow], received_at: float) -> list[CutFlow]:
         """End flows now; returns what a receipt says of them. `received_at`: monotonic seconds of the order."""
-        told = []
         for one in ended:
-            flow = one.flow
-            ender = self._enders.pop(flow, None)
+            ender = self._enders.pop(one.flow, None)
             if ender is not None:
                 ender(Failure(one.failure, one.text))
+        if ended:
+            carrying.settle()  # a receipt says that no byte is released any more: by no process
+        told = []
+        for flow in (one.flow for one in ended):
             told.append(
                 CutFlow(
                     flow=flow.id,

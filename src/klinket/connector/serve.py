@@ -29,7 +29,7 @@ from klinket.domain.cut import CutKey
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
 from klinket.domain.identifiers import ConnectorId, RemoteNetworkId
 from klinket.domain.nearest_relays import KEPT_RELAYS
-from klinket.net import descriptors
+from klinket.net import carrying, descriptors
 from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
 from klinket.net.channel import controller_context
@@ -69,7 +69,7 @@ class Connector:
         self._own: set[str] = set()
         # A pipe takes a file, its flow another; connections that wait at relays take theirs beside them.
         spare = limits.SPARE_DESCRIPTORS + limits.MAX_IDLE
-        proven = ProvenPipes(min(limits.MAX_PIPES, max(16, (descriptors.raise_limit() - spare) // 2)))
+        proven = ProvenPipes(min(limits.MAX_PIPES, max(16, (descriptors.raise_limit() - spare) // 2) + carrying.capacity()))
         self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own, proven)
         self._terminator: LinkTerminator | None = None
         self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, proven)

@@ -6,6 +6,7 @@ import asyncio
 import mmap
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakSet
 
@@ -49,6 +50,24 @@ class PipeReceiver:
     def forget_key(self) -> None:
         """Open nothing any more."""
         self._opener.forget()
+
+    def hand_over(self) -> tuple[bytes, bytes]:
+        """Return the opener's state and the bytes that were received and not opened; nothing is opened here any more."""
+        state = self._opener.hand_over()
+        left = self._part if self._view is None else bytes(self._view[self._start : self._end])
+        self.release()
+        return state, left
+
+    def take_over(self, opener: wire.Opener, left: bytes) -> None:
+        """Go on with what another receiver handed over; raises ProtocolError for more than it can have had."""
+        if len(left) > RECEIVE_BYTES:
+            raise ProtocolError(f"{len(left)} bytes were received and not opened")
+        self.release()
+        self._opener = opener
+        self._part = left if len(left) <= SMALL_PART_BYTES else b""
+        if not self._part and left:
+            self.space()[: len(left)] = left
+            self.received(len(left))
 
     def space(self) -> memoryview:
         """Return where the next bytes are to be received; never empty."""
@@ -112,6 +131,10 @@ class PipeReceiver:
 
 class SealedPipe:
     """One pipe of a link. After an error, or abort(), it is dead for good."""
+
+    __slots__ = (
+        "__weakref__", "_prefix", "_readable", "_sending", "_writable", "closed", "purpose", "receiver", "sealer", "sock",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket, keys: PipeKeys, purpose: Purpose, prefix: bytes = b"") -> None:
         """`prefix`: bytes that go out in front of the first frame, in the same write (the client's hello)."""
@@ -234,6 +257,21 @@ class SealedPipe:
         self.sealer.forget()
         self.receiver.forget_key()
 
+    def hand_over(self) -> tuple[bytes, bytes]:
+        """Return the keys' state and the bytes that were received and not opened; raises ConnectionResetError without keys.
+
+        Another process goes on with the pipe: here it seals and opens nothing until it is taken over again.
+        """
+        keys = self.sealer.hand_over()
+        opener, left = self.receiver.hand_over()
+        return keys + opener, left
+
+    def take_over(self, sock: socket.socket, keys: bytes, left: bytes) -> None:
+        """Go on with a pipe that was handed over."""
+        self.sock = sock
+        self.sealer = wire.Sealer.resumed(keys[: wire.STATE_BYTES])
+        self.receiver.take_over(wire.Opener.resumed(keys[wire.STATE_BYTES :]), left)
+
     def forked(self) -> None:
         """Implements forks.Holder. The loop's watch is the parent's too: it stays."""
         self.forget_keys()
@@ -255,11 +293,30 @@ def forget_all_keys() -> None:
     """Let no pipe of this process seal another frame: a copy of it may be sealing under the same nonces."""
     for pipe in list(_LIVE):
         pipe.forget_keys()
+    for forget in _ELSEWHERE:
+        forget()
+
+
+#: Make other processes forget the keys of pipes that they were handed.
+_ELSEWHERE: list[Callable[[], None]] = []
+
+
+def forget_with(forget: Callable[[], None]) -> None:
+    """Have `forget` called by forget_all_keys as well."""
+    _ELSEWHERE.append(forget)
 
 
 def _tell(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
+
+
+def resumed_pipe(sock: socket.socket, keys: bytes, left: bytes) -> SealedPipe:
+    """Return a pipe for flows that another process has handed over."""
+    directions = wire.Sealer.resumed(keys[: wire.STATE_BYTES]), wire.Opener.resumed(keys[wire.STATE_BYTES :])
+    pipe = SealedPipe(sock, wire.PipeKeys(*directions), Purpose.FLOW)
+    pipe.receiver.take_over(directions[1], left)
+    return pipe
 
 
 async def open_pipe(sock: socket.socket, link: Link, purpose: Purpose, entropy: Entropy) -> SealedPipe:

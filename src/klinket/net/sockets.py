@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from klinket.domain.errors import InvalidInput
 
 #: A connection without traffic is probed after this many seconds, then every so many, and is dead after so many probes without an
-#: answer: 60 s in all. A peer whose machine lost power says nothing, and some connections wait for it without limit.
+#: answer: 60 s in all. Many probes: those of thousands of idle connections come in bursts, of which the network may lose some.
+#: A peer whose machine lost power says nothing, and some connections wait for it without limit.
 KEEPALIVE_IDLE_SECONDS = 30
-KEEPALIVE_INTERVAL_SECONDS = 10
-KEEPALIVE_PROBES = 3
+KEEPALIVE_INTERVAL_SECONDS = 5
+KEEPALIVE_PROBES = 6
 #: TCP_USER_TIMEOUT is left alone on purpose: it also ends a connection whose reader is alive and only pauses (zero window).
 _KEEPALIVE = (
     ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),

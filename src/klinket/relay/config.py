@@ -26,6 +26,8 @@ class RelayConfig:
     drain_seconds: float = DRAIN_SECONDS
     #: Where the token is read again before each attachment; None: it stays as it is.
     token_file: Path | None = None
+    #: Processes that move bytes, 1: this one alone. None: as many as cores.
+    processes: int | None = None
     limits: RelayLimits = field(default_factory=RelayLimits)
 
     def current_token(self) -> str:

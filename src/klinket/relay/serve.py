@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from klinket.net import workers
 from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock, entropy
 from klinket.net.tasks import TaskSet
@@ -13,6 +14,7 @@ from klinket.relay.channel import keep_channel
 from klinket.relay.config import RelayConfig
 from klinket.relay.core import RelayCore
 from klinket.relay.server import RelayServer
+from klinket.relay.sharing import PairSharing
 from klinket.wire.relay import RelayConfiguration, RelayReport
 from klinket.wire.version import PRODUCT_VERSION
 
@@ -27,7 +29,9 @@ async def run(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event | 
     certificates = Certificates(config.state)
     clock = PeerClock()
     core = RelayCore(config.limits, entropy)
-    server = RelayServer(core, certificates.context, config.limits, clock.now)
+    count = workers.default_processes() if config.processes is None else config.processes
+    sharing = PairSharing(count, config.limits) if count > 1 and workers.there_are() else None
+    server = RelayServer(core, certificates.context, config.limits, clock.now, sharing)
     port = server.listen(config.listen)
     logger.info("relay listens on %s port %d, peers dial %s", config.listen.host, port, config.advertise)
 

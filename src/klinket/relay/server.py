@@ -18,6 +18,7 @@ from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream
 from klinket.relay.core import Holder, Output, Paired, RelayCore
 from klinket.relay.limits import RelayLimits
+from klinket.relay.sharing import PairSharing
 from klinket.wire.relay import (
     HELLO_BYTES,
     MAX_TICKET_BYTES,
@@ -44,7 +45,14 @@ SWEEP_SECONDS = 2.0
 class RelayServer:
     """The sockets of one relay. `clock`: seconds since the epoch at the controller."""
 
-    def __init__(self, core: RelayCore, context: ssl.SSLContext, limits: RelayLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        core: RelayCore,
+        context: ssl.SSLContext,
+        limits: RelayLimits,
+        clock: Callable[[], float],
+        sharing: PairSharing | None = None,
+    ) -> None:
         self._core = core
         self._context = context
         self._limits = limits
@@ -64,12 +72,21 @@ class RelayServer:
         self._max_hellos = max(4, min(limits.max_hellos, descriptors // 4))
         self._max_connections = max(16, (descriptors - self._max_hellos) // DESCRIPTORS_PER_CONNECTION)
         # What is left of them is for connections that wait.
-        core.pairs.capacity = min(limits.max_pairs, self._max_connections * 3 // 8)
+        own = self._max_connections * 3 // 8
+        self._sharing = sharing
+        if sharing is not None:
+            sharing.kept = own // 3
+        core.pairs.capacity = min(limits.max_pairs, own + (sharing.capacity if sharing is not None else 0))
 
     @property
     def pairs(self) -> int:
         """Return how many pairs are joined."""
         return len(self._pairs)
+
+    @property
+    def _own_pairs(self) -> int:
+        """Return how many pairs have their files in this process."""
+        return len(self._pairs) - (self._sharing.given if self._sharing is not None else 0)
 
     def listen(self, address: HostPort) -> int:
         """Begin to accept connections; returns the port."""
@@ -101,6 +118,8 @@ class RelayServer:
             sockets.reset(sock)
         for pair in list(self._pairs):
             pair.reset()
+        if self._sharing is not None:
+            self._sharing.close()
 
     # ---- accepting
 
@@ -115,7 +134,7 @@ class RelayServer:
                 self._pause_accepting(error)
                 return
             source = source_of(str(where[0]))
-            if len(self._waiting) + 2 * len(self._pairs) >= self._max_connections:
+            if len(self._waiting) + 2 * self._own_pairs >= self._max_connections:
                 _answer_and_close(sock, RelayAnswer.LIMIT)
                 continue
             self._make_room(source)
@@ -229,6 +248,8 @@ class RelayServer:
         pair = Pair(client, connector, self._pipes, ended)
         self._pairs.add(pair)
         pair.start()
+        if self._sharing is not None:
+            self._sharing.attend(pair)
 
     async def _sweep(self) -> None:
         """Drop waiting connections that have gone or waited too long, and pairs that moved nothing for very long."""

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 #: Seconds for a program to say what it wants.
 REQUEST_SECONDS = 10.0
 #: Connections of programs at a time, per listener.
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 16_384
 #: Bytes read at once while a head is incomplete.
 _READ_BYTES = 4096
 
