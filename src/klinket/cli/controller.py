@@ -31,6 +31,7 @@ from klinket.cli import database, oidc, roles, served
 @click.option("--api-writes-per-minute", default=200, show_default=True, help="Mutations of a token; 0: no limit.")
 @click.option("--flow-days", default=30, show_default=True, help="Days for which network events are kept.")
 @click.option("--flow-events", default=200_000, show_default=True, help="Network events kept; the oldest go first.")
+@click.option("--new-flows-per-second", default=500, show_default=True, help="Of a service account, at each connector.")
 @oidc.options
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
@@ -54,6 +55,7 @@ def controller(
     api_writes_per_minute: int,
     flow_days: int,
     flow_events: int,
+    new_flows_per_second: int,
     identity_provider: oidc.Given,
     log_level: str,
 ) -> None:
@@ -89,6 +91,7 @@ def controller(
         api_writes_per_minute=api_writes_per_minute,
         flow_days=flow_days,
         flow_events=flow_events,
+        new_flows_per_second=new_flows_per_second,
         postgres=given.address(),
         oidc=identity_provider.settings(),
     )
