@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from klinket.client.core import ClientCore
+from klinket.client.warm_pipes import WarmPipes
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId, Thumbprint
@@ -30,9 +29,6 @@ from klinket.wire.relay import RelayError
 
 logger = logging.getLogger(__name__)
 
-#: Warm pipes kept at the most, and seconds after which an unused one is closed.
-MAX_WARM = 32
-WARM_SECONDS = 60.0
 #: Seconds to make a link and have the grant accepted.
 LINK_SECONDS = 10.0
 #: Part of a link's life after which it is replaced.
@@ -65,10 +61,8 @@ class ConnectorLink:
         self._answers: asyncio.Queue[GrantAccepted | GrantRefused] = asyncio.Queue()
         self._presenting = asyncio.Lock()
         self._presented = ""
-        self._warm: deque[tuple[SealedPipe, float]] = deque()
-        self._wanted_warm = 0
-        self._warming = 0
         self._tasks = TaskSet(f"link with {connector.name}")
+        self._warm = WarmPipes(self._new_pipe, self._tasks)
         self.usable = False
 
     @classmethod
@@ -150,7 +144,7 @@ class ConnectorLink:
             logger.debug("the control pipe with %s ended: %s", self.connector.name, error)
         finally:
             self.usable = False
-            self._drop_warm()
+            self._warm.close()
 
     async def present_grant(self) -> None:
         """Present the newest grant, if it was not yet; raises FlowRefused when the connector does not take it."""
@@ -176,15 +170,7 @@ class ConnectorLink:
 
     async def pipe(self) -> SealedPipe:
         """Return a pipe for one flow, warm where there is one; raises LinkLost."""
-        while self._warm:
-            warm, since = self._warm.pop()  # last in, first out: its buffers and window are warm
-            if not warm.closed and time.monotonic() - since < WARM_SECONDS and _silent(warm.sock):
-                self._replenish()
-                return warm
-            warm.abort()
-        self._wanted_warm = min(MAX_WARM, max(1, self._wanted_warm * 2))
-        self._replenish()
-        return await self._new_pipe()
+        return await self._warm.next()
 
     async def _new_pipe(self) -> SealedPipe:
         try:
@@ -199,30 +185,10 @@ class ConnectorLink:
 
     def give_back(self, pipe: SealedPipe) -> None:
         """Keep a pipe whose flow has ended cleanly for the next."""
-        if self.usable and len(self._warm) < MAX_WARM:
-            self._warm.append((pipe, time.monotonic()))
+        if self.usable:
+            self._warm.give_back(pipe)
         else:
             pipe.close()
-
-    def _replenish(self) -> None:
-        while self.usable and len(self._warm) + self._warming < self._wanted_warm:
-            self._warming += 1
-            self._tasks.start(self._warm_one(), "warm pipe")
-
-    async def _warm_one(self) -> None:
-        try:
-            pipe = await self._new_pipe()
-        except KlinketError as error:
-            self._wanted_warm = 0
-            logger.debug("no warm pipe: %s", error.message)
-            return
-        finally:
-            self._warming -= 1
-        self.give_back(pipe)
-
-    def _drop_warm(self) -> None:
-        while self._warm:
-            self._warm.pop()[0].close()
 
     async def aclose(self, *, forget: bool = False) -> None:
         """Close the link's own pipes (flows are their owners'); `forget`: the connector may forget it too."""
@@ -230,20 +196,9 @@ class ConnectorLink:
         if forget and self._control is not None:
             self._control.send_now(FrameType.CONTROL, link_control.encode(link_control.CloseLink()))
         await self._tasks.aclose()
-        self._drop_warm()
+        self._warm.close()
         if self._control is not None:
             self._control.close()
-
-
-def _silent(sock: socket.socket) -> bool:
-    """Return whether an unused pipe is still open: nothing may have come on it."""
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except (BlockingIOError, InterruptedError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 async def _connect(paths: Sequence[Path], connector: int) -> socket.socket:

@@ -157,21 +157,21 @@ class FlowServer:
 
     async def _reach(self, flow: Flow) -> tuple[socket.socket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
-        dialling = asyncio.ensure_future(
-            dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
-        )
+        serving = asyncio.current_task()
+        assert serving is not None
+        given_up = False
 
         def give_up(_: Failure) -> None:
-            dialling.cancel()
+            nonlocal given_up
+            given_up = True
+            serving.cancel()
 
         self._enders[flow] = give_up
         try:
-            reached = await dialling
+            reached = await dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
         except asyncio.CancelledError:
-            if dialling.done() and not dialling.cancelled() and dialling.exception() is None:
-                reset(dialling.result())  # it had just succeeded
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
+            if not given_up or serving.uncancel():
+                raise  # this task itself is to end
             self._core.recheck(flow, self._clock())
             raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened") from None
         finally:

@@ -22,7 +22,7 @@ MAX_FLOWS = 50_000
 #: Pipes of all clients (fewer where fewer files may be open), of a session, and of a session while they wait for a flow.
 MAX_PIPES = 65_536
 MAX_PIPES_PER_SESSION = 10_000
-MAX_RESTING_PIPES_PER_SESSION = 64
+MAX_RESTING_PIPES_PER_SESSION = 288
 #: Connections of one relay that were joined with a client which has proved nothing yet; the oldest gives way.
 MAX_UNPROVEN = 512
 #: Connections at the connector's own listener without a proof, of all and of one address; the oldest (of the biggest) gives way.

@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
 from klinket.net import forks, sockets
+from klinket.net.poll import forget, poll, tell
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire import pipe as wire
 from klinket.wire.link import RANDOM_BYTES, Entropy, Link
@@ -164,15 +165,15 @@ class SealedPipe:
             return 0
 
     async def _until_writable(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._writable = loop.create_future()
-        loop.add_writer(self.sock, _tell, self._writable)
+        watches = poll()
+        self._writable = watches.loop.create_future()
+        watches.add_writer(self.sock, tell, self._writable)
         try:
             await self._writable
         finally:
             self._writable = None
             if not self.closed:
-                loop.remove_writer(self.sock)
+                watches.remove_writer(self.sock)
         if self.closed:
             raise ConnectionResetError("the pipe is closed")
 
@@ -202,26 +203,25 @@ class SealedPipe:
             raise
 
     async def _until_readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._readable = loop.create_future()
-        loop.add_reader(self.sock, _tell, self._readable)
+        watches = poll()
+        self._readable = watches.loop.create_future()
+        watches.add_reader(self.sock, tell, self._readable)
         try:
             await self._readable
         finally:
             self._readable = None
             if not self.closed:
-                loop.remove_reader(self.sock)
+                watches.remove_reader(self.sock)
 
     def _end(self) -> None:
-        """End the waits for the socket: a loop must not watch it any more when it is closed."""
+        """End the waits for the socket: nothing may watch it any more when it is closed."""
         self.closed = True
         self.receiver.release()
+        forget(self.sock)
         if self._readable is not None:
-            self._readable.get_loop().remove_reader(self.sock)
-            _tell(self._readable)
+            tell(self._readable)
         if self._writable is not None:
-            self._writable.get_loop().remove_writer(self.sock)
-            _tell(self._writable)
+            tell(self._writable)
 
     def abort(self) -> None:
         """Close with RST: nothing that was not sent goes out any more."""
@@ -257,11 +257,6 @@ def forget_all_keys() -> None:
         pipe.forget_keys()
 
 
-def _tell(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
-
-
 async def open_pipe(sock: socket.socket, link: Link, purpose: Purpose, entropy: Entropy) -> SealedPipe:
     """Return the client's end of a new pipe; its hello goes out with the first frame. Raises OSError, ProtocolError."""
     connector_random = wire.parse_greeting(await sockets.receive_exactly(sock, wire.GREETING_BYTES))
@@ -273,7 +268,7 @@ async def open_pipe(sock: socket.socket, link: Link, purpose: Purpose, entropy: 
 async def greet(sock: socket.socket, entropy: Entropy) -> bytes:
     """Send the connector's greeting on an idle connection; returns its random."""
     connector_random = entropy(RANDOM_BYTES)
-    await asyncio.get_running_loop().sock_sendall(sock, wire.greeting(connector_random))
+    await sockets.send_all(sock, wire.greeting(connector_random))
     return connector_random
 
 

@@ -13,6 +13,7 @@ from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
 from klinket.net.pipe import SealedPipe
+from klinket.net.poll import poll
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure
@@ -33,8 +34,8 @@ class Pump:
     def __init__(self, local: socket.socket, pipe: SealedPipe) -> None:
         self._local = local
         self._pipe = pipe
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[FlowSummary] = self._loop.create_future()
+        self._watches = poll()
+        self._done: asyncio.Future[FlowSummary] = self._watches.loop.create_future()
         self._to_pipe: memoryview | None = None  # sealed bytes the pipe has not taken yet
         self._to_local: memoryview | None = None  # content that local has not taken yet
         self._local_ended = False
@@ -60,8 +61,8 @@ class Pump:
         if self._pipe.closed:
             self._pipe_broke()
             return self._done
-        self._loop.add_reader(self._local, self._local_readable)
-        self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+        self._watches.add_reader(self._local, self._local_readable)
+        self._watches.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()  # frames that came together with OPEN or OPENED are here already
         return self._done
 
@@ -92,7 +93,7 @@ class Pump:
                 length = self._pipe.sealer.seal_into(FrameType.DATA, plain, count, sealed)
             else:
                 self._local_ended = True
-                self._loop.remove_reader(self._local)
+                self._watches.remove_reader(self._local)
                 length = self._pipe.sealer.seal_into(FrameType.FIN, plain, 0, sealed)
         except ConnectionResetError:  # the keys were forgotten
             self._pipe_broke()
@@ -110,8 +111,8 @@ class Pump:
         if sent < len(data):
             self._to_pipe = memoryview(bytes(data[sent:]))
             if not self._local_ended:
-                self._loop.remove_reader(self._local)
-            self._loop.add_writer(self._pipe.sock, self._pipe_writable)
+                self._watches.remove_reader(self._local)
+            self._watches.add_writer(self._pipe.sock, self._pipe_writable)
         elif self._local_ended:
             self._check_end()
 
@@ -128,11 +129,11 @@ class Pump:
             self._to_pipe = self._to_pipe[sent:]
             return
         self._to_pipe = None
-        self._loop.remove_writer(self._pipe.sock)
+        self._watches.remove_writer(self._pipe.sock)
         if self._local_ended:
             self._check_end()
         else:
-            self._loop.add_reader(self._local, self._local_readable)
+            self._watches.add_reader(self._local, self._local_readable)
 
     # ---- pipe -> local
 
@@ -200,8 +201,8 @@ class Pump:
             return False
         if sent < len(data):
             self._to_local = memoryview(bytes(data[sent:]))
-            self._loop.remove_reader(self._pipe.sock)
-            self._loop.add_writer(self._local, self._local_writable)
+            self._watches.remove_reader(self._pipe.sock)
+            self._watches.add_writer(self._local, self._local_writable)
         return True
 
     def _local_writable(self) -> None:
@@ -217,11 +218,11 @@ class Pump:
             self._to_local = self._to_local[sent:]
             return
         self._to_local = None
-        self._loop.remove_writer(self._local)
+        self._watches.remove_writer(self._local)
         if self._pipe_ended:
             self._finish_local()
             return
-        self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+        self._watches.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()
 
     # ---- ends
@@ -249,10 +250,10 @@ class Pump:
         if self._over:
             return
         self._over = True
-        for sock in (self._local, self._pipe.sock):
-            if sock.fileno() >= 0:
-                self._loop.remove_reader(sock)
-                self._loop.remove_writer(sock)
+        self._watches.forget(self._local)
+        if self._pipe.sock.fileno() >= 0:
+            self._watches.remove_reader(self._pipe.sock)
+            self._watches.remove_writer(self._pipe.sock)
         if failure is None:
             self._local.close()
         else:

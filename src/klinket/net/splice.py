@@ -5,13 +5,13 @@ A direction borrows a kernel pipe only while bytes are in flight. An end of stre
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import socket
 from collections.abc import Callable
 
 from klinket.net import sockets
+from klinket.net.poll import poll
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 #: Bytes one kernel pipe holds; without privilege the system may give less.
@@ -66,17 +66,17 @@ class Pair:
     """Two joined sockets. `on_end` is called once, when both directions have ended or one was reset."""
 
     def __init__(self, one: socket.socket, two: socket.socket, pipes: KernelPipes, on_end: Callable[[Pair], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._watches = poll()
         self._pipes = pipes
         self._on_end = on_end
         self._halves = (_Half(one, two), _Half(two, one))
         self._over = False
-        self.moved_at = self._loop.time()
+        self.moved_at = self._watches.loop.time()
 
     def start(self) -> None:
         """Begin to move bytes."""
         for half in self._halves:
-            self._loop.add_reader(half.source, self._move, half)
+            self._watches.add_reader(half.source, self._move, half)
 
     def _move(self, half: _Half) -> None:
         if self._over:
@@ -115,11 +115,11 @@ class Pair:
             except BlockingIOError:
                 if not half.blocked:
                     half.blocked = True
-                    self._loop.remove_reader(half.source)
-                    self._loop.add_writer(half.target, self._move, half)
+                    self._watches.remove_reader(half.source)
+                    self._watches.add_writer(half.target, self._move, half)
                 return False
             half.held -= count
-        self.moved_at = self._loop.time()
+        self.moved_at = self._watches.loop.time()
         return True
 
     def _settle(self, half: _Half) -> None:
@@ -129,11 +129,11 @@ class Pair:
             half.pipe = None
         if half.blocked:
             half.blocked = False
-            self._loop.remove_writer(half.target)
+            self._watches.remove_writer(half.target)
             if not half.ended:
-                self._loop.add_reader(half.source, self._move, half)
+                self._watches.add_reader(half.source, self._move, half)
         if half.ended:
-            self._loop.remove_reader(half.source)
+            self._watches.remove_reader(half.source)
             try:
                 half.target.shutdown(socket.SHUT_WR)
             except OSError:
@@ -151,8 +151,7 @@ class Pair:
             return
         self._over = True
         for half in self._halves:
-            self._loop.remove_reader(half.source)
-            self._loop.remove_writer(half.source)
+            self._watches.forget(half.source)
             if half.pipe is not None:
                 self._pipes.give_back(half.pipe, empty=half.held == 0)
                 half.pipe = None
