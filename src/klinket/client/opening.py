@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from klinket.client.core import ClientCore, Route
+from klinket.client.flow import OPEN_SECONDS
 from klinket.client.link import ConnectorLink, LinkLost
-from klinket.domain.errors import FlowRefused, ProtocolError
+from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import HINTS, Destination, FlowFailure
 from klinket.domain.identifiers import FlowId
 from klinket.domain.resource import Resource
@@ -15,9 +16,6 @@ from klinket.net.clock import entropy
 from klinket.net.pipe import SealedPipe
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
-
-#: Seconds to wait for OPENED or FAIL: longer than a connector dials.
-OPEN_SECONDS = 15.0
 
 
 async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) -> tuple[SealedPipe, OpenAnswer]:
@@ -48,6 +46,16 @@ async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) ->
     raise FlowRefused(told.failure, told.message, hint=HINTS.get(told.failure), retry_after=told.retry_after)
 
 
+async def begin(pipe: SealedPipe, destination: Destination, resource: Resource) -> SealedPipe:
+    """Send OPEN and return the pipe: data may follow at once, the answer is still to come. Raises LinkLost."""
+    request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()), data_follows=True)
+    try:
+        await pipe.send(FrameType.OPEN, request.encode())
+    except OSError as error:
+        raise LinkLost(f"the connection to the connector ended: {error}") from error
+    return pipe
+
+
 async def open_first(
     routes: Sequence[Route],
     destination: Destination,
@@ -56,10 +64,13 @@ async def open_first(
     lost: Callable[[ConnectorLink | None], Awaitable[None]],
     core: ClientCore,
     clock: Callable[[], float],
+    *,
+    early: bool = False,
 ) -> tuple[SealedPipe, ConnectorLink]:
     """Ask the connectors in order; returns the pipe on which the first has accepted. Raises FlowRefused.
 
-    Nothing of the program's was sent yet, so another may be asked. `lost`: is told of links that failed.
+    Nothing of the program's was sent yet, so another may be asked. `lost`: is told of links that failed. `early`: the first that
+    can be asked is, and its answer not waited for.
     """
     failure: FlowRefused | None = None
     for route in routes:
@@ -68,7 +79,10 @@ async def open_first(
             link: ConnectorLink | None = None
             try:
                 link = await link_of(route)
-                pipe, _ = await ask(await link.pipe(), destination, resource)
+                pipe = await link.pipe()
+                if early:
+                    return await begin(pipe, destination, resource), link
+                await ask(pipe, destination, resource)
                 core.connector_works(route.connector.id)
                 return pipe, link
             except LinkLost as error:
@@ -82,3 +96,11 @@ async def open_first(
                 break
         core.connector_failed(route.connector.id, clock())
     raise failure or FlowRefused(FlowFailure.NO_CONNECTOR, f"no connector serves {destination}")
+
+
+def failure_of(error: KlinketError) -> FlowFailure:
+    """Return as what flows are refused once the session has ended with `error`."""
+    try:
+        return FlowFailure(error.code)
+    except ValueError:
+        return FlowFailure.SERVICE_KEY_REVOKED if isinstance(error, AuthenticationFailed) else FlowFailure.RESET

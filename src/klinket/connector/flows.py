@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
 from klinket.connector.events import FlowEventLog
-from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
+from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS, REFUSED_SECONDS
 from klinket.connector.names import NameLookups
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
-from klinket.net.pipe import Frame, SealedPipe
+from klinket.net.pipe import READ_BYTES, Frame, SealedPipe
 from klinket.net.pump import FlowSummary, Pump
 from klinket.net.sockets import reset
 from klinket.wire.control import CutFlow
@@ -106,6 +106,7 @@ class FlowServer:
 
     async def _serve_flow(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int) -> bool:
         """Serve one flow; returns whether the pipe may carry another."""
+        pipe.receiver.rest(READ_BYTES)  # what came behind OPEN waits for the resource; further bytes wait in the socket
         try:
             flow = self._core.open(record, request, self._clock())
         except FlowRefused as error:
@@ -200,6 +201,8 @@ class FlowServer:
         self._events.refused(request.flow, record.principal, request.destination, relay, failure, resource)
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
+        if request.data_follows:
+            await pipe.finish(REFUSED_SECONDS)
         pipe.close()
 
     async def _carry_datagrams(self, flow: Flow, association: _Association, pipe: SealedPipe) -> FlowSummary:

@@ -11,6 +11,8 @@ PIPE_IDLE_SECONDS = 90.0
 FRAME_SECONDS = 30.0
 #: Seconds a control pipe may be silent: longer than any grant lives, and so than a client waits with the next one.
 CONTROL_IDLE_SECONDS = 3_700.0
+#: Seconds for which what a client still sends is read away after its flow was refused, so that it hears why.
+REFUSED_SECONDS = 2.0
 #: Seconds a UDP association lives without a datagram.
 DATAGRAM_IDLE_SECONDS = 120.0
 #: Idle connections kept at each relay.

@@ -28,6 +28,8 @@ class Frame:
 
 #: Bytes of an incomplete frame that are kept by themselves while more is waited for, instead of in a receive buffer.
 SMALL_PART_BYTES = 16_384
+#: Bytes read at once while single frames are waited for: so much, sealed, may be here behind one that has to be thought about.
+READ_BYTES = 65_536
 
 
 class PipeReceiver:
@@ -94,9 +96,9 @@ class PipeReceiver:
         frame = self.next_frame()
         return None if frame is None else Frame(*self._opener.open(bytes(frame)))
 
-    def rest(self) -> None:
-        """Give the buffer back unless much is in it: a few bytes of a frame must not hold half a mebibyte."""
-        if self._end - self._start <= SMALL_PART_BYTES and self._view is not None:
+    def rest(self, most: int = SMALL_PART_BYTES) -> None:
+        """Give the buffer back unless more is in it: a few bytes of a frame must not hold half a mebibyte."""
+        if self._end - self._start <= most and self._view is not None:
             part = bytes(self._view[self._start : self._end])
             self.release()
             self._part = part
@@ -190,7 +192,7 @@ class SealedPipe:
                 if self.closed:
                     raise ConnectionResetError("the pipe is closed")
                 try:
-                    count = self.sock.recv_into(self.receiver.space())
+                    count = self.sock.recv_into(self.receiver.space()[:READ_BYTES])
                 except (BlockingIOError, InterruptedError):
                     self.receiver.rest()
                     await self._until_readable()
@@ -239,6 +241,23 @@ class SealedPipe:
         self.forget_keys()
         self.closed = True
         self.sock.close()
+
+    async def finish(self, seconds: float) -> None:
+        """Send the end and read what still comes, for so long at the most, then close.
+
+        With unread bytes a close resets the connection, and the peer may lose what was sent last.
+        """
+        if self.closed:
+            return
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(seconds):
+                while await sockets.receive(self.sock, READ_BYTES):
+                    pass
+        except OSError:
+            pass
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close after what was sent has gone out."""

@@ -16,7 +16,7 @@ from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
-from klinket.wire.pipe_messages import Failure
+from klinket.wire.pipe_messages import Failure, OpenAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,13 @@ class FlowSummary:
 
 
 class Pump:
-    """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once."""
+    """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once.
 
-    def __init__(self, local: socket.socket, pipe: SealedPipe) -> None:
+    `opening`: OPEN went out and its answer is still to come; what `local` sends meanwhile follows it without waiting.
+    """
+
+    def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
+        self.opening = opening
         self._local = local
         self._pipe = pipe
         self._watches = poll()
@@ -165,8 +169,8 @@ class Pump:
                     last, size = frame
                     if last != FrameType.DATA:
                         break
-                    if self._pipe_ended:
-                        raise ProtocolError("DATA after FIN")
+                    if self._pipe_ended or self.opening:
+                        raise ProtocolError("DATA before OPENED" if self.opening else "DATA after FIN")
                     filled += size
                 if filled and not self._send_content(opened[:filled]):
                     return
@@ -180,7 +184,10 @@ class Pump:
             self._reset(Failure(FlowFailure.RESET, error.message))
 
     def _other_frame(self, type: int, content: bytes) -> None:
-        if type == FrameType.FIN and not self._pipe_ended:
+        if self.opening and type == FrameType.OPENED:
+            OpenAnswer.decode(content)
+            self.opening = False
+        elif type == FrameType.FIN and not self._pipe_ended and not self.opening:
             self._pipe_ended = True
             if self._to_local is None:
                 self._finish_local()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -107,6 +108,9 @@ class FakeClient:
         flow = (Resetting if destination.host in self.resetting else Echo)(self._decide(destination))
         self.flows.append(flow)
         return flow
+
+    async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> Echo:
+        return await self.open_stream(destination)
 
     async def open_datagrams(self, destination: Destination) -> EchoDatagrams:
         association = EchoDatagrams(self._decide(destination))
