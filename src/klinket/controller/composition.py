@@ -65,9 +65,7 @@ def compose(
     """Return a controller over an open store. `clock`: seconds since the epoch."""
     peers = Peers()
     guard = HeadGuard(trusted)
-    dispatch = Dispatch(
-        store, trusted, peers, clock, config.grant_seconds, account_limits(config.new_flows_per_second)
-    )
+    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds, account_limits(config.new_flows_per_second))
     authority = trusted.authorities[AuthorityPurpose.WEB].certificate_pem if config.certificate is None else None
     services = ApiServices(
         facts=KeyFileFacts(config.host_and_port, authority),

@@ -276,8 +276,14 @@ class Dispatch:
             return
         relays, made_of = self.snapshot.relays, (self.snapshot.relays, self.snapshot.signing_keys)
         message = configuration.for_connector(
-            relays, self._trust, row, tokens, stamp,
-            now=self._clock(), grant_seconds=self._grant_seconds, limits=self._limits,
+            relays,
+            self._trust,
+            row,
+            tokens,
+            stamp,
+            now=self._clock(),
+            grant_seconds=self._grant_seconds,
+            limits=self._limits,
         )
         peer.configure(message, made_of)
 

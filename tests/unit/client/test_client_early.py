@@ -112,7 +112,9 @@ async def test_a_refusal_after_early_data_is_a_reset_and_is_told(client: Client)
     program.sock.close()
 
 
-async def test_a_connector_that_ends_before_its_answer_is_a_reset_and_is_told(whole: Whole, client: Client, held: asyncio.Event) -> None:
+async def test_a_connector_that_ends_before_its_answer_is_a_reset_and_is_told(
+    whole: Whole, client: Client, held: asyncio.Event
+) -> None:
     told: list[FlowRefused] = []
     program = await begin(client, whole.resource.destination, told)
     await program.send(b"early")
