@@ -103,7 +103,8 @@ class Proxy:
                 logger.warning("more than %d connections at a time: refused", MAX_CONNECTIONS)
                 sockets.reset(program)
                 continue
-            self._tasks.start(self._serve(sockets.prepare(program)), "program")
+            program.setblocking(False)  # the rest of what a flow needs is set by whoever carries it
+            self._tasks.start(self._serve(program), "program")
 
     async def _serve(self, program: socket.socket) -> None:
         try:
