@@ -32,6 +32,7 @@ from klinket.cli import database, oidc, roles, served
 @click.option("--flow-days", default=30, show_default=True, help="Days for which network events are kept.")
 @click.option("--flow-events", default=200_000, show_default=True, help="Network events kept; the oldest go first.")
 @click.option("--new-flows-per-second", default=500, show_default=True, help="Of a service account, at each connector.")
+@click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Behind NATs relays only.")
 @oidc.options
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
@@ -56,6 +57,7 @@ def controller(
     flow_days: int,
     flow_events: int,
     new_flows_per_second: int,
+    no_hole_punching: bool,
     identity_provider: oidc.Given,
     log_level: str,
 ) -> None:
@@ -94,6 +96,7 @@ def controller(
         new_flows_per_second=new_flows_per_second,
         postgres=given.address(),
         oidc=identity_provider.settings(),
+        hole_punching=not no_hole_punching,
     )
     served.remember(state, network, public_url)
     # What a log shipper reads must never hold the first token.

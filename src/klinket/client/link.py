@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from klinket.client.core import ClientCore
+from klinket.client.punching import PunchedPath
 from klinket.client.warm_pipes import WarmPipes
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
@@ -35,7 +36,7 @@ LINK_SECONDS = 10.0
 REPLACE_AT = 0.5
 
 #: A way to a connector.
-Path = RelayPath | DirectPath
+Path = RelayPath | DirectPath | PunchedPath
 
 
 class LinkLost(FlowRefused):
@@ -108,9 +109,19 @@ class ConnectorLink:
         return now >= self._made_at + (self._link.expires_at - self._made_at) * REPLACE_AT
 
     @property
+    def age(self) -> float:
+        """Return for how many seconds the link has been there."""
+        return self._clock() - self._made_at
+
+    @property
     def direct(self) -> bool:
         """Return whether nobody is between the two ends."""
-        return any(isinstance(path, DirectPath) for path in self._paths)
+        return any(isinstance(path, DirectPath | PunchedPath) for path in self._paths)
+
+    @property
+    def punched(self) -> PunchedPath | None:
+        """Return the way through both sides' NATs that this link takes, or None."""
+        return next((path for path in self._paths if isinstance(path, PunchedPath)), None)
 
     @property
     def relays(self) -> list[int]:

@@ -38,6 +38,7 @@ class ControllerConfig:
 
     `api_reads_per_minute`, `api_writes_per_minute`: of each API token; 0: no limit.
     `new_flows_per_second`: of a service account, at each connector.
+    `hole_punching`: let clients and connectors behind NATs meet.
     `postgres`: where the database is, if it is not the file in the state folder.
     """
 
@@ -63,6 +64,7 @@ class ControllerConfig:
     new_flows_per_second: int = NEW_FLOWS_PER_SECOND
     postgres: PostgresAddress | None = None
     oidc: OidcSettings | None = None
+    hole_punching: bool = True
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)
