@@ -74,7 +74,10 @@ class PipeReceiver:
     def next_frame(self) -> memoryview | None:
         """Return the next whole sealed frame, valid until the next call, or None. Raises ProtocolError."""
         if self._view is None:
-            return None
+            if len(self._part) < wire.HEADER_BYTES:
+                return None
+            self.space()  # what was set aside may hold whole frames
+        assert self._view is not None
         length = wire.frame_length(self._view[self._start : self._end])
         if length is None or self._end - self._start < length:
             if self._start != self._end and self.incomplete_since is None:

@@ -103,6 +103,17 @@ async def test_what_is_sent_before_the_answer_arrives_in_order(whole: Whole, cli
     await whole.flow(client)  # the pipe's keys are still the same on both sides
 
 
+async def test_one_early_byte_that_nothing_follows_is_delivered(whole: Whole, client: Client, held: asyncio.Event) -> None:
+    program = await begin(client, whole.resource.destination, [])
+    await program.send(b"x")
+    await eventually(lambda: program.stream._pump is not None and program.stream._pump.bytes_sent)
+    await asyncio.sleep(0.05)
+    held.set()
+    assert await program.receive(1) == b"x"
+    program.sock.close()
+    await program.carrying
+
+
 async def test_a_refusal_after_early_data_is_a_reset_and_is_told(client: Client) -> None:
     told: list[FlowRefused] = []
     program = await begin(client, Destination("127.0.0.1", closed_port(), TransportProtocol.TCP), told)
