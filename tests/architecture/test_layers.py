@@ -24,6 +24,8 @@ RELAY_MAY_LOAD = {
     "klinket.net.clock",
     "klinket.net.descriptors",
     "klinket.net.files",
+    "klinket.net.forks",
+    "klinket.net.poll",
     "klinket.net.sockets",
     "klinket.net.sources",
     "klinket.net.splice",

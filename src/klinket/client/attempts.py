@@ -10,7 +10,7 @@ from functools import partial
 
 from klinket.client.core import Route
 from klinket.client.link import ConnectorLink, LinkLost
-from klinket.client.opening import ask
+from klinket.client.opening import ask, begin
 from klinket.domain.connector_choice import ConnectorChoice
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
@@ -143,6 +143,31 @@ class Attempts:
                 raise
         assert failure is not None
         raise failure
+
+
+async def begin_first(
+    routes: Sequence[Route],
+    destination: Destination,
+    resource: Resource,
+    link_of: Callable[[Route], Awaitable[ConnectorLink]],
+    lost: Callable[[ConnectorLink | None], Awaitable[None]],
+    choice: ConnectorChoice,
+    clock: Callable[[], float],
+) -> Opened:
+    """Send OPEN to the first connector that can be asked, and do not wait for its answer: data follows. Raises FlowRefused."""
+    failure: FlowRefused | None = None
+    for route in routes:
+        # A warm pipe may have died unnoticed: one more try with a fresh one before the next connector.
+        for _ in range(2):
+            link: ConnectorLink | None = None
+            try:
+                link = await link_of(route)
+                return await begin(await link.pipe(), destination, resource), link
+            except LinkLost as error:
+                failure = error
+                await lost(link)
+        choice.failed(route.connector.id, clock())
+    raise failure or FlowRefused(FlowFailure.NO_CONNECTOR, f"no connector serves {destination}")
 
 
 def _failure(error: FlowRefused) -> FlowFailure:

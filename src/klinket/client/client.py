@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from klinket.client.attempts import Attempts
+from klinket.client.attempts import Attempts, begin_first
 from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
@@ -16,6 +16,7 @@ from klinket.client.linking import Linker
 from klinket.client.links import LinkSet
 from klinket.client.login import Session, log_in, log_out
 from klinket.client.names import ResourceNames
+from klinket.client.opening import failure_of
 from klinket.client.readiness import Readiness
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -189,7 +190,7 @@ class Client:
         """The session is over for good: every flow ends, new ones are refused with this reason."""
         logger.warning("the session is over: %s", error.message)
         self._ended = error
-        failure = Failure(_failure_of(error), error.message)
+        failure = Failure(failure_of(error), error.message)
         for flow in list(self._flows):
             flow.cut(failure)
         self.ended.set()
@@ -297,6 +298,13 @@ class Client:
         self._flows.add(stream)
         return stream
 
+    async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> ClientStream:
+        """Open a TCP flow without waiting for the resource: carry() sends at once (see ports)."""
+        resource, pipe, link = await self._open(destination, early=True)
+        stream = ClientStream(resource, pipe, link, self._forget, refused)
+        self._flows.add(stream)
+        return stream
+
     async def open_datagrams(self, destination: Destination) -> ClientDatagrams:
         """Open a UDP association or an ICMP flow; raises FlowRefused."""
         resource, pipe, link = await self._open(destination)
@@ -304,17 +312,22 @@ class Client:
         self._flows.add(datagrams)
         return datagrams
 
-    async def _open(self, destination: Destination) -> tuple[Resource, SealedPipe, ConnectorLink]:
+    async def _open(self, destination: Destination, *, early: bool = False) -> tuple[Resource, SealedPipe, ConnectorLink]:
         """Try the connectors in order. Nothing of the program's was sent yet, so another may be tried."""
         if self._ended is not None:
-            raise FlowRefused(_failure_of(self._ended), self._ended.message)
+            raise FlowRefused(failure_of(self._ended), self._ended.message)
         resource = self._core.decide(destination, self._clock.now())
         linked = {id: link.relays for id, link in self._links.items() if link.usable}
         routes = self._core.routes(resource, self._clock.now(), linked, destination.host)
         links = self._link_set
-        pipe, link = await Attempts(
-            routes, destination, resource, links.get, links.lost, links.silent, self._core.choice, self._clock.now
-        ).open()
+        if early:
+            pipe, link = await begin_first(
+                routes, destination, resource, links.get, links.lost, self._core.choice, self._clock.now
+            )
+        else:
+            pipe, link = await Attempts(
+                routes, destination, resource, links.get, links.lost, links.silent, self._core.choice, self._clock.now
+            ).open()
         if len(routes) > 1:
             links.keep_second(routes, link)
         return resource, pipe, link
@@ -355,10 +368,3 @@ class Client:
 
     def _readiness(self) -> Readiness:
         return Readiness(self._core, self.link, self.open_stream, self._clock.now, lambda: self._ended)
-
-
-def _failure_of(error: KlinketError) -> FlowFailure:
-    try:
-        return FlowFailure(error.code)
-    except ValueError:
-        return FlowFailure.SERVICE_KEY_REVOKED if isinstance(error, AuthenticationFailed) else FlowFailure.RESET

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from klinket.client.core import ClientCore
 from klinket.client.name_questions import NameQuestions
 from klinket.client.punching import PunchedPath
+from klinket.client.warm_pipes import WarmPipes
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId, Thumbprint
@@ -33,9 +32,6 @@ from klinket.wire.relay import RelayError
 
 logger = logging.getLogger(__name__)
 
-#: Warm pipes kept at the most, and seconds after which an unused one is closed.
-MAX_WARM = 32
-WARM_SECONDS = 60.0
 #: Seconds to wait for the greeting of a connection that was joined: it is on its way already.
 GREETING_SECONDS = 5.0
 #: Seconds to make a link and have the grant accepted.
@@ -76,15 +72,13 @@ class ConnectorLink:
         self._names = NameQuestions(connector.name)
         self._presenting = asyncio.Lock()
         self._presented = ""
-        self._warm: deque[tuple[SealedPipe, float]] = deque()
-        self._wanted_warm = 0
-        self._warming = 0
         self._tasks = TaskSet(f"link with {connector.name}")
         #: On the event loop's clock: when it was asked last, and when it has answered last, whether it is there.
         self._asked_at = self._answered_at = float("-inf")
         self._answered = asyncio.Event()
         #: The relay of the control pipe; None where it is direct.
         self.control_relay: int | None = None
+        self._warm = WarmPipes(self._new_pipe, self._tasks)
         self.usable = False
 
     @classmethod
@@ -186,7 +180,7 @@ class ConnectorLink:
         finally:
             self.usable = False
             self._names.lost()
-            self._drop_warm()
+            self._warm.close()
 
     async def ask_name(self, name: str, record_type: int) -> NameAnswer:
         """Return what the connector's resolvers say of a canonical name; raises FlowRefused when it cannot be asked."""
@@ -240,15 +234,7 @@ class ConnectorLink:
         now = asyncio.get_running_loop().time()
         if now - self._asked_at >= LOAD_SECONDS:
             self._ask(now)
-        while self._warm:
-            warm, since = self._warm.pop()  # last in, first out: its buffers and window are warm
-            if not warm.closed and time.monotonic() - since < WARM_SECONDS and _silent(warm.sock):
-                self._replenish()
-                return warm
-            warm.abort()
-        self._wanted_warm = min(MAX_WARM, max(1, self._wanted_warm * 2))
-        self._replenish()
-        return await self._new_pipe()
+        return await self._warm.next()
 
     async def _new_pipe(self) -> SealedPipe:
         try:
@@ -265,30 +251,10 @@ class ConnectorLink:
 
     def give_back(self, pipe: SealedPipe) -> None:
         """Keep a pipe whose flow has ended cleanly for the next."""
-        if self.usable and len(self._warm) < MAX_WARM:
-            self._warm.append((pipe, time.monotonic()))
+        if self.usable:
+            self._warm.give_back(pipe)
         else:
             pipe.close()
-
-    def _replenish(self) -> None:
-        while self.usable and len(self._warm) + self._warming < self._wanted_warm:
-            self._warming += 1
-            self._tasks.start(self._warm_one(), "warm pipe")
-
-    async def _warm_one(self) -> None:
-        try:
-            pipe = await self._new_pipe()
-        except KlinketError as error:
-            self._wanted_warm = 0
-            logger.debug("no warm pipe: %s", error.message)
-            return
-        finally:
-            self._warming -= 1
-        self.give_back(pipe)
-
-    def _drop_warm(self) -> None:
-        while self._warm:
-            self._warm.pop()[0].close()
 
     async def aclose(self, *, forget: bool = False) -> None:
         """Close the link's own pipes (flows are their owners'); `forget`: the connector may forget it too."""
@@ -296,20 +262,9 @@ class ConnectorLink:
         if forget and self._control is not None:
             self._control.send_now(FrameType.CONTROL, link_control.encode(link_control.CloseLink()))
         await self._tasks.aclose()
-        self._drop_warm()
+        self._warm.close()
         if self._control is not None:
             self._control.close()
-
-
-def _silent(sock: socket.socket) -> bool:
-    """Return whether an unused pipe is still open: nothing may have come on it."""
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except (BlockingIOError, InterruptedError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 async def _connect(paths: Sequence[Path], connector: int) -> tuple[socket.socket, Path]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+from klinket.client.flow import OPEN_SECONDS
 from klinket.client.link import LinkLost
-from klinket.domain.errors import FlowRefused, ProtocolError
-from klinket.domain.flow import HINTS, Destination
+from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
+from klinket.domain.flow import HINTS, Destination, FlowFailure
 from klinket.domain.identifiers import FlowId
 from klinket.domain.resource import Resource
 from klinket.net.clock import entropy
 from klinket.net.pipe import SealedPipe
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
-
-#: Seconds to wait for OPENED or FAIL: longer than a connector dials.
-OPEN_SECONDS = 15.0
 
 
 async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) -> tuple[SealedPipe, OpenAnswer]:
@@ -47,3 +45,21 @@ async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) ->
     except ProtocolError as error:
         raise LinkLost(f"the connector's answer is not understood: {error.message}") from error
     raise FlowRefused(told.failure, told.message, hint=HINTS.get(told.failure), retry_after=told.retry_after)
+
+
+async def begin(pipe: SealedPipe, destination: Destination, resource: Resource) -> SealedPipe:
+    """Send OPEN and return the pipe: data may follow at once, the answer is still to come. Raises LinkLost."""
+    request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()), data_follows=True)
+    try:
+        await pipe.send(FrameType.OPEN, request.encode())
+    except OSError as error:
+        raise LinkLost(f"the connection to the connector ended: {error}") from error
+    return pipe
+
+
+def failure_of(error: KlinketError) -> FlowFailure:
+    """Return as what flows are refused once the session has ended with `error`."""
+    try:
+        return FlowFailure(error.code)
+    except ValueError:
+        return FlowFailure.SERVICE_KEY_REVOKED if isinstance(error, AuthenticationFailed) else FlowFailure.RESET

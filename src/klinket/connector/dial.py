@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from klinket.connector.forbidden import granted_by_address, is_forbidden
 from klinket.connector.limits import DIAL_SECONDS
 from klinket.connector.names import NameLookups
+from klinket.domain.address import parse_ip
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
@@ -32,13 +33,13 @@ async def reach(
     begun = time.monotonic()
     addresses: list[FamilyAddress] | None = None
     try:
-        async with asyncio.timeout(DIAL_SECONDS):
+        async with asyncio.timeout(None if parse_ip(host) is not None else DIAL_SECONDS):
             addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
-            if destination.protocol is TransportProtocol.UDP:
-                return _associate(addresses)
-            if destination.protocol is TransportProtocol.ICMP:
-                return EchoSocket.open(addresses)
-            return await sockets.connect_first(addresses, DIAL_SECONDS - (time.monotonic() - begun))
+        if destination.protocol is TransportProtocol.UDP:
+            return _associate(addresses)
+        if destination.protocol is TransportProtocol.ICMP:
+            return EchoSocket.open(addresses)
+        return await sockets.connect_first(addresses, DIAL_SECONDS - (time.monotonic() - begun))
     except TimeoutError as error:
         if addresses is None:
             raise FlowRefused(

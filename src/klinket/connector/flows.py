@@ -12,7 +12,7 @@ from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
 from klinket.connector.echoes import EchoAssociation
 from klinket.connector.events import FlowEventLog
-from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
+from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS, REFUSED_SECONDS
 from klinket.connector.names import NameLookups
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import FlowRefused, ProtocolError
@@ -20,7 +20,7 @@ from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import carrying
 from klinket.net.echo_socket import EchoSocket
-from klinket.net.pipe import Frame, SealedPipe
+from klinket.net.pipe import READ_BYTES, Frame, SealedPipe
 from klinket.net.pump import FlowSummary, Pump
 from klinket.net.sockets import reset, reset_if_dropped
 from klinket.wire.control import CutFlow
@@ -111,6 +111,7 @@ class FlowServer:
 
     async def _serve_flow(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int) -> bool:
         """Serve one flow; returns whether the pipe may carry another."""
+        pipe.receiver.rest(READ_BYTES)  # what came behind OPEN waits for the resource; further bytes wait in the socket
         try:
             flow = self._core.open(record, request, self._clock())
         except FlowRefused as error:
@@ -165,21 +166,21 @@ class FlowServer:
 
     async def _reach(self, flow: Flow) -> tuple[socket.socket | EchoSocket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
-        dialling = asyncio.ensure_future(
-            dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
-        )
+        serving = asyncio.current_task()
+        assert serving is not None
+        given_up = False
 
         def give_up(_: Failure) -> None:
-            dialling.cancel()
+            nonlocal given_up
+            given_up = True
+            serving.cancel()
 
         self._enders[flow] = give_up
         try:
-            reached = await dialling
+            reached = await dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
         except asyncio.CancelledError:
-            if dialling.done() and not dialling.cancelled() and dialling.exception() is None:
-                _give_up(dialling.result())  # it had just succeeded
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
+            if not given_up or serving.uncancel():
+                raise  # this task itself is to end
             self._core.recheck(flow, self._clock())
             raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened") from None
         finally:
@@ -211,6 +212,8 @@ class FlowServer:
         self._events.refused(request.flow, record.principal, request.destination, relay, failure, resource)
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
+        if request.data_follows:
+            await pipe.finish(REFUSED_SECONDS)
         pipe.close()
 
     async def _carry_datagrams(self, flow: Flow, association: _Association | EchoAssociation, pipe: SealedPipe) -> FlowSummary:

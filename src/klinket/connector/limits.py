@@ -11,6 +11,8 @@ PIPE_IDLE_SECONDS = 90.0
 FRAME_SECONDS = 30.0
 #: Seconds a control pipe may be silent: longer than any grant lives, and so than a client waits with the next one.
 CONTROL_IDLE_SECONDS = 3_700.0
+#: Seconds for which what a client still sends is read away after its flow was refused, so that it hears why.
+REFUSED_SECONDS = 2.0
 #: Seconds a UDP association lives without a datagram.
 DATAGRAM_IDLE_SECONDS = 120.0
 #: Seconds an ICMP flow lives without an echo (RFC 5508: at least 60), and its echo requests: at once, and a second after that.
@@ -25,7 +27,7 @@ MAX_FLOWS = 50_000
 #: Pipes of all clients (fewer where fewer files may be open), of a session, and of a session while they wait for a flow.
 MAX_PIPES = 65_536
 MAX_PIPES_PER_SESSION = 10_240
-MAX_RESTING_PIPES_PER_SESSION = 64
+MAX_RESTING_PIPES_PER_SESSION = 288
 #: Connections of one relay that were joined with a client which has proved nothing yet; the oldest gives way.
 MAX_UNPROVEN = 512
 #: Connections at the connector's own listener without a proof, of all and of one address; the oldest (of the biggest) gives way.

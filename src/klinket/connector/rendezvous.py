@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 SHORTEST_WAIT_SECONDS = 1.0
 #: Seconds before a relay that is stopping is asked again: another one may run there by then.
 STOPPING_SECONDS = 3.0
+#: Connections made to a relay at a time.
+AT_ONCE = 16
 #: Seconds after which the number of idle connections shrinks again.
 SHRINK_SECONDS = 30.0
 
@@ -81,25 +83,30 @@ class RelayPresence:
 
     async def _keep(self) -> None:
         while True:
-            if len(self._idle) < self._wanted:
+            missing = min(self._wanted - len(self._idle), AT_ONCE if self.attached else 1)
+            if missing > 0:
                 try:
-                    waiting, random = await self._register()
-                except Exception as error:
+                    async with asyncio.TaskGroup() as group:
+                        for _ in range(missing):
+                            group.create_task(self._add())
+                except* Exception as errors:
                     self.attached = False
                     delay = self._backoff.next()
-                    logger.warning("relay %s: %s; trying again in %.1f s", self.relay.address, error, delay)
+                    logger.warning("relay %s: %s; trying again in %.1f s", self.relay.address, errors.exceptions[0], delay)
                     await asyncio.sleep(delay)
-                    continue
-                if not self.attached:
-                    logger.info("waiting at relay %s", self.relay.address)
-                self.attached = True
-                self._backoff.reset()
-                task = self._tasks.start(self._wait(waiting, random), "wait for a client")
-                self._idle.add(task)
-                task.add_done_callback(partial(self._over, waiting))
                 continue
             self._wake.clear()
             await self._wake.wait()
+
+    async def _add(self) -> None:
+        waiting, random = await self._register()
+        if not self.attached:
+            logger.info("waiting at relay %s", self.relay.address)
+        self.attached = True
+        self._backoff.reset()
+        task = self._tasks.start(self._wait(waiting, random), "wait for a client")
+        self._idle.add(task)
+        task.add_done_callback(partial(self._over, waiting))
 
     async def _register(self) -> tuple[IdleConnection, bytes]:
         """Return a connection that waits at the relay, greeted, and the random of the greeting."""

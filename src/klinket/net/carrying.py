@@ -83,9 +83,10 @@ class Carrying:
         self._timer = None
         self.pool.look()
         self._here = {pump: None for pump in self._here if not pump.over}
-        busy = [pump for pump in self._here if pump.bytes_sent + pump.bytes_received >= MUCH_BYTES]
-        too_many = len(self._here) - len(busy) - self._kept
-        oldest = [] if too_many <= 0 else [pump for pump in self._here if pump not in set(busy)][:too_many]
+        moving = [pump for pump in self._here if not pump.opening]  # whose answer is awaited stays
+        busy = [pump for pump in moving if pump.bytes_sent + pump.bytes_received >= MUCH_BYTES]
+        too_many = len(moving) - len(busy) - self._kept
+        oldest = [] if too_many <= 0 else [pump for pump in moving if pump not in set(busy)][:too_many]
         for pump in busy[:MAX_GIVEN]:
             if not self.give(pump):
                 break

@@ -14,10 +14,11 @@ from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
 from klinket.net.pipe import SealedPipe
+from klinket.net.poll import poll
 from klinket.net.pump_state import PumpState
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
-from klinket.wire.pipe_messages import Failure
+from klinket.wire.pipe_messages import Failure, OpenAnswer
 
 #: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
 LOOK_SECONDS = 1.0
@@ -41,13 +42,17 @@ class FlowSummary:
 
 
 class Pump:
-    """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once."""
+    """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once.
 
-    def __init__(self, local: socket.socket, pipe: SealedPipe) -> None:
+    `opening`: OPEN went out and its answer is still to come; what `local` sends meanwhile follows it without waiting.
+    """
+
+    def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
+        self.opening = opening
         self._local = local
         self._pipe = pipe
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[FlowSummary] = self._loop.create_future()
+        self._watches = poll()
+        self._done: asyncio.Future[FlowSummary] = self._watches.loop.create_future()
         self._to_pipe: memoryview | None = None  # sealed bytes the pipe has not taken yet
         self._to_local: memoryview | None = None  # content that local has not taken yet
         self._local_ended = False
@@ -76,8 +81,8 @@ class Pump:
             self._pipe_broke()
             return self._done
         sockets.reset_if_dropped(self._local, True)
-        self._loop.add_reader(self._local, self._local_readable)
-        self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+        self._watches.add_reader(self._local, self._local_readable)
+        self._watches.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()  # frames that came together with OPEN or OPENED are here already
         if _attendant is not None and not self._over:
             _attendant(self)
@@ -153,13 +158,13 @@ class Pump:
         """Go on; `ended` is called once, by the loop."""
         self._done.add_done_callback(lambda done: ended(done.result()))
         if self._to_pipe is not None:
-            self._loop.add_writer(self._pipe.sock, self._pipe_writable)
+            self._watches.add_writer(self._pipe.sock, self._pipe_writable)
         elif not self._local_ended:
-            self._loop.add_reader(self._local, self._local_readable)
+            self._watches.add_reader(self._local, self._local_readable)
         if self._to_local is not None:
-            self._loop.add_writer(self._local, self._local_writable)
+            self._watches.add_writer(self._local, self._local_writable)
         else:
-            self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+            self._watches.add_reader(self._pipe.sock, self._pipe_readable)
             self._drain()
         if self._to_pipe is not None or self._to_local is not None:
             self._look_later()
@@ -186,7 +191,7 @@ class Pump:
                 length = self._pipe.sealer.seal_into(FrameType.DATA, plain, count, sealed)
             else:
                 self._local_ended = True
-                self._loop.remove_reader(self._local)
+                self._watches.remove_reader(self._local)
                 length = self._pipe.sealer.seal_into(FrameType.FIN, plain, 0, sealed)
         except ConnectionResetError:  # the keys were forgotten
             self._pipe_broke()
@@ -204,8 +209,8 @@ class Pump:
         if sent < len(data):
             self._to_pipe = memoryview(bytes(data[sent:]))
             if not self._local_ended:
-                self._loop.remove_reader(self._local)
-            self._loop.add_writer(self._pipe.sock, self._pipe_writable)
+                self._watches.remove_reader(self._local)
+            self._watches.add_writer(self._pipe.sock, self._pipe_writable)
             self._look_later()
         elif self._local_ended:
             self._check_end()
@@ -223,11 +228,11 @@ class Pump:
             self._to_pipe = self._to_pipe[sent:]
             return
         self._to_pipe = None
-        self._loop.remove_writer(self._pipe.sock)
+        self._watches.remove_writer(self._pipe.sock)
         if self._local_ended:
             self._check_end()
         else:
-            self._loop.add_reader(self._local, self._local_readable)
+            self._watches.add_reader(self._local, self._local_readable)
 
     # ---- pipe -> local
 
@@ -259,8 +264,8 @@ class Pump:
                     last, size = frame
                     if last != FrameType.DATA:
                         break
-                    if self._pipe_ended:
-                        raise ProtocolError("DATA after FIN")
+                    if self._pipe_ended or self.opening:
+                        raise ProtocolError("DATA before OPENED" if self.opening else "DATA after FIN")
                     filled += size
                 if filled and not self._send_content(opened[:filled]):
                     return
@@ -274,7 +279,10 @@ class Pump:
             self._reset(Failure(FlowFailure.RESET, error.message))
 
     def _other_frame(self, type: int, content: bytes) -> None:
-        if type == FrameType.FIN and not self._pipe_ended and not content:
+        if self.opening and type == FrameType.OPENED:
+            OpenAnswer.decode(content)
+            self.opening = False
+        elif type == FrameType.FIN and not self._pipe_ended and not self.opening and not content:
             self._pipe_ended = True
             if self._to_local is None:
                 self._finish_local()
@@ -295,8 +303,8 @@ class Pump:
             return False
         if sent < len(data):
             self._to_local = memoryview(bytes(data[sent:]))
-            self._loop.remove_reader(self._pipe.sock)
-            self._loop.add_writer(self._local, self._local_writable)
+            self._watches.remove_reader(self._pipe.sock)
+            self._watches.add_writer(self._local, self._local_writable)
             self._look_later()
         return True
 
@@ -313,18 +321,18 @@ class Pump:
             self._to_local = self._to_local[sent:]
             return
         self._to_local = None
-        self._loop.remove_writer(self._local)
+        self._watches.remove_writer(self._local)
         if self._pipe_ended:
             self._finish_local()
             return
-        self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+        self._watches.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()
 
     # ---- resets under back-pressure
 
     def _look_later(self) -> None:
         if self._looking is None:
-            self._looking = self._loop.call_later(LOOK_SECONDS, self._look)
+            self._looking = self._watches.loop.call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         """See whether a side that is not read from was reset meanwhile."""
@@ -360,19 +368,24 @@ class Pump:
         self._finish(failure)
 
     def _unwatch(self) -> None:
+        self._stop_looking()
+        for sock in (self._local, self._pipe.sock):
+            self._watches.forget(sock)
+
+    def _stop_looking(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        for sock in (self._local, self._pipe.sock):
-            if sock.fileno() >= 0:
-                self._loop.remove_reader(sock)
-                self._loop.remove_writer(sock)
 
     def _finish(self, failure: Failure | None) -> None:
         if self._over:
             return
         self._over = True
-        self._unwatch()
+        self._stop_looking()
+        self._watches.forget(self._local)
+        if self._pipe.sock.fileno() >= 0:
+            self._watches.remove_reader(self._pipe.sock)
+            self._watches.remove_writer(self._pipe.sock)
         if failure is None:
             sockets.reset_if_dropped(self._local, False)
             self._local.close()

@@ -162,7 +162,7 @@ class RelayPath:
         held.counter += 1
         hello = RelayHello(self._role, held.admission.id, held.counter, connector)
         try:
-            await asyncio.get_running_loop().sock_sendall(sock, hello.sign(held.admission.key))
+            await sockets.send_all(sock, hello.sign(held.admission.key))
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError):

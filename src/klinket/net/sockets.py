@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import struct
 import time
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klinket.domain.errors import InvalidInput
+from klinket.net.poll import readable, writable
 
 #: A connection without traffic is probed after this many seconds, then every so many, and is dead after so many probes without an
 #: answer: 60 s in all. Many probes: those of thousands of idle connections come in bursts, of which the network may lose some.
@@ -164,7 +167,7 @@ async def connect_first(addresses: Sequence[FamilyAddress], timeout: float) -> s
             continue
         try:
             async with asyncio.timeout(max(0.0, deadline - loop.time()) / (len(addresses) - number)):
-                await loop.sock_connect(prepare(sock), address)
+                await connect_to(prepare(sock), address)
             return sock
         except OSError as error:  # TimeoutError is one
             sock.close()
@@ -177,11 +180,45 @@ async def connect_first(addresses: Sequence[FamilyAddress], timeout: float) -> s
 
 async def receive_exactly(sock: socket.socket, count: int) -> bytes:
     """Return exactly `count` bytes; raises ConnectionError when the stream ends before."""
-    loop = asyncio.get_running_loop()
     data = b""
     while len(data) < count:
-        more = await loop.sock_recv(sock, count - len(data))
+        more = await receive(sock, count - len(data))
         if not more:
             raise ConnectionResetError("the peer closed the connection")
         data += more
     return data
+
+
+async def receive(sock: socket.socket, count: int) -> bytes:
+    """Return 1 to `count` bytes, or none at the end of the stream; raises OSError."""
+    while True:
+        try:
+            return sock.recv(count)
+        except (BlockingIOError, InterruptedError):
+            await readable(sock)
+
+
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    """Send everything; raises OSError."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[sock.send(left) :]
+        except (BlockingIOError, InterruptedError):
+            await writable(sock)
+
+
+async def connect_to(sock: socket.socket, address: object) -> None:
+    """Connect a non-blocking socket to an address (no name); raises OSError."""
+    code = sock.connect_ex(address)  # type: ignore[arg-type]
+    if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+        while not (code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            try:
+                sock.getpeername()
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+            await writable(sock)
+    if code:
+        raise OSError(code, os.strerror(code))

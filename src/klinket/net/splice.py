@@ -5,7 +5,6 @@ A direction borrows a kernel pipe only while bytes are in flight. An end of stre
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
@@ -13,6 +12,7 @@ import socket
 from collections.abc import Callable
 
 from klinket.net import sockets
+from klinket.net.poll import poll
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 #: Bytes one kernel pipe holds; without privilege the system may give less.
@@ -77,7 +77,7 @@ class Pair:
         ended: tuple[bool, bool] = (False, False),
     ) -> None:
         """`ended`: what `one`, and `two`, have sent to its end already, where another process has moved the bytes before."""
-        self._loop = asyncio.get_running_loop()
+        self._watches = poll()
         self._pipes = pipes
         self._on_end = on_end
         self._halves = (_Half(one, two), _Half(two, one))
@@ -87,13 +87,13 @@ class Pair:
         self._reset_at_close = False
         #: Bytes moved in both directions.
         self.moved = 0
-        self.moved_at = self._loop.time()
+        self.moved_at = self._watches.loop.time()
 
     def start(self) -> None:
         """Begin to move bytes."""
         for half in self._halves:
             if not half.ended:
-                self._loop.add_reader(half.source, self._move, half)
+                self._watches.add_reader(half.source, self._move, half)
 
     @property
     def over(self) -> bool:
@@ -156,8 +156,8 @@ class Pair:
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
                     raise
-                self._loop.remove_reader(half.source)  # no file for it now: the bytes wait where they are
-                self._loop.call_later(NO_PIPE_SECONDS, self._again, half)
+                self._watches.remove_reader(half.source)  # no file for it now: the bytes wait where they are
+                self._watches.loop.call_later(NO_PIPE_SECONDS, self._again, half)
                 return False
         try:
             count = os.splice(half.source.fileno(), half.pipe[1], PIPE_BYTES, flags=_FLAGS)
@@ -169,7 +169,7 @@ class Pair:
 
     def _again(self, half: _Half) -> None:
         if not self._over and not half.ended and not half.blocked:
-            self._loop.add_reader(half.source, self._move, half)
+            self._watches.add_reader(half.source, self._move, half)
 
     def _give(self, half: _Half) -> bool:
         """Give what is held to the target; False when it takes no more now."""
@@ -180,12 +180,12 @@ class Pair:
             except BlockingIOError:
                 if not half.blocked:
                     half.blocked = True
-                    self._loop.remove_reader(half.source)
-                    self._loop.add_writer(half.target, self._move, half)
+                    self._watches.remove_reader(half.source)
+                    self._watches.add_writer(half.target, self._move, half)
                 return False
             half.held -= count
             self.moved += count
-        self.moved_at = self._loop.time()
+        self.moved_at = self._watches.loop.time()
         return True
 
     def _settle(self, half: _Half) -> None:
@@ -195,11 +195,11 @@ class Pair:
             half.pipe = None
         if half.blocked:
             half.blocked = False
-            self._loop.remove_writer(half.target)
+            self._watches.remove_writer(half.target)
             if not half.ended:
-                self._loop.add_reader(half.source, self._move, half)
+                self._watches.add_reader(half.source, self._move, half)
         if half.ended:
-            self._loop.remove_reader(half.source)
+            self._watches.remove_reader(half.source)
             try:
                 half.target.shutdown(socket.SHUT_WR)
             except OSError:
@@ -219,8 +219,7 @@ class Pair:
 
     def _unwatch(self) -> None:
         for half in self._halves:
-            self._loop.remove_reader(half.source)
-            self._loop.remove_writer(half.source)
+            self._watches.forget(half.source)
 
     def _finish(self, *, reset: bool) -> None:
         if self._over:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -110,6 +111,9 @@ class FakeClient:
         flow = (Resetting if destination.host in self.resetting else Echo)(self._decide(destination))
         self.flows.append(flow)
         return flow
+
+    async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> Echo:
+        return await self.open_stream(destination)
 
     async def open_datagrams(self, destination: Destination) -> EchoDatagrams:
         is_icmp = destination.protocol is TransportProtocol.ICMP  # a reply repeats its request

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from klinket.client import link as client_link
+from klinket.client import warm_pipes
 from klinket.client.client import Client
 from klinket.client.flow import ClientDatagrams
 from klinket.client.link import ConnectorLink, LinkLost
@@ -52,10 +53,10 @@ async def warmed(link: ConnectorLink) -> None:
 async def test_a_warm_pipe_is_used_once_and_replaced(client: Client) -> None:
     link = link_of(client)
     await warmed(link)
-    ready = [pipe for pipe, _ in link._warm]
+    ready = [pipe for pipe, _ in link._warm._kept]
     pipe = await link.pipe()
     assert pipe in ready
-    assert pipe not in [one for one, _ in link._warm]
+    assert pipe not in [one for one, _ in link._warm._kept]
     await eventually(lambda: link._warm)
     pipe.abort()
 
@@ -63,7 +64,7 @@ async def test_a_warm_pipe_is_used_once_and_replaced(client: Client) -> None:
 async def test_a_warm_pipe_that_died_is_not_handed_out(whole: Whole, client: Client) -> None:
     link = link_of(client)
     await warmed(link)
-    dead = [pipe for pipe, _ in link._warm]
+    dead = [pipe for pipe, _ in link._warm._kept]
     for pipe in dead:
         pipe.sock.shutdown(2)
     fresh = await link.pipe()
@@ -76,8 +77,8 @@ async def test_a_warm_pipe_that_died_is_not_handed_out(whole: Whole, client: Cli
 async def test_a_pipe_that_waited_too_long_is_not_handed_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     link = link_of(client)
     await warmed(link)
-    old = [pipe for pipe, _ in link._warm]
-    monkeypatch.setattr(client_link, "WARM_SECONDS", 0.0)
+    old = [pipe for pipe, _ in link._warm._kept]
+    monkeypatch.setattr(warm_pipes, "WARM_SECONDS", 0.0)
     fresh = await link.pipe()
     assert fresh not in old
     fresh.abort()
@@ -134,7 +135,7 @@ async def test_a_grant_that_is_not_taken_makes_no_link(client: Client) -> None:
 
 async def test_closing_leaves_no_socket(whole: Whole, client: Client) -> None:
     await warmed(link_of(client))
-    mine = {pipe.sock.fileno() for pipe, _ in link_of(client)._warm}
+    mine = {pipe.sock.fileno() for pipe, _ in link_of(client)._warm._kept}
     assert mine
     before = descriptors()
     await client.aclose()

@@ -225,7 +225,7 @@ class HeldConnects:
         """Open the flow of a connection that was accepted at once; a refusal is a reset."""
         self._early += 1
         try:
-            flow = await self._doorway.open_stream(self._doorway.destination(host, port, TransportProtocol.TCP))
+            flow = await self._doorway.open_early(self._doorway.destination(host, port, TransportProtocol.TCP))
         except FlowRefused:
             sockets.reset(connection)
             return
