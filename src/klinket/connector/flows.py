@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
+from klinket.connector.datagram_flow import DatagramAssociation
+from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
 from klinket.connector.names import NameLookups
@@ -26,9 +28,6 @@ from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of the largest datagram.
-MAX_DATAGRAM_BYTES = 65_507
-
 
 class FlowServer:
     """`clock`: the controller's time; `own`: gives this machine's addresses."""
@@ -40,8 +39,11 @@ class FlowServer:
         clock: Callable[[], float],
         own: Callable[[], set[str]],
         pipes: ProvenPipes | None = None,
+        paths: DatagramPaths | None = None,
     ) -> None:
         self._core = core
+        #: Sealed datagrams of UDP flows.
+        self.paths = DatagramPaths() if paths is None else paths
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
         self._names = NameLookups()
         self._events = events
@@ -121,7 +123,7 @@ class FlowServer:
             self._core.close(flow)
             raise
         stopped: list[Failure] = []
-        carrier: Pump | _Association | None = None
+        carrier: Pump | DatagramAssociation | None = None
 
         def stop(failure: Failure) -> None:
             stopped.append(failure)
@@ -137,8 +139,11 @@ class FlowServer:
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
             else:
-                carrier = _Association(reached, pipe)
-                summary = await self._carry_datagrams(flow, carrier, pipe)
+                carrier = DatagramAssociation(
+                    reached, pipe, self.paths, record.principal.session, flow.id, DATAGRAM_IDLE_SECONDS
+                )
+                self._enders[flow] = carrier.cut
+                summary = await carrier.carry()
         except BaseException:
             if carrier is not None:
                 self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
@@ -201,75 +206,3 @@ class FlowServer:
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
         pipe.close()
-
-    async def _carry_datagrams(self, flow: Flow, association: _Association, pipe: SealedPipe) -> FlowSummary:
-        loop = asyncio.get_running_loop()
-        down = loop.create_task(association.from_resource(), name=f"flow {flow.id} datagrams from the resource")
-        up = loop.create_task(association.to_resource(), name=f"flow {flow.id} datagrams to the resource")
-        idle = loop.create_task(association.until_idle(), name=f"flow {flow.id} idle")
-        ended: list[Failure] = []
-
-        def end(failure: Failure) -> None:
-            ended.append(failure)
-            pipe.send_now(FrameType.FAIL, failure.encode())
-            pipe.abort()  # ends the tasks below; the socket is closed when nothing waits for it any more
-
-        self._enders[flow] = end
-        tasks = (down, up, idle)
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            association.close()
-        pipe.close()
-        failure = ended[0] if ended else Failure(FlowFailure.RESET, "the association is over")
-        return FlowSummary(association.bytes_sent, association.bytes_received, failure)
-
-
-class _Association:
-    """Datagrams between one UDP socket and one pipe."""
-
-    def __init__(self, resource: socket.socket, pipe: SealedPipe) -> None:
-        self._resource = resource
-        self._pipe = pipe
-        self._moved_at = time.monotonic()
-        self.bytes_sent = 0
-        self.bytes_received = 0
-
-    def close(self) -> None:
-        """Close the socket; nothing may wait for it any more."""
-        self._resource.close()
-
-    async def to_resource(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            frame = await self._pipe.receive()
-            if frame.type is not FrameType.DATAGRAM:
-                return
-            self._moved_at = time.monotonic()
-            self.bytes_received += len(frame.content)
-            try:
-                if frame.content:
-                    await loop.sock_sendall(self._resource, frame.content)
-                else:
-                    self._resource.send(b"")  # sock_sendall of uvloop sends nothing then
-            except OSError:
-                continue  # one datagram may be lost; a port that is closed answers again on the next
-
-    async def from_resource(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                datagram = await loop.sock_recv(self._resource, MAX_DATAGRAM_BYTES)
-            except ConnectionRefusedError:
-                await self._pipe.send(FrameType.FAIL, Failure(FlowFailure.REFUSED, "the port is closed").encode())
-                return
-            self._moved_at = time.monotonic()
-            self.bytes_sent += len(datagram)
-            await self._pipe.send(FrameType.DATAGRAM, datagram)
-
-    async def until_idle(self) -> None:
-        while (quiet := time.monotonic() - self._moved_at) < DATAGRAM_IDLE_SECONDS:
-            await asyncio.sleep(DATAGRAM_IDLE_SECONDS - quiet)

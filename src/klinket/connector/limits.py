@@ -13,6 +13,8 @@ FRAME_SECONDS = 30.0
 CONTROL_IDLE_SECONDS = 3_700.0
 #: Seconds a UDP association lives without a datagram.
 DATAGRAM_IDLE_SECONDS = 120.0
+#: Seconds without a sealed datagram of the client after which a session's datagram path is closed.
+DATAGRAM_PATH_SILENT_SECONDS = 60.0
 #: Idle connections kept at each relay.
 MIN_IDLE, MAX_IDLE = 4, 256
 #: Links, and live flows, of all clients. No account has more links than are free, and a session's oldest gives way.

@@ -21,7 +21,7 @@ from klinket.net.link import LinkTerminator
 from klinket.net.pipe import Frame, SealedPipe
 from klinket.wire import link_control
 from klinket.wire.link import Link
-from klinket.wire.link_control import CloseLink, GrantAccepted, GrantParts, GrantRefused
+from klinket.wire.link_control import CloseDatagrams, CloseLink, GrantAccepted, GrantParts, GrantRefused, OpenDatagrams
 from klinket.wire.pipe import FrameType, Purpose
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,7 @@ class LinkServer:
         found = self._control.pop(handle, None)
         if found is not None:
             found[0].abort()
+            self._flows.paths.close_path(handle)
 
     async def _serve_control(self, pipe: SealedPipe, record: LinkRecord, first: Frame) -> None:
         handle = record.link.handle
@@ -138,14 +139,18 @@ class LinkServer:
                 if isinstance(message, CloseLink):
                     self._core.drop_link(handle)
                     return
-                token = parts.add(message)
-                if token is not None:
+                if isinstance(message, OpenDatagrams):
+                    await pipe.send(FrameType.CONTROL, link_control.encode(self._flows.paths.open(record, message)))
+                elif isinstance(message, CloseDatagrams):
+                    self._flows.paths.close_path(handle)
+                elif (token := parts.add(message)) is not None:
                     await pipe.send(FrameType.CONTROL, link_control.encode(self._present(record, token)))
                 async with asyncio.timeout(FRAME_SECONDS if parts.incomplete else CONTROL_IDLE_SECONDS):
                     frame = await pipe.receive()
         finally:
             if (found := self._control.get(handle)) is not None and found[0] is pipe:
                 del self._control[handle]
+                self._flows.paths.close_path(handle)
 
     def end_over(self, holds: Callable[[Principal], bool]) -> None:
         """End the control pipes, and the pipes without a flow, of principals that are over."""
@@ -162,6 +167,7 @@ class LinkServer:
             if since is not None and since < before:
                 self._end_control(handle)
         self._flows.end_unfinished()
+        self._flows.paths.end_silent()
 
     def _present(self, record: LinkRecord, token: str) -> GrantAccepted | GrantRefused:
         received_at = time.monotonic()

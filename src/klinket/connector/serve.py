@@ -104,6 +104,7 @@ class Connector:
         self._copies.start()
         if self._listener is not None:
             self._listener.start()
+            self._flows.paths.listen(self._listener.host, self._listener.port)
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
         self._tasks.start(self._spool_events(), "flow events")
@@ -124,6 +125,7 @@ class Connector:
             await presence.aclose()
         if self._listener is not None:
             await self._listener.aclose()
+        self._flows.paths.close()
         await self._events.spool()  # what the last flows told is sent at the next start
         if self._failure is not None:
             raise self._failure

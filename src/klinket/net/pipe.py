@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
-from klinket.net import forks, sockets
+from klinket.net import datagram_path, forks, sockets
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire import pipe as wire
 from klinket.wire.link import RANDOM_BYTES, Entropy, Link
@@ -252,9 +252,10 @@ _LIVE: WeakSet[SealedPipe] = WeakSet()
 
 
 def forget_all_keys() -> None:
-    """Let no pipe of this process seal another frame: a copy of it may be sealing under the same nonces."""
+    """Let no pipe or datagram path of this process seal anything more: a copy of it may be sealing under the same nonces."""
     for pipe in list(_LIVE):
         pipe.forget_keys()
+    datagram_path.forget_all()
 
 
 def _tell(waiting: asyncio.Future[None]) -> None:

@@ -28,6 +28,8 @@ SEALED = 0x11
 HEADER_BYTES = 16
 TAG_BYTES = 16
 INDEX_BYTES = 6
+#: Process and index.
+RECEIVER_BYTES = 1 + INDEX_BYTES
 FLOW_BYTES = 8
 #: Bytes behind the content, inside the seal.
 TRAILER_BYTES = FLOW_BYTES + 1

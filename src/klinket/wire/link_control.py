@@ -7,6 +7,8 @@ from typing import TypeVar
 import msgspec
 
 from klinket.domain.errors import ProtocolError
+from klinket.wire.datagram import RECEIVER_BYTES
+from klinket.wire.link import RANDOM_BYTES
 
 
 class LinkMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -23,6 +25,39 @@ class PresentGrant(LinkMessage, frozen=True, kw_only=True, tag="present-grant"):
 
 class CloseLink(LinkMessage, frozen=True, kw_only=True, tag="close-link"):
     """Client: the session is over, forget this link."""
+
+
+class OpenDatagrams(LinkMessage, frozen=True, kw_only=True, tag="open-datagrams"):
+    """Client: open a sealed datagram path, in the place of the session's former one. Both in hexadecimal digits.
+
+    `receiver` (7 bytes): the index by which the client knows it; `random` (32 bytes): fresh.
+    """
+
+    receiver: str
+    random: str
+
+    def path(self) -> tuple[bytes, bytes]:
+        """Return receiver and random as bytes; raises ProtocolError."""
+        return _path(self.receiver, self.random)
+
+
+class CloseDatagrams(LinkMessage, frozen=True, kw_only=True, tag="close-datagrams"):
+    """Client: nothing comes on the path of this link any more, or no flow needs it: all goes as frames."""
+
+
+class DatagramsOpened(LinkMessage, frozen=True, kw_only=True, tag="datagrams-opened"):
+    """Connector: the path is open, at its UDP port; as in OpenDatagrams."""
+
+    receiver: str
+    random: str
+
+    def path(self) -> tuple[bytes, bytes]:
+        """Return receiver and random as bytes; raises ProtocolError."""
+        return _path(self.receiver, self.random)
+
+
+class NoDatagrams(LinkMessage, frozen=True, kw_only=True, tag="no-datagrams"):
+    """Connector: there is no such path here; datagrams go as frames."""
 
 
 class GrantAccepted(LinkMessage, frozen=True, kw_only=True, tag="grant-accepted"):
@@ -47,8 +82,8 @@ class Drain(LinkMessage, frozen=True, kw_only=True, tag="drain"):
 PART_CHARS = 128 * 1024
 MAX_PARTS = 32
 
-FromClient = PresentGrant | CloseLink
-FromConnector = GrantAccepted | GrantRefused | Drain
+FromClient = PresentGrant | CloseLink | OpenDatagrams | CloseDatagrams
+FromConnector = GrantAccepted | GrantRefused | Drain | DatagramsOpened | NoDatagrams
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _from_client: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)
@@ -99,6 +134,15 @@ class GrantParts:
         token = "".join(self._parts)
         self._parts.clear()
         return token
+
+
+def _path(receiver: str, random: str) -> tuple[bytes, bytes]:
+    if len(receiver) != 2 * RECEIVER_BYTES or len(random) != 2 * RANDOM_BYTES:
+        raise ProtocolError("a datagram path of other lengths")
+    try:
+        return bytes.fromhex(receiver), bytes.fromhex(random)
+    except ValueError as error:
+        raise ProtocolError("a datagram path that is not hexadecimal") from error
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
