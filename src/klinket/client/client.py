@@ -364,6 +364,7 @@ class Client:
             return
         self._links[link.connector.id] = link
         if former is not None:
+            link.datagrams.take_over(former.datagrams)
             self._tasks.start(former.aclose(), "replaced link")
 
     # ---- readiness

@@ -8,8 +8,10 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from klinket.client.core import ClientCore
+from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId, Thumbprint
@@ -24,7 +26,7 @@ from klinket.wire import link_control
 from klinket.wire.control import ConnectorEntry
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.link import Link
-from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused
+from klinket.wire.link_control import DatagramsOpened, Drain, GrantAccepted, GrantRefused, NoDatagrams
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.relay import RelayError
 
@@ -69,6 +71,8 @@ class ConnectorLink:
         self._wanted_warm = 0
         self._warming = 0
         self._tasks = TaskSet(f"link with {connector.name}")
+        #: Sealed datagrams of UDP flows, beside the pipes.
+        self.datagrams = SealedDatagrams(link, self._tell, self._where)
         self.usable = False
 
     @classmethod
@@ -143,6 +147,8 @@ class ConnectorLink:
                 match link_control.decode_from_connector(frame.content):
                     case GrantAccepted() | GrantRefused() as answer:
                         self._answers.put_nowait(answer)
+                    case DatagramsOpened() | NoDatagrams() as opened:
+                        self.datagrams.answered(opened)
                     case Drain():
                         logger.info("connector %s is being stopped: new flows go elsewhere", self.connector.name)
                         self.usable = False
@@ -151,6 +157,19 @@ class ConnectorLink:
         finally:
             self.usable = False
             self._drop_warm()
+
+    def _tell(self, message: link_control.LinkMessage) -> None:
+        if self._control is not None:
+            self._control.send_now(FrameType.CONTROL, link_control.encode(message))
+
+    def _where(self) -> tuple[int, Any] | None:
+        """Return family and address of the connector's UDP port, which has the number of the TCP port it was met at."""
+        if not self.direct or self._control is None or self._control.closed:
+            return None
+        try:
+            return self._control.sock.family, self._control.sock.getpeername()
+        except OSError:
+            return None
 
     async def present_grant(self) -> None:
         """Present the newest grant, if it was not yet; raises FlowRefused when the connector does not take it."""
@@ -227,6 +246,7 @@ class ConnectorLink:
     async def aclose(self, *, forget: bool = False) -> None:
         """Close the link's own pipes (flows are their owners'); `forget`: the connector may forget it too."""
         self.usable = False
+        self.datagrams.close()
         if forget and self._control is not None:
             self._control.send_now(FrameType.CONTROL, link_control.encode(link_control.CloseLink()))
         await self._tasks.aclose()

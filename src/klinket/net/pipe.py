@@ -120,6 +120,8 @@ class SealedPipe:
         self.receiver = PipeReceiver(keys.opener)
         self.purpose = purpose
         self.closed = False
+        #: The id of the flow that a client has asked for on it last.
+        self.flow = b""
         self._prefix = prefix
         self._sending = asyncio.Lock()
         self._readable: asyncio.Future[None] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -56,6 +57,14 @@ class EchoDatagrams:
         self.resource = resource
         self.closed = False
         self._answers: asyncio.Queue[bytes] = asyncio.Queue()
+        self._deliver: Callable[[bytes], None] | None = None
+
+    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+        self._deliver = deliver
+
+    def put(self, datagram: bytes) -> None:
+        assert self._deliver is not None
+        self._deliver(b"echo " + datagram)
 
     async def send(self, datagram: bytes) -> None:
         self._answers.put_nowait(b"echo " + datagram)
