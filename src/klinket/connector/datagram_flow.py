@@ -10,6 +10,7 @@ from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
+from klinket.net.datagram_path import PLAIN
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import FlowSummary
@@ -89,7 +90,7 @@ class DatagramAssociation:
     def _from_resource(self) -> None:
         for _ in range(BATCH):
             try:
-                datagram = self._resource.recv(MAX_DATAGRAM_BYTES)
+                size = self._resource.recv_into(PLAIN, MAX_DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionRefusedError:
@@ -99,8 +100,8 @@ class DatagramAssociation:
                 self.cut(Failure(FlowFailure.UNREACHABLE, error.strerror or "unreachable"))
                 return
             self._moved_at = time.monotonic()
-            self.bytes_sent += len(datagram)
-            if not self._paths.send(self._session, self._flow, datagram):
-                self._framed.send(datagram)
+            self.bytes_sent += size
+            if not self._paths.send_plain(self._session, self._flow, size):
+                self._framed.send(bytes(PLAIN[:size]))
             if self._over.done():
                 return

@@ -142,6 +142,11 @@ class DatagramPaths:
         one = self._of_session.get(session)
         return one is not None and one.path.send(flow, datagram)
 
+    def send_plain(self, session: SessionId, flow: bytes, size: int) -> bool:
+        """As send(), with the first bytes of net.datagram_path.PLAIN."""
+        one = self._of_session.get(session)
+        return one is not None and one.path.send_plain(flow, size)
+
     def _readable(self) -> None:
         sock, buffer = self._sock, self._buffer
         for _ in range(BATCH):

@@ -28,8 +28,10 @@ BUFFER_BYTES = 4 << 20
 #: Options of linux/in.h and linux/in6.h that the socket module does not name: nothing is fragmented, on no way.
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 
-# Used by one datagram at a time, from callbacks of one thread.
-_PLAIN = memoryview(bytearray(65_536 + wire.TRAILER_BYTES))
+# Used by one datagram at a time, from callbacks of one thread: nothing in it outlives the callback that put it there.
+#: Where a datagram is read to that send_plain() sends on, without a copy.
+PLAIN = memoryview(bytearray(65_536 + wire.TRAILER_BYTES))
+_PLAIN = PLAIN
 _OUT = memoryview(bytearray(65_536))
 
 
@@ -40,10 +42,12 @@ class DatagramPath:
     last datagram that verified; `lost`: datagrams the kernel had no room for.
     """
 
-    __slots__ = ("__weakref__", "_answers", "_keys", "_transmit", "flows", "heard_at", "lost", "sent_at", "size")
+    __slots__ = ("__weakref__", "_answers", "_keys", "_open_into", "_seal_into", "_transmit", "flows", "heard_at", "lost", "sent_at", "size")
 
     def __init__(self, keys: DatagramKeys, transmit: Callable[[memoryview], object], *, answers: bool) -> None:
         self._keys = keys
+        self._seal_into = keys.sealer.seal_into
+        self._open_into = keys.opener.open_into
         self._transmit = transmit
         self._answers = answers
         self.size = 0
@@ -63,9 +67,15 @@ class DatagramPath:
         _PLAIN[:size] = datagram
         return self._out(DatagramKind.PAYLOAD, flow, size)
 
+    def send_plain(self, flow: bytes, size: int) -> bool:
+        """As send(), with the first `size` bytes of PLAIN; they are still there when it returns False."""
+        if size + wire.OVERHEAD_BYTES > self.size:
+            return False
+        return self._out(DatagramKind.PAYLOAD, flow, size)
+
     def _out(self, kind: int, flow: bytes, size: int) -> bool:
         try:
-            end = self._keys.sealer.seal_into(kind, flow, _PLAIN, size, _OUT)
+            end = self._seal_into(kind, flow, _PLAIN, size, _OUT)
             self._transmit(_OUT[:end])
         except ProtocolError:
             self.size = 0  # used up, or forgotten
@@ -96,7 +106,7 @@ class DatagramPath:
         """Take one datagram; returns whether it verified and is newer than all before: its sender's address is the peer's now."""
         newest = self._keys.opener.highest
         try:
-            kind, flow, size = self._keys.opener.open_into(sealed, _PLAIN)
+            kind, flow, size = self._open_into(sealed, _PLAIN)
         except ProtocolError:
             return False
         self.heard_at = time.monotonic()

@@ -36,6 +36,8 @@ BATCH = 64
 
 
 _IDENTIFICATIONS = itertools.count(1)
+# Used by one datagram at a time, from callbacks of one thread.
+_BUFFER = memoryview(bytearray(65_536))
 #: What the kernel says of one datagram only: too large for the way, or no room for it now.
 _LOST = (errno.EMSGSIZE, errno.ENOBUFS, errno.EAGAIN)
 
@@ -110,6 +112,9 @@ class _Association:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[FlowRefused | None] = self._loop.create_future()
         self._moved_at = 0.0
+        self._packet = packets.datagram_maker(target, source)
+        #: Whether it takes datagrams: False from its end on.
+        self.live = True
 
     def put(self, datagram: bytes) -> None:
         """Send a datagram; while the association is being opened it waits, and the oldest gives way when too many do."""
@@ -154,7 +159,7 @@ class _Association:
 
     def _deliver(self, content: bytes) -> None:
         self._moved_at = self._loop.time()
-        self._owner.answer(packets.datagram(self._target, self._source, content), self._source)
+        self._owner.answer(self._packet(content), self._source)
 
     def _refused(self, refused: FlowRefused) -> None:
         code = packets.PORT_UNREACHABLE
@@ -182,6 +187,8 @@ class CapturedDatagrams:
         self._raw = raw
         self.doorway = doorway
         self._max_associations = max_associations
+        #: Associations by what the kernel says of their datagrams: source, and the ancillary data.
+        self._lately: dict[tuple[object, bytes], _Association] = {}
         self._associations: dict[tuple[Endpoint, Endpoint], _Association] = {}
         self._tasks = TaskSet("captured datagrams")
         self._loop = asyncio.get_running_loop()
@@ -196,34 +203,45 @@ class CapturedDatagrams:
     def _readable(self) -> None:
         for _ in range(BATCH):
             try:
-                content, ancillary, _, source = self._sock.recvmsg(65_535, 128)
+                count, ancillary, _, source = self._sock.recvmsg_into([_BUFFER], 128)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 logger.debug("datagrams: %s", error)
                 return
+            content = bytes(_BUFFER[:count])
+            # The kernel says the same of each datagram of an association: no need to read it again.
+            association = self._lately.get((source, ancillary[0][2])) if len(ancillary) == 1 else None
+            if association is not None and association.live:
+                association.put(content)
+                continue
             target = original_destination(ancillary)
             if target is None:
                 self.dropped += 1
                 continue
-            self._association((source[0], source[1]), target, content)
+            association = self._association((source[0], source[1]), target, content)
+            if association is not None and len(ancillary) == 1:
+                if len(self._lately) >= MAX_ASSOCIATIONS:
+                    self._lately.clear()
+                self._lately[source, ancillary[0][2]] = association
 
-    def _association(self, source: Endpoint, target: Endpoint, content: bytes) -> None:
+    def _association(self, source: Endpoint, target: Endpoint, content: bytes) -> _Association | None:
         key = (source, target)
         association = self._associations.get(key)
         if association is None:
             most = self._max_associations or MAX_ASSOCIATIONS
             if len(self._associations) >= most or self._of_source[source[0]] >= (self._max_per_source or most):
                 self.dropped += 1
-                return
+                return None
             association = self._associations[key] = _Association(self, source, target)
             task = self._tasks.start(association.run(), "association")
             self._of_source[source[0]] += 1
             task.add_done_callback(lambda _: self._ended(key))
         association.put(content)
+        return association
 
     def _ended(self, key: tuple[Endpoint, Endpoint]) -> None:
-        del self._associations[key]
+        self._associations.pop(key).live = False
         (source, _), _ = key
         self._of_source[source] -= 1
         if not self._of_source[source]:
