@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 BATCH = 128
 #: Seconds between looks at the path.
 TICK_SECONDS = 1.0
-#: Seconds after which a path on which nothing is sent is probed: what is between keeps the way open (RFC 4787: 30 s at the least).
+#: Seconds after which a path on which nothing is sent is probed: what is between keeps the way open.
+#: Network address translation may forget it after 30 s (RFC 4787 asks for 2 minutes).
 KEEPALIVE_SECONDS = 15.0
 #: Looks in a row at which nothing has answered, after which the path is given up.
 MOST_UNANSWERED = 3
@@ -36,7 +37,7 @@ _BUFFER = memoryview(bytearray(65_536))
 
 
 class SealedDatagrams:
-    """`tell`: sends a message on the link's control pipe; `where`: the address of the connector's UDP port, None: there is none."""
+    """`tell`: sends a message on the link's control pipe; `where`: family and address of the connector's UDP port, or None."""
 
     def __init__(self, link: Link, tell: Callable[[LinkMessage], object], where: Callable[[], tuple[int, Any] | None]) -> None:
         self._link = link
@@ -184,5 +185,3 @@ class SealedDatagrams:
         if self._tick is not None:
             self._tick.cancel()
         self._end_path()
-
-

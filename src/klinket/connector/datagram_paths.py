@@ -172,5 +172,3 @@ class DatagramPaths:
                 one.address = address
             else:
                 one.address = former
-
-

@@ -20,7 +20,7 @@ from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net.pipe import Frame, SealedPipe
-from klinket.net.pump import FlowSummary, Pump
+from klinket.net.pump import Pump
 from klinket.net.sockets import reset
 from klinket.wire.control import CutFlow
 from klinket.wire.pipe import FrameType
@@ -139,9 +139,7 @@ class FlowServer:
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
             else:
-                carrier = DatagramAssociation(
-                    reached, pipe, self.paths, record.principal.session, flow.id, DATAGRAM_IDLE_SECONDS
-                )
+                carrier = DatagramAssociation(reached, pipe, self.paths, record.principal.session, flow.id, DATAGRAM_IDLE_SECONDS)
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
         except BaseException:

@@ -42,7 +42,19 @@ class DatagramPath:
     last datagram that verified; `lost`: datagrams the kernel had no room for.
     """
 
-    __slots__ = ("__weakref__", "_answers", "_keys", "_open_into", "_seal_into", "_transmit", "flows", "heard_at", "lost", "sent_at", "size")
+    __slots__ = (
+        "__weakref__",
+        "_answers",
+        "_keys",
+        "_open_into",
+        "_seal_into",
+        "_transmit",
+        "flows",
+        "heard_at",
+        "lost",
+        "sent_at",
+        "size",
+    )
 
     def __init__(self, keys: DatagramKeys, transmit: Callable[[memoryview], object], *, answers: bool) -> None:
         self._keys = keys

@@ -2,9 +2,9 @@
 
     datagram   type (1) | process (1) | index (6) | counter (8) | AES-256-GCM over content || flow (8) || kind (1)
 
-The first 16 bytes are the associated data; process and index are the receiver's, and tell it which path this is. The nonce is 4
-zero bytes and the counter. A direction's key changes every EPOCH_COUNTERS datagrams, told by the counter alone, and its former one
-is forgotten as soon as the replay window has left it.
+The first 16 bytes are the associated data; process and index are the receiver's, and tell it which path this is. The nonce is
+4 zero bytes and the counter. A direction's key changes every EPOCH_COUNTERS datagrams, told by the counter alone, and its former
+one is forgotten as soon as the replay window has left it.
 """
 
 from __future__ import annotations

@@ -20,19 +20,20 @@ from klinket.net import datagram_path
 from klinket.wire.link import Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, OpenDatagrams
 
+SESSION = SessionId("s" * 22)
 FLOW, OTHER = b"flow-one", b"flow-two"
 
 
 @dataclass
 class Ends:
-    """A client and a connector; `between`: the address the client is told, of the connector's port unless a test says otherwise."""
+    """A client and a connector; `between`: the address the client is told, where it is not the connector's port."""
 
     paths: DatagramPaths = field(default_factory=DatagramPaths)
     told: list[LinkMessage] = field(default_factory=list)
     at_connector: list[bytes] = field(default_factory=list)
     at_client: list[bytes] = field(default_factory=list)
     between: tuple[str, int] | None = None
-    session: SessionId = SessionId("s" * 22)
+    session: SessionId = SESSION
     link: Link = field(default_factory=lambda: Link(bytes(16), bytes(32), 4e9))
 
     def __post_init__(self) -> None:
