@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from klinket.client.datagram_inbox import DatagramInbox
 from klinket.client.link import ConnectorLink
+from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
 from klinket.domain.resource import Resource
@@ -113,10 +114,7 @@ class ClientDatagrams:
         """Send one datagram; raises FlowRefused when the association is over."""
         if self._over is not None:
             raise self._over
-        sealed = self._sealed
-        while sealed.successor is not None:
-            sealed = self._sealed = sealed.successor  # the link was replaced
-        if not sealed.send(self._flow, datagram):
+        if not self._newest().send(self._flow, datagram):
             self._framed.send(datagram)
 
     async def send(self, datagram: bytes) -> None:
@@ -130,6 +128,11 @@ class ClientDatagrams:
             self.start(self._inbox.put, self._inbox.end)
         return await self._inbox.get()
 
+    def _newest(self) -> SealedDatagrams:
+        while self._sealed.successor is not None:
+            self._sealed = self._sealed.successor  # the link was replaced
+        return self._sealed
+
     def _received(self, datagram: bytes) -> None:
         if self._deliver is not None:
             self._deliver(datagram)
@@ -138,7 +141,7 @@ class ClientDatagrams:
         if self._over is not None:
             return
         self._over = FlowRefused(failure.failure, failure.message or "the association is over", retry_after=failure.retry_after)
-        self._sealed.remove(self._flow, self._received)
+        self._newest().remove(self._flow, self._received)
         self._forget(self)
         self._framed.abort()
         if self._ended is not None:

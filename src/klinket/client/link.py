@@ -158,9 +158,8 @@ class ConnectorLink:
             self.usable = False
             self._drop_warm()
 
-    def _tell(self, message: link_control.LinkMessage) -> None:
-        if self._control is not None:
-            self._control.send_now(FrameType.CONTROL, link_control.encode(message))
+    def _tell(self, message: link_control.LinkMessage) -> bool:
+        return self._control is not None and self._control.send_now(FrameType.CONTROL, link_control.encode(message))
 
     def _where(self) -> tuple[int, Any] | None:
         """Return family and address of the connector's UDP port, which has the number of the TCP port it was met at."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from klinket.net import datagram_path, sockets
+from klinket.net import datagram_path, forks, sockets
 from klinket.net.clock import entropy
 from klinket.net.datagram_path import PROBED_BYTES, DatagramPath
 from klinket.wire import datagram as wire
@@ -37,9 +37,9 @@ _BUFFER = memoryview(bytearray(65_536))
 
 
 class SealedDatagrams:
-    """`tell`: sends a message on the link's control pipe; `where`: family and address of the connector's UDP port, or None."""
+    """`tell`: sends a message on the link's control pipe, or returns False; `where`: family and address of the connector's UDP port, or None."""
 
-    def __init__(self, link: Link, tell: Callable[[LinkMessage], object], where: Callable[[], tuple[int, Any] | None]) -> None:
+    def __init__(self, link: Link, tell: Callable[[LinkMessage], bool], where: Callable[[], tuple[int, Any] | None]) -> None:
         self._link = link
         self._tell = tell
         self._where = where
@@ -52,7 +52,9 @@ class SealedDatagrams:
         self._failures = 0
         self._again_at = 0.0
         self._used_at = 0.0
+        self._to_close = False
         self._closed = False
+        forks.watch(self)
 
     @property
     def works(self) -> bool:
@@ -93,7 +95,8 @@ class SealedDatagrams:
             return
         receiver = wire.receiver(0, int.from_bytes(entropy(wire.INDEX_BYTES), "big"))
         self._asked = receiver, entropy(RANDOM_BYTES)
-        self._tell(OpenDatagrams(receiver=receiver.hex(), random=self._asked[1].hex()))
+        if not self._tell(OpenDatagrams(receiver=receiver.hex(), random=self._asked[1].hex())):
+            self._asked = None  # something else is being sent there
         self._tick_later()
 
     def answered(self, message: DatagramsOpened | NoDatagrams) -> None:
@@ -148,9 +151,11 @@ class SealedDatagrams:
         if not self._flows and now - self._used_at > UNUSED_SECONDS:
             if path is not None:
                 self._end_path()
-                self._tell(CloseDatagrams())
+                self._to_close = not self._tell(CloseDatagrams())
             return  # the next flow begins anew
-        if path is None:
+        if self._to_close:
+            self._to_close = not self._tell(CloseDatagrams())
+        elif path is None:
             self._begin()
         elif path.size and (now - path.heard_at < TICK_SECONDS or path.heard_at >= path.sent_at > now - KEEPALIVE_SECONDS):
             self._unanswered = self._failures = 0
@@ -167,7 +172,7 @@ class SealedDatagrams:
         self._again_at = time.monotonic() + min(MOST_AGAIN_SECONDS, AGAIN_SECONDS * 2.0**self._failures)
         self._failures = min(self._failures + 1, 10)
         self._end_path()
-        self._tell(CloseDatagrams())
+        self._to_close = not self._tell(CloseDatagrams())  # until it is told, the connector sends into nothing
 
     def _end_path(self) -> None:
         if self._path is not None:
@@ -176,6 +181,13 @@ class SealedDatagrams:
             self._path = None
         if self._sock is not None:
             asyncio.get_running_loop().remove_reader(self._sock)
+            self._sock.close()
+            self._sock = None
+
+    def forked(self) -> None:
+        """Implements forks.Holder. The loop's watch is the parent's too: it stays."""
+        self._closed = True
+        if self._sock is not None:
             self._sock.close()
             self._sock = None
 

@@ -14,7 +14,7 @@ from typing import Any
 from klinket.connector.core import LinkRecord
 from klinket.connector.limits import DATAGRAM_PATH_SILENT_SECONDS
 from klinket.domain.identifiers import SessionId
-from klinket.net import datagram_path
+from klinket.net import datagram_path, forks
 from klinket.net.clock import entropy
 from klinket.net.datagram_path import DatagramPath
 from klinket.wire import datagram as wire
@@ -45,10 +45,12 @@ class DatagramPaths:
         self._sock: socket.socket | None = None
         self._by_receiver: dict[bytes, _Path] = {}
         self._of_session: dict[SessionId, _Path] = {}
+        self._of_handle: dict[bytes, _Path] = {}
         self._flows: dict[SessionId, dict[bytes, _Taker]] = {}
         self._buffer = memoryview(bytearray(65_536))
         #: Datagrams that named no path.
         self.dropped = 0
+        forks.watch(self)
 
     def listen(self, host: str, port: int) -> None:
         """Take datagrams at this address from now on; where that port is another program's, all go as frames."""
@@ -62,6 +64,12 @@ class DatagramPaths:
             return
         self._sock = sock
         asyncio.get_running_loop().add_reader(sock, self._readable)
+
+    def forked(self) -> None:
+        """Implements forks.Holder. The loop's watch is the parent's too: it stays."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
     def close(self) -> None:
         """End all paths."""
@@ -98,12 +106,13 @@ class DatagramPaths:
 
         made.path = DatagramPath(keys, transmit, answers=True)
         made.path.flows = self._flows.setdefault(session, {})
-        self._by_receiver[receiver] = self._of_session[session] = made
+        self._by_receiver[receiver] = self._of_session[session] = self._of_handle[made.handle] = made
         return DatagramsOpened(receiver=receiver.hex(), random=random.hex())
 
     def close_path(self, handle: bytes) -> None:
         """End the path that a link has opened, if it is still there: its flows go on as frames."""
-        for one in [one for one in self._by_receiver.values() if one.handle == handle]:
+        one = self._of_handle.get(handle)
+        if one is not None:
             self._drop(one)
 
     def end_silent(self) -> None:
@@ -114,6 +123,8 @@ class DatagramPaths:
 
     def _drop(self, one: _Path) -> None:
         del self._by_receiver[one.receiver]
+        if self._of_handle.get(one.handle) is one:
+            del self._of_handle[one.handle]
         if self._of_session.get(one.session) is one:
             del self._of_session[one.session]
         one.path.flows = {}  # the session's own: they outlive this path

@@ -137,12 +137,13 @@ class GrantParts:
 
 
 def _path(receiver: str, random: str) -> tuple[bytes, bytes]:
-    if len(receiver) != 2 * RECEIVER_BYTES or len(random) != 2 * RANDOM_BYTES:
-        raise ProtocolError("a datagram path of other lengths")
     try:
-        return bytes.fromhex(receiver), bytes.fromhex(random)
+        path = bytes.fromhex(receiver), bytes.fromhex(random)
     except ValueError as error:
         raise ProtocolError("a datagram path that is not hexadecimal") from error
+    if path[0].hex() != receiver or path[1].hex() != random or (len(path[0]), len(path[1])) != (RECEIVER_BYTES, RANDOM_BYTES):
+        raise ProtocolError("a datagram path of other lengths, or not in lower-case digits")
+    return path
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Ends:
     at_connector: list[bytes] = field(default_factory=list)
     at_client: list[bytes] = field(default_factory=list)
     between: tuple[str, int] | None = None
+    busy: bool = False
     session: SessionId = SESSION
     link: Link = field(default_factory=lambda: Link(bytes(16), bytes(32), 4e9))
 
@@ -47,7 +49,9 @@ class Ends:
     def _where(self) -> tuple[int, Any]:
         return socket.AF_INET, self.between or ("127.0.0.1", self.port)
 
-    def _tell(self, message: LinkMessage) -> None:
+    def _tell(self, message: LinkMessage) -> bool:
+        if self.busy:
+            return False
         self.told.append(message)
         if isinstance(message, OpenDatagrams):
             principal = Principal(ServiceAccountUuid("u" * 36), Kid("k"), self.session)
@@ -55,6 +59,7 @@ class Ends:
             asyncio.get_running_loop().call_soon(self.client.answered, answer)
         elif isinstance(message, CloseDatagrams):
             self.paths.close_path(self.link.handle)
+        return True
 
     def begin(self) -> None:
         """Have one flow at both ends."""
@@ -296,3 +301,28 @@ async def test_a_path_without_flows_ends(ends: Ends, monkeypatch: pytest.MonkeyP
     ends.client.remove(FLOW, ends.client._flows[FLOW])
     await until(lambda: not ends.client.works)
     assert isinstance(ends.told[-1], CloseDatagrams)
+
+
+async def test_what_could_not_be_told_is_told_later(ends: Ends, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.02)
+    ends.busy = True
+    ends.begin()
+    await asyncio.sleep(0.05)
+    assert not ends.told
+    ends.busy = False
+    await until(lambda: ends.client.works)
+    ends.busy = line.drops = True
+    ends.client.send(FLOW, b"lost")
+    await until(lambda: not ends.client.works)
+    assert ends.paths._by_receiver
+    ends.busy = False
+    await until(lambda: not ends.paths._by_receiver)
+
+
+async def test_a_child_of_fork_has_neither_socket_nor_keys(ends: Ends) -> None:
+    await ends.working()
+    if not (child := os.fork()):
+        ok = ends.client._sock is None and ends.paths._sock is None and not ends.client.send(FLOW, b"")
+        os._exit(0 if ok else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert ends.client.send(FLOW, b"the parent goes on")
