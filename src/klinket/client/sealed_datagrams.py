@@ -37,7 +37,10 @@ _BUFFER = memoryview(bytearray(65_536))
 
 
 class SealedDatagrams:
-    """`tell`: sends a message on the link's control pipe, or returns False; `where`: family and address of the connector's UDP port, or None."""
+    """`tell`: sends a message on the link's control pipe, or returns False.
+
+    `where`: family and address of the connector's UDP port; None where there is none.
+    """
 
     def __init__(self, link: Link, tell: Callable[[LinkMessage], bool], where: Callable[[], tuple[int, Any] | None]) -> None:
         self._link = link
