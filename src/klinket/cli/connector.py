@@ -25,6 +25,7 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
     envvar="KLINKET_ADVERTISE",
     help="Where clients find that; default: this machine's own addresses. Repeatable.",
 )
+@click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Meet no clients through NATs.")
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
 def connector(
     tokens_file: Path | None,
@@ -33,6 +34,7 @@ def connector(
     state: Path,
     listen: str | None,
     advertise: tuple[str, ...],
+    no_hole_punching: bool,
     log_level: str | None,
 ) -> None:
     """Run a connector in a private network. It only dials out, unless it is told to listen.
@@ -54,5 +56,6 @@ def connector(
         state,
         listen=None if listen is None else roles.host_port("--listen", listen),
         advertised=[roles.host_port("--advertise", text) for text in advertise],
+        hole_punching=not no_hole_punching,
     )
     roles.run_until_stopped(lambda stop: run(settings, stop))

@@ -80,7 +80,7 @@ class Client:
             self._copies.exchanged,
             only,
         )
-        self._linker = Linker(self._core, self._clock.now, self._channel.tickets_used_up, self._install)
+        self._linker = Linker(self._core, self._clock.now, self._channel, self._install)
         forks.watch(self)
 
     # ---- session
@@ -330,8 +330,8 @@ class Client:
         if link is not None and link.usable:
             if link.old and id not in self._opening:
                 self._begin_link(route)  # the present one serves until the new one is there
-            elif not link.direct and route.connector.direct and id not in self._opening:
-                self._linker.improve(route, self._link_initiator())
+            elif not link.direct and id not in self._opening:
+                self._linker.improve(link, route, self._link_initiator())
             return link
         if id not in self._opening:
             self._begin_link(route)
@@ -359,7 +359,9 @@ class Client:
     def _install(self, link: ConnectorLink) -> None:
         """Use a link for new flows from now on; those of the former one stay where they are."""
         former = self._links.get(link.connector.id)
-        if self._ended is not None or (former is not None and former.usable and former.direct and not link.direct):
+        if self._ended is not None or (
+            former is not None and former.usable and former.direct and not (link.direct or former.old)
+        ):
             self._tasks.start(link.aclose(), "link nobody needs")
             return
         self._links[link.connector.id] = link

@@ -214,12 +214,26 @@ class _Way:
                 continue
             way = "directly" if link.direct else "through a relay"
             evidence.append(f"link made {way} in {_milliseconds(begun)}")
+            if not link.direct:
+                evidence += await self._through_nats(route.connector)
             self._passed(StepName.CONNECTOR, f"connector {route.connector.name} has answered and taken the grant", *evidence)
             return route, link
         assert failure is not None
         hint = HINTS[FlowFailure.NO_CONNECTOR]
         ended = FlowRefused(FlowFailure.NO_CONNECTOR, "no connector of its remote network can be reached", hint=hint)
         raise _end(self._found, StepName.CONNECTOR, ended, evidence) from failure
+
+    async def _through_nats(self, connector: ConnectorEntry) -> list[str]:
+        """Return whether later flows would be carried directly, where both sides are behind NATs."""
+        path = self._client.linker.puncher.path(connector.id, connector.punches)
+        if path is None:
+            return ["hole punching is turned off, here, at the connector or at the controller: flows stay at the relay"]
+        begun = time.monotonic()
+        try:
+            await path.fill()
+        except KlinketError as error:
+            return [f"flows stay at the relay: {error.message}"]
+        return [f"lasting jobs are carried directly: holes through the NATs were punched in {_milliseconds(begun)}"]
 
     async def _open(self, resource: Resource, route: Route, link: ConnectorLink) -> None:
         destination, connector = self._found.destination, route.connector.name

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from klinket.client.core import ClientCore
+from klinket.client.punching import PunchedPath
 from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
@@ -41,7 +42,7 @@ LINK_SECONDS = 10.0
 REPLACE_AT = 0.5
 
 #: A way to a connector.
-Path = RelayPath | DirectPath
+Path = RelayPath | DirectPath | PunchedPath
 
 
 class LinkLost(FlowRefused):
@@ -118,9 +119,19 @@ class ConnectorLink:
         return now >= self._made_at + (self._link.expires_at - self._made_at) * REPLACE_AT
 
     @property
+    def age(self) -> float:
+        """Return for how many seconds the link has been there."""
+        return self._clock() - self._made_at
+
+    @property
     def direct(self) -> bool:
         """Return whether nobody is between the two ends."""
-        return any(isinstance(path, DirectPath) for path in self._paths)
+        return any(isinstance(path, DirectPath | PunchedPath) for path in self._paths)
+
+    @property
+    def punched(self) -> PunchedPath | None:
+        """Return the way through both sides' NATs that this link takes, or None."""
+        return next((path for path in self._paths if isinstance(path, PunchedPath)), None)
 
     @property
     def relays(self) -> list[int]:
@@ -163,7 +174,8 @@ class ConnectorLink:
 
     def _where(self) -> tuple[int, Any] | None:
         """Return family and address of the connector's UDP port, which has the number of the TCP port it was met at."""
-        if not self.direct or self._control is None or self._control.closed:
+        if not self.direct or self.punched is not None or self._control is None or self._control.closed:
+            # A hole is one for TCP.
             return None
         try:
             return self._control.sock.family, self._control.sock.getpeername()

@@ -24,7 +24,7 @@ class ConnectorConfig:
     """`controller`: https URL; `state`: folder of the identity key, kept cuts and flow events; `labels`: shown to admins.
 
     `logs_traffic`: print an event of each flow on stdout. `listen`: where clients may connect directly; `advertised`: under
-    which addresses they find that, by default this machine's own.
+    which addresses they find that, by default this machine's own. `hole_punching`: meet clients through NATs.
     """
 
     controller: str
@@ -36,6 +36,7 @@ class ConnectorConfig:
     logs_traffic: bool = False
     listen: HostPort | None = None
     advertised: tuple[HostPort, ...] = ()
+    hole_punching: bool = True
 
 
 def load(
@@ -46,6 +47,7 @@ def load(
     *,
     listen: HostPort | None = None,
     advertised: Sequence[HostPort] = (),
+    hole_punching: bool = True,
 ) -> ConnectorConfig:
     """Return the settings; the file comes first, then the environment. Raises InvalidInput naming what is missing.
 
@@ -82,6 +84,7 @@ def load(
         logs_traffic=_logs_traffic(),
         listen=listen,
         advertised=_advertised(listen, advertised),
+        hole_punching=hole_punching,
     )
 
 

@@ -35,6 +35,11 @@ MAX_DIRECT_UNPROVEN_PER_SOURCE = 128
 DIRECT_BURST, DIRECT_PER_SECOND = 400, 100.0
 #: Addresses a connector tells where it listens.
 MAX_DIRECT_ADDRESSES = 8
+#: Meetings with clients behind NATs under way; punched connections that wait for a client's first bytes, of all and of one
+#: address (the oldest of the biggest gives way), and for how many seconds.
+MAX_PUNCHES = 16
+MAX_PUNCHED_WAITING, MAX_PUNCHED_PER_SOURCE = 512, 64
+PUNCHED_IDLE_SECONDS = 300.0
 #: Files kept free for the state, the channel, names and waiting connections. A pipe takes one file, its flow another.
 SPARE_DESCRIPTORS = 128
 #: Events in one batch, batches on disk, and seconds between batches.

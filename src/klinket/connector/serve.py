@@ -19,6 +19,7 @@ from klinket.connector.limits import BATCH_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.listener import DirectListener
 from klinket.connector.pipes import ProvenPipes
+from klinket.connector.punching import ConnectorPunching
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
 from klinket.connector.traffic_log import TrafficLog
@@ -71,6 +72,7 @@ class Connector:
         self._terminator: LinkTerminator | None = None
         self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, proven)
         self._listener = None if config.listen is None else DirectListener(config.listen, config.advertised, self._links)
+        self._punching = ConnectorPunching(config.controller, self._context, self._links) if config.hole_punching else None
         self._relays: dict[int, RelayPresence] = {}
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
@@ -97,6 +99,8 @@ class Connector:
             self._renewed,
             self._copies.exchanged,
         )
+        if self._punching is not None:
+            self._channel.punch_told = self._punching.told
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
@@ -116,6 +120,9 @@ class Connector:
             presence.stop_waiting()
         if self._listener is not None:
             self._listener.stop_accepting()
+        if self._punching is not None:
+            self._channel.punch_told = None
+            self._punching.end_waiting()
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._core.flows and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
@@ -126,6 +133,8 @@ class Connector:
         if self._listener is not None:
             await self._listener.aclose()
         self._flows.paths.close()
+        if self._punching is not None:
+            await self._punching.aclose()
         await self._events.spool()  # what the last flows told is sent at the next start
         if self._failure is not None:
             raise self._failure
@@ -183,6 +192,8 @@ class Connector:
         pipes.forget_all_keys()
         self._flows.end(self._core.end_all(reason), time.monotonic())
         self._links.end_over(lambda _: True)
+        if self._punching is not None:
+            self._punching.end_waiting()
         self._channel.abort()
         self._tasks.start(self._leave_relays(), "copied admissions")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ from klinket.controller.key_revocation import KeyRevocations
 from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
+from klinket.controller.punching import Punching
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.relay_process import NAME as OWN_RELAY
 from klinket.controller.sealing import MasterKey
@@ -79,14 +81,16 @@ def compose(
 
     access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))
     metrics = Metrics(peers)
+    punching = Punching(config.hole_punching, time.monotonic, entropy, lambda outcome: metrics.punches.labels(outcome).inc())
     origin = config.public_url.rstrip("/")
     endpoints = Endpoints(
         store,
         trusted,
         Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients),
         Enrolments(store, trusted, clock),
-        Channels(store, trusted, peers, dispatch, guard, clock, entropy),
+        Channels(store, trusted, peers, dispatch, guard, punching, clock, entropy),
         RelayChannels(store, trusted, peers, clock),
+        punching,
         KeyRevocations(store, origin + REVOKE_PATH, clock),
         metrics,
         access.reader,

@@ -34,6 +34,7 @@ class ControllerConfig:
     """`public_url`: what parts dial and what login assertions are made for; never taken from a request.
 
     `api_reads_per_minute`, `api_writes_per_minute`: of each API token; 0: no limit.
+    `hole_punching`: let clients and connectors behind NATs meet.
     `postgres`: where the database is, if it is not the file in the state folder.
     """
 
@@ -58,6 +59,7 @@ class ControllerConfig:
     flow_events: int = DEFAULT_MAX_EVENTS
     postgres: PostgresAddress | None = None
     oidc: OidcSettings | None = None
+    hole_punching: bool = True
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)

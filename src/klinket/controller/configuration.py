@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from klinket.controller.app.rows import ConnectorRow, RelayRow
 from klinket.controller.app.snapshot import Snapshot
@@ -43,13 +43,15 @@ def for_client(
     jkt: Thumbprint,
     attached: Mapping[int, Sequence[int]],
     direct: Mapping[int, Sequence[str]],
+    punching: Collection[int],
     *,
     now: float,
     confirmed_at: float,
     grant_seconds: int,
     only: Sequence[str] = (),
 ) -> ClientConfiguration:
-    """Return what a session may do now. `attached`: connectors online, and the relays each is at; `direct`: where they listen.
+    """Return what a session may do now. `attached`: connectors online, and the relays each is at; `direct`: where they listen;
+    `punching`: those that take part in hole punching.
 
     `only`: what grants are for, () for all. The session is told of the others as well: nothing of them may go past it.
 
@@ -70,6 +72,7 @@ def for_client(
             online=row.id in attached,
             jkt=row.enrolled_jkt or "",
             direct=list(direct.get(row.id, ())),
+            punches=row.id in punching,
         )
         for network in grouped
         for row in snapshot.connectors.get(network, ())

@@ -209,10 +209,10 @@ class Dispatch:
             peer.outbox.put(SessionEnded(code=error.code, message=error.message, hint=error.hint))
             peer.outbox.finish()
             return
-        online, direct = self._peers.online(), self._peers.direct()
+        online, direct, punching = self._peers.online(), self._peers.direct(), self._peers.punching()
         grouped = current.resources_by_network(peer.principal.account)
         concerned = tuple(
-            (row.id, row.name, row.enrolled_jkt, online.get(row.id), direct.get(row.id))
+            (row.id, row.name, row.enrolled_jkt, online.get(row.id), direct.get(row.id), row.id in punching)
             for network in grouped
             for row in current.connectors.get(network, ())
         )
@@ -227,6 +227,7 @@ class Dispatch:
                 peer.jkt,
                 online,
                 direct,
+                punching,
                 now=now,
                 confirmed_at=confirmed_at,
                 grant_seconds=self._grant_seconds,
@@ -234,6 +235,19 @@ class Dispatch:
             )
         )
         peer.sent = state
+
+    def leads_to(self, peer: ClientPeer, connector: int) -> bool:
+        """Return whether something behind a connector is granted to an attached session now."""
+        current = self.snapshot if self.snapshot.covers(peer.principal) else peer.known
+        if current is None:
+            return False
+        try:
+            current.check(peer.principal, self._clock())
+            head_guard.refuse(current.proven_head)
+        except KlinketError:
+            return False
+        grouped = current.resources_by_network(peer.principal.account)
+        return any(row.id == connector for network in grouped for row in current.connectors.get(network, ()))
 
     async def _refresh_connectors(self, asked: Iterable[ConnectorPeer], current: Snapshot) -> None:
         """Dismiss connectors that were deleted or have new tokens, and tell the others which relays and keys there are."""
