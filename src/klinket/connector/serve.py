@@ -103,8 +103,7 @@ class Connector:
             self._renewed,
             self._copies.exchanged,
         )
-        if self._punching is not None:
-            self._channel.punch_told = self._punching.told
+        self._channel.punch_told = None if self._punching is None else self._punching.told
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
@@ -113,6 +112,7 @@ class Connector:
         self._copies.start()
         if self._listener is not None:
             self._listener.start()
+            self._flows.paths.listen(self._listener.host, self._listener.port)
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
         self._tasks.start(self._spool_events(), "flow events")
@@ -123,6 +123,7 @@ class Connector:
         self._copies.close()
         await self._tasks.aclose()
         await self._leave_relays()
+        self._flows.paths.close()
         if self._listener is not None:
             await self._listener.aclose()
         if self._punching is not None:
