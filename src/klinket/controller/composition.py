@@ -66,7 +66,7 @@ def compose(
     """Return a controller over an open store. `clock`: seconds since the epoch."""
     peers = Peers()
     guard = HeadGuard(trusted)
-    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds)
+    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds, config.account_defaults)
     authority = trusted.authorities[AuthorityPurpose.WEB].certificate_pem if config.certificate is None else None
     services = ApiServices(
         facts=KeyFileFacts(config.host_and_port, authority),
@@ -77,6 +77,7 @@ def compose(
         attached_relays=lambda: frozenset(peers.relays),
         own_relays=frozenset() if config.relay is None else frozenset({OWN_RELAY}),
         listening_connectors=peers.direct,
+        account_defaults=config.account_defaults,
     )
 
     access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))

@@ -142,11 +142,12 @@ def for_connector(
     *,
     now: float,
     grant_seconds: int,
-    own_limits: Sequence[tuple[ServiceAccountUuid, account_limits.AccountLimits]] = (),
+    limits: account_limits.AccountLimits = account_limits.DEFAULTS,
+    own_limits: Sequence[tuple[ServiceAccountUuid, Mapping[str, float]]] = (),
 ) -> ConnectorConfiguration:
     """Return what a connector works with. `cuts`: signed cuts that may still have to be applied; `stamp`: read with them.
 
-    `own_limits`: of the accounts that have not the limits of all.
+    `limits`: of every account for which nothing else is set; `own_limits`: what is set, by account.
     """
     return ConnectorConfiguration(
         epoch=stamp[0],
@@ -161,8 +162,11 @@ def for_connector(
         relays=[_relay(row) for row in relays],
         tickets=_tickets(relays, trust, TicketRole.CONNECTOR, f"connector:{connector.id}", [connector.id], now),
         cuts=list(cuts),
-        limits=_at_connectors(account_limits.DEFAULTS),
-        own_limits=[LimitsOfAccount(service_account=account, limits=_at_connectors(one)) for account, one in own_limits],
+        limits=_at_connectors(limits),
+        own_limits=[
+            LimitsOfAccount(service_account=account, limits=_at_connectors(account_limits.limits_of(own, limits)))
+            for account, own in own_limits
+        ],
         max_grant_seconds=MAX_LIFETIME_SECONDS,
         head=sign_head(trust.signers[KeyPurpose.HEAD], stamp, network=trust.network, now=now),
         renew_at_ms=round((now + min(TICKET_SECONDS, 4 * grant_seconds) / 2) * 1000),

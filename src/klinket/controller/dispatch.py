@@ -16,6 +16,7 @@ from klinket.controller.confirmation import CONFIRM_SECONDS, Confirmation
 from klinket.controller.head_guard import ControllerBehind
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
 from klinket.controller.trust import KeyPurpose, Trust
+from klinket.domain.account_limits import DEFAULTS, AccountLimits
 from klinket.domain.cut import Stamp
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
 from klinket.net.tasks import TaskSet
@@ -39,12 +40,21 @@ SHORTEST_GRANT_SECONDS = 2.0
 class Dispatch:
     """Keeps attached peers up to date with the store. Call `start` once on the event loop."""
 
-    def __init__(self, store: Store, trust: Trust, peers: Peers, clock: Callable[[], float], grant_seconds: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        trust: Trust,
+        peers: Peers,
+        clock: Callable[[], float],
+        grant_seconds: int,
+        limits: AccountLimits = DEFAULTS,
+    ) -> None:
         self._store = store
         self._trust = trust
         self._peers = peers
         self._clock = clock
         self._grant_seconds = grant_seconds
+        self._limits = limits
         self._changed = asyncio.Event()
         self._expiries_changed = asyncio.Event()
         self._tasks = TaskSet("dispatch")
@@ -285,6 +295,7 @@ class Dispatch:
             stamp,
             now=self._clock(),
             grant_seconds=self._grant_seconds,
+            limits=self._limits,
             own_limits=current.own_limits,
         )
         peer.configure(message, _made_of(current))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
+from typing import Any
 
 from klinket.domain.errors import InvalidInput
 
@@ -27,13 +28,15 @@ class AccountLimits:
 
 #: What an account has for which nothing is set.
 DEFAULTS = AccountLimits()
+#: Seconds of new flows that an account may open at once, where only the rate is said.
+BURST_SECONDS = 4
 #: The least and the most of each limit.
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "login_burst": (1, 10_000),
     "logins_per_second": (0.01, 1_000),
     "max_sessions": (1, 10_000),
-    "new_flows_burst": (1, 50_000),
-    "new_flows_per_second": (0.1, 50_000),
+    "new_flows_burst": (1, 4_000_000),
+    "new_flows_per_second": (0.1, 1_000_000),
     "max_flows": (1, 50_000),
 }
 #: What connectors enforce; the rest is the controller's.
@@ -43,9 +46,16 @@ _WHOLE = frozenset(field.name for field in fields(AccountLimits) if field.type =
 MAX_SEATS = 10_000
 
 
-def limits_of(own: Mapping[str, float]) -> AccountLimits:
+def defaults_with(new_flows_per_second: float) -> AccountLimits:
+    """Return the defaults of a network whose accounts may open so many new flows a second, BURST_SECONDS of them at once."""
+    burst = int(BURST_SECONDS * new_flows_per_second)
+    return replace(DEFAULTS, new_flows_per_second=float(new_flows_per_second), new_flows_burst=burst)
+
+
+def limits_of(own: Mapping[str, float], defaults: AccountLimits = DEFAULTS) -> AccountLimits:
     """Return the defaults with what is set for one account."""
-    return AccountLimits(**{**asdict(DEFAULTS), **own})
+    values: dict[str, Any] = dict(own)
+    return replace(defaults, **values)
 
 
 def check_limit(name: str, value: float, field: str) -> float:

@@ -264,3 +264,31 @@ async def test_relays_are_listed_and_removed(admin: Admin) -> None:
     assert "end its process" in await admin.ok("relay", "remove", "frankfurt-1")
     assert await admin.json("relay", "list") == []
     assert (await admin.fails("relay", "remove", "frankfurt-1"))[0] == 81
+
+
+async def test_limits_of_a_service_are_shown_set_and_set_back(admin: Admin) -> None:
+    await admin.running.add_account("ci")
+    assert (await admin.json("service", "limits", "ci"))["own"] == []
+    changed = await admin.json("service", "limits", "ci", "--logins-per-second", "0.5", "--max-flows", "7")
+    assert (changed["loginsPerSecond"], changed["maxFlows"], changed["own"]) == (0.5, 7, ["loginsPerSecond", "maxFlows"])
+    assert (await admin.json("service", "limits", "ci", "--max-flows", "default"))["own"] == ["loginsPerSecond"]
+    _, text = await admin.fails("service", "limits", "ci", "--max-flows", "0")
+    assert "maxFlows must be a whole number from 1" in text
+    _, text = await admin.fails("service", "limits", "ci", "--login-burst", "many")
+    assert text.startswith("--login-burst: ")
+    assert "maxSessions" in await admin.ok("service", "limits", "ci")
+
+
+async def test_keys_get_seats_and_canaries_are_generated(admin: Admin) -> None:
+    await admin.running.add_account("ci")
+    out = str(admin.folder / "ci.json")
+    made = ("service", "key", "generate", "ci", "--name", "runner", "--seats", "1", "--seats-exceeded", "refuse")
+    assert (await admin.json(*made, "--out", out))["name"] == "runner"
+    await admin.ok("service", "key", "generate", "ci", "--name", "bait", "--canary")
+    rows = {row["name"]: row for row in await admin.json("service", "key", "list", "ci")}
+    assert (rows["runner"]["seats"], rows["runner"]["seatsExceeded"], rows["runner"]["isCanary"]) == (1, "REFUSE", False)
+    assert (rows["bait"]["seats"], rows["bait"]["isCanary"]) == (None, True)
+    assert (await admin.json("service", "key", "seats", "ci", "runner", "2"))["seats"] == 2
+    assert (await admin.json("service", "key", "seats", "ci", "runner", "none"))["seats"] is None
+    assert (await admin.fails("service", "key", "seats", "ci", "runner", "0"))[0] != 0
+    assert (await admin.fails("service", "key", "generate", "ci", "--canary", "--seats", "1"))[0] == 2

@@ -15,7 +15,7 @@ from klinket.domain.cut import CutScope
 from klinket.domain.errors import FlowRefused, InvalidToken, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
-from klinket.wire.control import AccountLimits
+from klinket.wire.control import AccountLimits, LimitsOfAccount
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS
 from klinket.wire.pipe_messages import OpenRequest
 from klinket.wire.signing import LEEWAY_SECONDS, KeySet, SigningKey
@@ -532,6 +532,36 @@ def test_new_flows_of_an_account_are_limited_and_the_refusal_says_when_to_come_b
     assert caught.value.retry_after == pytest.approx(0.5)
     assert "2 flows a second" in caught.value.message
     assert world.core.open(link, request(tcp("db.internal", 5432)), NOW + 0.5)
+
+
+def test_an_account_with_limits_of_its_own_has_those_and_others_have_those_of_all(world: World) -> None:
+    keys, few = KeySet({KEY.kid: KEY.public_key}), AccountLimits(new_flows_per_second=2, new_flows_burst=2, max_flows=1)
+    many = AccountLimits(new_flows_per_second=1000, new_flows_burst=1000, max_flows=1000)
+    stranger = world.granted(DATABASE, who=principal(session="c" * 22, account=OTHER_ACCOUNT))
+    link = world.granted(DATABASE)
+    world.core.configure(NETWORK, REMOTE, keys, many, [LimitsOfAccount(service_account=OTHER_ACCOUNT, limits=few)])
+    flow = world.core.open(stranger, request(tcp("db.internal", 5432)), NOW)
+    assert refused(world, stranger, tcp("db.internal", 5432)) is FlowFailure.THROTTLED
+    world.core.close(flow)
+    world.core.close(world.core.open(stranger, request(tcp("db.internal", 5432)), NOW))
+    with pytest.raises(FlowRefused, match=r"2 flows a second.*again in 0\.5 s"):
+        world.core.open(stranger, request(tcp("db.internal", 5432)), NOW)
+    for _ in range(20):
+        world.core.open(link, request(tcp("db.internal", 5432)), NOW)
+    world.core.configure(NETWORK, REMOTE, keys, many)
+    assert world.core.open(stranger, request(tcp("db.internal", 5432)), NOW + 0.01)
+
+
+def test_a_flow_that_lives_goes_on_when_its_account_gets_a_lower_limit(world: World) -> None:
+    keys, many = KeySet({KEY.kid: KEY.public_key}), AccountLimits(new_flows_per_second=9, new_flows_burst=9, max_flows=9)
+    few = AccountLimits(new_flows_per_second=9, new_flows_burst=9, max_flows=1)
+    link = world.granted(DATABASE)
+    flows = [world.core.open(link, request(tcp("db.internal", 5432)), NOW) for _ in range(3)]
+    own = [LimitsOfAccount(service_account=link.principal.account, limits=few)]
+    world.core.configure(NETWORK, REMOTE, keys, many, own)
+    for flow in flows:
+        world.core.recheck(flow, NOW)
+    assert refused(world, link, tcp("db.internal", 5432)) is FlowFailure.THROTTLED
 
 
 def test_flows_that_are_not_granted_use_up_no_limit(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from klinket.controller.throttle import FAILURE_BURST, RECORD_BURST
 from klinket.domain.account_limits import DEFAULTS
 from klinket.net.certificate_request import certificate_request
 from klinket.wire import assertion, signing
-from klinket.wire.key_file import LOGIN_PATH, KeyFile
+from klinket.wire.key_file import LOGIN_PATH, KeyFile, parse_key_file
 from klinket.wire.paths import LOGOUT_PATH
 from tests.unit.controller.running import NETWORK, Running
 
@@ -179,3 +180,102 @@ async def test_a_logout_answers_the_same_whatever_it_finds(controller: Running) 
     assert await logout(controller, key_file, jkt, typ=assertion.LOGIN_TYP) == 204
     assert (await controller.post(LOGOUT_PATH, {"assertion": "nonsense"})).status_code == 204
     assert [row.ended_at_ms for row in await controller.read(lambda tx: tx.sessions.find())] == [None]
+
+
+# ---- limits of an account, seats, canary keys
+
+GENERATE = (
+    "mutation ($a: ID!, $s: Int, $e: SeatsExceeded, $c: Boolean) { serviceKeyGenerate(serviceAccountId: $a, expirationTime: 0, "
+    'name: "made", seats: $s, seatsExceeded: $e, isCanary: $c) { ok error token entity { id } } }'
+)
+
+
+async def made_key(controller: Running, **use: Any) -> KeyFile:
+    answer = await controller.query(GENERATE, extension=True, a=await controller.add_account(), **use)
+    return parse_key_file(answer["serviceKeyGenerate"]["token"])
+
+
+async def metric(controller: Running, name: str) -> float:
+    """Return the value of a line of the metrics."""
+    text = (await controller.get("/metrics", source="127.0.0.1")).text
+    return next((float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + " ")), 0.0)
+
+
+async def test_an_account_with_limits_of_its_own_is_held_to_them_and_told_which_and_when(controller: Running) -> None:
+    _, key_file = await key_of(controller)
+    query = "mutation ($a: ID!, $l: AccountLimitsInput!) { accountLimitsSet(serviceAccountId: $a, limits: $l) { ok error } }"
+    account = (await controller.query("{ serviceAccounts { edges { node { id } } } }"))["serviceAccounts"]["edges"][0]["node"][
+        "id"
+    ]
+    await controller.query(query, extension=True, a=account, l={"loginBurst": 2, "loginsPerSecond": 0.1})
+    assert [(await attempt(controller, key_file)).status_code for _ in range(2)] == [200, 200]
+    answer = await attempt(controller, key_file)
+    assert (answer.status_code, answer.json()["code"]) == (429, "throttled")
+    assert "2 at once and 0.1 a second" in answer.json()["message"]
+    assert 1 <= int(answer.headers["Retry-After"]) <= 10
+    event = await controller.last_event()
+    assert (event.action, event.detail) == ("refuse", {"code": "throttled", "limit": "logins"})
+    assert await metric(controller, 'klinket_throttled_total{limit="logins"}') == 1
+
+
+async def test_a_second_login_with_a_key_that_refuses_beyond_its_seat_is_told_when_to_come_again(controller: Running) -> None:
+    key_file = await made_key(controller, s=1, e="REFUSE")
+    await controller.log_in(key_file)
+    answer = await attempt(controller, key_file)
+    assert (answer.status_code, answer.json()["code"]) == (429, "throttled")
+    assert "has one seat" in answer.json()["message"]
+    assert 50 <= int(answer.headers["Retry-After"]) <= 60
+    assert (await controller.last_event()).detail == {"code": "throttled", "limit": "seats"}
+    assert await metric(controller, 'klinket_throttled_total{limit="seats"}') == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "signed"),
+    [
+        ({}, True),
+        ({"signing_key": signing.generate_private_key()}, False),
+        ({"audience": "https://elsewhere.example/"}, False),
+        ({"now": 1.0}, True),
+        ({"request": "no request"}, True),
+    ],
+    ids=["as it should be", "another key's signature", "another audience", "stale", "no request"],
+)
+async def test_a_canary_key_is_answered_as_if_there_were_none_and_raises_an_alarm(
+    controller: Running, changed: dict[str, Any], signed: bool
+) -> None:
+    canary = await made_key(controller, c=True)
+    unknown = dataclasses.replace(canary, key_id="key-000000000000000000000000")
+    answers = [await attempt(controller, one, **changed) for one in (canary, unknown)]
+    assert len({(answer.status_code, answer.text) for answer in answers}) == 1
+    assert answers[0].json()["code"] == "service-key-unknown"
+    assert {*answers[0].headers} == {*answers[1].headers}
+    (event,) = [event for event in await controller.audit() if event.action in ("alarm", "refuse")]
+    assert (event.action, event.detail) == ("alarm", {"code": "canary-key", "attempt": "login", "signed": signed})
+    assert (event.targets[0]["name"], event.actor["source"]) == ("made", "192.0.2.7")
+    assert await controller.read(lambda tx: tx.sessions.find()) == []
+    assert await metric(controller, 'klinket_canary_alarms_total{attempt="login"}') == 1
+
+
+async def test_an_address_that_has_failed_too_often_still_raises_the_alarm(controller: Running) -> None:
+    canary = await made_key(controller, c=True)
+    for _ in range(FAILURE_BURST + 2):
+        answer = await attempt(controller, dataclasses.replace(canary, key_id="key-000000000000000000000000"))
+    assert answer.status_code == 429
+    for _ in range(FAILURE_BURST):
+        assert (await attempt(controller, canary)).status_code == 401
+    alarms = [event for event in await controller.audit() if event.action == "alarm"]
+    assert len(alarms) == RECORD_BURST
+    assert (await attempt(controller, canary)).status_code == 429
+    assert await metric(controller, 'klinket_canary_alarms_total{attempt="login"}') == FAILURE_BURST + 1
+
+
+async def test_a_canary_key_still_raises_the_alarm_when_it_was_revoked_and_ends_nothing(controller: Running) -> None:
+    canary = await made_key(controller, c=True)
+    id = (await controller.query("{ serviceKeys { edges { node { id } } } }", extension=True))["serviceKeys"]["edges"][0]["node"][
+        "id"
+    ]
+    await controller.revoke_key(id)
+    assert (await attempt(controller, canary)).json()["code"] == "service-key-unknown"
+    assert await logout(controller, canary, "x" * 43) == 204
+    attempts = [event.detail["attempt"] for event in await controller.audit() if event.action == "alarm"]
+    assert attempts == ["login", "logout"]

@@ -78,3 +78,11 @@ def test_what_is_given_back_can_be_taken_again_and_never_fills_a_bucket_above_it
     assert [buckets.take("a", 0.0) > 0 for _ in range(2)] == [False, True]
     buckets.give_back("b", 0.0, 5)
     assert [buckets.take("b", 0.0) > 0 for _ in range(3)] == [False, False, True]
+
+
+def test_a_bucket_of_another_size_is_filled_at_its_own_rate_and_shrinks_to_its_burst() -> None:
+    buckets = TokenBuckets(10, 1.0)
+    assert [buckets.take("small", 0.0, size=(2, 0.5)) for _ in range(3)] == [0, 0, 2.0]
+    assert buckets.take("small", 2.0, size=(2, 0.5)) == 0
+    assert buckets.take("large", 0.0) == 0
+    assert [buckets.take("large", 0.0, size=(1, 0.5)) for _ in range(2)] == [0, 2.0]

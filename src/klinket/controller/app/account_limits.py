@@ -9,7 +9,7 @@ from typing import Any
 from klinket.controller.app.audit import account_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ServiceAccountRow
-from klinket.domain.account_limits import AT_CONNECTORS, AccountLimits, check_limit, limits_of
+from klinket.domain.account_limits import AT_CONNECTORS, DEFAULTS, AccountLimits, check_limit, limits_of
 from klinket.domain.audit import AuditAction, AuditEvent
 from klinket.domain.errors import Conflict
 from klinket.domain.identifiers import ServiceAccountUuid
@@ -30,14 +30,14 @@ def changed_at(tx: Transaction, account: int) -> int:
     return found[0].updated_at_ms if found else 0
 
 
-def of(tx: Transaction, account: int) -> AccountLimits:
-    """Return what counts for one account."""
-    return limits_of(own(tx, account))
+def of(tx: Transaction, account: int, defaults: AccountLimits = DEFAULTS) -> AccountLimits:
+    """Return what counts for one account. `defaults`: of the network, for what is not set."""
+    return limits_of(own(tx, account), defaults)
 
 
 def set_own(
     tx: Transaction, actor: Actor, account: ServiceAccountRow, given: Mapping[str, float | None], fields: Mapping[str, str]
-) -> AccountLimits:
+) -> None:
     """Set limits of an account, None: the default again; those not given stay. `fields`: how the caller calls each limit.
 
     They count from the next login and the next flow on: nothing that lives is ended. Raises InvalidInput, Conflict.
@@ -51,7 +51,7 @@ def set_own(
         else:
             after[name] = check_limit(name, value, fields[name])
     if after == before:
-        return limits_of(before)
+        return
     if not found:
         if tx.account_limits.count() >= MAX_ACCOUNTS:
             raise Conflict(
@@ -65,7 +65,6 @@ def set_own(
     tx.bump()
     detail: dict[str, Any] = {"limits": after, "before": {"limits": before}}
     tx.record(AuditEvent(AuditAction.EDIT, actor, (account_target(account),), detail))
-    return limits_of(after)
 
 
 def forget(tx: Transaction, account: int) -> None:
@@ -73,11 +72,11 @@ def forget(tx: Transaction, account: int) -> None:
     tx.account_limits.remove(service_account_id=account)
 
 
-def at_connectors(tx: Transaction) -> tuple[tuple[ServiceAccountUuid, AccountLimits], ...]:
-    """Return the accounts whose limits at connectors are not the defaults, by id."""
+def at_connectors(tx: Transaction) -> tuple[tuple[ServiceAccountUuid, dict[str, float]], ...]:
+    """Return what is set for accounts whose limits at connectors are not the defaults, by id."""
     rows = [row for row in tx.account_limits.find() if not row.own.keys().isdisjoint(AT_CONNECTORS)]
     uuids = {row.id: row.uuid for row in tx.service_accounts.find(id={row.service_account_id for row in rows})} if rows else {}
-    return tuple((ServiceAccountUuid(uuids[row.service_account_id]), limits_of(row.own)) for row in rows)
+    return tuple((ServiceAccountUuid(uuids[row.service_account_id]), row.own) for row in rows)
 
 
 def as_json(limits: AccountLimits) -> dict[str, Any]:

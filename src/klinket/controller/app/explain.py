@@ -15,6 +15,7 @@ from klinket.controller.app.access import versions_of
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.resources import BYPASS
 from klinket.controller.app.rows import ConnectorRow, FlowEventRow, ResourceRow, ServiceAccountRow
+from klinket.domain.account_limits import DEFAULTS, AccountLimits
 from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.connector import check_services_allowed
 from klinket.domain.errors import ConnectorTooOld
@@ -50,16 +51,17 @@ def explain(
     destination: Destination,
     attached: Mapping[int, Sequence[int]],
     listening: Mapping[int, Sequence[str]] = MappingProxyType({}),
+    defaults: AccountLimits = DEFAULTS,
 ) -> Explanation:
     """Return the conditions in the order in which they count. `attached`: connectors online now, and the relays each is at.
 
-    `listening`: where connectors listen for clients themselves.
+    `listening`: where connectors listen for clients themselves; `defaults`: limits of accounts for which nothing else is set.
 
     Raises InvalidInput for a host that is none.
     """
     host = canonical_host(destination.host)
     destination = Destination(host, destination.port, destination.protocol)
-    first = (_key_step(tx, account), _account_step(tx, account))
+    first = (_key_step(tx, account), _account_step(tx, account, defaults))
     links = tx.access.find(service_account_id=account.id)
     ids = [one.resource_id for one in links if one.expires_at_ms is None or one.expires_at_ms > tx.now_ms]
     rows = {row.id: row for row in tx.resources.find(id=ids)}
@@ -88,9 +90,9 @@ def _key_step(tx: Transaction, account: ServiceAccountRow) -> Step:
     return Step(StepName.KEY, False, f"{account.name!r} has no active key", hint=hint, code="service-key-revoked")
 
 
-def _account_step(tx: Transaction, account: ServiceAccountRow) -> Step:
+def _account_step(tx: Transaction, account: ServiceAccountRow, defaults: AccountLimits) -> Step:
     sessions = tx.sessions.count(service_account_id=account.id, ended_at_ms=None)
-    limits, throttled = account_limits.of(tx, account.id), flow_totals.throttled(tx, account.id)
+    limits, throttled = account_limits.of(tx, account.id, defaults), flow_totals.throttled(tx, account.id)
     evidence = (
         f"sessions now: {sessions} of {limits.max_sessions}",
         f"logins: {limits.login_burst} at once, then {limits.logins_per_second:g} a second",

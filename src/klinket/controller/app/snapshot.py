@@ -14,7 +14,6 @@ from klinket.controller.app import account_limits
 from klinket.controller.app.ports import Repository, Transaction
 from klinket.controller.app.resources import BYPASS, to_domain
 from klinket.controller.app.rows import ConnectorRow, RelayRow
-from klinket.domain.account_limits import AccountLimits
 from klinket.domain.cut import Stamp
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -63,8 +62,8 @@ class Snapshot:
     proven_head: Stamp | None = None
     #: How many signing keys were ever made; with another number they are read anew.
     signing_keys: int = 0
-    #: Accounts whose limits at connectors are not the defaults.
-    own_limits: tuple[tuple[ServiceAccountUuid, AccountLimits], ...] = ()
+    #: What is set for accounts whose limits at connectors are not the defaults.
+    own_limits: tuple[tuple[ServiceAccountUuid, Mapping[str, float]], ...] = ()
 
     def covers(self, principal: Principal) -> bool:
         """Return whether the snapshot was taken for this session among others."""

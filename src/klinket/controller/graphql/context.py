@@ -10,6 +10,7 @@ from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.graphql import deadline
 from klinket.controller.graphql.paging import connection
 from klinket.controller.graphql.siblings import Siblings
+from klinket.domain.account_limits import DEFAULTS, AccountLimits
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ApiServices:
     """What resolvers need besides the store.
 
     `seal(secret, what)` encrypts what has to rest in the database; `attached_*` tell who has a live channel right now,
-    connectors with the relays each is at.
+    connectors with the relays each is at. `account_defaults`: limits of accounts for which nothing else is set.
     """
 
     facts: KeyFileFacts
@@ -36,6 +37,7 @@ class ApiServices:
     attached_relays: Callable[[], frozenset[int]]
     own_relays: frozenset[str]
     listening_connectors: Callable[[], Mapping[int, tuple[str, ...]]]
+    account_defaults: AccountLimits = DEFAULTS
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ async def test_connectors_are_told_only_of_accounts_whose_flows_are_limited_othe
     await set_own(inventory, login_burst=3)
     assert await inventory.read(account_limits.at_connectors) == ()
     await set_own(inventory, max_flows=5)
-    ((account, limits),) = await inventory.read(account_limits.at_connectors)
-    assert (account, limits.max_flows) == (inventory.ci.uuid, 5)
+    ((account, own),) = await inventory.read(account_limits.at_connectors)
+    assert (account, own) == (inventory.ci.uuid, {"login_burst": 3, "max_flows": 5})
 
 
 async def test_limits_go_with_their_account(inventory: Inventory) -> None:

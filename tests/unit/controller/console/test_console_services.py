@@ -615,3 +615,56 @@ async def test_no_page_holds_anything_inline(controller: Running, world: World, 
     for page in pages:
         assert page.status_code == 200
         assert not re.search(r"<style|<script(?![^>]*\ssrc=)|\sstyle=|\son\w+=|javascript:", page.text), page.url
+
+
+# ---- limits, seats, canary keys
+
+
+async def test_limits_are_set_on_the_page_and_shown_there(world: World, admin: Browser) -> None:
+    page = await admin.get(ONE)
+    seen = re.search(r'name="limits_seen" value="(\d+)"', page.text)
+    assert seen is not None
+    sent = {"limits_seen": seen.group(1), "max_flows": "7", "logins_per_second": "0.5"}
+    assert (await admin.post(ONE + "/limits", sent)).status_code == 303
+    text = (await admin.get(ONE)).text
+    assert "then 0.5 a second" in text
+    assert "7 at a time" in text
+    assert "2 set for this service" in text
+    assert (await admin.post(ONE + "/limits", sent)).status_code == 409
+    event = await world.running.last_event()
+    assert event.detail["limits"] == {"max_flows": 7, "logins_per_second": 0.5}
+
+
+@pytest.mark.parametrize(("field", "value"), [("max_flows", "0"), ("login_burst", "many"), ("max_sessions", "nan")])
+async def test_a_limit_that_cannot_be_is_refused_at_its_field(world: World, admin: Browser, field: str, value: str) -> None:
+    answer = await admin.post(ONE + "/limits", {"limits_seen": "0", field: value})
+    assert answer.status_code == 400
+    assert re.search(rf'name="{field}" value="{value}" aria-invalid="true"', answer.text)
+    assert await world.running.read(lambda tx: tx.account_limits.count()) == 0
+
+
+async def test_who_may_not_change_services_sees_limits_and_no_form(world: World, support: Browser) -> None:
+    text = (await support.get(ONE)).text
+    assert "60 at once" in text
+    assert ONE + "/limits" not in text
+    assert (await support.post(ONE + "/limits", {"limits_seen": "0"})).status_code == 403
+
+
+async def test_a_key_is_generated_with_seats_or_as_a_canary(world: World, admin: Browser) -> None:
+    await generate(admin, name="seated", kind="seats", seats="2", seatsExceeded="refuse")
+    await generate(admin, name="bait", kind="canary")
+    rows = await world.running.read(lambda tx: tx.service_keys.find())
+    told = [(row.name, row.seats, row.seats_exceeded, row.is_canary) for row in rows]
+    assert told == [("seated", 2, "refuse", False), ("bait", None, "alert", True)]
+    text = (await admin.get(ONE)).text
+    assert "2 seats" in text
+    assert "canary</small>" in text
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"kind": "seats", "seats": "0"}, {"kind": "seats", "seatsExceeded": "x", "seats": "1"}, {"kind": "canary", "replaces": "1"}],
+)
+async def test_seats_that_cannot_be_make_no_key(world: World, admin: Browser, fields: dict[str, str]) -> None:
+    assert (await generate(admin, name="wrong", **fields)).status_code == 400
+    assert await world.running.read(lambda tx: tx.service_keys.count()) == 0

@@ -159,7 +159,8 @@ async def _one(page: Page) -> Response:
         if account is not None and last.kind in ("denied", "failed"):
             target = Destination(line.host, line.port, TransportProtocol(line.protocol))
             try:
-                explanation = explain.explain(tx, account, target, page.console.peers.online(), page.console.peers.direct())
+                peers, defaults = page.console.peers, page.console.config.account_defaults
+                explanation = explain.explain(tx, account, target, peers.online(), peers.direct(), defaults)
             except InvalidInput:
                 pass  # a host that no resource could have
         told = [(event, *result_of(event.kind, event.failure)) for event in events]

@@ -231,3 +231,18 @@ async def test_a_body_that_is_none_is_told_and_many_failures_are_slowed(controll
     answers = [(await controller.post(REVOKE_PATH, {"assertion": "x"})).status_code for _ in range(40)]
     assert answers[0] == 204
     assert answers[-1] == 429
+
+
+async def test_a_canary_key_is_not_ended_by_whoever_found_it_and_its_finder_is_not_told(controller: Running) -> None:
+    query = (
+        'mutation ($a: ID!) { serviceKeyGenerate(serviceAccountId: $a, expirationTime: 0, name: "bait", isCanary: true) '
+        "{ ok error token entity { isCanary isIdle } } }"
+    )
+    made = await changed(controller, query, a=await controller.add_account())
+    assert made["entity"] == {"isCanary": True, "isIdle": False}
+    answer = await controller.post(REVOKE_PATH, {"assertion": end_assertion(controller, parse_key_file(made["token"]))})
+    assert (answer.status_code, answer.text) == (204, "")
+    (node,) = await keys(controller)
+    assert node["status"] == "ACTIVE"
+    event = await controller.last_event()
+    assert (event.action, event.detail) == ("alarm", {"code": "canary-key", "attempt": "revocation", "signed": True})

@@ -13,6 +13,7 @@ from klinket.controller.console.page import Page
 from klinket.controller.console.route import ConsoleRoute, changed
 from klinket.controller.console.team.services import service
 from klinket.controller.console.team.services.limit_words import WORDS
+from klinket.domain.account_limits import check_limit
 from klinket.domain.errors import InvalidInput, KlinketError
 from klinket.domain.role import Permission
 
@@ -25,7 +26,9 @@ def _given(form: Form) -> Mapping[str, float | None]:
     for name, words in WORDS.items():
         text = form.text(name)
         try:
-            given[name] = float(text) if text else None
+            given[name] = check_limit(name, float(text), words) if text else None
+        except InvalidInput as error:
+            raise InvalidInput(name, error.message) from error
         except ValueError as error:
             raise InvalidInput(name, f"{words} must be a number") from error
     return given
@@ -37,7 +40,7 @@ async def _set(page: Page) -> Response:
     def change(tx: Transaction) -> None:
         row = service_accounts.get(tx, id, id)
         form.check_unchanged(account_limits.changed_at(tx, id), "limits_seen")
-        account_limits.set_own(tx, page.actor, row, _given(form), WORDS)
+        account_limits.set_own(tx, page.actor, row, _given(form), {name: name for name in WORDS})
 
     try:
         await page.write(change)

@@ -18,7 +18,7 @@ from klinket.controller.console.team.services.expiry import ACCESS_PRESETS, as_i
 from klinket.controller.console.team.services.limit_words import WORDS
 from klinket.controller.console.team.services.listing import CHART_MS, ListedKey, ListedService, listed, listed_keys
 from klinket.controller.console.team.services.receipts import shown_receipt
-from klinket.domain.account_limits import BOUNDS, DEFAULTS
+from klinket.domain.account_limits import BOUNDS
 from klinket.domain.errors import KlinketError
 
 TEMPLATE = "team/services/service.html"
@@ -153,7 +153,7 @@ async def shown_service(page: Page, error: KlinketError | None = None) -> Respon
             "receipt": shown_receipt(page, tx),
             "own": account_limits.own(tx, id),
             "limits_seen": account_limits.changed_at(tx, id),
-            "limits": as_json(account_limits.of(tx, id)),
+            "limits": as_json(account_limits.of(tx, id, page.console.config.account_defaults)),
         }
 
     values = await page.read(read)
@@ -162,7 +162,7 @@ async def shown_service(page: Page, error: KlinketError | None = None) -> Respon
         "as_input": as_input,
         "limit_words": WORDS,
         "bounds": BOUNDS,
-        "defaults": as_json(DEFAULTS),
+        "defaults": as_json(page.console.config.account_defaults),
     }
     if error is not None:
         return page.refuse(TEMPLATE, error, **values)

@@ -19,7 +19,7 @@ NAMES = {name: "".join(part.capitalize() if at else part for at, part in enumera
 def _shown(context: RequestContext, row: ServiceAccountRow) -> dict[str, Any]:
     tx = context.tx
     own = account_limits.own(tx, row.id)
-    values = account_limits.as_json(account_limits.of(tx, row.id))
+    values = account_limits.as_json(account_limits.of(tx, row.id, context.services.account_defaults))
     return {
         "serviceAccountId": to_global_id("ServiceAccount", row.id),
         "serviceAccountName": row.name,
