@@ -18,6 +18,7 @@ from klinket.controller.app.signing_keys import PUBLISHED_MS
 from klinket.controller.graphql.global_id import to_global_id
 from klinket.controller.store.engine import open_store
 from klinket.controller.trust import KeyPurpose
+from klinket.domain.account_limits import DEFAULTS
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import ConnectorTokensDead, ServiceKeyExpired, ServiceKeyRevoked
 from klinket.domain.identifiers import ConnectorId
@@ -227,6 +228,23 @@ async def test_a_new_relay_reaches_attached_connectors_at_once(live: Running) ->
         assert [ticket.relay for ticket in told.tickets] == [told.relays[0].id]
         await live.add_network("another")
         assert await edge.is_alive()  # a change that does not concern it says nothing
+
+
+async def test_limits_of_an_account_reach_attached_connectors_at_once(live: Running) -> None:
+    account = await live.add_account()
+    connector = await enrolled(live, await live.add_network())
+    query = "mutation ($a: ID!, $l: AccountLimitsInput!) { accountLimitsSet(serviceAccountId: $a, limits: $l) { ok error } }"
+    async with live.attached(connector) as edge:
+        first = await edge.take(control.ConnectorConfiguration)
+        assert (first.limits.max_flows, first.own_limits) == (DEFAULTS.max_flows, [])
+        await live.query(query, extension=True, a=account, l={"loginBurst": 3})
+        assert await edge.is_alive()  # what is the controller's to enforce says nothing
+        await live.query(query, extension=True, a=account, l={"maxFlows": 5})
+        (own,) = (await edge.take(control.ConnectorConfiguration)).own_limits
+        assert own.service_account == (await live.read(lambda tx: tx.service_accounts.find()))[0].uuid
+        assert (own.limits.max_flows, own.limits.new_flows_burst) == (5, DEFAULTS.new_flows_burst)
+        await live.query(query, extension=True, a=account, l={"maxFlows": None})
+        assert (await edge.take(control.ConnectorConfiguration)).own_limits == []
 
 
 async def test_a_cut_ordered_while_the_first_configuration_is_made_follows_it(
