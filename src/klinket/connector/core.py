@@ -232,7 +232,7 @@ class ConnectorCore:
         if self._per_account[account] >= allowed.max_flows:
             raise FlowRefused(
                 FlowFailure.THROTTLED,
-                f"the service account has {allowed.max_flows} flows, the limit for all its keys together; again when one has ended",
+                f"the service account has {allowed.max_flows} flows, the limit for all its keys together; again when one ends",
                 retry_after=1,
             )
         wait = self._buckets.take(account, now, size=(allowed.new_flows_burst, allowed.new_flows_per_second))
