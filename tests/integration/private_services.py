@@ -16,6 +16,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
+import dns.reversename
 import dns.rrset
 
 #: Rows of the table `orders` that a job reads.
@@ -23,7 +24,7 @@ ORDERS = ((1001, "gate hinge"), (1002, "door latch"))
 
 
 class PrivateNames(socketserver.BaseRequestHandler):
-    """Answer A queries, over UDP and TCP, for `NAME=ADDRESS` given at the start; anything else does not exist."""
+    """Answer, over UDP and TCP, for `NAME=ADDRESS` given at the start with A and RECORDS; anything else does not exist."""
 
     def handle(self) -> None:
         if isinstance(self.request, tuple):
@@ -40,15 +41,33 @@ class PrivateNames(socketserver.BaseRequestHandler):
         question = query.question[0]
         answer = dns.message.make_response(query)
         answer.flags |= dns.flags.RA | dns.flags.AA
-        address = NAMES.get(question.name.to_text(omit_final_dot=True).lower())
-        if address is None:
+        name = question.name.to_text(omit_final_dot=True).lower()
+        address, kind = NAMES.get(name), dns.rdatatype.to_text(question.rdtype)
+        if name in REVERSE and kind == "PTR":
+            answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", "PTR", REVERSE[name]))
+        elif address is None:
             answer.set_rcode(dns.rcode.NXDOMAIN)
         elif question.rdtype == dns.rdatatype.A:
             answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
-        return answer.to_wire()
+        elif kind in RECORDS:
+            answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", kind, *RECORDS[kind]))
+            if len(answer.to_wire(max_size=65_535)) > UDP_BYTES and isinstance(self.request, tuple):
+                answer.answer.clear()
+                answer.flags |= dns.flags.TC
+        return answer.to_wire(max_size=65_535)
 
 
 NAMES: dict[str, str] = {}
+#: Reverse names of the addresses in NAMES, and the first name of each.
+REVERSE: dict[str, str] = {}
+#: What every name has beside its address; the texts are longer than fits into UDP.
+RECORDS = {
+    "MX": ["10 mail.private.internal."],
+    "SRV": ["0 5 5432 db.private.internal."],
+    "TXT": [f'"{number} {"x" * 200}"' for number in range(10)],
+    "HTTPS": ["1 . alpn=h2 ipv4hint=198.18.7.7 ipv6hint=2001:db8::7"],
+}
+UDP_BYTES = 1232
 
 
 def postgres_programs() -> Path | None:
@@ -107,6 +126,8 @@ class PostgreSQL:
 def main() -> None:
     """Serve DNS: python -m tests.integration.private_services ADDRESS NAME=ADDRESS..."""
     NAMES.update(pair.split("=", 1) for pair in sys.argv[2:])
+    for name, address in reversed(NAMES.items()):
+        REVERSE[dns.reversename.from_address(address).to_text(omit_final_dot=True)] = f"{name}."
     socketserver.ThreadingTCPServer.allow_reuse_address = True
     with (
         socketserver.ThreadingTCPServer((sys.argv[1], 53), PrivateNames) as stream,

@@ -76,6 +76,15 @@ def test_a_forward_of_what_is_not_granted_ends_with_68(loopback: Loopback) -> No
     assert process.stderr.readline().startswith("klinket: not-granted: ")
 
 
+def test_a_forward_to_a_port_that_is_not_granted_ends_with_68_before_it_listens(loopback: Loopback) -> None:
+    loopback.grant("ci", "Narrow", "narrow.internal", "--tcp", "5432")
+    with forwarding(loopback, "narrow.internal:5433", "0") as process:
+        process.wait(60)
+    assert process.returncode == 68
+    assert process.stderr is not None
+    assert "does not open tcp port 5433" in process.stderr.readline()
+
+
 @pytest.fixture(scope="module")
 def ssh_config(loopback: Loopback, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Start an ssh server for root, which is granted as SSH_NAME, and return a configuration of ssh as the how-to has it."""

@@ -46,12 +46,14 @@ class ClientChannel:
         self._only = list(only)
         self._exchanged = exchanged
         self._beat_at: tuple[int, float] = (0, 0.0)
-        self._url = url
-        self._context = context
+        self.url = url
+        self.context = context
         self._clock = clock
         self._configure = configure
         self._renewed = renewed
         self._sequence = 0
+        #: Hears what the controller says of meetings.
+        self.punch_told: Callable[[control.PunchTold], None] = lambda message: None
         self._connection: ClientConnection | None = None
         self._tickets_used_up = asyncio.Event()
 
@@ -63,7 +65,7 @@ class ClientChannel:
         """Attach and stay until the channel ends; raises ControllerUnreachable, or why the session is over."""
         asked_at = own_time()
         async with channel.open_channel(
-            self._url, control.CHANNEL_PATH, self._context, max_bytes=control.MAX_CONTROL_BYTES
+            self.url, control.CHANNEL_PATH, self.context, max_bytes=control.MAX_CONTROL_BYTES
         ) as connection:
             await self._prove(connection, session, asked_at)
             self._connection = connection
@@ -106,6 +108,8 @@ class ClientChannel:
                     self._exchanged(asked_at, message.time_ms / 1000)
             case control.CertificateRenewed():
                 self._renewed(message)
+            case control.PunchInvitation() | control.PunchStart() | control.PunchRefused():
+                self.punch_told(message)
             case control.SessionEnded():
                 error = refusal(message.code, message.message, message.hint)
                 # Whatever the word: this session is over. Logging in again tells whether the key still works.
@@ -156,10 +160,14 @@ class ClientChannel:
 
     async def end_session(self) -> bool:
         """Tell the controller that the session is over, if the channel is up; returns whether it could be told."""
+        return await self.send(control.EndSession())
+
+    async def send(self, message: control.Message) -> bool:
+        """Say something to the controller, if the channel is up; returns whether it could be said."""
         if self._connection is None:
             return False
         try:
-            await channel.send(self._connection, control.encode(control.EndSession()))
+            await channel.send(self._connection, control.encode(message))
         except ControllerUnreachable:
             return False
         return True

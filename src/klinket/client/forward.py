@@ -103,11 +103,11 @@ async def run(
         listening = []
         for forward in forwards:
             destination = client.destination(forward.wanted)
-            resource = client.resource_for(destination.host)
+            resource = client.core.decide(destination, client.now())  # a port that is not granted is told now
             listener = Proxy(client, speak_for(destination), told=refused)
             listeners.append(listener)
             address = _listen(listener, forward, destination)
-            listening.append(Listening(forward, resource.name if resource else "", destination, address))
+            listening.append(Listening(forward, resource.name, destination, address))
         ready(listening)
         await first_of(stop, client.ended)
         if client.end_reason is not None:

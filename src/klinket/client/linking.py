@@ -4,48 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
-from klinket.client.link import ConnectorLink
+from klinket.client.link import ConnectorLink, Path
+from klinket.client.punching import PunchedPath, Puncher
 from klinket.domain.errors import FlowRefused
+from klinket.domain.nearest_relays import KEPT_RELAYS, NearestRelays
 from klinket.net.direct_path import DirectPath
 from klinket.net.link import LinkInitiator
 from klinket.net.relay_path import RelayPath
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import ConnectorEntry, RelayEntry
-from klinket.wire.relay import RelayRole
+from klinket.wire.relay import RelayError, RelayRole
 
 logger = logging.getLogger(__name__)
 
 #: Seconds by which the direct way is ahead: where it works the link is there by then, and no relay is bothered.
 HEAD_START_SECONDS = 0.25
-#: Seconds: relays whose connections take about the same are as near as each other.
-NEAR_SECONDS = 0.01
+#: Seconds between measurements of how near the relays are.
+MEASURE_SECONDS = 60.0
+#: Seconds after which a relayed link is worth a meeting through the NATs: a job that is over sooner costs the controller none.
+PUNCH_AFTER_SECONDS = 3.0
 
 
 class Linker:
-    """`clock`: the controller's time; `used_up`: a relay's ticket was refused; `better`: takes a direct link that came late."""
+    """`clock`: the controller's time; `better`: takes a direct link that came late."""
 
     def __init__(
         self,
         core: ClientCore,
         clock: Callable[[], float],
-        used_up: Callable[[], None],
+        channel: ClientChannel,
         better: Callable[[ConnectorLink], None],
     ) -> None:
         self._core = core
         self._clock = clock
-        self._used_up = used_up
+        self._used_up = channel.tickets_used_up
+        self.puncher = Puncher(channel.url, channel.context, channel.send)
+        channel.punch_told = self.puncher.told
         self._better = better
         self._relays: dict[int, RelayPath] = {}
         self._direct: dict[int, DirectPath] = {}
         self._improving: set[int] = set()
+        self._nearest = NearestRelays()
+        self._measured_at: float | None = None
         self._tasks = TaskSet("links")
 
     async def open(self, route: Route, initiator: LinkInitiator) -> ConnectorLink:
         """Return a usable link on the best way there is now; raises FlowRefused."""
-        direct = self.direct_path(route.connector)
+        direct, punched = self.direct_path(route.connector), self.puncher.path(route.connector.id, route.connector.punches)
+        if punched is not None and len(punched):  # the link before this one took it, and is still good
+            try:
+                return await self._open_over_holes(route, punched, initiator)
+            except FlowRefused as error:
+                logger.info("%s; relays serve", error.message)
         if not direct.worth_trying:
             return await self._open_relayed(route, initiator)
         going: asyncio.Task[ConnectorLink] = self._start_direct(route, direct, initiator)
@@ -73,13 +87,20 @@ class Linker:
             going.add_done_callback(lambda done: self._better(done.result()) if _succeeded(done) else None)
         return await relayed
 
-    def improve(self, route: Route, initiator: LinkInitiator) -> None:
-        """Try the direct way in the background, where a link goes through a relay and it may be met directly by now."""
+    def improve(self, link: ConnectorLink, route: Route, initiator: LinkInitiator) -> None:
+        """Try a direct way in the background, where `link` goes through a relay and one may be there by now."""
         direct, id = self.direct_path(route.connector), route.connector.id
-        if not direct.worth_trying or id in self._improving:
+        punched = self.puncher.path(id, route.connector.punches)
+        if id in self._improving:
+            return
+        if direct.worth_trying:
+            going = self._start_direct(route, direct, initiator)
+        elif punched is not None and punched.worth_trying and link.age >= PUNCH_AFTER_SECONDS:
+            name = f"link with {route.connector.name} through NATs"
+            going = self._tasks.start(self._open_punched(route, punched, initiator), name)
+        else:
             return
         self._improving.add(id)
-        going = self._start_direct(route, direct, initiator)
         going.add_done_callback(lambda _: self._improving.discard(id))
         going.add_done_callback(lambda done: self._better(done.result()) if _succeeded(done) else None)
 
@@ -87,6 +108,14 @@ class Linker:
         """Note that a link broke: where it was direct, relays come first for a while."""
         if link.direct and link.connector.id in self._direct:
             self._direct[link.connector.id].failed()
+        if link.punched is not None:
+            link.punched.failed()
+
+    def silent(self, link: ConnectorLink) -> None:
+        """Note that nobody answers at a link's other end: the relay between may be the one that is silent."""
+        path = self._relays.get(link.control_relay or 0)
+        if path is not None:
+            path.avoid()
 
     def _start_direct(self, route: Route, direct: DirectPath, initiator: LinkInitiator) -> asyncio.Task[ConnectorLink]:
         return self._tasks.start(self._open_direct(route, direct, initiator), f"direct link with {route.connector.name}")
@@ -101,12 +130,46 @@ class Linker:
         logger.info("connector %s is met directly", route.connector.name)
         return link
 
-    async def _open_relayed(self, route: Route, initiator: LinkInitiator) -> ConnectorLink:
-        paths = [self.relay_path(relay) for relay in route.relays]
-        paths.sort(key=lambda path: round((path.took or 0.0) / NEAR_SECONDS))  # those not measured yet come first, once
-        return await self._open_on(route, paths, initiator)
+    async def _open_punched(self, route: Route, punched: PunchedPath, initiator: LinkInitiator) -> ConnectorLink:
+        await punched.fill()
+        return await self._open_over_holes(route, punched, initiator)
 
-    async def _open_on(self, route: Route, paths: list[RelayPath] | list[DirectPath], initiator: LinkInitiator) -> ConnectorLink:
+    async def _open_over_holes(self, route: Route, punched: PunchedPath, initiator: LinkInitiator) -> ConnectorLink:
+        """Return a link over punched holes; its pipes take the relays where the stock of those is empty."""
+        try:
+            return await self._open_on(route, [punched, *self._relay_paths(route)], initiator)
+        except BaseException:
+            punched.failed()
+            raise
+
+    async def _open_relayed(self, route: Route, initiator: LinkInitiator) -> ConnectorLink:
+        return await self._open_on(route, self._relay_paths(route), initiator)
+
+    def _relay_paths(self, route: Route) -> list[RelayPath]:
+        paths = {relay.id: self.relay_path(relay) for relay in route.relays}
+        reached = [id for id, path in paths.items() if not path.avoided] or list(paths)
+        kept = self._nearest.best(reached)
+        kept += [id for id in paths if id not in kept][: max(0, KEPT_RELAYS - len(kept))]
+        return [paths[id] for id in kept]
+
+    def look_for_nearer(self, route: Route) -> None:
+        """Measure in the background, once in a while, how near the relays are at which a connector is met."""
+        now = asyncio.get_running_loop().time()
+        if len(route.relays) < 2 or (self._measured_at is not None and now - self._measured_at < MEASURE_SECONDS):
+            return
+        self._measured_at = now
+        paths = [self.relay_path(relay) for relay in self._core.configuration.relays]
+        self._tasks.start(self._measure(paths), "how near the relays are")
+
+    async def _measure(self, paths: list[RelayPath]) -> None:
+        for path in paths:
+            try:
+                self._nearest.measured(path.relay.id, await path.measure())
+            except RelayError:
+                self._nearest.measured(path.relay.id, None)
+        self._nearest.keep(path.relay.id for path in paths)
+
+    async def _open_on(self, route: Route, paths: Sequence[Path], initiator: LinkInitiator) -> ConnectorLink:
         return await ConnectorLink.open(
             route.connector, paths, initiator, self._core.configuration.network, self._core, self._clock
         )
@@ -121,7 +184,9 @@ class Linker:
     def relay_path(self, relay: RelayEntry) -> RelayPath:
         """Return the way through a relay."""
         path = self._relays.get(relay.id)
-        if path is None or path.relay != relay:
+        if path is not None and path.relay.address == relay.address:
+            path.follow(relay)
+        else:
             path = RelayPath(relay, RelayRole.CLIENT, lambda: self._core.ticket_for(relay.id), self._clock, self._used_up)
             self._relays[relay.id] = path
         return path
@@ -130,10 +195,12 @@ class Linker:
         """Forget what was agreed with relays, and what is under way: a copied or forked process has nothing of it."""
         self._relays.clear()
         self._direct.clear()
+        self.puncher.forget()
 
     async def aclose(self) -> None:
         """Give up what is under way."""
         await self._tasks.aclose()
+        await self.puncher.aclose()
 
 
 def _succeeded(task: asyncio.Future[ConnectorLink]) -> bool:

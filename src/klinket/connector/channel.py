@@ -63,6 +63,8 @@ class ConnectorChannel:
         self._handle_cut = handle_cut
         self._renewed = renewed
         self._sequence = 0
+        #: Hears of meetings with clients; None: this connector takes part in none.
+        self.punch_told: Callable[[control.PunchInvitation | control.PunchStart], None] | None = None
         self._revision = 0
         #: The newest signed head, shown with every heartbeat.
         self.head = ""
@@ -139,6 +141,9 @@ class ConnectorChannel:
                 sequence, asked_at = self._beat_at
                 if message.sequence == sequence:
                     self._exchanged(asked_at, message.time_ms / 1000)
+            case control.PunchInvitation() | control.PunchStart():
+                if self.punch_told is not None:
+                    self.punch_told(message)
             case control.FlowEventsStored():
                 await self._events.stored(message.batch)
             case control.CertificateRenewed():
@@ -168,6 +173,7 @@ class ConnectorChannel:
                 flows=self._core.flows,
                 head=self.head,
                 direct=self._direct(),
+                punches=self.punch_told is not None,
                 started_ms=round((self._clock.now() - (own_time() - self._began)) * 1000),
             )
             await channel.send(connection, control.encode(beat))

@@ -93,6 +93,11 @@ class ConnectorCore:
         """Return how many flows are live."""
         return len(self._flows)
 
+    @property
+    def links(self) -> int:
+        """Return how many links clients hold."""
+        return len(self._links)
+
     # ---- links and grants
 
     def add_link(self, record: LinkRecord, now: float) -> LinkRecord | None:
@@ -193,6 +198,24 @@ class ConnectorCore:
                 raise FlowRefused(cut.reason, f"access was ended by cut {cut.id}")
             if not remaining.serves(destination.host) or not remaining.protocols.allows(destination.protocol, destination.port):
                 raise FlowRefused(FlowFailure.NOT_GRANTED, f"resource {remaining.name!r} was narrowed by cut {cut.id}")
+        return resource
+
+    def decide_name(self, principal: Principal, name: str, now: float) -> Resource:
+        """Return the resource that a name belongs to, whatever its ports; raises FlowRefused where no grant serves it."""
+        self._check_not_over(principal)
+        grant = self._grants.get(principal.session)
+        if grant is None:
+            raise FlowRefused(FlowFailure.NOT_GRANTED, "the session has presented no grant")
+        if now >= grant.claims.expires_at + LEEWAY_SECONDS:
+            raise FlowRefused(FlowFailure.GRANT_EXPIRED, "the grant has expired")
+        resource = grant.index.lookup(name)
+        if resource is None:
+            raise FlowRefused(FlowFailure.NOT_GRANTED, f"no granted resource serves {name}")
+        for cut in self.floors.striking(principal, resource.id, grant.claims.stamp):
+            if cut.narrowed is None:
+                raise FlowRefused(cut.reason, f"access was ended by cut {cut.id}")
+            if not cut.narrowed.serves(name):
+                raise FlowRefused(FlowFailure.NOT_GRANTED, f"resource {cut.narrowed.name!r} was narrowed by cut {cut.id}")
         return resource
 
     def _throttle(self, account: str, now: float) -> None:

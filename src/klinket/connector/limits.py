@@ -11,8 +11,15 @@ PIPE_IDLE_SECONDS = 90.0
 FRAME_SECONDS = 30.0
 #: Seconds a control pipe may be silent: longer than any grant lives, and so than a client waits with the next one.
 CONTROL_IDLE_SECONDS = 3_700.0
+#: Seconds for which what a client still sends is read away after its flow was refused, so that it hears why.
+REFUSED_SECONDS = 2.0
 #: Seconds a UDP association lives without a datagram.
 DATAGRAM_IDLE_SECONDS = 120.0
+#: Seconds an ICMP flow lives without an echo (RFC 5508: at least 60), and its echo requests: at once, and a second after that.
+ECHO_IDLE_SECONDS = 60.0
+ECHO_BURST, ECHOES_PER_SECOND = 200, 100.0
+#: Seconds without a sealed datagram of the client after which a session's datagram path is closed.
+DATAGRAM_PATH_SILENT_SECONDS = 60.0
 #: Idle connections kept at each relay.
 MIN_IDLE, MAX_IDLE = 4, 256
 #: Links, and live flows, of all clients. No account has more links than are free, and a session's oldest gives way.
@@ -21,8 +28,8 @@ MAX_LINKS_PER_SESSION = 8
 MAX_FLOWS = 50_000
 #: Pipes of all clients (fewer where fewer files may be open), of a session, and of a session while they wait for a flow.
 MAX_PIPES = 65_536
-MAX_PIPES_PER_SESSION = 10_000
-MAX_RESTING_PIPES_PER_SESSION = 64
+MAX_PIPES_PER_SESSION = 10_240
+MAX_RESTING_PIPES_PER_SESSION = 288
 #: Connections of one relay that were joined with a client which has proved nothing yet; the oldest gives way.
 MAX_UNPROVEN = 512
 #: Connections at the connector's own listener without a proof, of all and of one address; the oldest (of the biggest) gives way.
@@ -33,6 +40,11 @@ MAX_DIRECT_UNPROVEN_PER_SOURCE = 128
 DIRECT_BURST, DIRECT_PER_SECOND = 400, 100.0
 #: Addresses a connector tells where it listens.
 MAX_DIRECT_ADDRESSES = 8
+#: Meetings with clients behind NATs under way; punched connections that wait for a client's first bytes, of all and of one
+#: address (the oldest of the biggest gives way), and for how many seconds.
+MAX_PUNCHES = 16
+MAX_PUNCHED_WAITING, MAX_PUNCHED_PER_SOURCE = 512, 64
+PUNCHED_IDLE_SECONDS = 300.0
 #: Files kept free for the state, the channel, names and waiting connections. A pipe takes one file, its flow another.
 SPARE_DESCRIPTORS = 128
 #: Events in one batch, batches on disk, and seconds between batches.
@@ -48,5 +60,16 @@ MAX_WAITING_LOOKUPS = 256
 #: Seconds for which a name nobody knew is not asked for again, and names for which that is remembered.
 UNKNOWN_NAME_SECONDS = 2.0
 MAX_UNKNOWN_NAMES = 10_000
+#: Questions of clients for other records of names: at a time for all and per session, so many of a session at once, and a second.
+MAX_NAME_QUESTIONS = 64
+NAME_QUESTIONS_PER_SESSION = 16
+NAME_QUESTIONS_BURST, NAME_QUESTIONS_PER_SECOND = 100, 20.0
+#: Seconds for one resolver to answer such a question, for all of them together, and resolvers asked.
+RESOLVER_SECONDS = 2.0
+NAME_QUESTION_SECONDS = 4.0
+MAX_RESOLVERS = 3
 #: Account buckets kept; the least recently used go first.
 MAX_BUCKETS = 10_000
+#: Seconds for live flows at a stop, by default and at the most; and for clients to hear of it before nobody waits for them.
+DRAIN_SECONDS, MAX_DRAIN_SECONDS = 30.0, 86_400
+LEAVE_SECONDS = 0.5

@@ -7,11 +7,14 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from klinket.connector.core import ConnectorCore, LinkRecord
 from klinket.connector.flows import FlowServer
 from klinket.connector.limits import CONTROL_IDLE_SECONDS, FRAME_SECONDS, HELLO_SECONDS, MAX_PIPES, MAX_UNPROVEN
+from klinket.connector.load import ProcessLoad
+from klinket.connector.name_questions import NameQuestions
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
 from klinket.domain.grant import Principal
@@ -19,9 +22,22 @@ from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.link import LinkTerminator
 from klinket.net.pipe import Frame, SealedPipe
+from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
 from klinket.wire.link import Link
-from klinket.wire.link_control import CloseLink, GrantAccepted, GrantParts, GrantRefused
+from klinket.wire.link_control import (
+    ASK_NAME,
+    AskName,
+    CloseDatagrams,
+    CloseLink,
+    GrantAccepted,
+    GrantParts,
+    GrantRefused,
+    OpenDatagrams,
+    Ping,
+    Pong,
+    PresentGrant,
+)
 from klinket.wire.pipe import FrameType, Purpose
 
 logger = logging.getLogger(__name__)
@@ -40,12 +56,15 @@ class LinkServer:
         clock: Callable[[], float],
         terminator: Callable[[], LinkTerminator | None],
         pipes: ProvenPipes | None = None,
+        questions: NameQuestions | None = None,
     ) -> None:
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
         self._core = core
         self._flows = flows
         self._clock = clock
+        self._questions = NameQuestions(core, clock) if questions is None else questions
         self._terminator = terminator
+        self._load = ProcessLoad()
         self._control: dict[bytes, tuple[SealedPipe, LinkRecord]] = {}
         #: By the door they came through: a flood at one pushes nobody out who came by another.
         self._unproven: dict[int, dict[socket.socket, asyncio.Task[Any]]] = {}
@@ -123,29 +142,48 @@ class LinkServer:
         found = self._control.pop(handle, None)
         if found is not None:
             found[0].abort()
+            self._flows.paths.close_path(handle)
 
     async def _serve_control(self, pipe: SealedPipe, record: LinkRecord, first: Frame) -> None:
         handle = record.link.handle
         self._end_control(handle)  # a link has one: the newer counts
         self._control[handle] = pipe, record
         parts = GrantParts()
+        questions = TaskSet(f"names asked by session {record.principal.session}")
         frame = first
         try:
             while True:
                 if frame.type is not FrameType.CONTROL:
                     raise ProtocolError("a control pipe carries control messages only")
                 message = link_control.decode_from_client(frame.content)
-                if isinstance(message, CloseLink):
-                    self._core.drop_link(handle)
-                    return
-                token = parts.add(message)
-                if token is not None:
-                    await pipe.send(FrameType.CONTROL, link_control.encode(self._present(record, token)))
+                match message:
+                    case CloseLink():
+                        self._core.drop_link(handle)
+                        return
+                    case Ping():
+                        await self._tell(pipe, Pong(load=self._load.percent()))
+                    case OpenDatagrams():
+                        await self._tell(pipe, self._flows.paths.open(record, message))
+                    case CloseDatagrams():
+                        self._flows.paths.close_path(handle)
+                    case AskName():
+                        refusal = self._questions.ask(message, record.principal, questions, partial(self._tell, pipe))
+                        if refusal is not None:
+                            await self._tell(pipe, refusal)
+                    case PresentGrant():
+                        token = parts.add(message)
+                        if token is not None:
+                            await self._tell(pipe, self._present(record, token))
                 async with asyncio.timeout(FRAME_SECONDS if parts.incomplete else CONTROL_IDLE_SECONDS):
                     frame = await pipe.receive()
         finally:
             if (found := self._control.get(handle)) is not None and found[0] is pipe:
                 del self._control[handle]
+                self._flows.paths.close_path(handle)
+            await questions.aclose()
+
+    async def _tell(self, pipe: SealedPipe, message: link_control.LinkMessage) -> None:
+        await pipe.send(FrameType.CONTROL, link_control.encode(message))
 
     def end_over(self, holds: Callable[[Principal], bool]) -> None:
         """End the control pipes, and the pipes without a flow, of principals that are over."""
@@ -162,6 +200,7 @@ class LinkServer:
             if since is not None and since < before:
                 self._end_control(handle)
         self._flows.end_unfinished()
+        self._flows.paths.end_silent()
 
     def _present(self, record: LinkRecord, token: str) -> GrantAccepted | GrantRefused:
         received_at = time.monotonic()
@@ -171,7 +210,8 @@ class LinkServer:
             logger.warning("a grant of session %s was refused: %s", record.principal.session, error.message)
             return GrantRefused(code=error.code, message=error.message)
         self._flows.end(ended, received_at)
-        return GrantAccepted(revision=claims.stamp[1], expires_at_ms=round(claims.expires_at * 1000))
+        expires_at_ms = round(claims.expires_at * 1000)
+        return GrantAccepted(revision=claims.stamp[1], expires_at_ms=expires_at_ms, features=[ASK_NAME])
 
     def drain(self) -> None:
         """Tell every client to open new flows elsewhere."""

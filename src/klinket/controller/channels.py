@@ -19,6 +19,7 @@ from klinket.controller.authority import parse_request
 from klinket.controller.dispatch import Dispatch, told_as_refused
 from klinket.controller.head_guard import HeadGuard
 from klinket.controller.peers import POLICY_VIOLATION, TRY_AGAIN, ClientPeer, ConnectorPeer, Outbox, Peers, receive_text
+from klinket.controller.punching import Punching
 from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.cut import Stamp
@@ -59,9 +60,11 @@ class Channels:
         peers: Peers,
         dispatch: Dispatch,
         guard: HeadGuard,
+        punching: Punching,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
     ) -> None:
+        self._punching = punching
         self._store = store
         self._trust = trust
         self._peers = peers
@@ -154,7 +157,7 @@ class Channels:
     ) -> None:
         principal = identity.principal
         await self._store.read(lambda tx: sessions.live(tx, principal.session))
-        peer = ClientPeer(principal, claims.jkt, Outbox(socket), only)
+        peer = ClientPeer(principal, claims.jkt, Outbox(socket), only, address)
         former = self._peers.clients.get(principal.session)
         self._peers.clients[principal.session] = peer
         if former is not None:
@@ -176,6 +179,8 @@ class Channels:
             case control.RenewCertificate():
                 await self._paced(peer)
                 await self._renew_client(peer, message)
+            case control.Punch(connector=id):
+                self._punching.ask(peer, id, self._peers.connectors.get(id), lambda: self._dispatch.leads_to(peer, id))
             case control.EndSession():
                 # Its flows are its own to end, and it has: a cut for each job that ends would drown those that matter.
                 session = peer.principal.session
@@ -202,7 +207,7 @@ class Channels:
     async def _serve_connector(self, socket: WebSocket, identity: ConnectorIdentity, claims: AccessClaims, address: str) -> None:
         connector = identity.connector
         row = await self._store.read(lambda tx: connectors.believed(tx, connector, claims.jkt))
-        peer = ConnectorPeer(connector, claims.jkt, Outbox(socket))
+        peer = ConnectorPeer(connector, claims.jkt, Outbox(socket), address=address)
         former = self._peers.connectors.get(connector)
         self._peers.connectors[connector] = peer
         if former is not None:
@@ -284,8 +289,9 @@ class Channels:
         self._answer_heartbeat(peer.outbox, message)
         relays = tuple(sorted(message.relays[:64]))
         direct = direct_addresses.offered(message.direct, address)
-        changed = (relays, direct) != (peer.relays, peer.direct)
-        peer.relays, peer.direct = relays, direct
+        punches = message.punches and self._punching.enabled
+        changed = (relays, direct, punches) != (peer.relays, peer.direct, peer.punches)
+        peer.relays, peer.direct, peer.punches = relays, direct, punches
         shown = self._guard.shown(message.head, peer.connector, self._clock()) if message.head else None
 
         def note(tx: Transaction) -> tuple[Stamp, Stamp | None, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from klinket.controller.app.ports import Store
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
+from klinket.controller.configuration import account_limits
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.live import LiveTopics
 from klinket.controller.console.page import Console
@@ -34,6 +36,7 @@ from klinket.controller.key_revocation import KeyRevocations
 from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
+from klinket.controller.punching import Punching
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.relay_process import NAME as OWN_RELAY
 from klinket.controller.sealing import MasterKey
@@ -64,7 +67,7 @@ def compose(
     """Return a controller over an open store. `clock`: seconds since the epoch."""
     peers = Peers()
     guard = HeadGuard(trusted)
-    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds)
+    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds, account_limits(config.new_flows_per_second))
     authority = trusted.authorities[AuthorityPurpose.WEB].certificate_pem if config.certificate is None else None
     services = ApiServices(
         facts=KeyFileFacts(config.host_and_port, authority),
@@ -79,14 +82,16 @@ def compose(
 
     access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))
     metrics = Metrics(peers)
+    punching = Punching(config.hole_punching, time.monotonic, entropy, lambda outcome: metrics.punches.labels(outcome).inc())
     origin = config.public_url.rstrip("/")
     endpoints = Endpoints(
         store,
         trusted,
         Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients),
         Enrolments(store, trusted, clock),
-        Channels(store, trusted, peers, dispatch, guard, clock, entropy),
+        Channels(store, trusted, peers, dispatch, guard, punching, clock, entropy),
         RelayChannels(store, trusted, peers, clock),
+        punching,
         KeyRevocations(store, origin + REVOKE_PATH, clock),
         metrics,
         access.reader,

@@ -19,7 +19,7 @@ from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.cut import Stamp
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
 from klinket.net.tasks import TaskSet
-from klinket.wire.control import Cut, Refused, SessionEnded
+from klinket.wire.control import AccountLimits, Cut, Refused, SessionEnded
 from klinket.wire.head_token import sign_head
 
 logger = logging.getLogger(__name__)
@@ -39,12 +39,21 @@ SHORTEST_GRANT_SECONDS = 2.0
 class Dispatch:
     """Keeps attached peers up to date with the store. Call `start` once on the event loop."""
 
-    def __init__(self, store: Store, trust: Trust, peers: Peers, clock: Callable[[], float], grant_seconds: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        trust: Trust,
+        peers: Peers,
+        clock: Callable[[], float],
+        grant_seconds: int,
+        limits: AccountLimits = configuration.ACCOUNT_LIMITS,
+    ) -> None:
         self._store = store
         self._trust = trust
         self._peers = peers
         self._clock = clock
         self._grant_seconds = grant_seconds
+        self._limits = limits
         self._changed = asyncio.Event()
         self._expiries_changed = asyncio.Event()
         self._tasks = TaskSet("dispatch")
@@ -209,10 +218,10 @@ class Dispatch:
             peer.outbox.put(SessionEnded(code=error.code, message=error.message, hint=error.hint))
             peer.outbox.finish()
             return
-        online, direct = self._peers.online(), self._peers.direct()
+        online, direct, punching = self._peers.online(), self._peers.direct(), self._peers.punching()
         grouped = current.resources_by_network(peer.principal.account)
         concerned = tuple(
-            (row.id, row.name, row.enrolled_jkt, online.get(row.id), direct.get(row.id))
+            (row.id, row.name, row.enrolled_jkt, online.get(row.id), direct.get(row.id), row.id in punching)
             for network in grouped
             for row in current.connectors.get(network, ())
         )
@@ -227,6 +236,7 @@ class Dispatch:
                 peer.jkt,
                 online,
                 direct,
+                punching,
                 now=now,
                 confirmed_at=confirmed_at,
                 grant_seconds=self._grant_seconds,
@@ -234,6 +244,19 @@ class Dispatch:
             )
         )
         peer.sent = state
+
+    def leads_to(self, peer: ClientPeer, connector: int) -> bool:
+        """Return whether something behind a connector is granted to an attached session now."""
+        current = self.snapshot if self.snapshot.covers(peer.principal) else peer.known
+        if current is None:
+            return False
+        try:
+            current.check(peer.principal, self._clock())
+            head_guard.refuse(current.proven_head)
+        except KlinketError:
+            return False
+        grouped = current.resources_by_network(peer.principal.account)
+        return any(row.id == connector for network in grouped for row in current.connectors.get(network, ()))
 
     async def _refresh_connectors(self, asked: Iterable[ConnectorPeer], current: Snapshot) -> None:
         """Dismiss connectors that were deleted or have new tokens, and tell the others which relays and keys there are."""
@@ -267,7 +290,14 @@ class Dispatch:
             return
         relays, made_of = self.snapshot.relays, (self.snapshot.relays, self.snapshot.signing_keys)
         message = configuration.for_connector(
-            relays, self._trust, row, tokens, stamp, now=self._clock(), grant_seconds=self._grant_seconds
+            relays,
+            self._trust,
+            row,
+            tokens,
+            stamp,
+            now=self._clock(),
+            grant_seconds=self._grant_seconds,
+            limits=self._limits,
         )
         peer.configure(message, made_of)
 

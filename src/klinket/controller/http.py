@@ -22,11 +22,12 @@ from klinket.controller.http_status import headers_of, status_of
 from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
+from klinket.controller.punching import Punching, Reflection
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.seats import proven
 from klinket.controller.trust import Trust
-from klinket.domain.errors import AuthenticationFailed, InvalidInput, KlinketError, NotFound, Throttled
+from klinket.domain.errors import AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
 from klinket.domain.moments import iso
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
@@ -37,6 +38,7 @@ from klinket.wire.paths import (
     GRAPHQL_PATH,
     JWKS_PATH,
     LOGOUT_PATH,
+    REFLECT_PATH,
     REVOKE_PATH,
     VALIDATE_TOKENS_PATH,
 )
@@ -62,6 +64,7 @@ class Endpoints:
         enrolments: Enrolments,
         channels: Channels,
         relay_channels: RelayChannels,
+        punching: Punching,
         revocations: KeyRevocations,
         counted: Metrics,
         reader: Callable[[Request], Awaitable[ApiCaller]],
@@ -72,6 +75,7 @@ class Endpoints:
         self._enrolments = enrolments
         self._channels = channels
         self._relay_channels = relay_channels
+        self._punching = punching
         self._revocations = revocations
         self._metrics = counted
         self._caller_that_reads = reader
@@ -84,6 +88,7 @@ class Endpoints:
             Route(REVOKE_PATH, self._guarded(self._revoke), methods=["POST"]),
             Route(ENROL_PATH, self._guarded(self._enrol), methods=["POST"]),
             Route(VALIDATE_TOKENS_PATH, self._guarded(self._validate_tokens), methods=["POST"]),
+            Route(REFLECT_PATH, self._guarded(self._reflect), methods=["POST"]),
             Route(JWKS_PATH, self._jwks),
             Route("/healthz", self._healthz),
             Route("/readyz", self._guarded(self._readyz)),
@@ -138,6 +143,15 @@ class Endpoints:
         body = await decoded(request, RefreshToken)
         await self._enrolments.tokens_valid(bearer(request), body.refresh_token)
         return JSONResponse({"ok": True})
+
+    async def _reflect(self, request: Request) -> Response:
+        body = await decoded(request, Reflection)
+        if request.client is None:
+            raise Forbidden("this connection has no address")
+        own_host = str((request.scope.get("server") or ("",))[0])
+        seen = self._punching.reflect(body, request.client.host, request.client.port, own_host)
+        proven(request)
+        return secret({"endpoint": seen})
 
     async def _jwks(self, _: Request) -> Response:
         return JSONResponse(self._trust.jwks(), headers={"Cache-Control": "max-age=60"})

@@ -25,6 +25,7 @@ class Metrics:
         self.enrolments = Counter(
             "klinket_enrolments_total", "Enrolments of connectors by outcome", ["outcome"], registry=self._registry
         )
+        self.punches = Counter("klinket_punches_total", "Hole punching by outcome", ["outcome"], registry=self._registry)
 
         self._expiring = Gauge(
             "klinket_service_keys_expiring",

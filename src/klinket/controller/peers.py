@@ -82,6 +82,8 @@ class ClientPeer:
     outbox: Outbox
     #: What its grants are to be for; (): everything its account was granted.
     only: tuple[str, ...] = ()
+    #: Where its live channel comes from.
+    address: str = ""
     #: What it was told last, and the snapshot it was told from.
     sent: object = None
     known: Snapshot | None = None
@@ -104,6 +106,9 @@ class ConnectorPeer:
     relays: tuple[int, ...] = ()
     #: host:port where it listens itself.
     direct: tuple[str, ...] = ()
+    #: Where its live channel comes from, and whether it takes part in hole punching.
+    address: str = ""
+    punches: bool = False
     #: What the configuration it has was made of; None: it has none yet, and could not apply a cut.
     sent: object = None
     dismissed: bool = False
@@ -171,6 +176,10 @@ class Peers:
     def direct(self) -> dict[int, tuple[str, ...]]:
         """Return where attached connectors listen themselves; those that do not are left out."""
         return {id: peer.direct for id, peer in self.connectors.items() if peer.direct}
+
+    def punching(self) -> frozenset[int]:
+        """Return the attached connectors that take part in hole punching."""
+        return frozenset(id for id, peer in self.connectors.items() if peer.punches)
 
     def online(self) -> dict[int, tuple[int, ...]]:
         """Return the attached connectors with the relays each is at."""

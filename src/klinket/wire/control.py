@@ -75,7 +75,7 @@ class ConnectorEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A connector a client may use, and the relays it is attached to.
 
     `jkt`: thumbprint of the one key it may prove (RFC 7638); "": it has none, and nobody is to be believed.
-    `direct`: host:port where it listens itself; who is there, the handshake of a link tells.
+    `direct`: host:port where it listens itself; who is there, the handshake of a link tells. `punches`: it takes Punch.
     """
 
     id: int
@@ -85,6 +85,7 @@ class ConnectorEntry(msgspec.Struct, frozen=True, kw_only=True):
     online: bool = True
     jkt: str = ""
     direct: list[str] = []
+    punches: bool = False
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +134,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out. `head`: the newest signed head it was ever given.
 
     `started_ms`: when the connector's process began, by the controller's clock; 0: not told. `direct`: host:port where it
-    listens for clients itself, if it does.
+    listens for clients itself, if it does; `punches`: it takes part in hole punching.
     """
 
     sequence: int
@@ -147,6 +148,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     head: str = ""
     started_ms: int = 0
     direct: list[str] = []
+    punches: bool = False
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):
@@ -159,7 +161,36 @@ class RenewCertificate(Message, frozen=True, kw_only=True, tag="renew-certificat
     request: str
 
 
+class Punch(Message, frozen=True, kw_only=True, tag="punch"):
+    """Client to controller: it wants connections with a connector through the NATs of both."""
+
+    connector: int
+
+
 # ---- both roles, controller to peer
+
+
+class PunchInvitation(Message, frozen=True, kw_only=True, tag="punch-invitation"):
+    """To both sides: show `token` at REFLECT_PATH from domain.punch.ENDPOINTS local ports. `connector`: of the meeting."""
+
+    id: str
+    token: str
+    connector: int
+
+
+class PunchStart(Message, frozen=True, kw_only=True, tag="punch-start"):
+    """To both sides: begin `in_ms` from now; `peers`: where the other one's ports were seen ("address:port")."""
+
+    id: str
+    peers: list[str]
+    in_ms: int = 0
+
+
+class PunchRefused(Message, frozen=True, kw_only=True, tag="punch-refused"):
+    """To the client: there will be no connection with this connector, and why; relays serve."""
+
+    connector: int
+    message: str
 
 
 class HeartbeatAnswer(Message, frozen=True, kw_only=True, tag="heartbeat-answer"):
@@ -310,9 +341,13 @@ class FlowEventsStored(Message, frozen=True, kw_only=True, tag="flow-events-stor
     batch: int
 
 
-ToController = Attach | Heartbeat | Renew | RenewCertificate | EndSession | CutReceipt | FlowEvents
-ToClient = Challenge | Refused | HeartbeatAnswer | CertificateRenewed | ClientConfiguration | SessionEnded
-ToConnector = Challenge | Refused | HeartbeatAnswer | CertificateRenewed | ConnectorConfiguration | Cut | FlowEventsStored
+ToController = Attach | Heartbeat | Punch | Renew | RenewCertificate | EndSession | CutReceipt | FlowEvents
+PunchTold = PunchInvitation | PunchStart | PunchRefused
+ToClient = Challenge | Refused | HeartbeatAnswer | CertificateRenewed | ClientConfiguration | SessionEnded | PunchTold
+ToConnector = (
+    Challenge | Refused | HeartbeatAnswer | CertificateRenewed | ConnectorConfiguration | Cut | FlowEventsStored
+    | PunchInvitation | PunchStart
+)  # fmt: skip
 
 _T = TypeVar("_T")
 

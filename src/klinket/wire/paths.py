@@ -18,5 +18,7 @@ CUTS_PATH = "/api/klinket/v1/cuts"
 #: Exports of the audit and of the network events.
 AUDIT_EXPORT_PATH = "/api/klinket/v1/audit/export"
 FLOWS_EXPORT_PATH = "/api/klinket/v1/flows/export"
+#: Tells a peer that punches holes from which address and port its connection comes.
+REFLECT_PATH = "/api/klinket/v1/reflect"
 #: Every public signing key of the controller.
 JWKS_PATH = "/.well-known/jwks.json"

@@ -42,6 +42,16 @@ def fails(*words: str) -> KlinketError:
     return error
 
 
+def test_a_daemon_that_may_not_make_its_folder_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Paths) -> None:
+        raise PermissionError(13, "Permission denied", "/run/klinket")
+
+    monkeypatch.setattr(Paths, "make_run_folder", refused)
+    error = fails("daemon")
+    assert (exit_code(error), error.message) == (96, "the daemon cannot use /run/klinket: Permission denied")
+    assert "run it as root" in str(error.hint)
+
+
 def test_config_shows_all_one_and_what_was_set(folder: Path) -> None:
     shown = run("config").output
     assert "network: none\nlog-level: info\nautostart: true\n" in shown

@@ -84,7 +84,10 @@ def _of(info: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
         case msgspec.inspect.BoolType():
             return st.booleans()
         case msgspec.inspect.IntType():
-            return st.integers(-(2**63), 2**63 - 1)
+            least = -(2**63) if info.ge is None else info.ge
+            return st.integers(least, 2**63 - 1 if info.lt is None else info.lt - 1)
+        case msgspec.inspect.BytesType():
+            return st.binary(max_size=20)
         case msgspec.inspect.FloatType():
             return st.floats(allow_nan=False, allow_infinity=False)
         case msgspec.inspect.NoneType():

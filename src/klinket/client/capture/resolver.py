@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from functools import partial
 
 from klinket.client.capture import dns_message
-from klinket.client.capture.dns_message import Code, Query, RecordType
+from klinket.client.capture.dns_message import Code, ExtendedError, Query, RecordType
 from klinket.client.capture.synthetic import SyntheticAddresses, twin
-from klinket.client.ports import FlowOpener
+from klinket.client.ports import FlowOpener, NameSource
 from klinket.domain.address import canonical_host, parse_ip
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
+from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
 from klinket.net.sockets import receive_exactly
 from klinket.net.tasks import TaskSet
@@ -37,6 +38,9 @@ _HINTS = (RecordType.SVCB, RecordType.HTTPS)
 
 
 Prepare = Callable[[str, socket.socket], None]
+#: An answer that takes a while, within a bound.
+Later = Callable[[], Awaitable[bytes]]
+Answer = bytes | Later | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class OwnAnswers:
         self._names = names
         self._rules = rules
 
-    def answer(self, message: bytes) -> bytes | None:
+    def answer(self, message: bytes, *, over_tcp: bool = False) -> Answer:
         """Return the answer to what is klinket's to say, b"" for what is no query, None for what others must be asked."""
         try:
             query = dns_message.parse_query(message)
@@ -77,14 +81,15 @@ class OwnAnswers:
             if name is None:
                 return dns_message.answer_code(query, Code.NO_SUCH_NAME)
             return dns_message.answer_name(query, name, TTL_SECONDS)
-        return self._named(query)
+        return self._named(query, over_tcp)
 
-    def _named(self, query: Query) -> bytes | None:
+    def _named(self, query: Query, over_tcp: bool) -> Answer:
         try:
             name = canonical_host(query.name)
         except InvalidInput:
             return None
-        if not self._is_ours(name):
+        reverse = query.reverse_address
+        if not (self._is_ours(name) or (reverse is not None and self._is_ours_address(reverse))):
             if (own := self._rules.own.get(name)) is not None:
                 if query.type == RecordType.A:
                     return dns_message.answer_address(query, own, TTL_SECONDS)
@@ -92,21 +97,60 @@ class OwnAnswers:
             # A program that knew an IPv6 address, or hints with one, would run past klinket or into nothing.
             hidden = self._rules.hides_ipv6 and query.type in (RecordType.AAAA, *_HINTS)
             return dns_message.answer_code(query, Code.NO_ERROR) if hidden else None
-        # Other types exist at the connector's resolver, which cannot be asked: there is an answer, and it is empty.
-        if query.type not in _ADDRESSES or (query.type == RecordType.AAAA and not self._rules.ipv6):
+        source = self._client.names
+        if query.type in _ADDRESSES:
+            if source is None or source.is_served(name):
+                return self._address(query, name)
+            return partial(self._address_when_served, source, query, name)
+        if source is None or query.type in _HINTS:
+            return dns_message.answer_code(query, Code.NO_ERROR)  # hints with addresses would lead past klinket
+        if query.type == RecordType.OPT or 128 <= query.type < 256:  # ANY, transfers and the like (RFC 6895 §3.1)
+            return dns_message.answer_failure(query, ExtendedError.NOT_SUPPORTED, "ask for one type of records", Code.REFUSED)
+        return partial(self._records, source, query, name, over_tcp)
+
+    def _address(self, query: Query, name: str) -> bytes:
+        if query.type == RecordType.AAAA and not self._rules.ipv6:
             return dns_message.answer_code(query, Code.NO_ERROR)
         address = self._names.address_of(name, fast=self._rules.is_fast(name))
         if address is None:
-            return dns_message.answer_code(query, Code.SERVER_FAILURE)
+            return dns_message.answer_failure(query, ExtendedError.OTHER, "all addresses that stand for names are given")
         return dns_message.answer_address(query, twin(address) if query.type == RecordType.AAAA else address, TTL_SECONDS)
 
-    def _is_ours(self, name: str) -> bool:
-        if parse_ip(name) is not None or name in self._rules.never():
-            return False
+    async def _address_when_served(self, source: NameSource, query: Query, name: str) -> bytes:
         try:
-            return self._client.claims(name)
+            await source.until_served(name)
+        except FlowRefused as error:
+            return _refused(query, error)
+        return self._address(query, name)
+
+    async def _records(self, source: NameSource, query: Query, name: str, over_tcp: bool) -> bytes:
+        try:
+            found = await source.records(name, query.type)
+        except FlowRefused as error:
+            return _refused(query, error)
+        if found.text:
+            info = ExtendedError.PROHIBITED if found.code == Code.REFUSED else ExtendedError.NO_REACHABLE_AUTHORITY
+            return dns_message.answer_failure(query, info, found.text, found.code or Code.SERVER_FAILURE)
+        return dns_message.answer_records(query, found.code, found.records, min(found.seconds, TTL_SECONDS), over_tcp=over_tcp)
+
+    def _is_ours_address(self, address: str) -> bool:
+        """Return whether the name of an address is for the connector's side to tell: its name here would be told to strangers."""
+        return self._client.names is not None and parse_ip(address) is not None and self._claims(address)
+
+    def _is_ours(self, name: str) -> bool:
+        return parse_ip(name) is None and name not in self._rules.never() and self._claims(name)
+
+    def _claims(self, host: str) -> bool:
+        try:
+            return self._client.claims(host)
         except FlowRefused:
             return False  # not online yet: nothing was granted in this process, and the controller's own name must be found
+
+
+def _refused(query: Query, error: FlowRefused) -> bytes:
+    if error.failure is FlowFailure.NOT_GRANTED:
+        return dns_message.answer_failure(query, ExtendedError.PROHIBITED, error.message)
+    return dns_message.answer_failure(query, ExtendedError.NO_REACHABLE_AUTHORITY, error.message)
 
 
 class NameStub:
@@ -119,12 +163,11 @@ class NameStub:
         client: FlowOpener,
         names: SyntheticAddresses,
         resolvers: Sequence[str],
-        own: Mapping[str, str] = MappingProxyType({}),
+        rules: AnswerRules = AnswerRules(),
     ) -> None:
-        """`own`: names that are answered here, unless they are granted, and their addresses."""
         self._sock = sock
         self._listener = listener
-        self._own = OwnAnswers(client, names, AnswerRules(own=own))
+        self._own = OwnAnswers(client, names, rules)
         self._resolvers = usable(resolvers)
         self._tasks = TaskSet("names")
         self._loop = asyncio.get_running_loop()
@@ -145,10 +188,10 @@ class NameStub:
             except OSError as error:
                 logger.debug("names: %s", error)
                 return
-            if (answer := self._own.answer(message)) is not None:
+            if isinstance(answer := self._own.answer(message), bytes):
                 self._reply(answer, source)
             elif len(self._tasks) < MAX_QUERIES:
-                self._tasks.start(self._ask_others(message, source), "query")
+                self._tasks.start(self._reply_later(answer or partial(self._ask_others, message), source), "query")
 
     def _reply(self, answer: bytes, source: tuple[str, int]) -> None:
         try:
@@ -157,8 +200,11 @@ class NameStub:
         except OSError as error:
             logger.debug("names: %s", error)
 
-    async def _ask_others(self, message: bytes, source: tuple[str, int]) -> None:
-        self._reply(await forward(message, self._resolvers, over_tcp=False), source)
+    async def _reply_later(self, later: Later, source: tuple[str, int]) -> None:
+        self._reply(await later(), source)
+
+    async def _ask_others(self, message: bytes) -> bytes:
+        return await forward(message, self._resolvers, over_tcp=False)
 
     def _accepted(self, connection: socket.socket) -> None:
         if len(self._tasks) < MAX_QUERIES:
@@ -211,10 +257,11 @@ async def serve_connection(
                 async with asyncio.timeout(CONNECTION_SECONDS):
                     length = int.from_bytes(await receive_exactly(connection, 2))
                     message = await receive_exactly(connection, length)
-                answer = own.answer(message)
-                if answer is None:
+                answer = own.answer(message, over_tcp=True)
+                if not isinstance(answer, bytes):
                     idle(False)
-                    answer = await forward(message, resolvers(), over_tcp=True, prepare=prepare)
+                    ask_others = partial(forward, message, resolvers(), over_tcp=True, prepare=prepare)
+                    answer = await (answer or ask_others)()
                     idle(True)
                 if not answer:
                     return

@@ -16,6 +16,7 @@ from klinket.client.daemon.daemon import Daemon
 from klinket.client.daemon.notify import Notifier
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.pid_file import PidFile
+from klinket.client.daemon.protocol import NeedsRoot
 from klinket.client.daemon.sessions import Sessions
 from klinket.client.daemon.settings import Settings
 from klinket.client.daemon.states import State
@@ -44,7 +45,13 @@ async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
     token = proxy_token.read(None)
     settings.check(has_proxy_token=token is not None)
     descriptors.raise_limit()  # a flow takes two
-    paths.make_run_folder()
+    try:
+        paths.make_run_folder()
+    except PermissionError as error:
+        raise NeedsRoot(
+            f"the daemon cannot use {error.filename}: {error.strerror}",
+            hint="run it as root; or --capture off, with KLINKET_RUN, KLINKET_ETC and KLINKET_STATE as folders of this user",
+        ) from None
     lock = PidFile(paths.pid_file)
     tasks = TaskSet("daemon process")
     try:

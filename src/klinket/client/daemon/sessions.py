@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from klinket.client.client import Client
-from klinket.client.ports import DatagramFlow, OpenedFlow
+from klinket.client.ports import DatagramFlow, NameSource, OpenedFlow
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.resource import Resource, ResourceIndex
@@ -146,9 +146,18 @@ class Sessions:
         """Return whether a canonical host is granted, or was before; raises FlowRefused where that is not known yet."""
         return self._former.lookup(host) is not None or self._client().claims(host)
 
+    @property
+    def names(self) -> NameSource | None:
+        """Return what the current session knows of names."""
+        return self._current[1].names if self._current is not None else None
+
     async def open_stream(self, destination: Destination) -> OpenedFlow:
         """Open a TCP flow in the current session; raises FlowRefused."""
         return await self._client().open_stream(destination)
+
+    async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> OpenedFlow:
+        """Open a TCP flow in the current session without waiting for the resource; raises FlowRefused."""
+        return await self._client().open_early(destination, refused)
 
     async def open_datagrams(self, destination: Destination) -> DatagramFlow:
         """Open a UDP association in the current session; raises FlowRefused."""

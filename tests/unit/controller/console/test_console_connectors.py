@@ -169,6 +169,17 @@ async def test_the_page_tells_state_clock_and_uptime(controller: Running, admin:
     assert "Offline" in text
 
 
+async def test_the_page_tells_whether_it_meets_clients_through_nats(live: Running, admin: Browser) -> None:
+    enrolled = await live.enrol(await live.connector_tokens(await live.add_connector(await live.add_network())))
+    for punches, shown in ((True, "meets clients"), (False, "turned off")):
+        async with live.attached(enrolled) as channel:
+            await channel.send(control.Heartbeat(sequence=1, time_ms=1, version="1.80.0", punches=punches))
+            await channel.wait_for(control.HeartbeatAnswer)
+            await channel.send(control.Renew())
+            await channel.wait_for(control.ConnectorConfiguration)
+            assert f"<dt>Through NATs</dt><dd>{shown}</dd>" in (await admin.get(f"{LIST}/{enrolled.id}")).text
+
+
 async def test_one_that_is_too_old_for_services_is_explained(controller: Running, admin: Browser) -> None:
     await controller.write(lambda tx: report(tx, add(tx), version="1.0.29"))
     assert "Too old for services" in (await admin.get(LIST)).text

@@ -49,14 +49,22 @@ def _maximal(spans: Iterable[_Span]) -> frozenset[str]:
 
 def capturable(network: IPNetwork) -> bool:
     """Return whether a resource's network can be another machine's: loopback, link-local and multicast addresses cannot."""
-    version, first, negative_end, _ = _span(network, "")
-    return not any(version == one and start <= first and negative_end >= end for one, start, end, _ in _NO_OTHERS)
+    return _is_capturable(_span(network, ""))
 
 
-_NO_OTHERS = [
-    _span(ipaddress.ip_network(text), text)
-    for text in ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1/128", "fe80::/10", "ff00::/8")
-]
+def _is_capturable(span: _Span) -> bool:
+    version, first, negative_end, _ = span
+    return all(start > first or negative_end < end for start, end in _NO_OTHERS[version])
+
+
+#: By IP version: the first address, and the last one negative.
+_NO_OTHERS = {
+    version: [_span(ipaddress.ip_network(text), text)[1:3] for text in texts]
+    for version, texts in (
+        (4, ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4")),
+        (6, ("::1/128", "fe80::/10", "ff00::/8")),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +104,8 @@ class Remembered:
                 self._ever[text] = span  # at the end: what was granted last is forgotten last
         changed = False
         for text in now - self._ever.keys():
-            if capturable(granted[text]):
-                self._ever[text] = _span(granted[text], text)
+            if _is_capturable(span := _span(granted[text], text)):
+                self._ever[text] = span
                 changed = True
         former = [text for text in self._ever if text not in now] if len(self._ever) > MAX_FORMER else []
         for text in former[: max(0, len(former) - MAX_FORMER)]:

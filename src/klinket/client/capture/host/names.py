@@ -18,7 +18,7 @@ from klinket.client.capture.dns_message import Code
 from klinket.client.capture.host import rules
 from klinket.client.capture.host.addresses import STUBS
 from klinket.client.capture.packets import Endpoint
-from klinket.client.capture.resolver import OwnAnswers, accept, forward, serve_connection
+from klinket.client.capture.resolver import Later, OwnAnswers, accept, forward, serve_connection
 from klinket.domain.errors import ProtocolError
 from klinket.net.tasks import TaskSet
 
@@ -85,11 +85,12 @@ class CapturedNames:
             target = original_destination(ancillary)
             if target is None or target[1] != DNS_PORT:
                 continue  # sent to this socket itself
-            if (answer := self._own.answer(message)) is not None:
+            if isinstance(answer := self._own.answer(message), bytes):
                 self._reply(answer, target, source[:2])
             elif self._queries.total() < MAX_QUERIES and self._queries[source[0]] < MAX_QUERIES_PER_SOURCE:
                 self._queries[source[0]] += 1
-                task = self._tasks.start(self._ask_others(message, target, source[:2]), "query")
+                later = answer or partial(self._ask_others, message, target)
+                task = self._tasks.start(self._reply_later(later, target, source[:2]), "query")
                 task.add_done_callback(partial(self._asked, source[0]))
             else:
                 self._reply(_failure(message), target, source[:2])
@@ -101,8 +102,11 @@ class CapturedNames:
         except (OSError, ValueError) as error:
             logger.debug("names: %s", error)  # as datagrams are: the program asks again
 
-    async def _ask_others(self, message: bytes, target: Endpoint, source: Endpoint) -> None:
-        self._reply(await forward(message, self._ask_of(target[0]), over_tcp=False, prepare=self._prepare), target, source)
+    async def _reply_later(self, later: Later, target: Endpoint, source: Endpoint) -> None:
+        self._reply(await later(), target, source)
+
+    async def _ask_others(self, message: bytes, target: Endpoint) -> bytes:
+        return await forward(message, self._ask_of(target[0]), over_tcp=False, prepare=self._prepare)
 
     def _asked(self, asker: str, _: object) -> None:
         self._queries[asker] -= 1

@@ -91,6 +91,7 @@ async def one(page: Page, error: KlinketError | None = None) -> Response:
         "live": found.listed.live,
         "relays": found.relays,
         "flows": found.flows,
+        "punches": id in page.console.peers.punching(),
         "direct": page.console.peers.direct().get(id, ()),
         "min_version": MIN_VERSION,
     }

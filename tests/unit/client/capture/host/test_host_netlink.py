@@ -46,6 +46,16 @@ def keys(elements: bytes) -> list[tuple[bytes, bool]]:
 
 
 @settings(deadline=None)
+@given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
+def test_an_address_is_the_same_as_the_network_of_it_alone(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    alone, network = (
+        netlink.elements_request("klinket", [("resources", [], [text])])
+        for text in (str(address), str(ipaddress.ip_network(address)))
+    )
+    assert alone == network
+
+
+@settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 32)), max_size=20))
 def test_each_network_is_its_first_address_and_the_end_behind_its_last(found: set[tuple[int, int]]) -> None:
     wanted = {str(ipaddress.IPv4Network((first >> (32 - length) << (32 - length), length))) for first, length in found}

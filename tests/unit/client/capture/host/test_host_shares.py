@@ -18,7 +18,7 @@ TARGET = ("192.0.2.1", 53)
 
 
 class NothingOwn:
-    def answer(self, message: bytes) -> bytes | None:
+    def answer(self, message: bytes, *, over_tcp: bool = False) -> bytes | None:
         return None
 
 
@@ -33,9 +33,9 @@ class Names(CapturedNames):
     def _reply(self, answer: bytes, target: Endpoint, source: Endpoint) -> None:
         self.replies.append((answer, source))
 
-    async def _ask_others(self, message: bytes, target: Endpoint, source: Endpoint) -> None:
+    async def _ask_others(self, message: bytes, target: Endpoint) -> bytes:
         await self.go.wait()
-        self._reply(b"answered", target, source)
+        return b"answered"
 
 
 class Queries:
@@ -108,6 +108,10 @@ async def test_the_connection_that_is_idle_for_longest_gives_way(
 
 
 class Silent:
+    def start(self, *_: object) -> None: ...
+
+    def put(self, _: bytes) -> None: ...
+
     async def send(self, _: bytes) -> None: ...
 
     async def receive(self) -> bytes:
