@@ -38,8 +38,8 @@ class Admin:
         choose = self._world.random.choice
         change, wider, after = choose(
             (
-                self._revoke_key, self._take_access, self._give_access, self._give_access, self._disable, self._enable, self._enable,
-                self._set_ports, self._set_ports, self._move, self._end_session, self._new_tokens, self._delete_key,
+                self._revoke_key, self._take_access, self._give_access, self._give_access, self._disable, self._enable,
+                self._enable, self._set_ports, self._set_ports, self._move, self._end_session, self._new_tokens, self._delete_key,
             )
         )()  # fmt: skip
         if change is None:
@@ -98,7 +98,11 @@ class Admin:
         def delete_key(tx: Transaction, actor: Actor) -> None:
             service_keys.delete(tx, actor, _only(tx.service_keys.find(kid=kid)))
 
-        return delete_key, _same, lambda state: replace(state, keys={name: one for name, one in state.keys.items() if name != kid})
+        return (
+            delete_key,
+            _same,
+            lambda state: replace(state, keys={name: one for name, one in state.keys.items() if name != kid}),
+        )
 
     def _pair(self) -> tuple[str, int, str]:
         random, made = self._world.random, self._world.template
@@ -174,7 +178,7 @@ class Admin:
         return change, self._all_of(name), after
 
     def _all_of(self, name: str) -> Effect:
-        """Return the effect of the widest that a resource may become: while a change is on its way, more than it says may hold."""
+        """Return the effect of the widest that a resource may become: while a change is on its way, more may hold."""
         id = self._world.template.resources[name]
         return lambda state: replace(state, resources={**state.resources, id: self._world.widest[id]})
 

@@ -137,7 +137,9 @@ class SimulatedClient:
             certificate_request=certificate_request(key),
             client=ClientFacts(),
         )
-        answer = await self.world.ask_controller(self.name, lambda: self.world.controller.logins.login(request, self.world.address(self.name)))
+        answer = await self.world.ask_controller(
+            self.name, lambda: self.world.controller.logins.login(request, self.world.address(self.name))
+        )
         return Session(
             id=answer.session,
             network=answer.network,
@@ -189,7 +191,12 @@ class SimulatedClient:
         relay, network = self.world.relays[relay_id], self.world.network
         await asyncio.sleep(network.delay() + network.delay())
         presence = connector.presence(relay_id) if connector.up else None
-        if not relay.up or not network.joined(self.name, relay.name) or not network.joined(connector.name, relay.name) or presence is None:
+        if (
+            not relay.up
+            or not network.joined(self.name, relay.name)
+            or not network.joined(connector.name, relay.name)
+            or presence is None
+        ):
             raise FlowRefused(FlowFailure.NO_CONNECTOR, "no way there")
         life, seat = self._seats.get(relay_id, (-1, None))
         if seat is None or life != self.world.lives[relay.name]:
@@ -247,7 +254,7 @@ class SimulatedClient:
                     failure = error
                     if error.failure not in (FlowFailure.NO_CONNECTOR, FlowFailure.DRAINING):
                         raise
-            self.core.connector_failed(route.connector.id, self._clock.now())
+            self.core.choice.failed(route.connector.id, self._clock.now())
         raise failure or FlowRefused(FlowFailure.NO_CONNECTOR, "no relay")
 
     async def open_at(
@@ -262,4 +269,3 @@ class SimulatedClient:
         live = await connector.open(linked.record, request, relay, self.world.random.choice((0.001, 0.05, 0.3, 2.0)))
         self.world.opened(connector, live)
         return connector, live
-

@@ -61,6 +61,13 @@ class Presence:
     async def aclose(self) -> None:
         self.stop_waiting()
 
+    def follow(self, relay: RelayEntry) -> None:
+        self.relay = relay
+
+    @property
+    def serving(self) -> bool:
+        return False
+
     def stop_waiting(self) -> None:
         self.attached = False
         if self._task is not None:

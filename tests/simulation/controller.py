@@ -6,6 +6,7 @@ What is not here is HTTP, TLS and threads. It may be killed at any moment, and b
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +19,7 @@ from klinket.controller.enrolment import Enrolments
 from klinket.controller.head_guard import HeadGuard
 from klinket.controller.login import Logins
 from klinket.controller.peers import Peers
+from klinket.controller.punching import Punching
 from klinket.controller.sealing import MasterKey
 from klinket.controller.store.engine import SqlStore, _Job
 from klinket.controller.store.sqlite import SqliteBackend
@@ -62,7 +64,13 @@ class Controller:
     """`database`: its file. `now`: true time in seconds since the epoch, which is what the controller's clock shows."""
 
     def __init__(
-        self, database: Path, master: MasterKey, network: Network, now: Callable[[], float], entropy: Callable[[int], bytes], delay: Callable[[], float]
+        self,
+        database: Path,
+        master: MasterKey,
+        network: Network,
+        now: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        delay: Callable[[], float],
     ) -> None:
         self._database = database
         self._master = master
@@ -85,13 +93,18 @@ class Controller:
         """Begin from what is on disk."""
         self.store = InlineStore(SqliteBackend(self._database), self._now, self._delay)
         self.trust = await trust.load_or_make(self.store, self._master, NETWORK, self._now, self._entropy)
-        self.store.use_cut_signer(
-            lambda cut: sign_cut(self.trust.signers[KeyPurpose.CUT], cut, network=NETWORK), GRANT_SECONDS
-        )
+        self.store.use_cut_signer(lambda cut: sign_cut(self.trust.signers[KeyPurpose.CUT], cut, network=NETWORK), GRANT_SECONDS)
         self.peers = Peers()
         self._dispatch = Dispatch(self.store, self.trust, self.peers, self._now, GRANT_SECONDS)
         self._channels = Channels(
-            self.store, self.trust, self.peers, self._dispatch, HeadGuard(self.trust), self._now, self._entropy
+            self.store,
+            self.trust,
+            self.peers,
+            self._dispatch,
+            HeadGuard(self.trust),
+            Punching(False, time.monotonic, self._entropy),
+            self._now,
+            self._entropy,
         )
         self.logins = Logins(
             self.store, self.trust, URL + LOGIN_PATH, URL + LOGOUT_PATH, self._now, self._entropy, lambda: self.peers.clients

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from klinket.controller.app import resources
 from klinket.controller.app.ports import Transaction
-from klinket.domain.grant import Principal
 from klinket.domain.flow import Destination
+from klinket.domain.grant import Principal
 from klinket.domain.resource import Resource
 
 NEVER = float("-inf")
@@ -32,7 +32,7 @@ class KeyFacts:
 class State:
     """Everything that decides. `access`: when it ends by (account, resource); `connectors`: the hash of the tokens each has.
 
-    `resources`: those that are active, each as it is, or as both of what it was and becomes. `ended`: sessions that an admin has ended.
+    `resources`: the active ones, each as it is, or as both of what it was and becomes. `ended`: sessions an admin has ended.
     """
 
     keys: dict[str, KeyFacts] = field(default_factory=dict)
@@ -74,7 +74,9 @@ def read(tx: Transaction, ended: Iterable[str]) -> State:
             for row in tx.service_keys.find()
         },
         access={
-            (accounts[row.service_account_id], row.resource_id): FOREVER if row.expires_at_ms is None else row.expires_at_ms / 1000
+            (accounts[row.service_account_id], row.resource_id): FOREVER
+            if row.expires_at_ms is None
+            else row.expires_at_ms / 1000
             for row in tx.access.find()
         },
         resources={row.id: (resources.to_domain(row),) for row in tx.resources.find() if row.is_active},
@@ -115,7 +117,9 @@ class Model:
             now,
         )
 
-    def last_allowed(self, principal: Principal, destination: Destination, connector: int | None, token_hash: str, now: float) -> float:
+    def last_allowed(
+        self, principal: Principal, destination: Destination, connector: int | None, token_hash: str, now: float
+    ) -> float:
         """Return the last moment up to now at which a flow was allowed; NEVER if there was none."""
         until = now
         for since, state in reversed(self._states):

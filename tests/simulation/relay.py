@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from klinket.controller.trust import KeyPurpose, Trust
-from klinket.relay.core import Paired, RelayCore, Refused
+from klinket.relay.core import Paired, Refused, RelayCore
 from klinket.relay.limits import RelayLimits
 from klinket.wire.relay import Admission, RelayAnswer, RelayError, RelayHello, RelayRole
 from tests.simulation.controller import NETWORK
@@ -28,7 +28,9 @@ class Seat:
 class Relay:
     """`name` in the network, `id` at the controller. `now`: true time in seconds since the epoch."""
 
-    def __init__(self, name: str, id: int, trust: Callable[[], Trust], now: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, name: str, id: int, trust: Callable[[], Trust], now: Callable[[], float], entropy: Callable[[int], bytes]
+    ) -> None:
         self.name = name
         self.id = id
         self.up = False
@@ -57,7 +59,8 @@ class Relay:
         if isinstance(refusal := self._said(client_hello), RelayAnswer):
             raise RelayError(refusal)
         if refusal is not None:
-            return self._core.pair_ended(refusal.holder)
+            self._core.pair_ended(refusal.holder)
+            return
         client = self._peers
         hello = connector_hello()
         answer = None if hello is None else self._said(hello)

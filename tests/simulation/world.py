@@ -1,4 +1,4 @@
-"""One simulation: a network of real cores under one virtual clock, with faults and changes that a seed chooses, and what must hold.
+"""One simulation: real cores under one virtual clock, with faults and changes that a seed chooses, and what must hold.
 
 Invariants
 - No flow is live without the model's leave: longer than CUT_SECONDS after the connector could hear of the change, and never
@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import TypeVar
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from klinket.connector import enrol, serve
 from klinket.connector.enrol import Credentials
@@ -31,8 +31,8 @@ from klinket.controller.app.ports import Transaction
 from klinket.controller.audit_signing import sign_waiting
 from klinket.controller.enrolment import EnrolmentRequest
 from klinket.controller.trust import KeyPurpose
-from klinket.domain.cut import ScopeKind
 from klinket.domain.address import ResourceAddress
+from klinket.domain.cut import ScopeKind
 from klinket.domain.errors import ControllerUnreachable, KlinketError
 from klinket.domain.resource import Resource
 from klinket.net import backoff, channel
@@ -94,7 +94,10 @@ class World:
         self.controller = Controller(
             database, self.template.master, self.network, self.now, self.entropy, lambda: self.random.uniform(0.0, 0.01)
         )
-        self.relays = {id: Relay(name, id, lambda: self.controller.trust, self.now, self.entropy) for name, id in self.template.relays.items()}
+        self.relays = {
+            id: Relay(name, id, lambda: self.controller.trust, self.now, self.entropy)
+            for name, id in self.template.relays.items()
+        }
         self.connectors = [
             SimulatedConnector(self, name, id, folder / name, self._skew()) for name, id in self.template.connectors.items()
         ]
@@ -181,7 +184,9 @@ class World:
             answer.connector, answer.network, answer.certificate, answer.access_token, answer.expires_at_ms, answer.time_ms
         )
 
-    def _presence(self, connector: int, relay: object, ticket: str, links: object, clock: object, used_up: Callable[[], None]) -> Presence:
+    def _presence(
+        self, connector: int, relay: object, ticket: str, links: object, clock: object, used_up: Callable[[], None]
+    ) -> Presence:
         return Presence(self, self.connector(connector).name, relay, ticket, used_up)  # type: ignore[arg-type]
 
     def way(self, client: str, relay: int, connector: SimulatedConnector) -> bool:
@@ -407,7 +412,9 @@ class World:
         expected = self.model.state
         for what in ("keys", "resources", "connectors"):
             if getattr(stored, what) != getattr(expected, what):
-                self.broken(f"an acknowledged change of {what} was lost: {getattr(stored, what)} is not {getattr(expected, what)}")
+                self.broken(
+                    f"an acknowledged change of {what} was lost: {getattr(stored, what)} is not {getattr(expected, what)}"
+                )
         now = self.now()
         kept = {key for key, end in expected.access.items() if end > now}
         if {key for key, end in stored.access.items() if end > now} != kept:
@@ -443,9 +450,7 @@ class World:
             may = False
             for _ in range(3):
                 may = (
-                    not dead
-                    and client.session is not None
-                    and state.until(client.principal, destination, None, "") > self.now()
+                    not dead and client.session is not None and state.until(client.principal, destination, None, "") > self.now()
                 )
                 try:
                     await client.open(destination)
@@ -480,6 +485,7 @@ def simulate(seed: int) -> list[str]:
             stack.enter_context(patch.object(enrol, "enrol", world._enrol))
             stack.enter_context(patch.object(serve, "RelayPresence", world._presence))
             stack.enter_context(patch.object(serve, "own_addresses", set))
+            stack.enter_context(patch.object(serve, "RunFile", lambda _: Mock()))
             stack.enter_context(patch.object(serve, "controller_context", lambda _: None))
             stack.enter_context(patch.object(serve, "LinkTerminator", lambda *_: object()))
             stack.enter_context(patch.object(CopyWatch, "start", lambda _: None))
@@ -491,4 +497,3 @@ def simulate(seed: int) -> list[str]:
             return world.trace
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
