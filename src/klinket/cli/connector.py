@@ -26,6 +26,7 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
     help="Where clients find that; default: this machine's own addresses. Repeatable.",
 )
 @click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Meet no clients through NATs.")
+@roles.METRICS_OPTION
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
 def connector(
     tokens_file: Path | None,
@@ -35,6 +36,7 @@ def connector(
     listen: str | None,
     advertise: tuple[str, ...],
     no_hole_punching: bool,
+    metrics: str | None,
     log_level: str | None,
 ) -> None:
     """Run a connector in a private network. It only dials out, unless it is told to listen.
@@ -45,7 +47,8 @@ def connector(
     example: klinket connector --tokens-file office-1.json --state /var/lib/klinket-connector
     """
     from klinket.connector import config
-    from klinket.connector.serve import run
+    from klinket.connector.observed import run
+    from klinket.connector.serve import Connector
 
     roles.set_up_logging(log_level or _TWINGATE_LEVELS.get(os.environ.get("TWINGATE_LOG_LEVEL", ""), "info"))
     roles.forbid_core_dumps()
@@ -58,4 +61,5 @@ def connector(
         advertised=[roles.host_port("--advertise", text) for text in advertise],
         hole_punching=not no_hole_punching,
     )
-    roles.run_until_stopped(lambda stop: run(settings, stop))
+    where = roles.metrics_address(metrics, "TWINGATE_METRICS_PORT")
+    roles.run_until_stopped(lambda stop: run(Connector(settings), where, stop))

@@ -18,6 +18,7 @@ from klinket.domain.errors import InvalidInput
 @click.option("--state", required=True, type=click.Path(path_type=Path), help="Folder of the relay's certificate.")
 @click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="Its token; or KLINKET_RELAY_TOKEN.")
 @click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
+@roles.METRICS_OPTION
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def relay(
     controller: str,
@@ -26,6 +27,7 @@ def relay(
     state: Path,
     token_file: Path | None,
     ca: Path | None,
+    metrics: str | None,
     log_level: str,
 ) -> None:
     """Run a relay: it joins a client with a connector and moves bytes it cannot read.
@@ -49,5 +51,6 @@ def relay(
         token=token,
         state=state,
         controller_ca=ca.read_text() if ca else None,
+        metrics=roles.metrics_address(metrics),
     )
     roles.run_until_stopped(lambda stop: run(config, stop))

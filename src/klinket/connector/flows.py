@@ -14,6 +14,7 @@ from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
 from klinket.connector.names import NameLookups
 from klinket.connector.pipes import ProvenPipes
+from klinket.connector.traffic import Traffic
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
@@ -42,6 +43,7 @@ class FlowServer:
         pipes: ProvenPipes | None = None,
     ) -> None:
         self._core = core
+        self.traffic = Traffic()
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
         self._names = NameLookups()
         self._events = events
@@ -53,6 +55,7 @@ class FlowServer:
     def end(self, ended: Sequence[EndedFlow], received_at: float) -> list[CutFlow]:
         """End flows now; returns what a receipt says of them. `received_at`: monotonic seconds of the order."""
         told = []
+        self.traffic.ended += len(ended)
         for one in ended:
             flow = one.flow
             ender = self._enders.pop(flow, None)
@@ -134,10 +137,12 @@ class FlowServer:
             self._events.established(flow, relay, address)
             if flow.destination.protocol is TransportProtocol.TCP:
                 carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
+                self.traffic.carries(flow, carrier, relay)
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
             else:
                 carrier = _Association(reached, pipe)
+                self.traffic.carries(flow, carrier, relay)
                 summary = await self._carry_datagrams(flow, carrier, pipe)
         except BaseException:
             if carrier is not None:
@@ -150,6 +155,7 @@ class FlowServer:
         finally:
             self._enders.pop(flow, None)
             del self._carried[flow]
+            self.traffic.over(flow)
             self._core.close(flow)
         failure = summary.failure.failure if summary.failure else None
         self._events.closed(flow, relay, address, summary.bytes_sent, summary.bytes_received, failure)
@@ -197,6 +203,7 @@ class FlowServer:
     ) -> None:
         failure = error.failure
         assert isinstance(failure, FlowFailure)
+        self.traffic.refused[failure] += 1
         self._events.refused(request.flow, record.principal, request.destination, relay, failure, resource)
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())

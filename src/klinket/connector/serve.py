@@ -18,6 +18,7 @@ from klinket.connector.flows import FlowServer
 from klinket.connector.limits import BATCH_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.listener import DirectListener
+from klinket.connector.observed import Observed
 from klinket.connector.pipes import ProvenPipes
 from klinket.connector.punching import ConnectorPunching
 from klinket.connector.rendezvous import RelayPresence
@@ -101,6 +102,12 @@ class Connector:
         )
         if self._punching is not None:
             self._channel.punch_told = self._punching.told
+
+    def observed(self) -> Observed:
+        """Return what is looked at from outside."""
+        configured, listens = (lambda: self._configuration is not None), self._listener is not None
+        attached = self._channel.is_attached
+        return Observed(self._core, self._flows.traffic, self._clock, attached, configured, self._attached_relays, listens)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
@@ -346,8 +353,3 @@ class Connector:
             found = await asyncio.to_thread(own_addresses)
             if found:  # none: they could not be found just now
                 self._own = set(found)
-
-
-async def run(config: ConnectorConfig, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set."""
-    await Connector(config).run(stop)

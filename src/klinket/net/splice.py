@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import os
 import socket
+import struct
 from collections.abc import Callable
 
 from klinket.net import sockets
@@ -20,6 +21,19 @@ PIPE_BYTES = 1 << 20
 MAX_SPARE_PIPES = 64
 #: Rounds a direction runs before others get their turn.
 ROUNDS = 8
+
+
+#: `tcpi_bytes_received` of Linux's struct tcp_info, which only grows: its place, and the bytes up to its end.
+_BYTES_RECEIVED = struct.Struct("=128xQ")
+
+
+def received_bytes(sock: socket.socket) -> int:
+    """Return how many bytes a TCP connection has received, as the kernel counts: no read pays for it. 0 when it cannot say."""
+    try:
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.size)
+        return int(_BYTES_RECEIVED.unpack(told)[0])
+    except (OSError, struct.error):  # closed, or no TCP
+        return 0
 
 
 class KernelPipes:
@@ -72,6 +86,13 @@ class Pair:
         self._halves = (_Half(one, two), _Half(two, one))
         self._over = False
         self.moved_at = self._loop.time()
+        self._received = (0, 0)
+
+    def received(self) -> tuple[int, int]:
+        """Return the bytes the kernel has received from each of the two, before they were joined included."""
+        if not self._over:
+            self._received = received_bytes(self._halves[0].source), received_bytes(self._halves[1].source)
+        return self._received
 
     def start(self) -> None:
         """Begin to move bytes."""
@@ -149,6 +170,7 @@ class Pair:
     def _finish(self, *, reset: bool) -> None:
         if self._over:
             return
+        self.received()  # for the last time: the sockets close
         self._over = True
         for half in self._halves:
             self._loop.remove_reader(half.source)

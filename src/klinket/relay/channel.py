@@ -27,8 +27,12 @@ async def keep_channel(
     clock: PeerClock,
     report: Callable[[], RelayReport],
     configure: Callable[[RelayConfiguration], None],
+    attached: Callable[[bool], None] = lambda attached: None,
 ) -> None:
-    """Keep the channel up for ever; pairs live on while it is down. `context`: whom to believe to be the controller."""
+    """Keep the channel up for ever; pairs live on while it is down. `context`: whom to believe to be the controller.
+
+    `attached`: hears that it is up, and that it is not any more.
+    """
     backoff = Backoff()
     while True:
         try:
@@ -55,11 +59,13 @@ async def keep_channel(
                         message = wire.decode_configuration(text)
                         clock.set(message.time_ms)
                         configure(message)
+                        attached(True)
                         backoff.reset()
                         if first:
                             logger.info("relay %d is attached to %s", message.relay, config.controller)
                             first = False
                 finally:
+                    attached(False)
                     await tasks.aclose()
         except Exception as error:
             delay = backoff.next()

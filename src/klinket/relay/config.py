@@ -11,7 +11,10 @@ from klinket.relay.limits import RelayLimits
 
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
-    """`listen`: where it accepts; `advertise`: what peers dial; `controller`: its https URL; `state`: its folder."""
+    """`listen`: where it accepts; `advertise`: what peers dial; `controller`: its https URL; `state`: its folder.
+
+    `metrics`: where it can be watched.
+    """
 
     listen: HostPort
     advertise: HostPort
@@ -19,4 +22,5 @@ class RelayConfig:
     token: str = field(repr=False)
     state: Path
     controller_ca: str | None = None
+    metrics: HostPort | None = None
     limits: RelayLimits = field(default_factory=RelayLimits)
