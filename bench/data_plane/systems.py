@@ -17,6 +17,8 @@ from examples.deployment import Deployment
 #: Seconds a way may take until it carries the first byte.
 READY_SECONDS = 30.0
 LOCAL = "127.0.0.1"
+#: What a service account may open: the data plane is measured, not its limit.
+NEW_FLOWS_PER_SECOND = 100_000
 #: What listens on the client for tunnels of single ports.
 TUNNEL_PORT = 17_000
 
@@ -180,7 +182,7 @@ def _klinket(topology: Topology, *, direct: bool) -> tuple[Deployment, Path]:
     deployment = Deployment(
         topology.directory / "klinket", address=MIDDLE_SERVER, network="bench", enter=lambda part: topology.inside(roles[part])
     )
-    deployment.start_controller()
+    deployment.start_controller("--new-flows-per-second", str(NEW_FLOWS_PER_SECOND))
     deployment.admin("network", "create", "office")
     deployment.add_connector("office", "office-1")
     deployment.admin("resource", "create", "--network", "office", "--address", PRIVATE, "Target")

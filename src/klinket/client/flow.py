@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable
 
 from klinket.client.link import ConnectorLink
 from klinket.domain.errors import FlowRefused, ProtocolError
-from klinket.domain.flow import FlowFailure
+from klinket.domain.flow import HINTS, FlowFailure
 from klinket.domain.resource import Resource
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import Pump
@@ -18,11 +19,25 @@ from klinket.wire.pipe_messages import Failure
 
 logger = logging.getLogger(__name__)
 
+#: Seconds to wait for OPENED or FAIL: longer than a connector dials.
+OPEN_SECONDS = 15.0
+
 
 class ClientStream:
-    """A TCP flow that the resource has accepted. Implements ports.OpenedFlow. `failure`: how it ended, None while it has not."""
+    """A TCP flow that the resource has accepted. Implements ports.OpenedFlow. `failure`: how it ended, None while it has not.
 
-    def __init__(self, resource: Resource, pipe: SealedPipe, link: ConnectorLink, forget: Callable[[ClientStream], None]) -> None:
+    `refused`: given while the answer to OPEN is still to come; called if that is a refusal.
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        pipe: SealedPipe,
+        link: ConnectorLink,
+        forget: Callable[[ClientStream], None],
+        refused: Callable[[FlowRefused], None] | None = None,
+    ) -> None:
+        self._refused = refused
         self.resource = resource
         self.connector = link.connector.id
         self._pipe = pipe
@@ -37,8 +52,13 @@ class ClientStream:
             for start in range(0, len(early), MAX_CONTENT_BYTES):
                 await self._pipe.send(FrameType.DATA, early[start : start + MAX_CONTENT_BYTES])
             # The pipe is closed already where the flow was cut, or given up, after it was opened: the pump ends at once then.
-            self._pump = Pump(prepare(local), self._pipe)
-            summary = await self._pump.carry()
+            self._pump = Pump(prepare(local), self._pipe, opening=self._refused is not None)
+            late = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._no_answer) if self._pump.opening else None
+            try:
+                summary = await self._pump.carry()
+            finally:
+                if late is not None:
+                    late.cancel()
         except OSError:
             self._end(Failure(FlowFailure.RESET, "the pipe ended early"))
         except BaseException:
@@ -55,7 +75,14 @@ class ClientStream:
             if self.failure is not None:
                 self._tell(self.failure)
 
+    def _no_answer(self) -> None:
+        if self._pump is not None and self._pump.opening:
+            self._pump.cut(Failure(FlowFailure.TIMED_OUT, f"the connector did not answer within {OPEN_SECONDS:.0f} s"))
+
     def _tell(self, failure: Failure) -> None:
+        if self._refused is not None and (self._pump is None or self._pump.opening):
+            self._refused(FlowRefused(failure.failure, failure.message, hint=HINTS.get(failure.failure)))
+            return
         logger.info(
             "a flow to %r by connector %s ended early: %s: %s",
             self.resource.name,
@@ -82,7 +109,7 @@ class ClientStream:
 
 
 class ClientDatagrams:
-    """A UDP association. Implements ports.DatagramFlow."""
+    """A UDP association, or an ICMP flow. Implements ports.DatagramFlow."""
 
     def __init__(
         self, resource: Resource, pipe: SealedPipe, link: ConnectorLink, forget: Callable[[ClientDatagrams], None]
@@ -103,10 +130,10 @@ class ClientDatagrams:
         """Return the next datagram; raises FlowRefused when the association is over."""
         try:
             frame = await self._pipe.receive()
+            failure = Failure.decode(frame.content) if frame.type is FrameType.FAIL else None
         except (OSError, ProtocolError) as error:
             raise FlowRefused(FlowFailure.RESET, "the association is over") from error
-        if frame.type is FrameType.FAIL:
-            failure = Failure.decode(frame.content)
+        if failure is not None:
             raise FlowRefused(failure.failure, failure.message, retry_after=failure.retry_after)
         if frame.type is not FrameType.DATAGRAM:
             raise FlowRefused(FlowFailure.RESET, "the association is over")

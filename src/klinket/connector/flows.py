@@ -10,17 +10,20 @@ from collections.abc import Callable, Sequence
 
 from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
+from klinket.connector.echoes import EchoAssociation
 from klinket.connector.events import FlowEventLog
-from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
+from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS, REFUSED_SECONDS
 from klinket.connector.names import NameLookups
 from klinket.connector.pipes import ProvenPipes
 from klinket.connector.traffic import Traffic
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
-from klinket.net.pipe import Frame, SealedPipe
+from klinket.net import carrying
+from klinket.net.echo_socket import EchoSocket
+from klinket.net.pipe import READ_BYTES, Frame, SealedPipe
 from klinket.net.pump import FlowSummary, Pump
-from klinket.net.sockets import reset
+from klinket.net.sockets import reset, reset_if_dropped
 from klinket.wire.control import CutFlow
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
@@ -54,13 +57,15 @@ class FlowServer:
 
     def end(self, ended: Sequence[EndedFlow], received_at: float) -> list[CutFlow]:
         """End flows now; returns what a receipt says of them. `received_at`: monotonic seconds of the order."""
-        told = []
         self.traffic.ended += len(ended)
         for one in ended:
-            flow = one.flow
-            ender = self._enders.pop(flow, None)
+            ender = self._enders.pop(one.flow, None)
             if ender is not None:
                 ender(Failure(one.failure, one.text))
+        if ended:
+            carrying.settle()  # a receipt says that no byte is released any more: by no process
+        told = []
+        for flow in (one.flow for one in ended):
             told.append(
                 CutFlow(
                     flow=flow.id,
@@ -109,6 +114,7 @@ class FlowServer:
 
     async def _serve_flow(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int) -> bool:
         """Serve one flow; returns whether the pipe may carry another."""
+        pipe.receiver.rest(READ_BYTES)  # what came behind OPEN waits for the resource; further bytes wait in the socket
         try:
             flow = self._core.open(record, request, self._clock())
         except FlowRefused as error:
@@ -124,7 +130,7 @@ class FlowServer:
             self._core.close(flow)
             raise
         stopped: list[Failure] = []
-        carrier: Pump | _Association | None = None
+        carrier: Pump | _Association | EchoAssociation | None = None
 
         def stop(failure: Failure) -> None:
             stopped.append(failure)
@@ -135,7 +141,11 @@ class FlowServer:
         try:
             await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
             self._events.established(flow, relay, address)
-            if flow.destination.protocol is TransportProtocol.TCP:
+            if isinstance(reached, EchoSocket):
+                carrier = EchoAssociation(reached, pipe)
+                self.traffic.carries(flow, carrier, relay)
+                summary = await self._carry_datagrams(flow, carrier, pipe)
+            elif flow.destination.protocol is TransportProtocol.TCP:
                 carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
                 self.traffic.carries(flow, carrier, relay)
                 self._enders[flow] = carrier.cut
@@ -148,7 +158,7 @@ class FlowServer:
             if carrier is not None:
                 self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
             else:
-                reset(reached)
+                _give_up(reached)
                 if stopped:
                     self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure, flow.resource)
             raise
@@ -161,35 +171,38 @@ class FlowServer:
         self._events.closed(flow, relay, address, summary.bytes_sent, summary.bytes_received, failure)
         return summary.failure is None
 
-    async def _reach(self, flow: Flow) -> tuple[socket.socket, str]:
+    async def _reach(self, flow: Flow) -> tuple[socket.socket | EchoSocket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
-        dialling = asyncio.ensure_future(
-            dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
-        )
+        serving = asyncio.current_task()
+        assert serving is not None
+        given_up = False
 
         def give_up(_: Failure) -> None:
-            dialling.cancel()
+            nonlocal given_up
+            given_up = True
+            serving.cancel()
 
         self._enders[flow] = give_up
         try:
-            reached = await dialling
+            reached = await dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
         except asyncio.CancelledError:
-            if dialling.done() and not dialling.cancelled() and dialling.exception() is None:
-                reset(dialling.result())  # it had just succeeded
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
+            if not given_up or serving.uncancel():
+                raise  # this task itself is to end
             self._core.recheck(flow, self._clock())
             raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened") from None
         finally:
             self._enders.pop(flow, None)
         try:
             self._core.recheck(flow, self._clock())
+            if isinstance(reached, EchoSocket):
+                return reached, reached.peer
+            reset_if_dropped(reached, True)
             return reached, str(reached.getpeername()[0])
         except FlowRefused:
-            reset(reached)
+            _give_up(reached)
             raise
         except OSError as error:
-            reset(reached)
+            _give_up(reached)
             raise FlowRefused(FlowFailure.RESET, f"{flow.destination} closed the connection at once") from error
 
     async def _refuse(
@@ -207,9 +220,11 @@ class FlowServer:
         self._events.refused(request.flow, record.principal, request.destination, relay, failure, resource)
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
+        if request.data_follows:
+            await pipe.finish(REFUSED_SECONDS)
         pipe.close()
 
-    async def _carry_datagrams(self, flow: Flow, association: _Association, pipe: SealedPipe) -> FlowSummary:
+    async def _carry_datagrams(self, flow: Flow, association: _Association | EchoAssociation, pipe: SealedPipe) -> FlowSummary:
         loop = asyncio.get_running_loop()
         down = loop.create_task(association.from_resource(), name=f"flow {flow.id} datagrams from the resource")
         up = loop.create_task(association.to_resource(), name=f"flow {flow.id} datagrams to the resource")
@@ -233,6 +248,13 @@ class FlowServer:
         pipe.close()
         failure = ended[0] if ended else Failure(FlowFailure.RESET, "the association is over")
         return FlowSummary(association.bytes_sent, association.bytes_received, failure)
+
+
+def _give_up(reached: socket.socket | EchoSocket) -> None:
+    if isinstance(reached, EchoSocket):
+        reached.close()
+    else:
+        reset(reached)
 
 
 class _Association:

@@ -13,6 +13,7 @@ from typing import Any
 from klinket.connector.core import ConnectorCore, LinkRecord
 from klinket.connector.flows import FlowServer
 from klinket.connector.limits import CONTROL_IDLE_SECONDS, FRAME_SECONDS, HELLO_SECONDS, MAX_PIPES, MAX_UNPROVEN
+from klinket.connector.load import ProcessLoad
 from klinket.connector.name_questions import NameQuestions
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
@@ -24,7 +25,17 @@ from klinket.net.pipe import Frame, SealedPipe
 from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
 from klinket.wire.link import Link
-from klinket.wire.link_control import ASK_NAME, AskName, CloseLink, GrantAccepted, GrantParts, GrantRefused, PresentGrant
+from klinket.wire.link_control import (
+    ASK_NAME,
+    AskName,
+    CloseLink,
+    GrantAccepted,
+    GrantParts,
+    GrantRefused,
+    Ping,
+    Pong,
+    PresentGrant,
+)
 from klinket.wire.pipe import FrameType, Purpose
 
 logger = logging.getLogger(__name__)
@@ -51,6 +62,7 @@ class LinkServer:
         self._clock = clock
         self._questions = NameQuestions(core, clock) if questions is None else questions
         self._terminator = terminator
+        self._load = ProcessLoad()
         self._control: dict[bytes, tuple[SealedPipe, LinkRecord]] = {}
         #: By the door they came through: a flood at one pushes nobody out who came by another.
         self._unproven: dict[int, dict[socket.socket, asyncio.Task[Any]]] = {}
@@ -145,6 +157,8 @@ class LinkServer:
                     case CloseLink():
                         self._core.drop_link(handle)
                         return
+                    case Ping():
+                        await self._tell(pipe, Pong(load=self._load.percent()))
                     case AskName():
                         refusal = self._questions.ask(message, record.principal, questions, partial(self._tell, pipe))
                         if refusal is not None:

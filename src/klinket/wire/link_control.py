@@ -8,6 +8,7 @@ import msgspec
 
 from klinket.domain.address import MAX_NAME_CHARS
 from klinket.domain.errors import ProtocolError
+from klinket.wire.pipe_messages import MAX_MESSAGE_BYTES, printable
 
 #: A feature of connectors: they answer AskName.
 ASK_NAME = "ask-name"
@@ -53,6 +54,16 @@ class NameAnswer(LinkMessage, frozen=True, kw_only=True, tag="name-answer"):
     text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] = ""
 
 
+class Ping(LinkMessage, frozen=True, kw_only=True, tag="ping"):
+    """Client: answer at once, whatever else there is to do."""
+
+
+class Pong(LinkMessage, frozen=True, kw_only=True, tag="pong"):
+    """Connector: it is there. `load`: percent of a processor that it uses, 0 to 100; clients choose by it."""
+
+    load: int = 0
+
+
 class GrantAccepted(LinkMessage, frozen=True, kw_only=True, tag="grant-accepted"):
     """Connector: flows are checked against this grant from now on."""
 
@@ -77,8 +88,8 @@ class Drain(LinkMessage, frozen=True, kw_only=True, tag="drain"):
 PART_CHARS = 128 * 1024
 MAX_PARTS = 32
 
-FromClient = PresentGrant | CloseLink | AskName
-FromConnector = GrantAccepted | GrantRefused | Drain | NameAnswer
+FromClient = PresentGrant | CloseLink | AskName | Ping
+FromConnector = GrantAccepted | GrantRefused | Drain | NameAnswer | Pong
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _from_client: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)
@@ -96,8 +107,12 @@ def decode_from_client(data: bytes) -> FromClient:
 
 
 def decode_from_connector(data: bytes) -> FromConnector:
-    """Parse what a connector sent; raises ProtocolError."""
-    return _decode(_from_connector, data)
+    """Parse what a connector sent; raises ProtocolError. A refusal's texts can be shown and logged."""
+    message = _decode(_from_connector, data)
+    if isinstance(message, GrantRefused):
+        shown = printable(message.code[:MAX_MESSAGE_BYTES]), printable(message.message[:MAX_MESSAGE_BYTES])
+        return GrantRefused(code=shown[0], message=shown[1])
+    return message
 
 
 def present(token: str) -> list[PresentGrant]:

@@ -54,7 +54,7 @@ class _DirectDatagrams:
 
     @classmethod
     async def open(cls, destination: Destination) -> _DirectDatagrams:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock = socket.socket(socket.AF_INET6 if ":" in destination.host else socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
         try:
             sock.connect((destination.host, destination.port))
