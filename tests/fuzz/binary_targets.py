@@ -14,7 +14,8 @@ from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId, ResourceId
 from klinket.net.link import Leaf
 from klinket.net.pipe import PipeReceiver
-from klinket.wire import control, link, link_control, pipe, relay
+from klinket.wire import control, datagram, dns_answer, link, link_control, pipe, relay
+from klinket.wire.echo import Echo
 from klinket.wire.link import Link
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
@@ -23,6 +24,8 @@ from tests.fuzz.target import Target, as_text, attempt
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "pipe.json").read_text())
 _LINK = Link(b"h" * 16, b"s" * 32, 4e9)
 _RANDOMS = b"c" * 32, b"n" * 32
+#: A question for the MX records of db.corp.internal.
+_NAME_QUERY = bytes.fromhex("123401000001000000000000") + dns_answer.encode_name("db.corp.internal") + bytes((0, 15, 0, 1))
 _OFFER = link.LinkOffer(lambda size: b"r" * size)
 
 
@@ -142,6 +145,28 @@ def datagrams_of_programs(data: bytes) -> None:
         assert dns_message.answer_code(query, dns_message.Code.SERVER_FAILURE)
     attempt(packets.read_syn, data)
     attempt(lambda: list(nfqueue.decode(data)))
+
+
+def sealed_datagrams(data: bytes) -> None:
+    """Datagrams on a path of their own: what was not sealed for it does not open, moves nothing, and what was still opens."""
+    ends = _LINK, b"\0" * datagram.RECEIVER_BYTES, b"\1" * datagram.RECEIVER_BYTES, *_RANDOMS
+    client, opener = datagram.client_keys(*ends), datagram.connector_keys(*ends).opener
+    sealed = client.sealer.seal(datagram.DatagramKind.PAYLOAD, b"f" * datagram.FLOW_BYTES, data[:1000])
+    for forged in (data, sealed[: len(sealed) - 1 - len(data) % 40], data[:16].ljust(16, b"\0") + sealed[16:]):
+        datagram.receiver_of(forged)
+        assert forged == sealed or attempt(opener.open, forged) is None
+    assert opener.open(sealed)[2] == data[:1000]
+    assert attempt(opener.open, sealed) is None
+    echo = attempt(Echo.decode, data)
+    assert echo is None or echo.encode() == data
+
+
+def answers_of_resolvers(data: bytes) -> None:
+    """What a resolver beside a connector answers: whatever it says, the records are bounded."""
+    query = _NAME_QUERY
+    for message in (data, query[:2] + data[:10].ljust(10, b"\0") + query[12:] + data[10:]):
+        answer = attempt(dns_answer.decode_answer, message, query)
+        assert answer is None or len(answer.records) <= dns_answer.MAX_RECORDS
 
 
 def programs(data: bytes) -> None:
@@ -283,6 +308,18 @@ TARGETS = (
         datagrams_of_programs,
         ("client.capture.dns_message:parse_query", "client.capture.packets:read_syn", "client.capture.nfqueue:decode"),
         _datagram_seeds,
+    ),
+    Target(
+        "sealed-datagrams",
+        sealed_datagrams,
+        ("wire.datagram:DatagramOpener.open", "wire.datagram:DatagramOpener.open_into", "wire.echo:Echo.decode"),
+        lambda: [b"", b"content", bytes(64)],
+    ),
+    Target(
+        "answers-of-resolvers",
+        answers_of_resolvers,
+        ("wire.dns_answer:decode_answer",),
+        lambda: [b"", bytes.fromhex("818000010001000000000c00c00c000f00010000003c00040001c00c")],
     ),
     Target(
         "programs",

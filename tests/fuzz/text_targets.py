@@ -14,6 +14,7 @@ from klinket.domain.address import ResourceAddress, canonical_host, parse_alias,
 from klinket.domain.connector import ConnectorVersion
 from klinket.domain.identifiers import ConnectorId, Kid, RemoteNetworkId, ServiceAccountUuid
 from klinket.domain.ports import PortRange
+from klinket.domain.punch import Endpoint
 from klinket.domain.sink import SinkKind, checked_settings
 from klinket.net.sockets import HostPort
 from klinket.wire import (
@@ -148,6 +149,8 @@ def addresses(data: bytes) -> None:
         address.matches("db.internal")
         address.matches(host or "10.0.0.1")
         assert ResourceAddress.parse(address.canonical).canonical == address.canonical
+    if (endpoint := attempt(Endpoint.parse, text)) is not None:
+        assert Endpoint.parse(str(endpoint)) == endpoint
     attempt(HostPort.parse, text)
     attempt(HostPort.parse, text, 443)
     split_port(text)
@@ -344,6 +347,7 @@ TARGETS = (
             "domain.address:parse_alias",
             "domain.address:ResourceAddress.parse",
             "domain.ports:PortRange.parse",
+            "domain.punch:Endpoint.parse",
             "domain.source_range:parse_ranges",
             "net.sockets:HostPort.parse",
         ),

@@ -25,7 +25,7 @@ from klinket.domain.errors import (
     KlinketError,
     SessionOver,
 )
-from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import forks
 from klinket.net import pipe as pipes
@@ -308,7 +308,9 @@ class Client:
     async def open_datagrams(self, destination: Destination) -> ClientDatagrams:
         """Open a UDP association or an ICMP flow; raises FlowRefused."""
         resource, pipe, link = await self._open(destination)
-        datagrams = ClientDatagrams(resource, pipe, link, self._flows.discard)
+        datagrams = ClientDatagrams(
+            resource, pipe, link, self._flows.discard, seals=destination.protocol is TransportProtocol.UDP
+        )
         self._flows.add(datagrams)
         return datagrams
 

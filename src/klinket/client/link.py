@@ -6,10 +6,12 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from klinket.client.core import ClientCore
 from klinket.client.name_questions import NameQuestions
 from klinket.client.punching import PunchedPath
+from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.client.warm_pipes import WarmPipes
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
@@ -26,7 +28,7 @@ from klinket.wire import link_control
 from klinket.wire.control import ConnectorEntry
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.link import Link
-from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused, NameAnswer, Ping, Pong
+from klinket.wire.link_control import DatagramsOpened, Drain, GrantAccepted, GrantRefused, NameAnswer, NoDatagrams, Ping, Pong
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.relay import RelayError
 
@@ -79,6 +81,8 @@ class ConnectorLink:
         #: The relay of the control pipe; None where it is direct.
         self.control_relay: int | None = None
         self._warm = WarmPipes(self._new_pipe, self._tasks)
+        #: Sealed datagrams of UDP flows, beside the pipes.
+        self.datagrams = SealedDatagrams(link, self._tell, self._where)
         self.usable = False
 
     @classmethod
@@ -172,6 +176,8 @@ class ConnectorLink:
                         self._answered_at = asyncio.get_running_loop().time()
                         self._answered.set()
                         self._core.choice.reports(self.connector.id, pong.load)
+                    case DatagramsOpened() | NoDatagrams() as opened:
+                        self.datagrams.answered(opened)
                     case Drain():
                         logger.info("connector %s is being stopped: new flows go elsewhere", self.connector.name)
                         self.usable = False
@@ -205,6 +211,19 @@ class ConnectorLink:
         self._asked_at = now
         if self._control is not None:
             self._control.send_now(FrameType.CONTROL, link_control.encode(Ping()))
+
+    def _tell(self, message: link_control.LinkMessage) -> bool:
+        return self._control is not None and self._control.send_now(FrameType.CONTROL, link_control.encode(message))
+
+    def _where(self) -> tuple[int, Any] | None:
+        """Return family and address of the connector's UDP port, which has the number of the TCP port it was met at."""
+        if not self.direct or self.punched is not None or self._control is None or self._control.closed:
+            # A hole is one for TCP.
+            return None
+        try:
+            return self._control.sock.family, self._control.sock.getpeername()
+        except OSError:
+            return None
 
     async def present_grant(self) -> None:
         """Present the newest grant, if it was not yet; raises FlowRefused when the connector does not take it."""
@@ -259,6 +278,7 @@ class ConnectorLink:
     async def aclose(self, *, forget: bool = False) -> None:
         """Close the link's own pipes (flows are their owners'); `forget`: the connector may forget it too."""
         self.usable = False
+        self.datagrams.close()
         if forget and self._control is not None:
             self._control.send_now(FrameType.CONTROL, link_control.encode(link_control.CloseLink()))
         await self._tasks.aclose()

@@ -71,6 +71,7 @@ class LinkSet:
             return
         self.by_connector[link.connector.id] = link
         if former is not None:
+            link.datagrams.take_over(former.datagrams)
             self._tasks.start(former.aclose(), "replaced link")
 
     def keep_second(self, routes: Sequence[Route], used: ConnectorLink) -> None:

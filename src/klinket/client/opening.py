@@ -19,6 +19,7 @@ from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
 async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) -> tuple[SealedPipe, OpenAnswer]:
     """Send OPEN and return the pipe with the connector's answer; raises FlowRefused, LinkLost when the pipe died."""
     request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()))
+    pipe.flow = bytes.fromhex(request.flow)
     try:
         async with asyncio.timeout(OPEN_SECONDS):
             await pipe.send(FrameType.OPEN, request.encode())

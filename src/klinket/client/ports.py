@@ -40,10 +40,16 @@ class DatagramFlow(Protocol):
     @property
     def resource(self) -> Resource: ...
 
+    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+        """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
+
+    def put(self, datagram: bytes) -> None:
+        """Send one datagram, without waiting; raises FlowRefused when the association is over."""
+
     async def send(self, datagram: bytes) -> None: ...
 
     async def receive(self) -> bytes:
-        """Return the next datagram; raises FlowRefused when the association is over."""
+        """Return the next datagram, where start() was not called; raises FlowRefused when the association is over."""
 
     def close(self) -> None: ...
 

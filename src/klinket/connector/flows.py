@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
+from klinket.connector.datagram_flow import DatagramAssociation
+from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.echoes import EchoAssociation
 from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS, REFUSED_SECONDS
@@ -30,9 +32,6 @@ from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of the largest datagram.
-MAX_DATAGRAM_BYTES = 65_507
-
 
 class FlowServer:
     """`clock`: the controller's time; `own`: gives this machine's addresses."""
@@ -44,9 +43,12 @@ class FlowServer:
         clock: Callable[[], float],
         own: Callable[[], set[str]],
         pipes: ProvenPipes | None = None,
+        paths: DatagramPaths | None = None,
     ) -> None:
         self._core = core
         self.traffic = Traffic()
+        #: Sealed datagrams of UDP flows.
+        self.paths = DatagramPaths() if paths is None else paths
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
         self._names = NameLookups()
         self._events = events
@@ -130,7 +132,7 @@ class FlowServer:
             self._core.close(flow)
             raise
         stopped: list[Failure] = []
-        carrier: Pump | _Association | EchoAssociation | None = None
+        carrier: Pump | DatagramAssociation | EchoAssociation | None = None
 
         def stop(failure: Failure) -> None:
             stopped.append(failure)
@@ -144,16 +146,17 @@ class FlowServer:
             if isinstance(reached, EchoSocket):
                 carrier = EchoAssociation(reached, pipe)
                 self.traffic.carries(flow, carrier, relay)
-                summary = await self._carry_datagrams(flow, carrier, pipe)
+                summary = await self._carry_echoes(flow, carrier, pipe)
             elif flow.destination.protocol is TransportProtocol.TCP:
                 carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
                 self.traffic.carries(flow, carrier, relay)
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
             else:
-                carrier = _Association(reached, pipe)
+                carrier = DatagramAssociation(reached, pipe, self.paths, record.principal.session, flow.id, DATAGRAM_IDLE_SECONDS)
                 self.traffic.carries(flow, carrier, relay)
-                summary = await self._carry_datagrams(flow, carrier, pipe)
+                self._enders[flow] = carrier.cut
+                summary = await carrier.carry()
         except BaseException:
             if carrier is not None:
                 self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
@@ -224,7 +227,7 @@ class FlowServer:
             await pipe.finish(REFUSED_SECONDS)
         pipe.close()
 
-    async def _carry_datagrams(self, flow: Flow, association: _Association | EchoAssociation, pipe: SealedPipe) -> FlowSummary:
+    async def _carry_echoes(self, flow: Flow, association: EchoAssociation, pipe: SealedPipe) -> FlowSummary:
         loop = asyncio.get_running_loop()
         down = loop.create_task(association.from_resource(), name=f"flow {flow.id} datagrams from the resource")
         up = loop.create_task(association.to_resource(), name=f"flow {flow.id} datagrams to the resource")
@@ -255,50 +258,3 @@ def _give_up(reached: socket.socket | EchoSocket) -> None:
         reached.close()
     else:
         reset(reached)
-
-
-class _Association:
-    """Datagrams between one UDP socket and one pipe."""
-
-    def __init__(self, resource: socket.socket, pipe: SealedPipe) -> None:
-        self._resource = resource
-        self._pipe = pipe
-        self._moved_at = time.monotonic()
-        self.bytes_sent = 0
-        self.bytes_received = 0
-
-    def close(self) -> None:
-        """Close the socket; nothing may wait for it any more."""
-        self._resource.close()
-
-    async def to_resource(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            frame = await self._pipe.receive()
-            if frame.type is not FrameType.DATAGRAM:
-                return
-            self._moved_at = time.monotonic()
-            self.bytes_received += len(frame.content)
-            try:
-                if frame.content:
-                    await loop.sock_sendall(self._resource, frame.content)
-                else:
-                    self._resource.send(b"")  # sock_sendall of uvloop sends nothing then
-            except OSError:
-                continue  # one datagram may be lost; a port that is closed answers again on the next
-
-    async def from_resource(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                datagram = await loop.sock_recv(self._resource, MAX_DATAGRAM_BYTES)
-            except ConnectionRefusedError:
-                await self._pipe.send(FrameType.FAIL, Failure(FlowFailure.REFUSED, "the port is closed").encode())
-                return
-            self._moved_at = time.monotonic()
-            self.bytes_sent += len(datagram)
-            await self._pipe.send(FrameType.DATAGRAM, datagram)
-
-    async def until_idle(self) -> None:
-        while (quiet := time.monotonic() - self._moved_at) < DATAGRAM_IDLE_SECONDS:
-            await asyncio.sleep(DATAGRAM_IDLE_SECONDS - quiet)

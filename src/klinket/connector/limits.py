@@ -18,6 +18,8 @@ DATAGRAM_IDLE_SECONDS = 120.0
 #: Seconds an ICMP flow lives without an echo (RFC 5508: at least 60), and its echo requests: at once, and a second after that.
 ECHO_IDLE_SECONDS = 60.0
 ECHO_BURST, ECHOES_PER_SECOND = 200, 100.0
+#: Seconds without a sealed datagram of the client after which a session's datagram path is closed.
+DATAGRAM_PATH_SILENT_SECONDS = 60.0
 #: Idle connections kept at each relay.
 MIN_IDLE, MAX_IDLE = 4, 256
 #: Links, and live flows, of all clients. No account has more links than are free, and a session's oldest gives way.

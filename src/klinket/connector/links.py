@@ -28,10 +28,12 @@ from klinket.wire.link import Link
 from klinket.wire.link_control import (
     ASK_NAME,
     AskName,
+    CloseDatagrams,
     CloseLink,
     GrantAccepted,
     GrantParts,
     GrantRefused,
+    OpenDatagrams,
     Ping,
     Pong,
     PresentGrant,
@@ -140,6 +142,7 @@ class LinkServer:
         found = self._control.pop(handle, None)
         if found is not None:
             found[0].abort()
+            self._flows.paths.close_path(handle)
 
     async def _serve_control(self, pipe: SealedPipe, record: LinkRecord, first: Frame) -> None:
         handle = record.link.handle
@@ -159,6 +162,10 @@ class LinkServer:
                         return
                     case Ping():
                         await self._tell(pipe, Pong(load=self._load.percent()))
+                    case OpenDatagrams():
+                        await self._tell(pipe, self._flows.paths.open(record, message))
+                    case CloseDatagrams():
+                        self._flows.paths.close_path(handle)
                     case AskName():
                         refusal = self._questions.ask(message, record.principal, questions, partial(self._tell, pipe))
                         if refusal is not None:
@@ -172,6 +179,7 @@ class LinkServer:
         finally:
             if (found := self._control.get(handle)) is not None and found[0] is pipe:
                 del self._control[handle]
+                self._flows.paths.close_path(handle)
             await questions.aclose()
 
     async def _tell(self, pipe: SealedPipe, message: link_control.LinkMessage) -> None:
@@ -192,6 +200,7 @@ class LinkServer:
             if since is not None and since < before:
                 self._end_control(handle)
         self._flows.end_unfinished()
+        self._flows.paths.end_silent()
 
     def _present(self, record: LinkRecord, token: str) -> GrantAccepted | GrantRefused:
         received_at = time.monotonic()

@@ -8,7 +8,7 @@ import sys
 import time
 
 from klinket.connector import enrol, limits
-from klinket.connector.addresses import own_addresses
+from klinket.connector.addresses import follow, own_addresses
 from klinket.connector.channel import ConnectorChannel
 from klinket.connector.config import ConnectorConfig
 from klinket.connector.core import ConnectorCore
@@ -50,8 +50,6 @@ logger = logging.getLogger(__name__)
 DEAD_TOKENS_SECONDS = 60.0
 #: Seconds between looks at grants that end.
 TICK_SECONDS = 0.25
-#: Seconds between looks at this machine's own addresses, which names must not lead to.
-OWN_ADDRESSES_SECONDS = 30.0
 
 
 class Connector:
@@ -104,8 +102,7 @@ class Connector:
             self._renewed,
             self._copies.exchanged,
         )
-        if self._punching is not None:
-            self._channel.punch_told = self._punching.told
+        self._channel.punch_told = None if self._punching is None else self._punching.told
 
     def observed(self) -> Observed:
         """Return what is looked at from outside."""
@@ -115,20 +112,22 @@ class Connector:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
         self._run_file.tell(draining=False, flows=0)
-        self._own = set(await asyncio.to_thread(own_addresses))
+        self._own.update(await asyncio.to_thread(own_addresses))
         self._copies.start()
         if self._listener is not None:
             self._listener.start()
+            self._flows.paths.listen(self._listener.host, self._listener.port)
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
         self._tasks.start(self._spool_events(), "flow events")
-        self._tasks.start(self._look_at_addresses(), "own addresses")
+        self._tasks.start(follow(self._own), "own addresses")
         self._tasks.start(self._look_for_nearer_relays(), "nearer relays")
         await first_of(stop, self._failed)
         await self._drain()
         self._copies.close()
         await self._tasks.aclose()
         await self._leave_relays()
+        self._flows.paths.close()
         if self._listener is not None:
             await self._listener.aclose()
         if self._punching is not None:
@@ -391,10 +390,3 @@ class Connector:
         while True:
             await asyncio.sleep(BATCH_SECONDS)
             await self._events.spool()
-
-    async def _look_at_addresses(self) -> None:
-        while True:
-            await asyncio.sleep(OWN_ADDRESSES_SECONDS)
-            found = await asyncio.to_thread(own_addresses)
-            if found:  # none: they could not be found just now
-                self._own = set(found)

@@ -35,7 +35,7 @@ class Observed:
             return Readiness((Unready(error.code, error.message),))
         self._metrics.set_stored(found.connectors, found.receipts)
         return readiness(
-            (not found.is_behind, "behind", "connectors have seen a later state of this database: a restored backup?"),
+            (not found.is_behind, "controller-behind", "connectors have seen a later state of this database: a restored backup?"),
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
-from klinket.net import forks, sockets
+from klinket.net import datagram_path, forks, sockets
 from klinket.net.poll import forget, poll, tell
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire import pipe as wire
@@ -139,7 +139,8 @@ class SealedPipe:
     """One pipe of a link. After an error, or abort(), it is dead for good."""
 
     __slots__ = (
-        "__weakref__", "_prefix", "_readable", "_sending", "_writable", "closed", "purpose", "receiver", "sealer", "sock",
+        "__weakref__", "_prefix", "_readable", "_sending", "_writable", "closed", "flow", "purpose", "receiver", "sealer",
+        "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, keys: PipeKeys, purpose: Purpose, prefix: bytes = b"") -> None:
@@ -149,6 +150,8 @@ class SealedPipe:
         self.receiver = PipeReceiver(keys.opener)
         self.purpose = purpose
         self.closed = False
+        #: The id of the flow that a client has asked for on it last.
+        self.flow = b""
         self._prefix = prefix
         self._sending = asyncio.Lock()
         self._readable: asyncio.Future[None] | None = None
@@ -312,9 +315,10 @@ _LIVE: WeakSet[SealedPipe] = WeakSet()
 
 
 def forget_all_keys() -> None:
-    """Let no pipe of this process seal another frame: a copy of it may be sealing under the same nonces."""
+    """Let no pipe or datagram path of this process seal anything more: a copy of it may be sealing under the same nonces."""
     for pipe in list(_LIVE):
         pipe.forget_keys()
+    datagram_path.forget_all()
     for forget_there in _ELSEWHERE:
         forget_there()
 

@@ -59,6 +59,14 @@ class EchoDatagrams:
         self.closed = False
         self._before = before
         self._answers: asyncio.Queue[bytes] = asyncio.Queue()
+        self._deliver: Callable[[bytes], None] | None = None
+
+    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+        self._deliver = deliver
+
+    def put(self, datagram: bytes) -> None:
+        assert self._deliver is not None
+        self._deliver(b"echo " + datagram)
 
     async def send(self, datagram: bytes) -> None:
         self._answers.put_nowait(self._before + datagram)

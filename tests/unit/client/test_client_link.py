@@ -160,7 +160,7 @@ async def test_a_connector_that_is_connected_to_and_says_nothing_is_not_waited_f
     link = link_of(client)
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         link._paths = [DirectPath([f"127.0.0.1:{hanging.getsockname()[1]}"])]
-        link._drop_warm()
+        link._warm._kept.clear()
         with pytest.raises(LinkLost):
             async with asyncio.timeout(10):
                 await link._new_pipe()

@@ -33,4 +33,4 @@ async def test_a_database_that_has_forgotten_something_is_not_ready(controller: 
     await controller.write(lambda tx: tx.prove_head((epoch, revision + 1)))
     answer = await controller.get("/ready")
     assert answer.status_code == 503
-    assert [one["code"] for one in answer.json()["reasons"]] == ["behind"]
+    assert [one["code"] for one in answer.json()["reasons"]] == ["controller-behind"]

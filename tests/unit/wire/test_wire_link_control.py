@@ -133,3 +133,30 @@ def test_what_a_connector_says_of_a_refusal_can_be_shown() -> None:
     assert told.code == "not?[2Jgranted"
     assert told.message.startswith("no?INFO all is well?x")
     assert len(told.message) == 400
+
+
+PATH_MESSAGES = (link_control.OpenDatagrams, link_control.DatagramsOpened)
+
+
+@pytest.mark.parametrize("message", PATH_MESSAGES)
+def test_a_datagram_path_has_its_lengths(message: type[link_control.OpenDatagrams]) -> None:
+    assert message(receiver="01" * 7, random="02" * 32).path() == (b"\x01" * 7, b"\x02" * 32)
+    for receiver, random in (
+        ("01" * 6, "02" * 32),
+        ("01" * 7, "02" * 33),
+        ("0x" * 7, "02" * 32),
+        ("", ""),
+        ("01" * 7, "é" * 64),
+        ("01" * 6 + "  ", "02" * 32),
+    ):
+        with pytest.raises(ProtocolError):
+            message(receiver=receiver, random=random).path()
+
+
+@given(st.text(), st.text())
+def test_a_datagram_path_of_any_text_is_read_or_refused(receiver: str, random: str) -> None:
+    try:
+        one, other = link_control.OpenDatagrams(receiver=receiver, random=random).path()
+    except ProtocolError:
+        return
+    assert (len(one), len(other)) == (7, 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from klinket.domain.errors import ProtocolError
@@ -80,6 +81,25 @@ def datagram(source: Endpoint, destination: Endpoint, content: bytes) -> bytes:
         total = v6_checksum(source[0], destination[0], _UDP, header + content) or 0xFFFF
         header = struct.pack(">HHHH", source[1], destination[1], length, total)
     return ip_header(source[0], destination[0], _UDP, length) + header + content
+
+
+def datagram_maker(source: Endpoint, destination: Endpoint) -> Callable[[bytes], bytes]:
+    """Return what datagram() does, for one pair of ends: what is the same in each packet is made once."""
+    if ":" in source[0]:
+        return lambda content: datagram(source, destination, content)
+    ports = struct.pack(">HH", source[1], destination[1])
+    addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+    middle = struct.pack(">HHBBH", 0, 0, 64, _UDP, 0) + addresses + ports
+    begin, end = struct.Struct(">BBH").pack, struct.Struct(">HH").pack
+
+    def make(content: bytes) -> bytes:
+        size = len(content)
+        if size > MAX_DATAGRAM_BYTES:
+            raise ValueError(f"a datagram of {size} bytes")
+        headers = _IP_HEADER_BYTES + _UDP_HEADER_BYTES
+        return b"".join((begin(0x45, 0, headers + size), middle, end(_UDP_HEADER_BYTES + size, 0), content))
+
+    return make
 
 
 def fragments(packet: bytes, identification: int) -> list[bytes]:
