@@ -145,7 +145,7 @@ def test_the_doctor_finds_nothing_wrong_where_nothing_is(world: World, role: str
     (made.directory / "relay").chmod(0o700)
     options = {
         "controller": [
-            "--url", made.url, "--ca", str(made.authority), "--state", str(made.state), "--listen", f"127.0.0.1:{made.port}",
+            "--url", made.url, "--state", str(made.state), "--listen", f"127.0.0.1:{made.port}",
             "--metrics", f"127.0.0.1:{world.ports['controller']}",
         ],
         "relay": ["--url", made.url, "--ca", str(made.authority), "--state", str(made.directory / "relay")],

@@ -47,8 +47,8 @@ class Given:
                 made = connector_config.load(self.tokens_file, url, None, self.state or Path())
                 url, authority = made.controller, made.controller_ca
                 found.append(ok("settings", f"tokens of a connector at {made.controller}"))
-            if self.ca is not None:
-                authority = self._authority(self.ca)
+            if (ca := self.ca or self._own_authority()) is not None:
+                authority = self._authority(ca)
             context = controller_context(authority)
         except KlinketError as error:
             found.append(fail("settings", error.message, error.hint or "klinket doctor --help names the options"))
@@ -85,6 +85,13 @@ class Given:
             else:
                 found.append(ok("key-file", f"{file} is private"))
         return self._url() or f"https://{key.network}", key.controller_ca
+
+    def _own_authority(self) -> Path | None:
+        """Return the authority that a controller without a certificate of others has made, if this is one."""
+        if self.role != "controller" or self.state is None or self.certificate is not None:
+            return None
+        path = self.state / OWN_CERTIFICATES["controller"]
+        return path if path.exists() else None
 
     @staticmethod
     def _authority(path: Path) -> str:
