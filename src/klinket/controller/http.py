@@ -178,7 +178,7 @@ class Endpoints:
     async def _metrics_text(self, request: Request) -> Response:
         if not _is_loopback(address_of(request)):
             return told(AuthenticationFailed("metrics are served to this machine only"))
-        type, text = self._metrics.exposition.text(await self._observed.ready())
+        type, text = self._metrics.exposition.text(await self._observed.measured())
         return Response(text, media_type=type)
 
     async def _root(self, request: Request) -> Response:

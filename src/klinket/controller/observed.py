@@ -10,12 +10,14 @@ from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.metrics import Metrics
 from klinket.domain.readiness import Readiness, Unready, readiness
 
+#: Receipts that are counted at the most.
+MAX_COUNTED = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """`is_behind`: a connector has proved that this database has forgotten something."""
+    """`connectors`: that have ever been attached; `receipts`: still waited for while something could flow."""
 
-    is_behind: bool
     connectors: int
     receipts: int
 
@@ -28,21 +30,33 @@ class Observed:
         self._metrics = metrics
 
     async def ready(self) -> Readiness:
-        """Return whether the store answers and has forgotten nothing; takes over the metrics that come from it."""
+        """Return whether the store answers and has forgotten nothing. Anybody may ask: it is one row that is read."""
         try:
-            found = await self._store.read(_stored)
+            is_behind = await self._store.read(_is_behind)
         except StoreUnavailable as error:
             return Readiness((Unready(error.code, error.message),))
-        self._metrics.set_stored(found.connectors, found.receipts)
         return readiness(
-            (not found.is_behind, "controller-behind", "connectors have seen a later state of this database: a restored backup?"),
+            (not is_behind, "controller-behind", "connectors have seen a later state of this database: a restored backup?"),
         )
+
+    async def measured(self) -> Readiness:
+        """Return the same, and take over the metrics that come from the store: for who may read metrics."""
+        ready = await self.ready()
+        try:
+            found = await self._store.read(_stored)
+        except StoreUnavailable:
+            return ready  # the figures stay what they were
+        self._metrics.set_stored(found.connectors, found.receipts)
+        return ready
+
+
+def _is_behind(tx: Transaction) -> bool:
+    proven = tx.proven_head()
+    return proven is not None and proven > tx.head()
 
 
 def _stored(tx: Transaction) -> _Stored:
-    proven = tx.proven_head()
     return _Stored(
-        is_behind=proven is not None and proven > tx.head(),
-        connectors=sum(row.last_heartbeat_ms is not None for row in tx.connectors.find()),
-        receipts=sum(receipt.grants_end_at_ms > tx.now_ms for receipt in tx.cut_receipts.find(state=PENDING)),
+        connectors=tx.connectors.count() - tx.connectors.count(last_heartbeat_ms=None),
+        receipts=len(tx.cut_receipts.after("grants_end_at_ms", tx.now_ms, MAX_COUNTED, state=PENDING)),
     )

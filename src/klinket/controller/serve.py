@@ -81,7 +81,9 @@ async def _serve(
         await controller.dispatch.start()
         listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
         await _say_hello(config, store, announce)
-        watched = served(config.metrics, lambda: controller.metrics.exposition, controller.observed.ready)
+        watched = served(
+            config.metrics, lambda: controller.metrics.exposition, controller.observed.ready, controller.observed.measured
+        )
         async with watched, web.serving(controller.app, listener, context) as server:
             await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")

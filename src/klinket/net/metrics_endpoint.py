@@ -25,9 +25,18 @@ REQUEST_SECONDS = 5.0
 
 
 class MetricsEndpoint:
-    """`ready` says what a part is waiting for; it may take its time, `/live` does not ask it."""
+    """`ready` says what a part is waiting for; it may take its time, `/live` does not ask it.
 
-    def __init__(self, exposition: Exposition, ready: Callable[[], Awaitable[Readiness]]) -> None:
+    `measured`: says the same, after it has looked for what `/metrics` tells beyond that.
+    """
+
+    def __init__(
+        self,
+        exposition: Exposition,
+        ready: Callable[[], Awaitable[Readiness]],
+        measured: Callable[[], Awaitable[Readiness]] | None = None,
+    ) -> None:
+        self._measured = ready if measured is None else measured
         self._exposition = exposition
         self._ready = ready
         self._connections = 0
@@ -63,7 +72,7 @@ class MetricsEndpoint:
             status = "200 OK" if ready.is_ready else "503 Service Unavailable"
             return _response(status, "application/json", json.dumps(ready.document()).encode() + b"\n", words[0])
         if path == b"/metrics":
-            type, text = self._exposition.text(await self._ready())
+            type, text = self._exposition.text(await self._measured())
             return _response("200 OK", type, text, words[0])
         return _response("404 Not Found", "text/plain", b"/metrics, /live, /ready\n", words[0])
 
@@ -78,7 +87,10 @@ def _response(status: str, type: str, body: bytes, method: bytes) -> bytes:
 
 @asynccontextmanager
 async def served(
-    address: HostPort | None, exposition: Callable[[], Exposition], ready: Callable[[], Awaitable[Readiness]]
+    address: HostPort | None,
+    exposition: Callable[[], Exposition],
+    ready: Callable[[], Awaitable[Readiness]],
+    measured: Callable[[], Awaitable[Readiness]] | None = None,
 ) -> AsyncIterator[HostPort | None]:
     """Serve at `address` while the block runs, or nothing when it is None. Raises InvalidInput("metrics").
 
@@ -87,7 +99,7 @@ async def served(
     if address is None:
         yield None
         return
-    endpoint = MetricsEndpoint(exposition(), ready)
+    endpoint = MetricsEndpoint(exposition(), ready, measured)
     try:
         server = await asyncio.start_server(endpoint.serve, address.host, address.port, limit=MAX_REQUEST_BYTES)
     except OSError as error:

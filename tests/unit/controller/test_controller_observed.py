@@ -34,3 +34,25 @@ async def test_a_database_that_has_forgotten_something_is_not_ready(controller: 
     answer = await controller.get("/ready")
     assert answer.status_code == 503
     assert [one["code"] for one in answer.json()["reasons"]] == ["controller-behind"]
+
+
+async def test_connectors_that_were_ever_attached_and_answers_still_waited_for_are_counted(live: Running) -> None:
+    office = await live.add_network()
+    never, once = await live.add_connector(office, "never"), await live.add_connector(office, "once")
+    number = (await live.read(lambda tx: [row.id for row in tx.connectors.find() if row.name == "once"]))[0]
+    await live.write(lambda tx: tx.connectors.change(number, last_heartbeat_ms=tx.now_ms))
+
+    async def told(name: str) -> str:
+        text = (await live.get("/metrics", source="127.0.0.1")).text
+        return next(line for line in text.splitlines() if line.startswith(name + " ")).rpartition(" ")[2]
+
+    assert never != once
+    assert (await told("klinket_connectors"), await told("klinket_cut_receipts_pending")) == ("1.0", "0.0")
+    granted = await live.add_resource(office, "db", "db.internal")
+    key, _ = await live.add_key(await live.add_account("ci", [granted]))
+    await live.revoke_key(key)
+    waiting = await live.read(lambda tx: len(tx.cut_receipts.find()))
+    assert waiting > 0
+    assert float(await told("klinket_cut_receipts_pending")) == waiting
+    live.offset += 4000
+    assert await told("klinket_cut_receipts_pending") == "0.0"
