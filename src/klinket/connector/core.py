@@ -191,7 +191,7 @@ class ConnectorCore:
             remaining = cut.narrowed
             if remaining is None:
                 raise FlowRefused(cut.reason, f"access was ended by cut {cut.id}")
-            if not remaining.serves(destination.host) or not remaining.protocols.allows(destination.protocol, destination.port):
+            if not cut.leaves(destination):
                 raise FlowRefused(FlowFailure.NOT_GRANTED, f"resource {remaining.name!r} was narrowed by cut {cut.id}")
         return resource
 

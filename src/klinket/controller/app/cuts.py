@@ -64,7 +64,7 @@ def order(
             {"reason": reason.value, "revision": revision},
         )
     )
-    tx.announce_cut(row, [connector.id for connector in concerned])
+    tx.announce_cut(row, cut, [connector.id for connector in concerned])
     return row
 
 
