@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 30.0
 #: Seconds after a round that failed (a full disk, say) until the next.
 RETRY_SECONDS = 1.0
+#: Seconds connectors have to answer a cut before clients hear of it: these end their flows themselves, and no receipt could name
+#: a flow that is over already. A connector that does not answer holds nobody up for longer.
+CUTS_FIRST_SECONDS = 0.25
 #: Seconds a deleted connector has for the receipt of its last cut.
 DISMISS_SECONDS = 2.0
 #: Seconds until the store is asked again after it could not answer.
@@ -53,6 +56,8 @@ class Dispatch:
         self._ended = asyncio.Event()
         self._end_reason: StoreInUse | None = None
         self._signing_keys = 0
+        #: Connectors that were sent a cut since clients were told last.
+        self._cutting: set[ConnectorPeer] = set()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -115,6 +120,7 @@ class Dispatch:
                 peer = self._peers.connectors.get(connector)
                 if peer is not None:
                     peer.cut(message)
+                    self._cutting.add(peer)
         self._changed.set()
 
     # ---- what changed for whom
@@ -135,6 +141,7 @@ class Dispatch:
                 self._snapshot = await self._read()
                 await self._know_signing_keys(self._snapshot)
                 self._expiries_changed.set()
+                await self._cuts_answered()
                 self._refresh_clients(self._snapshot, confirmed_at)
                 await self._refresh_relays()
                 await self._refresh_connectors(asked, self._snapshot)
@@ -148,6 +155,16 @@ class Dispatch:
                 logger.exception("peers could not be told of a change; trying again in %.0f s", RETRY_SECONDS)
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _cuts_answered(self) -> None:
+        """Wait until connectors have answered the cuts they were sent since the last round, up to CUTS_FIRST_SECONDS."""
+        asked, self._cutting = self._cutting, set()
+        try:
+            async with asyncio.timeout(CUTS_FIRST_SECONDS):
+                for peer in asked:
+                    await peer.all_answered()
+        except TimeoutError:
+            pass
 
     async def _know_signing_keys(self, current: Snapshot) -> None:
         """Read the signing keys anew when one was made: connectors are told of it in this round, and it signs later."""
