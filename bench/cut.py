@@ -172,7 +172,7 @@ def cut_one_by_one(world: World) -> list[Ended]:
     """Take each account's access to each resource of one flow away, in a random order of a fixed seed."""
     pairs = [key for key in world.tags if key[2] != STEADY]
     random.Random(7).shuffle(pairs)
-    made = []
+    made: list[Ended] = []
     for account, network, resource in pairs:
         world.api.mutate(
             "resourceAccessRemove",

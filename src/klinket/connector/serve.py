@@ -230,6 +230,8 @@ class Connector:
         self._core.configure(
             message.network, RemoteNetworkId(message.remote_network), KeySet.from_jwks(message.grant_keys), message.limits
         )
+        if withdrawn := self._core.drop_withdrawn(self._clock.now()):
+            logger.warning("a signing key was withdrawn: %d sessions need fresh grants", withdrawn)
         self._new_terminator()
         for token in kept:
             self._apply(token)  # for its floor; what the controller still waits for an answer to is in the message

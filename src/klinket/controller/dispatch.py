@@ -31,6 +31,8 @@ RETRY_SECONDS = 1.0
 #: Seconds connectors have to answer a cut before clients hear of it: these end their flows themselves, and no receipt could name
 #: a flow that is over already. A connector that does not answer holds nobody up for longer.
 CUTS_FIRST_SECONDS = 0.25
+#: Seconds connectors know of a withdrawn signing key before clients show them grants of the key after it.
+WITHDRAWN_SECONDS = 0.5
 #: Seconds a deleted connector has for the receipt of its last cut.
 DISMISS_SECONDS = 2.0
 #: Seconds until the store is asked again after it could not answer.
@@ -55,7 +57,7 @@ class Dispatch:
         self._confirmation = Confirmation(store, clock, grant_seconds, self._end)
         self._ended = asyncio.Event()
         self._end_reason: StoreInUse | None = None
-        self._signing_keys = 0
+        self._signing_keys: frozenset[str] = frozenset()
         #: Connectors that were sent a cut since clients were told last.
         self._cutting: set[ConnectorPeer] = set()
 
@@ -139,7 +141,9 @@ class Dispatch:
                 asked = list(self._peers.connectors.values())
                 _, confirmed_at = await self._confirmation.fresh()  # before the read, which then is no older
                 self._snapshot = await self._read()
-                await self._know_signing_keys(self._snapshot)
+                if await self._know_signing_keys(self._snapshot):
+                    await self._refresh_connectors(asked, self._snapshot)
+                    await asyncio.sleep(WITHDRAWN_SECONDS)
                 self._expiries_changed.set()
                 await self._cuts_answered()
                 self._refresh_clients(self._snapshot, confirmed_at)
@@ -166,11 +170,21 @@ class Dispatch:
         except TimeoutError:
             pass
 
-    async def _know_signing_keys(self, current: Snapshot) -> None:
-        """Read the signing keys anew when one was made: connectors are told of it in this round, and it signs later."""
-        if current.signing_keys != self._signing_keys:
-            await self._trust.refresh(self._store)
-            self._signing_keys = current.signing_keys
+    async def _know_signing_keys(self, current: Snapshot) -> bool:
+        """Read the signing keys anew when others are there; returns whether one was withdrawn.
+
+        Connectors are told in this round of one that was made, and it signs later. A withdrawal brings everybody fresh grants.
+        """
+        if current.signing_keys == self._signing_keys:
+            return False
+        await self._trust.refresh(self._store)
+        withdrawn = self._signing_keys - current.signing_keys
+        self._signing_keys = current.signing_keys
+        if withdrawn:
+            logger.warning("withdrawn: %s; everybody gets fresh grants", ", ".join(sorted(withdrawn)))
+            for client in self._peers.clients.values():
+                client.sent = None
+        return bool(withdrawn)
 
     def _refresh_clients(self, current: Snapshot, confirmed_at: float) -> None:
         for client in list(self._peers.clients.values()):
