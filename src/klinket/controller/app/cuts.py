@@ -117,6 +117,7 @@ def _shown(tx: Transaction, row: CutRow) -> dict[str, Any]:
         "created_at_ms": row.created_at_ms,
         "scope": row.scope,
         "reason": row.reason,
+        "epoch": row.epoch,
         "revision": row.revision,
         "actor": row.actor,
         "receipts": [
