@@ -118,7 +118,7 @@ def verify(ctx: click.Context, file: Path, keys: Path | None, as_json: bool) -> 
     Needs no API token, and with --keys no controller. The exit code is 0 only when nothing was altered.
 
     \b
-    example: klinket admin cut show 7 --json > cut-7.json && klinket admin cut verify cut-7.json
+    example: klinket admin cut verify cut-7.json
     """
     from klinket.cli.admin.controller_keys import auditors_keys
     from klinket.wire.cut_document import verify_document
