@@ -17,6 +17,8 @@ from examples.deployment import Deployment
 #: Seconds a way may take until it carries the first byte.
 READY_SECONDS = 30.0
 LOCAL = "127.0.0.1"
+#: What a service account may open: the data plane is measured, not its limit.
+NEW_FLOWS_PER_SECOND = 100_000
 #: What listens on the client for tunnels of single ports.
 TUNNEL_PORT = 17_000
 
@@ -180,7 +182,7 @@ def _klinket(topology: Topology, *, direct: bool) -> tuple[Deployment, Path]:
     deployment = Deployment(
         topology.directory / "klinket", address=MIDDLE_SERVER, network="bench", enter=lambda part: topology.inside(roles[part])
     )
-    deployment.start_controller()
+    deployment.start_controller("--new-flows-per-second", str(NEW_FLOWS_PER_SECOND))
     deployment.admin("network", "create", "office")
     deployment.add_connector("office", "office-1")
     deployment.admin("resource", "create", "--network", "office", "--address", PRIVATE, "Target")
@@ -211,14 +213,22 @@ def klinket_direct(topology: Topology) -> Way:
     return _klinket_client(topology, direct=True)
 
 
-def klinket_capture(topology: Topology) -> Way:
-    """The load itself below `klinket run`: transparent capture in a namespace, over the relay."""
-    deployment, key = _klinket(topology, direct=False)
+def _klinket_capture(topology: Topology, *, direct: bool) -> Way:
+    deployment, key = _klinket(topology, direct=direct)
     pids = [deployment.parts["office-1"].pid, deployment.parts["controller"].pid]
     prefix = [sys.executable, "-m", "klinket", "run", "--key-file", str(key), "--capture", "namespace", "--"]
-    return Way(
-        name="klinket run, via relay", host=PRIVATE, prefix=prefix, pids=pids, carries_datagrams=True, close=deployment.stop
-    )
+    name = "klinket run, direct" if direct else "klinket run, via relay"
+    return Way(name=name, host=PRIVATE, prefix=prefix, pids=pids, carries_datagrams=True, close=deployment.stop)
+
+
+def klinket_capture(topology: Topology) -> Way:
+    """The load itself below `klinket run`: transparent capture in a namespace, over the relay."""
+    return _klinket_capture(topology, direct=False)
+
+
+def klinket_capture_direct(topology: Topology) -> Way:
+    """The same with a connector that listens."""
+    return _klinket_capture(topology, direct=True)
 
 
 #: By the name on the command line; what is not installed is left out aloud.
@@ -233,6 +243,7 @@ SYSTEMS: dict[str, tuple[Callable[[Topology], Way], str]] = {
     "klinket-relay": (klinket_relay, "ip"),
     "klinket-direct": (klinket_direct, "ip"),
     "klinket-capture": (klinket_capture, "ip"),
+    "klinket-capture-direct": (klinket_capture_direct, "ip"),
 }
 
 

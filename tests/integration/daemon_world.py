@@ -27,8 +27,8 @@ NAME, ALIAS, WILD = "box.corp.internal", "box.alias.internal", "any.wild.interna
 #: How each kind of resource is reached: a name, an alias, an address that is a resource, one in a range that is.
 WAYS = {"name": NAME, "alias": ALIAS, "wildcard": WILD, "ip": PRIVATE, "cidr": HIDDEN}
 SSH_PORT, REDIS_PORT, HTTP_PORT, HTTPS_PORT, IPERF_PORT, MANY_PORT = 2222, 6379, 8080, 8443, 5201, 7300
-#: Flows at a time. A relay gives one session a third of the pairs that its limit of open files allows: 2,000 need 65,536 files.
-MANY = 2000 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 65_536 else 600
+#: Flows at a time. A relay gives one session a third of its pairs: what its own files and those of its workers allow.
+MANY = 2000 if resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 16_384 else 600
 WHERE = {"controller": "middle", "admin": "middle"} | dict.fromkeys(
     ("dns", "postgresql", "redis", "nginx", "sshd", "many", f"iperf3 {PRIVATE}", f"iperf3 {HIDDEN}"), "services"
 )

@@ -32,7 +32,7 @@ from tests.integration.daemon_world import (
     missing_programs,
 )
 from tests.integration.private_services import ORDERS, postgres_programs
-from tests.integration.topology import HIDDEN, PRIVATE, PUBLIC
+from tests.integration.topology import HIDDEN, PRIVATE, PUBLIC, sh
 
 pytestmark = [
     pytest.mark.root,
@@ -45,6 +45,7 @@ pytestmark = [
 ]
 #: How often the start loop runs; 50 shows that none of many starts misses.
 ROUNDS = int(os.environ.get("KLINKET_TEST_STARTS", "3"))
+PRIVATE6 = "fd10:91:3::2"
 every_way = pytest.mark.parametrize("host", list(WAYS.values()), ids=list(WAYS))
 
 
@@ -140,11 +141,95 @@ def test_dig_gets_an_address_that_means_the_resource(world: World, host: str, op
     assert world.prints("curl", "-sS", f"http://{address}:{HTTP_PORT}/hello.txt") == "behind the gate\n"
 
 
-@pytest.mark.parametrize("host", [NAME, PRIVATE, HIDDEN])
-def test_a_ping_is_refused_at_once_and_says_that_it_is(world: World, host: str) -> None:
-    told = world.program("ping", "-4", "-c", "1", "-W", "5", host)
+@every_way
+def test_ping(world: World, host: str) -> None:
+    told = world.prints("ping", "-4", "-c", "3", "-i", "0.2", "-W", "5", host)
+    assert "3 received, 0% packet loss" in told
+    assert "(DIFFERENT ADDRESS!)" not in told
+
+
+@pytest.mark.parametrize("size", ["0", "1473", "60000"])
+def test_ping_with_payloads_of_every_size(world: World, size: str) -> None:
+    told = world.prints("ping", "-4", "-c", "2", "-i", "0.2", "-W", "5", "-s", size, "-p", "c0ffee", NAME)
+    assert "2 received, 0% packet loss" in told
+    assert "wrong data byte" not in told
+
+
+def test_ping_of_what_does_not_answer_is_told_as_unreachable(world: World) -> None:
+    told = world.program("ping", "-4", "-c", "1", "-W", "10", "10.91.3.99")
+    assert told.returncode == 1
+    assert "Destination Host Unreachable" in told.stdout, (told, world.daemon.tail())
+
+
+def granted(world: World, name: str, address: str, *options: str) -> None:
+    """Make a resource, grant it, and wait until the daemon knows."""
+    world.deployment.admin("resource", "create", "--network", "corp", "--address", address, *options, name)
+    world.deployment.admin("service", "grant", "ci", name)
+    deadline = time.monotonic() + 10
+    while name not in world.daemon.ok("resources", "--json"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_ping_is_refused_where_the_resource_does_not_allow_it(world: World) -> None:
+    granted(world, "Silent", "10.91.3.4", "--tcp", "all")
+    told = world.program("ping", "-4", "-c", "1", "-W", "5", "10.91.3.4")
     assert told.returncode == 1
     assert "Packet filtered" in told.stdout, told
+    explained = world.program(sys.executable, "-m", "klinket", "explain", "--icmp", "--key-file", str(world.key), "10.91.3.4")
+    assert explained.returncode == 68
+    assert "resource 'Silent' does not open ICMP echo" in explained.stdout
+
+
+def test_explain_pings(world: World) -> None:
+    told = world.prints(sys.executable, "-m", "klinket", "explain", "--icmp", "--key-file", str(world.key), NAME)
+    assert "sends echo requests there; one was answered after" in told
+    assert f"icmp {NAME} is reached" in told
+
+
+def test_what_has_an_ipv6_address_is_reached_by_it(world: World) -> None:
+    for role, link, address in (("private", "inner", "fd10:91:3::1"), ("services", "eth0", PRIVATE6)):
+        sh("ip", "-n", world.topology.names[role], "addr", "add", f"{address}/64", "dev", link, "nodad")
+    serve = [*world.topology.prefix("services"), sys.executable, "-m", "http.server", "--bind", PRIVATE6, "8086"]
+    granted(world, "Six", "fd10:91:3::/64")
+    with subprocess.Popen(serve, cwd=world.home.parent / "web", stderr=subprocess.DEVNULL) as server:
+        try:
+            told = world.prints("ping", "-6", "-c", "2", "-i", "0.2", "-W", "5", PRIVATE6)
+            assert "2 received, 0% packet loss" in told
+            url = f"http://[{PRIVATE6}]:8086/hello.txt"
+            assert world.prints("curl", "-6", "-sS", "--retry", "5", "--retry-connrefused", url) == "behind the gate\n"
+            inside = ["--key-file", str(world.key), "--capture", "namespace", "--"]
+            job = [sys.executable, "-m", "klinket", "run", *inside]
+            assert world.prints(*job, "curl", "-6", "-sS", url) == "behind the gate\n"
+            told = world.prints(*job, "ping", "-6", "-c", "2", "-i", "0.2", "-W", "5", PRIVATE6)
+            assert "2 received, 0% packet loss" in told
+            told = world.prints(*job, "ping", "-4", "-c", "2", "-i", "0.2", "-W", "5", NAME)
+            assert "2 received, 0% packet loss" in told
+            assert world.program("ping", "-6", "-c", "1", "-W", "10", "fd10:91:3::99").stdout.count("Address unreachable") == 1
+        finally:
+            server.kill()
+
+
+def test_a_ping_that_goes_on_ends_at_a_cut_and_is_in_the_receipt(world: World) -> None:
+    granted(world, "Brief", "10.91.3.0/29")
+    with subprocess.Popen(
+        [*world.topology.prefix("client"), "ping", "-4", "-i", "0.2", HIDDEN], stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        lines = iter(program.stdout)
+        try:
+            while "icmp_seq=3" not in next(lines):
+                pass
+            world.deployment.admin("resource", "update", "Brief", "--no-icmp")
+            begun = time.monotonic()
+            while "Packet filtered" not in next(lines):
+                assert time.monotonic() - begun < 10
+        finally:
+            program.kill()
+    newest = max(int(cut["id"]) for cut in world.deployment.admin("cut", "list"))
+    (receipt,) = world.deployment.admin("cut", "show", str(newest))["receipts"]
+    (flow,) = receipt["flows"]
+    assert (flow["protocol"], flow["host"]) == ("icmp", HIDDEN)
 
 
 def memory_kb(world: World) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -134,7 +135,63 @@ def test_a_resolver_on_the_machine_itself_is_captured_in_front(
         time.sleep(1.5)
 
 
-def test_a_ping_to_a_resource_is_refused_and_never_leaves(machine: Machine, capture: Capture) -> None:
-    done = machine.inside.run("ping", "-c1", "-W1", RESOURCE, check=False)
-    assert "filtered" in done
-    assert "1 received" not in done
+def ping(machine: Machine, host: str, *options: str) -> str:
+    return machine.inside.run("ping", "-c2", "-i0.2", "-W2", *options, host, check=False)
+
+
+@pytest.mark.parametrize("host", [RESOURCE, IN_RANGE, RESOURCE6, NAME])
+def test_a_ping_goes_to_what_was_granted(machine: Machine, capture: Capture, host: str) -> None:
+    machine.seen_outside()
+    assert "2 received, 0% packet loss" in ping(machine, host)
+    assert [line for line in machine.seen_outside() if not line.startswith("dns")] == []
+
+
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_a_ping_of_a_name_goes_over_both_families(machine: Machine, capture: Capture, family: str) -> None:
+    for size in ("0", "1400", "60000"):
+        assert "2 received, 0% packet loss" in ping(machine, NAME, family, "-s", size)
+
+
+def test_a_ping_of_a_program_without_privileges_is_captured_as_well(machine: Machine, capture: Capture, tmp_path: Path) -> None:
+    """With a group range, ping uses the kernel's ping sockets instead of raw ones."""
+    machine.inside.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 100")
+    program = shutil.which("ping")
+    assert program is not None
+    copied = shutil.copyfile(program, tmp_path / "ping")  # without the file's own capabilities
+    copied.chmod(0o755)
+    try:
+        plain = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+        for host in (RESOURCE, RESOURCE6):
+            told = machine.inside.run(*plain, str(copied), "-c2", "-i0.2", "-W2", host, check=False)
+            assert "2 received, 0% packet loss" in told
+        for host in ("10.8.7.9", f"{RESOURCE6[:-1]}9"):
+            capture.tell(grant=[host])
+            capture.tell(refuse=[host, "unreachable"])
+            told = machine.inside.run(*plain, str(copied), "-n", "-c1", "-W2", host, check=False)
+            assert " unreachable" in told.lower(), told
+    finally:
+        machine.inside.run("sysctl", "-qw", "net.ipv4.ping_group_range=1 0")
+
+
+@pytest.mark.parametrize(
+    ("failure", "words", "words6"),
+    [
+        ("not-granted", "Packet filtered", "Administratively prohibited"),
+        ("unreachable", "Destination Host Unreachable", "Address unreachable"),
+        ("no-connector", "Destination Host Unreachable", "Address unreachable"),
+        ("icmp-unavailable", "Destination Protocol Unreachable", "Address unreachable"),
+        ("timed-out", "100% packet loss", "100% packet loss"),
+    ],
+)
+def test_a_ping_ends_as_the_resource_says(machine: Machine, capture: Capture, failure: str, words: str, words6: str) -> None:
+    for host, wanted in (("10.8.7.8", words), (f"{RESOURCE6[:-1]}8", words6)):
+        capture.tell(grant=[host])
+        capture.tell(refuse=[host, failure])
+        told = ping(machine, host)
+        assert wanted in told, told
+        assert " 0 received" in told
+
+
+def test_a_ping_of_what_was_not_granted_goes_as_before(machine: Machine, capture: Capture) -> None:
+    assert "2 received" in ping(machine, "192.0.2.80")
+    assert "2 received" in ping(machine, "127.0.0.1")

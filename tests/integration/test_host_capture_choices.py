@@ -228,7 +228,12 @@ def test_a_gateway_captures_for_the_sources_it_is_told_and_for_nobody_else(machi
             assert served.run(sys.executable, "-c", DATAGRAM, host, "99", "5") == "echo hello"
         large = DATAGRAM.replace('b"hello"', 'b"x" * 9000').replace(".decode()", ".__len__()")
         assert served.run(sys.executable, "-c", large, RESOURCE, "99", "5") == "9005", "answers larger than the link carries"
+        for host, size in ((RESOURCE, "56"), (address, "56"), (RESOURCE, "9000")):
+            told = served.run("ping", "-c2", "-i0.2", "-W2", "-s", size, host, check=False)
+            assert "2 received, 0% packet loss" in told, "requests and replies larger than the link carries, too"
         capture.tell(refuse=[IN_RANGE, "refused"])
+        assert "filtered" in served.run("ping", "-c1", "-W2", IN_RANGE, check=False)
+        assert " 0 received" in other.run("ping", "-c1", "-W1", address, check=False)
         assert served.run(sys.executable, "-c", CONNECT, IN_RANGE, "80", "5") == "ECONNREFUSED"
         assert other.run(sys.executable, "-c", CONNECT, address, "80", "1") == "ETIMEDOUT"
         assert "timed out" in other.run("dig", "+tries=1", "+timeout=1", "@100.95.0.251", NAME, check=False)

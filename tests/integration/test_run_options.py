@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import shutil
 import socket
 import sys
 import threading
@@ -10,10 +12,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from klinket.client.capture import synthetic
 from tests.integration.conftest import ECHO_NAME, Loopback
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(120)]
 
+needs_ping = pytest.mark.skipif(shutil.which("ping") is None, reason="needs ping (Debian package iputils-ping)")
 #: What the host's own service says.
 GREETING = b"from the host\n"
 #: Connects to HOST PORT (argv) by TCP, sends "ping", and prints what comes back or the error's name.
@@ -38,6 +42,14 @@ with socket.create_connection((proxy.hostname, proxy.port), timeout=10) as conne
         print(connection.recv(100).decode().strip())
     else:
         print(head.split()[1].decode())
+"""
+TALK6 = """import socket, sys
+family, kind, _, _, address = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), socket.AF_INET6, socket.SOCK_STREAM)[0]
+with socket.socket(family, kind) as connection:
+    connection.settimeout(10)
+    connection.connect(address)
+    connection.sendall(b"ping")
+    print(address[0], connection.recv(100).decode().strip())
 """
 TALK_UDP = """import socket, sys
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -137,11 +149,45 @@ def test_a_setuid_program_is_told_what_to_expect(loopback: Loopback, tmp_path_fa
     assert f"klinket: {program} is setuid, which has no effect inside" in done.stderr
 
 
-def test_ipv6_is_refused_inside_and_leaves_by_no_way(loopback: Loopback) -> None:
-    loopback.grant("ci", "Six", "2001:db8:77::/64")
-    for address in ("2001:db8:77::7", "2001:db8:1::1"):
-        found, _ = said(loopback, TALK, address, 80)
-        assert found == "ENETUNREACH", address
+def test_a_name_is_reached_over_ipv6_as_well(loopback: Loopback) -> None:
+    found, _ = said(loopback, TALK6, ECHO_NAME, loopback.echo_port)
+    address, answer = found.split()
+    assert answer == "ping"
+    assert ipaddress.ip_address(address) in synthetic.PREFIX6
+
+
+def test_ipv6_that_is_not_reached_is_refused_by_the_connector_and_leaves_by_no_way(loopback: Loopback) -> None:
+    loopback.grant("ci", "Six", "2001:db8:77::/64", "--tcp", "80")
+    assert said(loopback, TALK, "2001:db8:77::7", 80)[0] in ("EHOSTUNREACH", "ETIMEDOUT")
+    found, told = said(loopback, TALK, "2001:db8:77::7", 81)
+    assert found == "ECONNREFUSED"
+    assert "[2001:db8:77::7]:81: not-granted" in told
     routes = "import pathlib; print({line.split()[-1] for line in pathlib.Path('/proc/net/ipv6_route').read_text().splitlines()})"
     done = loopback.run(sys.executable, "-c", routes, options=["--capture", "namespace"])
     assert done.stdout.strip() in ("{'lo'}", "set()"), done.stdout
+
+
+def ping(loopback: Loopback, host: str, *options: str) -> tuple[str, str]:
+    command = ["ping", "-n", "-c", "2", "-i", "0.2", "-W", "5", *options, host]
+    done = loopback.run(*command, options=["--capture", "namespace"])
+    return done.stdout, done.stderr
+
+
+@needs_ping
+@pytest.mark.parametrize("family", ["-4", "-6"])
+def test_a_ping_goes_to_a_resource_that_allows_icmp_and_to_no_other(loopback: Loopback, family: str) -> None:
+    loopback.grant("ci", f"Pinged{family}", "127.77.0.31", "--alias", f"pinged{family}.internal", "--tcp", "none", "--icmp")
+    told, said = ping(loopback, f"pinged{family}.internal", family)
+    if "icmp-unavailable" in said:
+        pytest.skip("the connector of this machine may not ping")
+    assert "2 received, 0% packet loss" in told, said
+    told, said = ping(loopback, ECHO_NAME, family)
+    assert " 0 received" in told
+    assert ("Packet filtered" if family == "-4" else "Administratively prohibited") in told
+    assert f"{ECHO_NAME}: not-granted: resource 'Echo' does not open ICMP echo" in said
+
+
+@needs_ping
+def test_the_commands_own_machine_answers_pings_itself(loopback: Loopback) -> None:
+    assert "2 received, 0% packet loss" in ping(loopback, "127.0.0.1")[0]
+    assert "2 received, 0% packet loss" in ping(loopback, "::1")[0]

@@ -18,7 +18,7 @@ SECTIONS = dict(
 )
 #: Commands that have a section; those of `klinket admin` tell their options with --help only.
 COMMANDS = [
-    "controller", "relay", "connector", "run",
+    "controller", "relay", "connector", "connector drain", "run",
     "setup", "start", "stop", "status", "wait", "resources", "config", "report", "daemon", "version",
     "client", "forward", "ssh-proxy", "explain", "issue api-token", "issue signing-key", "revoke", "scan", "admin",
 ]  # fmt: skip

@@ -157,7 +157,7 @@ class Whole:
             refresh_token=tokens["refresh_token"],
             state=self.state / "connector",
             controller_ca=self.controller.authority,
-            **self.settings,
+            **{"drain_seconds": 3.0, **self.settings},
         )
         made = Connector(config)
         stop = asyncio.Event()

@@ -39,6 +39,7 @@ class _Capture(click.Choice[str]):
     help="Whether connections of this machine are captured as well.",
 )
 @click.option("--direct", is_flag=True, help="Dial from this machine what is not granted, instead of refusing it.")
+@roles.PROCESSES_OPTION
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def client(
     key_file: str | None,
@@ -47,6 +48,7 @@ def client(
     proxy_token_file: str | None,
     capture: str,
     direct: bool,
+    processes: int | None,
     log_level: str,
 ) -> None:
     """Serve granted resources to programs of this machine through local proxies.
@@ -60,6 +62,7 @@ def client(
     from klinket.client import proxy_token
     from klinket.client.key_source import KeySource
     from klinket.client.serve import ProxySettings, run
+    from klinket.net.carrying import with_workers
 
     source, token = KeySource(key_file), proxy_token.read(proxy_token_file)
     if capture == "host":
@@ -75,4 +78,4 @@ def client(
         token,
     )
     key = source.load()
-    roles.run_until_stopped(lambda stop: run(key, settings, stop))
+    roles.run_until_stopped(with_workers(lambda stop: run(key, settings, stop), processes))

@@ -8,15 +8,16 @@ from pathlib import Path
 import click
 
 from klinket.cli import roles
+from klinket.domain.errors import InvalidInput
 
 _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--tokens-file", type=click.Path(path_type=Path), help="As written by `klinket admin connector tokens --out`.")
 @click.option("--url", metavar="URL", help="The controller; default: the tokens file, KLINKET_URL or TWINGATE_NETWORK.")
 @click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
-@click.option("--state", required=True, type=click.Path(path_type=Path), help="Folder of its key, cuts and flow events.")
+@click.option("--state", type=click.Path(path_type=Path), help="Folder of its key, cuts and flow events; needed.")
 @click.option("--listen", metavar="HOST:PORT", envvar="KLINKET_LISTEN", help="Let clients that can reach it connect directly.")
 @click.option(
     "--advertise",
@@ -25,15 +26,21 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
     envvar="KLINKET_ADVERTISE",
     help="Where clients find that; default: this machine's own addresses. Repeatable.",
 )
+@click.option("--drain-seconds", default=30.0, show_default=True, metavar="SECONDS", help="For live flows when it is stopped.")
+@roles.PROCESSES_OPTION
 @click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Meet no clients through NATs.")
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
+@click.pass_context
 def connector(
+    context: click.Context,
     tokens_file: Path | None,
     url: str | None,
     ca: Path | None,
-    state: Path,
+    state: Path | None,
     listen: str | None,
     advertise: tuple[str, ...],
+    drain_seconds: float,
+    processes: int | None,
     no_hole_punching: bool,
     log_level: str | None,
 ) -> None:
@@ -44,8 +51,14 @@ def connector(
     \b
     example: klinket connector --tokens-file office-1.json --state /var/lib/klinket-connector
     """
-    from klinket.connector import config
+    if context.invoked_subcommand is not None:
+        return
+    if state is None:
+        raise InvalidInput("state", "no state folder", hint="give --state DIR: one folder for each connector")
+
+    from klinket.connector import config, limits
     from klinket.connector.serve import run
+    from klinket.net.carrying import with_workers
 
     roles.set_up_logging(log_level or _TWINGATE_LEVELS.get(os.environ.get("TWINGATE_LOG_LEVEL", ""), "info"))
     roles.forbid_core_dumps()
@@ -56,6 +69,25 @@ def connector(
         state,
         listen=None if listen is None else roles.host_port("--listen", listen),
         advertised=[roles.host_port("--advertise", text) for text in advertise],
+        drain_seconds=drain_seconds,
         hole_punching=not no_hole_punching,
     )
-    roles.run_until_stopped(lambda stop: run(settings, stop))
+    roles.run_until_stopped(with_workers(lambda stop: run(settings, stop), processes, limits.FRAME_SECONDS))
+
+
+@connector.command()
+@click.option("--state", required=True, type=click.Path(path_type=Path), help="The state folder of the running connector.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer; default: until it has ended.")
+def drain(state: Path, timeout: float | None) -> None:
+    """End the connector of this machine without a failed connect: clients open new flows at another one first.
+
+    Live flows have the --drain-seconds the connector was started with. Ends with 0 when all of them ended by themselves.
+
+    \b
+    example: klinket connector drain --state /var/lib/klinket-connector
+    """
+    from klinket.connector.drain import drain as drain_running
+
+    if timeout is not None:
+        roles.check_timeout(timeout)
+    drain_running(state, click.echo, timeout)

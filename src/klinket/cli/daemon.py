@@ -18,9 +18,17 @@ from klinket.cli import roles
     type=click.Choice(["on", "off"]),
     help="Capture all traffic (as root), or only serve proxies.",
 )
+@roles.PROCESSES_OPTION
 @click.option("--log-level", help="error, warn, info, debug or trace.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Write the log there, rotated, instead of to standard error.")
-def daemon(http_proxy: str | None, socks: str | None, capture: str | None, log_level: str | None, log_file: Path | None) -> None:
+def daemon(
+    http_proxy: str | None,
+    socks: str | None,
+    capture: str | None,
+    processes: int | None,
+    log_level: str | None,
+    log_file: Path | None,
+) -> None:
     """Be this machine's daemon, in the foreground: what `klinket start` starts, and the entry point of a container.
 
     The key: the variable KLINKET_SERVICE_KEY, or /etc/klinket/service_key.json. Options come before variables, those before
@@ -31,6 +39,7 @@ def daemon(http_proxy: str | None, socks: str | None, capture: str | None, log_l
     """
     from klinket.client.daemon import serve, settings
     from klinket.client.daemon.paths import Paths
+    from klinket.net.carrying import with_workers
 
     paths = Paths.from_environment()
     wanted = settings.load(paths.settings_file)
@@ -40,4 +49,4 @@ def daemon(http_proxy: str | None, socks: str | None, capture: str | None, log_l
             wanted = wanted.with_value(key, value)
     roles.set_up_logging(settings.LEVELS[wanted.log_level], log_file)
     roles.forbid_core_dumps()
-    roles.run_until_stopped(lambda stop: serve.run(paths, wanted, stop))
+    roles.run_until_stopped(with_workers(lambda stop: serve.run(paths, wanted, stop), processes))

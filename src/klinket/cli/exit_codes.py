@@ -45,6 +45,8 @@ EXIT_CODES: dict[str, int] = {
     "already-running": 97,
     "not-answering": 98,
     "daemon-ended": 99,
+    "drain-incomplete": 100,
+    "icmp-unavailable": 101,
     "authentication-failed": 65,
     "forbidden": 65,
     "invalid-input": USAGE,

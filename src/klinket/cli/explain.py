@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 @click.command()
 @roles.KEY_FILE_OPTION
 @click.option("--udp", is_flag=True, help="UDP instead of TCP.")
+@click.option("--icmp", is_flag=True, help="A ping instead of a connection: HOST without a port.")
 @click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="For all steps together.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for scripts.")
 @click.option("--log-level", default="error", show_default=True, type=click.Choice(roles.LEVELS))
 @click.argument("address", metavar="HOST:PORT")
-def explain(key_file: str | None, udp: bool, timeout: float, as_json: bool, log_level: str, address: str) -> None:
+def explain(key_file: str | None, udp: bool, icmp: bool, timeout: float, as_json: bool, log_level: str, address: str) -> None:
     """Go the way to an address step by step, and say where it ends, why, and what to do.
 
     The steps: key, account, resource, grant, path, connector, dns, dial. The address is really dialled, by the connector. The
@@ -34,18 +35,18 @@ def explain(key_file: str | None, udp: bool, timeout: float, as_json: bool, log_
     from klinket.client.explain import destination_of
     from klinket.client.explain import explain as find_out
     from klinket.client.key_source import KeySource
-    from klinket.domain.flow import TransportProtocol
     from klinket.net.sockets import HostPort
 
     source = KeySource(key_file)
     roles.check_timeout(timeout)
     hint = "for example db.internal:5432, or [2001:db8::7]:5432"
+    protocol = roles.protocol_of(udp=udp, icmp=icmp)
     try:
-        wanted = HostPort.parse(address)
-        destination = destination_of(wanted.host, wanted.port, TransportProtocol.UDP if udp else TransportProtocol.TCP)
+        wanted = HostPort(address.strip("[]"), 0) if icmp else HostPort.parse(address)
+        destination = destination_of(wanted.host, wanted.port, protocol)
     except InvalidInput as error:
         raise InvalidInput("HOST:PORT", error.message, hint=hint) from error
-    if not wanted.port:
+    if not wanted.port and not icmp:
         raise InvalidInput("HOST:PORT", "ports are 1 to 65535", hint=hint)
     roles.set_up_logging(log_level)
     roles.forbid_core_dumps()

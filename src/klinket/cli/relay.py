@@ -18,6 +18,8 @@ from klinket.domain.errors import InvalidInput
 @click.option("--state", required=True, type=click.Path(path_type=Path), help="Folder of the relay's certificate.")
 @click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="Its token; or KLINKET_RELAY_TOKEN.")
 @click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
+@click.option("--drain-seconds", default=30.0, show_default=True, metavar="SECONDS", help="For pairs when it is stopped.")
+@roles.PROCESSES_OPTION
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def relay(
     controller: str,
@@ -26,15 +28,19 @@ def relay(
     state: Path,
     token_file: Path | None,
     ca: Path | None,
+    drain_seconds: float,
+    processes: int | None,
     log_level: str,
 ) -> None:
     """Run a relay: it joins a client with a connector and moves bytes it cannot read.
+
+    SIGHUP: take over the certificate that is in its state folder now, without dropping a pair.
 
     \b
     example: klinket relay --controller https://klinket.example.com --advertise relay1.example.com:8444 \\
                  --state /var/lib/klinket-relay --token-file token
     """
-    from klinket.relay.config import RelayConfig
+    from klinket.relay.config import MAX_DRAIN_SECONDS, RelayConfig
     from klinket.relay.serve import run
 
     roles.set_up_logging(log_level)
@@ -42,6 +48,8 @@ def relay(
     token = token_file.read_text().strip() if token_file else os.environ.pop("KLINKET_RELAY_TOKEN", "")
     if not token:
         raise InvalidInput("token", "no relay token", hint="give --token-file or set KLINKET_RELAY_TOKEN")
+    if not 0 <= drain_seconds <= MAX_DRAIN_SECONDS:
+        raise InvalidInput("drain-seconds", f"--drain-seconds is not between 0 and {MAX_DRAIN_SECONDS}")
     config = RelayConfig(
         listen=roles.host_port("--listen", listen),
         advertise=roles.host_port("--advertise" if advertise else "--listen", advertise or listen),
@@ -49,5 +57,8 @@ def relay(
         token=token,
         state=state,
         controller_ca=ca.read_text() if ca else None,
+        drain_seconds=drain_seconds,
+        token_file=token_file,
+        processes=processes,
     )
-    roles.run_until_stopped(lambda stop: run(config, stop))
+    roles.run_until_stopped(lambda stop: run(config, stop, roles.asked_to_reload()))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from klinket.domain.explanation import Step
+    from klinket.domain.flow import TransportProtocol
     from klinket.net.sockets import HostPort
 
 #: Bytes at which a log file is rotated, and rotated ones that are kept.
@@ -30,6 +31,14 @@ KEY_FILE_OPTION = click.option(
 #: Of what begins with a login that must not last for ever.
 TIMEOUT_OPTION = click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be ready.")
 MAX_TIMEOUT_SECONDS = 86_400
+#: Of what carries many flows, or pairs.
+PROCESSES_OPTION = click.option(
+    "--processes",
+    type=click.IntRange(1, 64),
+    envvar="KLINKET_PROCESSES",
+    metavar="N",
+    help="Processes that may move bytes, started with the work; 1: none beside this one. Default: the cores, at least 2.",
+)
 
 
 def check_timeout(seconds: float, option: str = "timeout", *, or_none: bool = False) -> None:
@@ -62,6 +71,15 @@ def show_steps(steps: Iterable[Step]) -> None:
             click.echo(f"{'':14} -> {step.hint}")
 
 
+def protocol_of(*, udp: bool, icmp: bool) -> TransportProtocol:
+    """Return what --udp and --icmp ask for; raises InvalidInput for both."""
+    from klinket.domain.flow import TransportProtocol
+
+    if udp and icmp:
+        raise InvalidInput("icmp", "--udp and --icmp exclude each other")
+    return TransportProtocol.ICMP if icmp else TransportProtocol.UDP if udp else TransportProtocol.TCP
+
+
 def host_port(option: str, text: str) -> HostPort:
     """Return the address an option gives; raises InvalidInput naming the option."""
     from klinket.net.sockets import HostPort
@@ -92,6 +110,16 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
         return await main(stop)
 
     return run_async(run())
+
+
+def asked_to_reload() -> asyncio.Event:
+    """Return an event that SIGHUP sets; to be called on the event loop."""
+    import asyncio
+
+    asked = asyncio.Event()
+    if sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    return asked
 
 
 def run_async(main: Any) -> Any:

@@ -7,14 +7,16 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from klinket.client.attempts import Attempts, begin_first
 from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
 from klinket.client.link import ConnectorLink
 from klinket.client.linking import Linker
+from klinket.client.links import LinkSet
 from klinket.client.login import Session, log_in, log_out
 from klinket.client.names import ResourceNames
-from klinket.client.opening import open_first
+from klinket.client.opening import failure_of
 from klinket.client.readiness import Readiness
 from klinket.domain.errors import (
     AuthenticationFailed,
@@ -23,7 +25,7 @@ from klinket.domain.errors import (
     KlinketError,
     SessionOver,
 )
-from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import forks
 from klinket.net import pipe as pipes
@@ -62,8 +64,6 @@ class Client:
         self._core = ClientCore(only)
         self._session: Session | None = None
         self._initiator: LinkInitiator | None = None
-        self._links: dict[int, ConnectorLink] = {}
-        self._opening: dict[int, asyncio.Task[ConnectorLink]] = {}
         #: A connector has ended a flow because of the key: the controller's own word, and `ended`, follow.
         self.end_is_near = False
         self._flows: set[ClientStream | ClientDatagrams] = set()
@@ -81,8 +81,10 @@ class Client:
             self._copies.exchanged,
             only,
         )
-        self.names = ResourceNames(self._core, self._links, self.link, self._clock.now)
         self._linker = Linker(self._core, self._clock.now, self._channel, self._install)
+        self._link_set = LinkSet(self._linker, self._link_initiator, self._tasks, lambda: self._ended is not None)
+        self._links = self._link_set.by_connector
+        self.names = ResourceNames(self._core, self._links, self.link, self._clock.now)
         forks.watch(self)
 
     # ---- session
@@ -188,7 +190,7 @@ class Client:
         """The session is over for good: every flow ends, new ones are refused with this reason."""
         logger.warning("the session is over: %s", error.message)
         self._ended = error
-        failure = Failure(_failure_of(error), error.message)
+        failure = Failure(failure_of(error), error.message)
         for flow in list(self._flows):
             flow.cut(failure)
         self.ended.set()
@@ -219,9 +221,7 @@ class Client:
                 self._tasks.start(self._links.pop(id).aclose(), "removed connector, or one with another key")
             else:
                 self._tasks.start(self._present(link), "present grant")
-        relays = {relay.id for relay in configuration.relays}
-        for id in [id for id, link in self._links.items() if not relays.issuperset(link.relays)]:
-            self._tasks.start(self._links.pop(id).aclose(), "link through a removed relay")
+        self._link_set.follow(configuration)
         self.channel_trouble = None
         self._changed()
         granted = {resource.id for resource in self._core.resources}
@@ -298,59 +298,47 @@ class Client:
         self._flows.add(stream)
         return stream
 
+    async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> ClientStream:
+        """Open a TCP flow without waiting for the resource: carry() sends at once (see ports)."""
+        resource, pipe, link = await self._open(destination, early=True)
+        stream = ClientStream(resource, pipe, link, self._forget, refused)
+        self._flows.add(stream)
+        return stream
+
     async def open_datagrams(self, destination: Destination) -> ClientDatagrams:
-        """Open a UDP association; raises FlowRefused."""
+        """Open a UDP association or an ICMP flow; raises FlowRefused."""
         resource, pipe, link = await self._open(destination)
-        datagrams = ClientDatagrams(resource, pipe, link, self._flows.discard)
+        datagrams = ClientDatagrams(
+            resource, pipe, link, self._flows.discard, seals=destination.protocol is TransportProtocol.UDP
+        )
         self._flows.add(datagrams)
         return datagrams
 
-    async def _open(self, destination: Destination) -> tuple[Resource, SealedPipe, ConnectorLink]:
+    async def _open(self, destination: Destination, *, early: bool = False) -> tuple[Resource, SealedPipe, ConnectorLink]:
         """Try the connectors in order. Nothing of the program's was sent yet, so another may be tried."""
         if self._ended is not None:
-            raise FlowRefused(_failure_of(self._ended), self._ended.message)
+            raise FlowRefused(failure_of(self._ended), self._ended.message)
         resource = self._core.decide(destination, self._clock.now())
         linked = {id: link.relays for id, link in self._links.items() if link.usable}
-        routes = self._core.routes(resource, self._clock.now(), linked)
-        pipe, link = await open_first(routes, destination, resource, self.link, self._lost, self._core, self._clock.now)
+        routes = self._core.routes(resource, self._clock.now(), linked, destination.host)
+        links = self._link_set
+        if early:
+            pipe, link = await begin_first(
+                routes, destination, resource, links.get, links.lost, self._core.choice, self._clock.now
+            )
+        else:
+            pipe, link = await Attempts(
+                routes, destination, resource, links.get, links.lost, links.silent, self._core.choice, self._clock.now
+            ).open()
+        if len(routes) > 1:
+            links.keep_second(routes, link)
         return resource, pipe, link
-
-    async def _lost(self, link: ConnectorLink | None) -> None:
-        """Close a link that has failed. Others may have failed with it, and a new one may be in its place: that one stays."""
-        if link is None:
-            return
-        if self._links.get(link.connector.id) is link:
-            del self._links[link.connector.id]
-        self._linker.lost(link)
-        await link.aclose()
 
     # ---- links
 
     async def link(self, route: Route) -> ConnectorLink:
         """Return the link with a route's connector, made if there is none; raises FlowRefused."""
-        id = route.connector.id
-        link = self._links.get(id)
-        if link is not None and link.usable:
-            if link.old and id not in self._opening:
-                self._begin_link(route)  # the present one serves until the new one is there
-            elif not link.direct and id not in self._opening:
-                self._linker.improve(link, route, self._link_initiator())
-            return link
-        if id not in self._opening:
-            self._begin_link(route)
-        return await asyncio.shield(self._opening[id])
-
-    def _begin_link(self, route: Route) -> None:
-        id = route.connector.id
-        task = self._tasks.start(self._open_link(route), f"link with {route.connector.name}")
-        self._opening[id] = task
-        task.add_done_callback(lambda _: self._opening.pop(id, None))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    async def _open_link(self, route: Route) -> ConnectorLink:
-        link = await self._linker.open(route, self._link_initiator())
-        self._install(link)
-        return link
+        return await self._link_set.get(route)
 
     def _link_initiator(self) -> LinkInitiator:
         if self._initiator is None:
@@ -360,16 +348,7 @@ class Client:
         return self._initiator
 
     def _install(self, link: ConnectorLink) -> None:
-        """Use a link for new flows from now on; those of the former one stay where they are."""
-        former = self._links.get(link.connector.id)
-        if self._ended is not None or (
-            former is not None and former.usable and former.direct and not (link.direct or former.old)
-        ):
-            self._tasks.start(link.aclose(), "link nobody needs")
-            return
-        self._links[link.connector.id] = link
-        if former is not None:
-            self._tasks.start(former.aclose(), "replaced link")
+        self._link_set.install(link)
 
     # ---- readiness
 
@@ -391,10 +370,3 @@ class Client:
 
     def _readiness(self) -> Readiness:
         return Readiness(self._core, self.link, self.open_stream, self._clock.now, lambda: self._ended)
-
-
-def _failure_of(error: KlinketError) -> FlowFailure:
-    try:
-        return FlowFailure(error.code)
-    except ValueError:
-        return FlowFailure.SERVICE_KEY_REVOKED if isinstance(error, AuthenticationFailed) else FlowFailure.RESET

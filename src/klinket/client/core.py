@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from klinket.domain.address import canonical_host, parse_ip
+from klinket.domain.connector_choice import ConnectorChoice
 from klinket.domain.errors import FlowRefused, InvalidInput
 from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
 from klinket.domain.grant import Denied, decide
@@ -16,8 +17,6 @@ from klinket.domain.resource import Resource, ResourceIndex, choose
 from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, RelayEntry
 from klinket.wire.inventory import resource_of
 
-#: Seconds for which a connector that failed is tried last.
-FAILED_SECONDS = 10.0
 #: Addresses and aliases remembered after they are not granted any more; the oldest are forgotten first.
 MAX_FORMER = 10_000
 #: Granted resources that a hint names.
@@ -43,7 +42,8 @@ class ClientCore:
         self._index = ResourceIndex(())
         self._ever: dict[tuple[str, str | None], Resource] = {}
         self._ever_index = ResourceIndex(())
-        self._failed: dict[int, float] = {}
+        #: What is known of connectors, for choosing among them.
+        self.choice = ConnectorChoice()
 
     @property
     def configured(self) -> bool:
@@ -67,8 +67,15 @@ class ClientCore:
     def configure(self, configuration: ClientConfiguration) -> None:
         """Take over a configuration; raises ProtocolError when it is not understood."""
         index = ResourceIndex(resource_of(entry) for entry in configuration.resources)
+        met_before = (
+            {one.id for one in self._configuration.connectors if one.relays} if self._configuration is not None else set()
+        )
+        for one in configuration.connectors:
+            if one.relays and one.id not in met_before:
+                self.choice.works(one.id)  # it is back: what was seen of it before counts no more
         self._configuration, self._index = configuration, index
         self._chosen = choose(index, self._only)
+        self.choice.keep(connector.id for connector in configuration.connectors)
         self._remember(index.resources)
 
     def _remember(self, resources: tuple[Resource, ...]) -> None:
@@ -124,21 +131,24 @@ class ClientCore:
             )
         return decision.resource
 
-    def routes(self, resource: Resource, now: float, linked: Mapping[int, Sequence[int]] = MappingProxyType({})) -> list[Route]:
-        """Return the ways to a resource, best first; raises FlowRefused when there is none.
+    def routes(
+        self, resource: Resource, now: float, linked: Mapping[int, Sequence[int]] = MappingProxyType({}), host: str = ""
+    ) -> list[Route]:
+        """Return the ways to a resource (to this host of it), best first; raises FlowRefused when there is none.
 
         `linked`: connectors with a live link, and the relays it goes through. They are reached there also while the controller
         does not know where they are: after its restart clients may be back before connectors.
-        Sessions spread over the connectors by rendezvous hashing of session and connector; one that failed lately comes last.
+        Flows spread over the connectors as ConnectorChoice says.
         """
         configuration = self.configuration
         relays = {relay.id: relay for relay in configuration.relays}
-        here = [one for one in configuration.connectors if one.remote_network == resource.remote_network]
+        here = {one.id: one for one in configuration.connectors if one.remote_network == resource.remote_network}
         routes = []
-        for connector in sorted(here, key=lambda one: (self.is_failing(one.id, now), self._score(one.id))):
-            met_at = [relays[id] for id in connector.relays or linked.get(connector.id, ()) if id in relays]
+        for id in self.choice.order(configuration.session, resource.id, host, here, now):
+            connector = here[id]
+            met_at = [relays[one] for one in connector.relays or linked.get(id, ()) if one in relays]
             met_at.sort(key=lambda relay: self._score(-relay.id))
-            if met_at or connector.direct or connector.id in linked:
+            if met_at or connector.direct or id in linked:
                 routes.append(Route(connector, tuple(met_at)))
         if not routes:
             detail = "none is connected" if here else "it has none"
@@ -151,18 +161,6 @@ class ClientCore:
 
     def _score(self, id: int) -> bytes:
         return hashlib.sha256(f"{self.configuration.session} {id}".encode()).digest()
-
-    def is_failing(self, connector: int, now: float) -> bool:
-        """Return whether a connector failed lately."""
-        return self._failed.get(connector, 0.0) > now
-
-    def connector_failed(self, connector: int, now: float) -> None:
-        """Try this connector last for a while."""
-        self._failed[connector] = now + FAILED_SECONDS
-
-    def connector_works(self, connector: int) -> None:
-        """Forget that this connector has failed."""
-        self._failed.pop(connector, None)
 
     def grant_for(self, remote_network: int) -> Grant:
         """Return the newest grant of a remote network; raises FlowRefused."""

@@ -12,18 +12,24 @@ from klinket.client.core import Route
 from klinket.client.link import ConnectorLink, LinkLost
 from klinket.client.opening import ask
 from klinket.domain.address import canonical_host, parse_ip
-from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ServiceKeyInvalid
+from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError, ServiceKeyInvalid
 from klinket.domain.explanation import Step, StepName, found_resource, opens
 from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.net.direct_path import DirectUnavailable
+from klinket.net.pipe import SealedPipe
 from klinket.wire.control import ConnectorEntry
+from klinket.wire.echo import Echo
 from klinket.wire.key_file import KeyFile
-from klinket.wire.pipe_messages import OpenAnswer
+from klinket.wire.pipe import FrameType
+from klinket.wire.pipe_messages import Failure, OpenAnswer
 from klinket.wire.relay import RelayError
 
 #: Granted resources named where none serves the host.
 MAX_NAMED = 5
+#: Seconds to wait for the reply to an echo request, and what it carries.
+ECHO_SECONDS = 3.0
+ECHO_PAYLOAD = b"klinket explain"
 #: What a connector says of names, of the grant, and of itself; everything else it says of the dial.
 _OF_NAMES = (FlowFailure.NAME_NOT_FOUND, FlowFailure.ADDRESS_FORBIDDEN)
 _OF_THE_GRANT = (
@@ -243,9 +249,16 @@ class _Way:
         except FlowRefused as error:
             self._refused(error, resource, connector, begun)
             raise Ended from error
-        pipe.abort()
+        replied = ""
+        try:
+            if destination.protocol is TransportProtocol.ICMP:
+                replied = await _echo(pipe)
+        finally:
+            pipe.abort()
         self._names(resource, connector, answer)
-        if destination.protocol is TransportProtocol.UDP:
+        if destination.protocol is TransportProtocol.ICMP:
+            text = f"connector {connector} sends echo requests there; {replied}"
+        elif destination.protocol is TransportProtocol.UDP:
             text = f"connector {connector} sends datagrams there; whether anybody answers only a program can tell"
         else:
             text = f"{destination} has accepted the connection of connector {connector}"
@@ -272,6 +285,22 @@ class _Way:
         else:
             self._names(resource, connector, None)
             _end(self._found, StepName.DIAL, error, said)
+
+
+async def _echo(pipe: SealedPipe) -> str:
+    """Send one echo request; return in words what became of it. That none is answered proves nothing: many hosts are silent."""
+    begun = time.monotonic()
+    try:
+        async with asyncio.timeout(ECHO_SECONDS):
+            await pipe.send(FrameType.DATAGRAM, Echo(1, ECHO_PAYLOAD).encode())
+            frame = await pipe.receive()
+    except TimeoutError:
+        return f"one was not answered within {ECHO_SECONDS:.0f} s"
+    except (OSError, ProtocolError):
+        return "the flow ended before one was answered"
+    if frame.type is FrameType.FAIL:
+        return f"one came back: {Failure.decode(frame.content).message}"
+    return f"one was answered after {_milliseconds(begun)}"
 
 
 def destination_of(host: str, port: int, protocol: TransportProtocol) -> Destination:

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable
 
+from klinket.client.datagram_inbox import DatagramInbox
 from klinket.client.link import ConnectorLink
-from klinket.domain.errors import FlowRefused, ProtocolError
-from klinket.domain.flow import FlowFailure
+from klinket.client.sealed_datagrams import SealedDatagrams
+from klinket.domain.errors import FlowRefused
+from klinket.domain.flow import HINTS, FlowFailure
 from klinket.domain.resource import Resource
+from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import Pump
 from klinket.net.sockets import prepare, reset
+from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure
 
 logger = logging.getLogger(__name__)
 
+#: Seconds to wait for OPENED or FAIL: longer than a connector dials.
+OPEN_SECONDS = 15.0
+
 
 class ClientStream:
-    """A TCP flow that the resource has accepted. Implements ports.OpenedFlow. `failure`: how it ended, None while it has not."""
+    """A TCP flow that the resource has accepted. Implements ports.OpenedFlow. `failure`: how it ended, None while it has not.
 
-    def __init__(self, resource: Resource, pipe: SealedPipe, link: ConnectorLink, forget: Callable[[ClientStream], None]) -> None:
+    `refused`: given while the answer to OPEN is still to come; called if that is a refusal.
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        pipe: SealedPipe,
+        link: ConnectorLink,
+        forget: Callable[[ClientStream], None],
+        refused: Callable[[FlowRefused], None] | None = None,
+    ) -> None:
+        self._refused = refused
         self.resource = resource
         self.connector = link.connector.id
         self._pipe = pipe
@@ -37,8 +56,13 @@ class ClientStream:
             for start in range(0, len(early), MAX_CONTENT_BYTES):
                 await self._pipe.send(FrameType.DATA, early[start : start + MAX_CONTENT_BYTES])
             # The pipe is closed already where the flow was cut, or given up, after it was opened: the pump ends at once then.
-            self._pump = Pump(prepare(local), self._pipe)
-            summary = await self._pump.carry()
+            self._pump = Pump(prepare(local), self._pipe, opening=self._refused is not None)
+            late = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._no_answer) if self._pump.opening else None
+            try:
+                summary = await self._pump.carry()
+            finally:
+                if late is not None:
+                    late.cancel()
         except OSError:
             self._end(Failure(FlowFailure.RESET, "the pipe ended early"))
         except BaseException:
@@ -55,7 +79,14 @@ class ClientStream:
             if self.failure is not None:
                 self._tell(self.failure)
 
+    def _no_answer(self) -> None:
+        if self._pump is not None and self._pump.opening:
+            self._pump.cut(Failure(FlowFailure.TIMED_OUT, f"the connector did not answer within {OPEN_SECONDS:.0f} s"))
+
     def _tell(self, failure: Failure) -> None:
+        if self._refused is not None and (self._pump is None or self._pump.opening):
+            self._refused(FlowRefused(failure.failure, failure.message, hint=HINTS.get(failure.failure)))
+            return
         logger.info(
             "a flow to %r by connector %s ended early: %s: %s",
             self.resource.name,
@@ -82,35 +113,75 @@ class ClientStream:
 
 
 class ClientDatagrams:
-    """A UDP association. Implements ports.DatagramFlow."""
+    """A UDP association, or an ICMP flow. Implements ports.DatagramFlow.
+
+    Datagrams of UDP go out sealed by themselves where the link has a path for them; all others as frames of the pipe.
+    """
 
     def __init__(
-        self, resource: Resource, pipe: SealedPipe, link: ConnectorLink, forget: Callable[[ClientDatagrams], None]
+        self,
+        resource: Resource,
+        pipe: SealedPipe,
+        link: ConnectorLink,
+        forget: Callable[[ClientDatagrams], None],
+        *,
+        seals: bool = True,
     ) -> None:
+        """`seals`: the flow is of UDP."""
+        self._seals = seals
         self.resource = resource
         self.connector = link.connector.id
-        self._pipe = pipe
+        self._flow = pipe.flow[:FLOW_BYTES]
+        self._sealed = link.datagrams
         self._forget = forget
+        self._framed = FramedDatagrams(pipe, self._received, self._end)
+        self._deliver: Callable[[bytes], None] | None = None
+        self._ended: Callable[[FlowRefused], None] | None = None
+        self._over: FlowRefused | None = None
+
+    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+        """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
+        self._deliver, self._ended = deliver, ended
+        if self._seals:
+            self._sealed.add(self._flow, self._received)
+        self._framed.start()
+
+    def put(self, datagram: bytes) -> None:
+        """Send one datagram; raises FlowRefused when the association is over."""
+        if self._over is not None:
+            raise self._over
+        if not (self._seals and self._newest().send(self._flow, datagram)):
+            self._framed.send(datagram)
 
     async def send(self, datagram: bytes) -> None:
-        """Send one datagram; raises FlowRefused when the association is over."""
-        try:
-            await self._pipe.send(FrameType.DATAGRAM, datagram)
-        except OSError as error:
-            raise FlowRefused(FlowFailure.RESET, "the association is over") from error
+        """As put()."""
+        self.put(datagram)
 
     async def receive(self) -> bytes:
-        """Return the next datagram; raises FlowRefused when the association is over."""
-        try:
-            frame = await self._pipe.receive()
-        except (OSError, ProtocolError) as error:
-            raise FlowRefused(FlowFailure.RESET, "the association is over") from error
-        if frame.type is FrameType.FAIL:
-            failure = Failure.decode(frame.content)
-            raise FlowRefused(failure.failure, failure.message, retry_after=failure.retry_after)
-        if frame.type is not FrameType.DATAGRAM:
-            raise FlowRefused(FlowFailure.RESET, "the association is over")
-        return frame.content
+        """Return the next datagram; raises FlowRefused when the association is over. Not after start()."""
+        if self._deliver is None:
+            self._inbox = DatagramInbox()
+            self.start(self._inbox.put, self._inbox.end)
+        return await self._inbox.get()
+
+    def _newest(self) -> SealedDatagrams:
+        while self._sealed.successor is not None:
+            self._sealed = self._sealed.successor  # the link was replaced
+        return self._sealed
+
+    def _received(self, datagram: bytes) -> None:
+        if self._deliver is not None:
+            self._deliver(datagram)
+
+    def _end(self, failure: Failure) -> None:
+        if self._over is not None:
+            return
+        self._over = FlowRefused(failure.failure, failure.message or "the association is over", retry_after=failure.retry_after)
+        self._newest().remove(self._flow, self._received)
+        self._forget(self)
+        self._framed.abort()
+        if self._ended is not None:
+            self._ended(self._over)
 
     def cut(self, _: Failure) -> None:
         """End the association at once."""
@@ -118,5 +189,4 @@ class ClientDatagrams:
 
     def close(self) -> None:
         """End the association."""
-        self._forget(self)
-        self._pipe.abort()
+        self._end(Failure(FlowFailure.RESET, "the association is over"))

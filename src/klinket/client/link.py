@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from klinket.client.core import ClientCore
 from klinket.client.name_questions import NameQuestions
 from klinket.client.punching import PunchedPath
+from klinket.client.sealed_datagrams import SealedDatagrams
+from klinket.client.warm_pipes import WarmPipes
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId, Thumbprint
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.direct_path import DirectPath, DirectUnavailable
+from klinket.net.hedged import hedged
 from klinket.net.link import LinkInitiator
 from klinket.net.pipe import SealedPipe
 from klinket.net.relay_path import RelayPath
@@ -26,19 +28,23 @@ from klinket.wire import link_control
 from klinket.wire.control import ConnectorEntry
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.link import Link
-from klinket.wire.link_control import Drain, GrantAccepted, GrantRefused, NameAnswer
+from klinket.wire.link_control import DatagramsOpened, Drain, GrantAccepted, GrantRefused, NameAnswer, NoDatagrams, Ping, Pong
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.relay import RelayError
 
 logger = logging.getLogger(__name__)
 
-#: Warm pipes kept at the most, and seconds after which an unused one is closed.
-MAX_WARM = 32
-WARM_SECONDS = 60.0
+#: Seconds to wait for the greeting of a connection that was joined: it is on its way already.
+GREETING_SECONDS = 5.0
 #: Seconds to make a link and have the grant accepted.
 LINK_SECONDS = 10.0
 #: Part of a link's life after which it is replaced.
 REPLACE_AT = 0.5
+
+#: Seconds between questions for a connector's load, while flows are opened.
+LOAD_SECONDS = 5.0
+#: Seconds after which the next path to a connector is tried beside the first.
+NEXT_PATH_SECONDS = 0.3
 
 #: A way to a connector.
 Path = RelayPath | DirectPath | PunchedPath
@@ -64,14 +70,19 @@ class ConnectorLink:
         self._clock = clock
         self._made_at = clock()
         self._control: SealedPipe | None = None
-        self._answers: asyncio.Queue[GrantAccepted | GrantRefused] = asyncio.Queue()
+        self._answers: asyncio.Queue[GrantAccepted | GrantRefused] = asyncio.Queue(1)
         self._names = NameQuestions(connector.name)
         self._presenting = asyncio.Lock()
         self._presented = ""
-        self._warm: deque[tuple[SealedPipe, float]] = deque()
-        self._wanted_warm = 0
-        self._warming = 0
         self._tasks = TaskSet(f"link with {connector.name}")
+        #: On the event loop's clock: when it was asked last, and when it has answered last, whether it is there.
+        self._asked_at = self._answered_at = float("-inf")
+        self._answered = asyncio.Event()
+        #: The relay of the control pipe; None where it is direct.
+        self.control_relay: int | None = None
+        self._warm = WarmPipes(self._new_pipe, self._tasks)
+        #: Sealed datagrams of UDP flows, beside the pipes.
+        self.datagrams = SealedDatagrams(link, self._tell, self._where)
         self.usable = False
 
     @classmethod
@@ -87,7 +98,7 @@ class ConnectorLink:
         """Return a usable link: handshake done, grant accepted. Raises FlowRefused."""
         try:
             async with asyncio.timeout(LINK_SECONDS):
-                sock = await _connect(paths, connector.id)
+                sock, _ = await _connect(paths, connector.id)
                 try:
                     expected = ConnectorIdentity(network, ConnectorId(connector.id))
                     link = await initiator.offer(sock, expected, Thumbprint(connector.jkt), now=clock(), entropy=entropy)
@@ -139,7 +150,8 @@ class ConnectorLink:
     # ---- control pipe
 
     async def _open_control(self) -> None:
-        sock = await _connect(self._paths, self.connector.id)
+        sock, path = await _connect(self._paths, self.connector.id)
+        self.control_relay = path.relay.id if isinstance(path, RelayPath) else None
         try:
             self._control = await pipes.open_pipe(sock, self._link, Purpose.CONTROL, entropy)
         except BaseException:
@@ -157,7 +169,15 @@ class ConnectorLink:
                     case NameAnswer() as found:
                         self._names.answered(found)
                     case GrantAccepted() | GrantRefused() as answer:
+                        if not self._presenting.locked() or self._answers.full():
+                            raise ProtocolError("an answer to no grant")
                         self._answers.put_nowait(answer)
+                    case Pong() as pong:
+                        self._answered_at = asyncio.get_running_loop().time()
+                        self._answered.set()
+                        self._core.choice.reports(self.connector.id, pong.load)
+                    case DatagramsOpened() | NoDatagrams() as opened:
+                        self.datagrams.answered(opened)
                     case Drain():
                         logger.info("connector %s is being stopped: new flows go elsewhere", self.connector.name)
                         self.usable = False
@@ -166,12 +186,44 @@ class ConnectorLink:
         finally:
             self.usable = False
             self._names.lost()
-            self._drop_warm()
+            self._warm.close()
 
     async def ask_name(self, name: str, record_type: int) -> NameAnswer:
         """Return what the connector's resolvers say of a canonical name; raises FlowRefused when it cannot be asked."""
         assert self._control is not None
         return await self._names.ask(self._control, name, record_type)
+
+    async def answers(self, seconds: float) -> bool:
+        """Ask the connector whether it is there; returns whether it says so in time."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        self._ask(begun)
+        try:
+            async with asyncio.timeout(seconds):
+                while self._answered_at < begun:
+                    self._answered.clear()
+                    await self._answered.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _ask(self, now: float) -> None:
+        self._asked_at = now
+        if self._control is not None:
+            self._control.send_now(FrameType.CONTROL, link_control.encode(Ping()))
+
+    def _tell(self, message: link_control.LinkMessage) -> bool:
+        return self._control is not None and self._control.send_now(FrameType.CONTROL, link_control.encode(message))
+
+    def _where(self) -> tuple[int, Any] | None:
+        """Return family and address of the connector's UDP port, which has the number of the TCP port it was met at."""
+        if not self.direct or self.punched is not None or self._control is None or self._control.closed:
+            # A hole is one for TCP.
+            return None
+        try:
+            return self._control.sock.family, self._control.sock.getpeername()
+        except OSError:
+            return None
 
     async def present_grant(self) -> None:
         """Present the newest grant, if it was not yet; raises FlowRefused when the connector does not take it."""
@@ -198,21 +250,18 @@ class ConnectorLink:
 
     async def pipe(self) -> SealedPipe:
         """Return a pipe for one flow, warm where there is one; raises LinkLost."""
-        while self._warm:
-            warm, since = self._warm.pop()  # last in, first out: its buffers and window are warm
-            if not warm.closed and time.monotonic() - since < WARM_SECONDS and _silent(warm.sock):
-                self._replenish()
-                return warm
-            warm.abort()
-        self._wanted_warm = min(MAX_WARM, max(1, self._wanted_warm * 2))
-        self._replenish()
-        return await self._new_pipe()
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_at >= LOAD_SECONDS:
+            self._ask(now)
+        return await self._warm.next()
 
     async def _new_pipe(self) -> SealedPipe:
         try:
-            sock = await _connect(self._paths, self.connector.id)
+            sock, _ = await _connect(self._paths, self.connector.id)
             try:
-                return await pipes.open_pipe(sock, self._link, Purpose.FLOW, entropy)
+                # A connector that hangs is still connected to by the kernel it listens with.
+                async with asyncio.timeout(GREETING_SECONDS):
+                    return await pipes.open_pipe(sock, self._link, Purpose.FLOW, entropy)
             except BaseException:
                 sock.close()
                 raise
@@ -221,58 +270,46 @@ class ConnectorLink:
 
     def give_back(self, pipe: SealedPipe) -> None:
         """Keep a pipe whose flow has ended cleanly for the next."""
-        if self.usable and len(self._warm) < MAX_WARM:
-            self._warm.append((pipe, time.monotonic()))
+        if self.usable:
+            self._warm.give_back(pipe)
         else:
             pipe.close()
-
-    def _replenish(self) -> None:
-        while self.usable and len(self._warm) + self._warming < self._wanted_warm:
-            self._warming += 1
-            self._tasks.start(self._warm_one(), "warm pipe")
-
-    async def _warm_one(self) -> None:
-        try:
-            pipe = await self._new_pipe()
-        except KlinketError as error:
-            self._wanted_warm = 0
-            logger.debug("no warm pipe: %s", error.message)
-            return
-        finally:
-            self._warming -= 1
-        self.give_back(pipe)
-
-    def _drop_warm(self) -> None:
-        while self._warm:
-            self._warm.pop()[0].close()
 
     async def aclose(self, *, forget: bool = False) -> None:
         """Close the link's own pipes (flows are their owners'); `forget`: the connector may forget it too."""
         self.usable = False
+        self.datagrams.close()
         if forget and self._control is not None:
             self._control.send_now(FrameType.CONTROL, link_control.encode(link_control.CloseLink()))
         await self._tasks.aclose()
-        self._drop_warm()
+        self._warm.close()
         if self._control is not None:
             self._control.close()
 
 
-def _silent(sock: socket.socket) -> bool:
-    """Return whether an unused pipe is still open: nothing may have come on it."""
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except (BlockingIOError, InterruptedError):
-        return True
-    except OSError:
-        return False
-    return False
+async def _connect(paths: Sequence[Path], connector: int) -> tuple[socket.socket, Path]:
+    """Return a connection on the first path that has one: those that failed lately last, the next beside one that takes long."""
+    if not paths:
+        raise ConnectionError("no way leads there")
+    return await _connect_in_order(sorted(paths, key=lambda path: path.avoided), connector)
 
 
-async def _connect(paths: Sequence[Path], connector: int) -> socket.socket:
-    failure: RelayError | DirectUnavailable | None = None
-    for path in paths:
-        try:
-            return await path.connect(connector)
-        except (RelayError, DirectUnavailable) as error:
-            failure = error
-    raise failure or ConnectionError("no way leads there")
+async def _connect_in_order(paths: Sequence[Path], connector: int) -> tuple[socket.socket, Path]:
+    first, others = paths[0], paths[1:]
+
+    async def on_first() -> tuple[socket.socket, Path]:
+        return await first.connect(connector), first
+
+    async def on_others() -> tuple[socket.socket, Path]:
+        made = await _connect_in_order(others, connector)
+        first.avoid()
+        return made
+
+    if not others:
+        return await on_first()
+    return await hedged(on_first, on_others, NEXT_PATH_SECONDS, lambda made: made[0].close(), _of_no_path)
+
+
+def _of_no_path(error: Exception) -> bool:
+    """Return whether an error is one that no other path would change."""
+    return not isinstance(error, RelayError | DirectUnavailable)

@@ -11,19 +11,20 @@ from klinket.client.core import ClientCore, Route
 from klinket.client.link import ConnectorLink, Path
 from klinket.client.punching import PunchedPath, Puncher
 from klinket.domain.errors import FlowRefused
+from klinket.domain.nearest_relays import KEPT_RELAYS, NearestRelays
 from klinket.net.direct_path import DirectPath
 from klinket.net.link import LinkInitiator
 from klinket.net.relay_path import RelayPath
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import ConnectorEntry, RelayEntry
-from klinket.wire.relay import RelayRole
+from klinket.wire.relay import RelayError, RelayRole
 
 logger = logging.getLogger(__name__)
 
 #: Seconds by which the direct way is ahead: where it works the link is there by then, and no relay is bothered.
 HEAD_START_SECONDS = 0.25
-#: Seconds: relays whose connections take about the same are as near as each other.
-NEAR_SECONDS = 0.01
+#: Seconds between measurements of how near the relays are.
+MEASURE_SECONDS = 60.0
 #: Seconds after which a relayed link is worth a meeting through the NATs: a job that is over sooner costs the controller none.
 PUNCH_AFTER_SECONDS = 3.0
 
@@ -47,6 +48,8 @@ class Linker:
         self._relays: dict[int, RelayPath] = {}
         self._direct: dict[int, DirectPath] = {}
         self._improving: set[int] = set()
+        self._nearest = NearestRelays()
+        self._measured_at: float | None = None
         self._tasks = TaskSet("links")
 
     async def open(self, route: Route, initiator: LinkInitiator) -> ConnectorLink:
@@ -108,6 +111,12 @@ class Linker:
         if link.punched is not None:
             link.punched.failed()
 
+    def silent(self, link: ConnectorLink) -> None:
+        """Note that nobody answers at a link's other end: the relay between may be the one that is silent."""
+        path = self._relays.get(link.control_relay or 0)
+        if path is not None:
+            path.avoid()
+
     def _start_direct(self, route: Route, direct: DirectPath, initiator: LinkInitiator) -> asyncio.Task[ConnectorLink]:
         return self._tasks.start(self._open_direct(route, direct, initiator), f"direct link with {route.connector.name}")
 
@@ -137,9 +146,28 @@ class Linker:
         return await self._open_on(route, self._relay_paths(route), initiator)
 
     def _relay_paths(self, route: Route) -> list[RelayPath]:
-        paths = [self.relay_path(relay) for relay in route.relays]
-        paths.sort(key=lambda path: round((path.took or 0.0) / NEAR_SECONDS))  # those not measured yet come first, once
-        return paths
+        paths = {relay.id: self.relay_path(relay) for relay in route.relays}
+        reached = [id for id, path in paths.items() if not path.avoided] or list(paths)
+        kept = self._nearest.best(reached)
+        kept += [id for id in paths if id not in kept][: max(0, KEPT_RELAYS - len(kept))]
+        return [paths[id] for id in kept]
+
+    def look_for_nearer(self, route: Route) -> None:
+        """Measure in the background, once in a while, how near the relays are at which a connector is met."""
+        now = asyncio.get_running_loop().time()
+        if len(route.relays) < 2 or (self._measured_at is not None and now - self._measured_at < MEASURE_SECONDS):
+            return
+        self._measured_at = now
+        paths = [self.relay_path(relay) for relay in self._core.configuration.relays]
+        self._tasks.start(self._measure(paths), "how near the relays are")
+
+    async def _measure(self, paths: list[RelayPath]) -> None:
+        for path in paths:
+            try:
+                self._nearest.measured(path.relay.id, await path.measure())
+            except RelayError:
+                self._nearest.measured(path.relay.id, None)
+        self._nearest.keep(path.relay.id for path in paths)
 
     async def _open_on(self, route: Route, paths: Sequence[Path], initiator: LinkInitiator) -> ConnectorLink:
         return await ConnectorLink.open(
@@ -156,7 +184,9 @@ class Linker:
     def relay_path(self, relay: RelayEntry) -> RelayPath:
         """Return the way through a relay."""
         path = self._relays.get(relay.id)
-        if path is None or path.relay != relay:
+        if path is not None and path.relay.address == relay.address:
+            path.follow(relay)
+        else:
             path = RelayPath(relay, RelayRole.CLIENT, lambda: self._core.ticket_for(relay.id), self._clock, self._used_up)
             self._relays[relay.id] = path
         return path

@@ -87,7 +87,7 @@ class ResourceNames:
     async def _try(self, routes: list[Route], deadline: float) -> None:
         failure: FlowRefused | None = None
         for route in routes:
-            if self._core.is_failing(route.connector.id, self._clock()):
+            if self._core.choice.is_failing(route.connector.id, self._clock()):
                 # It failed just now: it is tried again meanwhile, but nobody waits for it.
                 self._begin(route)
                 failure = failure or LinkLost(f"connector {route.connector.name} did not answer just now")
@@ -100,7 +100,7 @@ class ResourceNames:
                 trying.result()
                 return
             except FlowRefused as error:
-                self._core.connector_failed(route.connector.id, self._clock())
+                self._core.choice.failed(route.connector.id, self._clock())
                 failure = error
         if failure is not None:
             raise failure
@@ -117,9 +117,9 @@ class ResourceNames:
             if done.cancelled():
                 return
             if done.exception() is None:
-                self._core.connector_works(route.connector.id)
+                self._core.choice.works(route.connector.id)
             elif isinstance(done.exception(), FlowRefused):
-                self._core.connector_failed(route.connector.id, self._clock())
+                self._core.choice.failed(route.connector.id, self._clock())
 
         return tried
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from klinket.domain.errors import FlowRefused
     from klinket.domain.flow import Destination
     from klinket.domain.resource import Resource
     from klinket.wire.link_control import NameAnswer
@@ -33,15 +35,21 @@ class OpenedFlow(CarriedFlow, Protocol):
 
 
 class DatagramFlow(Protocol):
-    """A UDP association with one destination."""
+    """A UDP association, or an ICMP flow, with one destination. What it carries of ICMP is wire.echo's."""
 
     @property
     def resource(self) -> Resource: ...
 
+    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+        """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
+
+    def put(self, datagram: bytes) -> None:
+        """Send one datagram, without waiting; raises FlowRefused when the association is over."""
+
     async def send(self, datagram: bytes) -> None: ...
 
     async def receive(self) -> bytes:
-        """Return the next datagram; raises FlowRefused when the association is over."""
+        """Return the next datagram, where start() was not called; raises FlowRefused when the association is over."""
 
     def close(self) -> None: ...
 
@@ -76,6 +84,13 @@ class FlowOpener(Protocol):
 
     async def open_stream(self, destination: Destination) -> OpenedFlow:
         """Open a TCP flow; returns when the resource has accepted, raises FlowRefused with the resource's answer."""
+
+    async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> OpenedFlow:
+        """Open a TCP flow without waiting for the resource's answer; raises FlowRefused where nobody can be asked.
+
+        carry() sends what the program does at once, behind OPEN. If the answer is a refusal, `refused` is told of it and `local`
+        is reset, as it is where the connection to the connector breaks: nothing that was sent is sent again.
+        """
 
     async def open_datagrams(self, destination: Destination) -> DatagramFlow: ...
 

@@ -69,6 +69,14 @@ class PunchedPath:
         """Return whether no meeting is under way, nor failed just now."""
         return not self.meeting and self._monotonic() >= self._again_at
 
+    @property
+    def avoided(self) -> bool:
+        """Return whether another path is to be tried first."""
+        return False
+
+    def avoid(self) -> None:
+        """Note that another path has led there sooner: an empty stock says so itself."""
+
     async def connect(self, connector: int) -> socket.socket:
         """Return a connection of the stock; raises DirectUnavailable at once where there is none."""
         found: socket.socket | None = None

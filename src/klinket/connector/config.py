@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from klinket.connector.limits import MAX_DIRECT_ADDRESSES
+from klinket.connector.limits import DRAIN_SECONDS, MAX_DIRECT_ADDRESSES, MAX_DRAIN_SECONDS
 from klinket.domain.errors import InvalidInput
 from klinket.net.channel import controller_context
 from klinket.net.sockets import HostPort
@@ -24,7 +24,8 @@ class ConnectorConfig:
     """`controller`: https URL; `state`: folder of the identity key, kept cuts and flow events; `labels`: shown to admins.
 
     `logs_traffic`: print an event of each flow on stdout. `listen`: where clients may connect directly; `advertised`: under
-    which addresses they find that, by default this machine's own. `hole_punching`: meet clients through NATs.
+    which addresses they find that, by default this machine's own. `drain_seconds`: for live flows at a stop.
+    `hole_punching`: meet clients through NATs.
     """
 
     controller: str
@@ -36,6 +37,7 @@ class ConnectorConfig:
     logs_traffic: bool = False
     listen: HostPort | None = None
     advertised: tuple[HostPort, ...] = ()
+    drain_seconds: float = DRAIN_SECONDS
     hole_punching: bool = True
 
 
@@ -47,6 +49,7 @@ def load(
     *,
     listen: HostPort | None = None,
     advertised: Sequence[HostPort] = (),
+    drain_seconds: float = DRAIN_SECONDS,
     hole_punching: bool = True,
 ) -> ConnectorConfig:
     """Return the settings; the file comes first, then the environment. Raises InvalidInput naming what is missing.
@@ -84,6 +87,7 @@ def load(
         logs_traffic=_logs_traffic(),
         listen=listen,
         advertised=_advertised(listen, advertised),
+        drain_seconds=_drain_seconds(drain_seconds),
         hole_punching=hole_punching,
     )
 
@@ -94,6 +98,12 @@ def _advertised(listen: HostPort | None, given: Sequence[HostPort]) -> tuple[Hos
     if len(given) > MAX_DIRECT_ADDRESSES:
         raise InvalidInput("advertise", f"{len(given)} addresses, the limit is {MAX_DIRECT_ADDRESSES}")
     return tuple(given)
+
+
+def _drain_seconds(given: float) -> float:
+    if not 0 <= given <= MAX_DRAIN_SECONDS:
+        raise InvalidInput("drain-seconds", f"--drain-seconds is not between 0 and {MAX_DRAIN_SECONDS}")
+    return given
 
 
 def _logs_traffic() -> bool:

@@ -109,6 +109,11 @@ class ConnectorCore:
         """Return how many flows are live."""
         return len(self._flows)
 
+    @property
+    def links(self) -> int:
+        """Return how many links clients hold."""
+        return len(self._links)
+
     # ---- links and grants
 
     def add_link(self, record: LinkRecord, now: float) -> LinkRecord | None:

@@ -11,10 +11,12 @@ from collections.abc import Collection, Sequence
 from klinket.connector.forbidden import granted_by_address, is_forbidden
 from klinket.connector.limits import DIAL_SECONDS
 from klinket.connector.names import NameLookups
+from klinket.domain.address import parse_ip
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import sockets
+from klinket.net.echo_socket import EchoSocket
 from klinket.net.sockets import FamilyAddress
 
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL, errno.EINVAL}
@@ -22,8 +24,8 @@ _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM
 
 async def reach(
     resource: Resource, destination: Destination, own: Collection[str], names: NameLookups | None = None, account: str = ""
-) -> socket.socket:
-    """Return a connected non-blocking socket (TCP, or UDP with its peer set); raises FlowRefused with what happened.
+) -> socket.socket | EchoSocket:
+    """Return a connected non-blocking socket (TCP, or UDP and ICMP with the peer set); raises FlowRefused with what happened.
 
     `names`: looks names up, in the share of `account`.
     """
@@ -31,11 +33,13 @@ async def reach(
     begun = time.monotonic()
     addresses: list[FamilyAddress] | None = None
     try:
-        async with asyncio.timeout(DIAL_SECONDS):
+        async with asyncio.timeout(None if parse_ip(host) is not None else DIAL_SECONDS):
             addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
-            if destination.protocol is TransportProtocol.UDP:
-                return _associate(addresses)
-            return await sockets.connect_first(addresses, DIAL_SECONDS - (time.monotonic() - begun))
+        if destination.protocol is TransportProtocol.UDP:
+            return _associate(addresses)
+        if destination.protocol is TransportProtocol.ICMP:
+            return EchoSocket.open(addresses)
+        return await sockets.connect_first(addresses, DIAL_SECONDS - (time.monotonic() - begun))
     except TimeoutError as error:
         if addresses is None:
             raise FlowRefused(

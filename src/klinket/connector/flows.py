@@ -10,24 +10,26 @@ from collections.abc import Callable, Sequence
 
 from klinket.connector import dial
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
+from klinket.connector.datagram_flow import DatagramAssociation
+from klinket.connector.datagram_paths import DatagramPaths
+from klinket.connector.echoes import EchoAssociation
 from klinket.connector.events import FlowEventLog
-from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS
+from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS, REFUSED_SECONDS
 from klinket.connector.names import NameLookups
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
-from klinket.net.pipe import Frame, SealedPipe
+from klinket.net import carrying
+from klinket.net.echo_socket import EchoSocket
+from klinket.net.pipe import READ_BYTES, Frame, SealedPipe
 from klinket.net.pump import FlowSummary, Pump
-from klinket.net.sockets import reset
+from klinket.net.sockets import reset, reset_if_dropped
 from klinket.wire.control import CutFlow
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
 
 logger = logging.getLogger(__name__)
-
-#: Bytes of the largest datagram.
-MAX_DATAGRAM_BYTES = 65_507
 
 
 class FlowServer:
@@ -40,8 +42,11 @@ class FlowServer:
         clock: Callable[[], float],
         own: Callable[[], set[str]],
         pipes: ProvenPipes | None = None,
+        paths: DatagramPaths | None = None,
     ) -> None:
         self._core = core
+        #: Sealed datagrams of UDP flows.
+        self.paths = DatagramPaths() if paths is None else paths
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
         self._names = NameLookups()
         self._events = events
@@ -52,12 +57,14 @@ class FlowServer:
 
     def end(self, ended: Sequence[EndedFlow], received_at: float) -> list[CutFlow]:
         """End flows now; returns what a receipt says of them. `received_at`: monotonic seconds of the order."""
-        told = []
         for one in ended:
-            flow = one.flow
-            ender = self._enders.pop(flow, None)
+            ender = self._enders.pop(one.flow, None)
             if ender is not None:
                 ender(Failure(one.failure, one.text))
+        if ended:
+            carrying.settle()  # a receipt says that no byte is released any more: by no process
+        told = []
+        for flow in (one.flow for one in ended):
             told.append(
                 CutFlow(
                     flow=flow.id,
@@ -106,6 +113,7 @@ class FlowServer:
 
     async def _serve_flow(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int) -> bool:
         """Serve one flow; returns whether the pipe may carry another."""
+        pipe.receiver.rest(READ_BYTES)  # what came behind OPEN waits for the resource; further bytes wait in the socket
         try:
             flow = self._core.open(record, request, self._clock())
         except FlowRefused as error:
@@ -121,7 +129,7 @@ class FlowServer:
             self._core.close(flow)
             raise
         stopped: list[Failure] = []
-        carrier: Pump | _Association | None = None
+        carrier: Pump | DatagramAssociation | EchoAssociation | None = None
 
         def stop(failure: Failure) -> None:
             stopped.append(failure)
@@ -132,18 +140,22 @@ class FlowServer:
         try:
             await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
             self._events.established(flow, relay, address)
-            if flow.destination.protocol is TransportProtocol.TCP:
+            if isinstance(reached, EchoSocket):
+                carrier = EchoAssociation(reached, pipe)
+                summary = await self._carry_echoes(flow, carrier, pipe)
+            elif flow.destination.protocol is TransportProtocol.TCP:
                 carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
             else:
-                carrier = _Association(reached, pipe)
-                summary = await self._carry_datagrams(flow, carrier, pipe)
+                carrier = DatagramAssociation(reached, pipe, self.paths, record.principal.session, flow.id, DATAGRAM_IDLE_SECONDS)
+                self._enders[flow] = carrier.cut
+                summary = await carrier.carry()
         except BaseException:
             if carrier is not None:
                 self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
             else:
-                reset(reached)
+                _give_up(reached)
                 if stopped:
                     self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure, flow.resource)
             raise
@@ -155,35 +167,38 @@ class FlowServer:
         self._events.closed(flow, relay, address, summary.bytes_sent, summary.bytes_received, failure)
         return summary.failure is None
 
-    async def _reach(self, flow: Flow) -> tuple[socket.socket, str]:
+    async def _reach(self, flow: Flow) -> tuple[socket.socket | EchoSocket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""
-        dialling = asyncio.ensure_future(
-            dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
-        )
+        serving = asyncio.current_task()
+        assert serving is not None
+        given_up = False
 
         def give_up(_: Failure) -> None:
-            dialling.cancel()
+            nonlocal given_up
+            given_up = True
+            serving.cancel()
 
         self._enders[flow] = give_up
         try:
-            reached = await dialling
+            reached = await dial.reach(flow.resource, flow.destination, self._own(), self._names, flow.principal.account)
         except asyncio.CancelledError:
-            if dialling.done() and not dialling.cancelled() and dialling.exception() is None:
-                reset(dialling.result())  # it had just succeeded
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
+            if not given_up or serving.uncancel():
+                raise  # this task itself is to end
             self._core.recheck(flow, self._clock())
             raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened") from None
         finally:
             self._enders.pop(flow, None)
         try:
             self._core.recheck(flow, self._clock())
+            if isinstance(reached, EchoSocket):
+                return reached, reached.peer
+            reset_if_dropped(reached, True)
             return reached, str(reached.getpeername()[0])
         except FlowRefused:
-            reset(reached)
+            _give_up(reached)
             raise
         except OSError as error:
-            reset(reached)
+            _give_up(reached)
             raise FlowRefused(FlowFailure.RESET, f"{flow.destination} closed the connection at once") from error
 
     async def _refuse(
@@ -200,9 +215,11 @@ class FlowServer:
         self._events.refused(request.flow, record.principal, request.destination, relay, failure, resource)
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())
+        if request.data_follows:
+            await pipe.finish(REFUSED_SECONDS)
         pipe.close()
 
-    async def _carry_datagrams(self, flow: Flow, association: _Association, pipe: SealedPipe) -> FlowSummary:
+    async def _carry_echoes(self, flow: Flow, association: EchoAssociation, pipe: SealedPipe) -> FlowSummary:
         loop = asyncio.get_running_loop()
         down = loop.create_task(association.from_resource(), name=f"flow {flow.id} datagrams from the resource")
         up = loop.create_task(association.to_resource(), name=f"flow {flow.id} datagrams to the resource")
@@ -228,48 +245,8 @@ class FlowServer:
         return FlowSummary(association.bytes_sent, association.bytes_received, failure)
 
 
-class _Association:
-    """Datagrams between one UDP socket and one pipe."""
-
-    def __init__(self, resource: socket.socket, pipe: SealedPipe) -> None:
-        self._resource = resource
-        self._pipe = pipe
-        self._moved_at = time.monotonic()
-        self.bytes_sent = 0
-        self.bytes_received = 0
-
-    def close(self) -> None:
-        """Close the socket; nothing may wait for it any more."""
-        self._resource.close()
-
-    async def to_resource(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            frame = await self._pipe.receive()
-            if frame.type is not FrameType.DATAGRAM:
-                return
-            self._moved_at = time.monotonic()
-            self.bytes_received += len(frame.content)
-            try:
-                if frame.content:
-                    await loop.sock_sendall(self._resource, frame.content)
-                else:
-                    self._resource.send(b"")  # sock_sendall of uvloop sends nothing then
-            except OSError:
-                continue  # one datagram may be lost; a port that is closed answers again on the next
-
-    async def from_resource(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                datagram = await loop.sock_recv(self._resource, MAX_DATAGRAM_BYTES)
-            except ConnectionRefusedError:
-                await self._pipe.send(FrameType.FAIL, Failure(FlowFailure.REFUSED, "the port is closed").encode())
-                return
-            self._moved_at = time.monotonic()
-            self.bytes_sent += len(datagram)
-            await self._pipe.send(FrameType.DATAGRAM, datagram)
-
-    async def until_idle(self) -> None:
-        while (quiet := time.monotonic() - self._moved_at) < DATAGRAM_IDLE_SECONDS:
-            await asyncio.sleep(DATAGRAM_IDLE_SECONDS - quiet)
+def _give_up(reached: socket.socket | EchoSocket) -> None:
+    if isinstance(reached, EchoSocket):
+        reached.close()
+    else:
+        reset(reached)

@@ -13,8 +13,15 @@ FRAME_SECONDS = 30.0
 REGRANT_SECONDS = 5.0
 #: Seconds a control pipe may be silent: longer than any grant lives, and so than a client waits with the next one.
 CONTROL_IDLE_SECONDS = 3_700.0
+#: Seconds for which what a client still sends is read away after its flow was refused, so that it hears why.
+REFUSED_SECONDS = 2.0
 #: Seconds a UDP association lives without a datagram.
 DATAGRAM_IDLE_SECONDS = 120.0
+#: Seconds an ICMP flow lives without an echo (RFC 5508: at least 60), and its echo requests: at once, and a second after that.
+ECHO_IDLE_SECONDS = 60.0
+ECHO_BURST, ECHOES_PER_SECOND = 200, 100.0
+#: Seconds without a sealed datagram of the client after which a session's datagram path is closed.
+DATAGRAM_PATH_SILENT_SECONDS = 60.0
 #: Idle connections kept at each relay.
 MIN_IDLE, MAX_IDLE = 4, 256
 #: Links, and live flows, of all clients. No account has more links than are free, and a session's oldest gives way.
@@ -23,8 +30,8 @@ MAX_LINKS_PER_SESSION = 8
 MAX_FLOWS = 50_000
 #: Pipes of all clients (fewer where fewer files may be open), of a session, and of a session while they wait for a flow.
 MAX_PIPES = 65_536
-MAX_PIPES_PER_SESSION = 10_000
-MAX_RESTING_PIPES_PER_SESSION = 64
+MAX_PIPES_PER_SESSION = 10_240
+MAX_RESTING_PIPES_PER_SESSION = 288
 #: Connections of one relay that were joined with a client which has proved nothing yet; the oldest gives way.
 MAX_UNPROVEN = 512
 #: Connections at the connector's own listener without a proof, of all and of one address; the oldest (of the biggest) gives way.
@@ -65,3 +72,6 @@ NAME_QUESTION_SECONDS = 4.0
 MAX_RESOLVERS = 3
 #: Account buckets kept; the least recently used go first.
 MAX_BUCKETS = 10_000
+#: Seconds for live flows at a stop, by default and at the most; and for clients to hear of it before nobody waits for them.
+DRAIN_SECONDS, MAX_DRAIN_SECONDS = 30.0, 86_400
+LEAVE_SECONDS = 0.5

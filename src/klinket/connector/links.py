@@ -13,6 +13,7 @@ from typing import Any
 from klinket.connector.core import ConnectorCore, LinkRecord
 from klinket.connector.flows import FlowServer
 from klinket.connector.limits import CONTROL_IDLE_SECONDS, FRAME_SECONDS, HELLO_SECONDS, MAX_PIPES, MAX_UNPROVEN
+from klinket.connector.load import ProcessLoad
 from klinket.connector.name_questions import NameQuestions
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
@@ -24,7 +25,19 @@ from klinket.net.pipe import Frame, SealedPipe
 from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
 from klinket.wire.link import Link
-from klinket.wire.link_control import ASK_NAME, AskName, CloseLink, GrantAccepted, GrantParts, GrantRefused, PresentGrant
+from klinket.wire.link_control import (
+    ASK_NAME,
+    AskName,
+    CloseDatagrams,
+    CloseLink,
+    GrantAccepted,
+    GrantParts,
+    GrantRefused,
+    OpenDatagrams,
+    Ping,
+    Pong,
+    PresentGrant,
+)
 from klinket.wire.pipe import FrameType, Purpose
 
 logger = logging.getLogger(__name__)
@@ -51,6 +64,7 @@ class LinkServer:
         self._clock = clock
         self._questions = NameQuestions(core, clock) if questions is None else questions
         self._terminator = terminator
+        self._load = ProcessLoad()
         self._control: dict[bytes, tuple[SealedPipe, LinkRecord]] = {}
         #: By the door they came through: a flood at one pushes nobody out who came by another.
         self._unproven: dict[int, dict[socket.socket, asyncio.Task[Any]]] = {}
@@ -128,6 +142,7 @@ class LinkServer:
         found = self._control.pop(handle, None)
         if found is not None:
             found[0].abort()
+            self._flows.paths.close_path(handle)
 
     async def _serve_control(self, pipe: SealedPipe, record: LinkRecord, first: Frame) -> None:
         handle = record.link.handle
@@ -145,6 +160,12 @@ class LinkServer:
                     case CloseLink():
                         self._core.drop_link(handle)
                         return
+                    case Ping():
+                        await self._tell(pipe, Pong(load=self._load.percent()))
+                    case OpenDatagrams():
+                        await self._tell(pipe, self._flows.paths.open(record, message))
+                    case CloseDatagrams():
+                        self._flows.paths.close_path(handle)
                     case AskName():
                         refusal = self._questions.ask(message, record.principal, questions, partial(self._tell, pipe))
                         if refusal is not None:
@@ -158,6 +179,7 @@ class LinkServer:
         finally:
             if (found := self._control.get(handle)) is not None and found[0] is pipe:
                 del self._control[handle]
+                self._flows.paths.close_path(handle)
             await questions.aclose()
 
     async def _tell(self, pipe: SealedPipe, message: link_control.LinkMessage) -> None:
@@ -178,6 +200,7 @@ class LinkServer:
             if since is not None and since < before:
                 self._end_control(handle)
         self._flows.end_unfinished()
+        self._flows.paths.end_silent()
 
     def _present(self, record: LinkRecord, token: str) -> GrantAccepted | GrantRefused:
         received_at = time.monotonic()

@@ -13,15 +13,19 @@ from klinket.connector.links import LinkServer
 from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
 from klinket.net.clock import entropy
-from klinket.net.relay_path import IdleConnection, RelayPath
+from klinket.net.relay_path import IdleConnection, RelayPath, RelayUnavailable
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import RelayEntry
-from klinket.wire.relay import RelayRole
+from klinket.wire.relay import RelayAnswer, RelayError, RelayRole
 
 logger = logging.getLogger(__name__)
 
 #: A connection that ended sooner is replaced only after this time.
 SHORTEST_WAIT_SECONDS = 1.0
+#: Seconds before a relay that is stopping is asked again: another one may run there by then.
+STOPPING_SECONDS = 3.0
+#: Connections made to a relay at a time.
+AT_ONCE = 16
 #: Seconds after which the number of idle connections shrinks again.
 SHRINK_SECONDS = 30.0
 
@@ -49,6 +53,7 @@ class RelayPresence:
         self._taken = 0
         self._backoff = Backoff()
         self._wake = asyncio.Event()
+        self._away_until = 0.0
         self.attached = False
 
     def start(self) -> None:
@@ -60,6 +65,16 @@ class RelayPresence:
         """End waiting connections and those of clients."""
         await self._tasks.aclose()
 
+    def follow(self, relay: RelayEntry) -> None:
+        """Take over another certificate of the same relay; connections there go on."""
+        self.relay = relay
+        self._path.follow(relay)
+
+    @property
+    def serving(self) -> bool:
+        """Return whether clients are joined here."""
+        return len(self._tasks) > len(self._idle) + 2
+
     def stop_waiting(self) -> None:
         """End waiting connections only."""
         self._wanted = 0
@@ -68,28 +83,36 @@ class RelayPresence:
 
     async def _keep(self) -> None:
         while True:
-            if len(self._idle) < self._wanted:
+            missing = min(self._wanted - len(self._idle), AT_ONCE if self.attached else 1)
+            if missing > 0:
                 try:
-                    waiting, random = await self._register()
-                except Exception as error:
+                    async with asyncio.TaskGroup() as group:
+                        for _ in range(missing):
+                            group.create_task(self._add())
+                except* Exception as errors:
                     self.attached = False
                     delay = self._backoff.next()
-                    logger.warning("relay %s: %s; trying again in %.1f s", self.relay.address, error, delay)
+                    logger.warning("relay %s: %s; trying again in %.1f s", self.relay.address, errors.exceptions[0], delay)
                     await asyncio.sleep(delay)
-                    continue
-                if not self.attached:
-                    logger.info("waiting at relay %s", self.relay.address)
-                self.attached = True
-                self._backoff.reset()
-                task = self._tasks.start(self._wait(waiting, random), "wait for a client")
-                self._idle.add(task)
-                task.add_done_callback(partial(self._over, waiting))
                 continue
             self._wake.clear()
             await self._wake.wait()
 
+    async def _add(self) -> None:
+        waiting, random = await self._register()
+        if not self.attached:
+            logger.info("waiting at relay %s", self.relay.address)
+        self.attached = True
+        self._backoff.reset()
+        task = self._tasks.start(self._wait(waiting, random), "wait for a client")
+        self._idle.add(task)
+        task.add_done_callback(partial(self._over, waiting))
+
     async def _register(self) -> tuple[IdleConnection, bytes]:
         """Return a connection that waits at the relay, greeted, and the random of the greeting."""
+        while (left := self._away_until - time.monotonic()) > 0:
+            self.attached = False
+            await asyncio.sleep(left)
         waiting = await self._path.register(self._connector)
         try:
             return waiting, await pipes.greet(waiting.sock, entropy)
@@ -111,6 +134,8 @@ class RelayPresence:
             sock = await waiting.paired()
         except Exception as error:
             logger.info("relay %s: a waiting connection ended: %s", self.relay.address, error)
+            if isinstance(error, RelayError) and not isinstance(error, RelayUnavailable) and error.answer is RelayAnswer.DRAINING:
+                self._away_until, self.attached = time.monotonic() + STOPPING_SECONDS, False
             # Not the backoff: all that wait end together when a relay does, and would drive it to its maximum at once.
             await asyncio.sleep(max(0.0, SHORTEST_WAIT_SECONDS - (time.monotonic() - began)))
             return

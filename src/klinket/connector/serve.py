@@ -15,18 +15,21 @@ from klinket.connector.core import ConnectorCore
 from klinket.connector.enrol import Credentials
 from klinket.connector.events import FlowEventLog
 from klinket.connector.flows import FlowServer
-from klinket.connector.limits import BATCH_SECONDS
+from klinket.connector.limits import BATCH_SECONDS, LEAVE_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.listener import DirectListener
 from klinket.connector.pipes import ProvenPipes
 from klinket.connector.punching import ConnectorPunching
+from klinket.connector.relay_choice import AWAY_SECONDS, MEASURE_SECONDS, RelayChoice
 from klinket.connector.rendezvous import RelayPresence
+from klinket.connector.run_file import RunFile
 from klinket.connector.state import ConnectorState
 from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.cut import CutKey
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, InvalidToken, KlinketError
 from klinket.domain.identifiers import ConnectorId, RemoteNetworkId
-from klinket.net import descriptors
+from klinket.domain.nearest_relays import KEPT_RELAYS
+from klinket.net import carrying, descriptors
 from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
 from klinket.net.channel import controller_context
@@ -44,8 +47,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between tries with tokens that the controller calls dead: somebody has to act.
 DEAD_TOKENS_SECONDS = 60.0
-#: Seconds for live flows after SIGTERM.
-DRAIN_SECONDS = 3.0
 #: Seconds between looks at grants that end.
 TICK_SECONDS = 0.25
 #: Seconds between looks at this machine's own addresses, which names must not lead to.
@@ -59,6 +60,7 @@ class Connector:
         self._config = config
         self._context = controller_context(config.controller_ca)
         self._state = ConnectorState(config.state)
+        self._run_file = RunFile(config.state)
         self._key = self._state.identity_key()
         self._clock = PeerClock()
         self._core = ConnectorCore()
@@ -67,13 +69,15 @@ class Connector:
         self._own: set[str] = set()
         # A pipe takes a file, its flow another; connections that wait at relays take theirs beside them.
         spare = limits.SPARE_DESCRIPTORS + limits.MAX_IDLE
-        proven = ProvenPipes(min(limits.MAX_PIPES, max(16, (descriptors.raise_limit() - spare) // 2)))
+        proven = ProvenPipes(min(limits.MAX_PIPES, max(16, (descriptors.raise_limit() - spare) // 2) + carrying.capacity()))
         self._flows = FlowServer(self._core, self._events, self._clock.now, lambda: self._own, proven)
         self._terminator: LinkTerminator | None = None
         self._links = LinkServer(self._core, self._flows, self._clock.now, lambda: self._terminator, proven)
         self._listener = None if config.listen is None else DirectListener(config.listen, config.advertised, self._links)
         self._punching = ConnectorPunching(config.controller, self._context, self._links) if config.hole_punching else None
         self._relays: dict[int, RelayPresence] = {}
+        self._left_relays: list[RelayPresence] = []
+        self._relay_choice = RelayChoice()
         self._credentials: Credentials | None = None
         self._configuration: control.ConnectorConfiguration | None = None
         self._head = (0, 0)
@@ -93,28 +97,53 @@ class Connector:
             self._events,
             self._attached_relays,
             lambda: sorted(self._own),
-            lambda: [] if self._listener is None else self._listener.addresses(self._own),
+            lambda: [] if self._listener is None or self._core.draining else self._listener.addresses(self._own),
             self._configure,
             self._cut,
             self._renewed,
             self._copies.exchanged,
         )
-        if self._punching is not None:
-            self._channel.punch_told = self._punching.told
+        self._channel.punch_told = None if self._punching is None else self._punching.told
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
+        self._run_file.tell(draining=False, flows=0)
         self._own = set(await asyncio.to_thread(own_addresses))
         self._copies.start()
         if self._listener is not None:
             self._listener.start()
+            self._flows.paths.listen(self._listener.host, self._listener.port)
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
         self._tasks.start(self._spool_events(), "flow events")
         self._tasks.start(self._look_at_addresses(), "own addresses")
+        self._tasks.start(self._look_for_nearer_relays(), "nearer relays")
         await first_of(stop, self._failed)
-        logger.info("stopping: no new flows; %d live ones have %.0f s", self._core.flows, DRAIN_SECONDS)
+        await self._drain()
+        self._copies.close()
+        await self._tasks.aclose()
+        await self._leave_relays()
+        self._flows.paths.close()
+        if self._listener is not None:
+            await self._listener.aclose()
+        if self._punching is not None:
+            await self._punching.aclose()
+        await self._events.spool()  # what the last flows told is sent at the next start
+        self._run_file.close()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _drain(self) -> None:
+        """Take no new flows, have everybody know, and wait for the live ones, for as long as there is time."""
+        seconds = self._config.drain_seconds
+        logger.info("stopping: no new flows; %d live ones have %.0f s", self._core.flows, seconds)
+        begun = time.monotonic()
         self._links.drain()
+        self._channel.relays_changed()
+        leave = begun + min(LEAVE_SECONDS, seconds)
+        while self._core.links and time.monotonic() < leave:
+            self._run_file.tell(draining=True, flows=self._core.flows)
+            await asyncio.sleep(0.05)  # who comes with a link that is under way is told to go elsewhere
         for presence in self._relays.values():
             presence.stop_waiting()
         if self._listener is not None:
@@ -122,22 +151,16 @@ class Connector:
         if self._punching is not None:
             self._channel.punch_told = None
             self._punching.end_waiting()
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while self._core.flows and time.monotonic() < deadline:
+        while self._core.flows and time.monotonic() < begun + seconds:
+            self._run_file.tell(draining=True, flows=self._core.flows)
             await asyncio.sleep(0.05)
-        self._copies.close()
-        await self._tasks.aclose()
-        for presence in self._relays.values():
-            await presence.aclose()
-        if self._listener is not None:
-            await self._listener.aclose()
-        if self._punching is not None:
-            await self._punching.aclose()
-        await self._events.spool()  # what the last flows told is sent at the next start
-        if self._failure is not None:
-            raise self._failure
+        self._run_file.tell(draining=True, flows=self._core.flows)
+        if self._core.flows:
+            logger.warning("the time is over: %d flows are reset", self._core.flows)
 
     def _attached_relays(self) -> list[int]:
+        if self._core.draining:
+            return []  # the controller tells clients of the others
         return [id for id, presence in self._relays.items() if presence.attached]
 
     # ---- the controller
@@ -198,6 +221,8 @@ class Connector:
     async def _leave_relays(self) -> None:
         while self._relays:
             await self._relays.popitem()[1].aclose()
+        while self._left_relays:
+            await self._left_relays.pop().aclose()
 
     def _renewed(self, message: control.CertificateRenewed) -> None:
         assert self._credentials is not None
@@ -208,12 +233,8 @@ class Connector:
 
     def _new_terminator(self) -> None:
         if self._configuration is not None and self._credentials is not None:
-            self._terminator = LinkTerminator(
-                self._credentials.certificate,
-                self._key,
-                self._configuration.client_authority,
-                self._configuration.network,
-            )
+            authority, network = self._configuration.client_authority, self._configuration.network
+            self._terminator = LinkTerminator(self._credentials.certificate, self._key, authority, network)
 
     async def _configure(self, message: control.ConnectorConfiguration) -> list[control.CutReceipt]:
         """Take over the full state; returns receipts of the cuts in it."""
@@ -313,16 +334,36 @@ class Connector:
     async def _attend(self, message: control.ConnectorConfiguration) -> None:
         tickets = {ticket.relay: ticket.token for ticket in message.tickets}
         wanted = {relay.id: relay for relay in message.relays if relay.id in tickets}
-        for id in [id for id, presence in self._relays.items() if wanted.get(id) != presence.relay]:
+        for id in [id for id, one in self._relays.items() if id not in wanted or wanted[id].address != one.relay.address]:
             await self._relays.pop(id).aclose()
-        for id, relay in wanted.items():
+        nearest = self._relay_choice.best(wanted)
+        for id in [id for id in self._relays if id not in nearest]:
+            presence = self._relays.pop(id)
+            presence.stop_waiting()
+            self._left_relays.append(presence)  # who is joined there stays so
+        for id, relay in nearest.items():
             if id in self._relays:
                 self._relays[id].ticket = tickets[id]
+                self._relays[id].follow(relay)
             else:
                 self._relays[id] = RelayPresence(
                     message.connector, relay, tickets[id], self._links, self._clock.now, self._channel.tickets_used_up
                 )
                 self._relays[id].start()
+
+    async def _look_for_nearer_relays(self) -> None:
+        """Measure the relays once in a while where there are more than this connector waits at, and move to nearer ones."""
+        while True:
+            all_there = all(presence.attached for presence in self._relays.values())
+            await asyncio.sleep(MEASURE_SECONDS if all_there and self._relay_choice.measured else AWAY_SECONDS)
+            for presence in [one for one in self._left_relays if not one.serving]:
+                self._left_relays.remove(presence)
+                await presence.aclose()
+            message = self._configuration
+            if message is None or len(message.relays) <= KEPT_RELAYS or self._core.draining:
+                continue
+            await self._relay_choice.measure(message.relays)
+            await self._attend(self._configuration or message)
 
     async def _tick(self) -> None:
         while True:
@@ -332,6 +373,8 @@ class Connector:
             if deadline is not None and deadline <= now:
                 self._flows.end(self._core.deadline_reached(now), time.monotonic())
             self._links.end_unfinished()
+            if not self._core.draining:
+                self._run_file.tell(draining=False, flows=self._core.flows)
             if (relays := self._attached_relays()) != self._told_relays:
                 self._told_relays = relays
                 self._channel.relays_changed()

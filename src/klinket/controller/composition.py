@@ -13,6 +13,7 @@ from klinket.controller.app.ports import Store
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
 from klinket.controller.config import ControllerConfig
+from klinket.controller.configuration import account_limits
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.live import LiveTopics
 from klinket.controller.console.page import Console
@@ -66,7 +67,7 @@ def compose(
     """Return a controller over an open store. `clock`: seconds since the epoch."""
     peers = Peers()
     guard = HeadGuard(trusted)
-    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds)
+    dispatch = Dispatch(store, trusted, peers, clock, config.grant_seconds, account_limits(config.new_flows_per_second))
     authority = trusted.authorities[AuthorityPurpose.WEB].certificate_pem if config.certificate is None else None
     services = ApiServices(
         facts=KeyFileFacts(config.host_and_port, authority),

@@ -27,6 +27,9 @@ API_WRITES_PER_MINUTE = 200
 #: Days, and number, of flow events that can be kept.
 MAX_FLOW_DAYS = 3_650
 MAX_FLOW_EVENTS = 100_000_000
+#: New flows of a service account a second at each connector, and the most that can be set.
+NEW_FLOWS_PER_SECOND = 500
+MAX_NEW_FLOWS_PER_SECOND = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class ControllerConfig:
     """`public_url`: what parts dial and what login assertions are made for; never taken from a request.
 
     `api_reads_per_minute`, `api_writes_per_minute`: of each API token; 0: no limit.
+    `new_flows_per_second`: of a service account, at each connector.
     `hole_punching`: let clients and connectors behind NATs meet.
     `postgres`: where the database is, if it is not the file in the state folder.
     """
@@ -57,6 +61,7 @@ class ControllerConfig:
     api_writes_per_minute: int = API_WRITES_PER_MINUTE
     flow_days: int = DEFAULT_DAYS
     flow_events: int = DEFAULT_MAX_EVENTS
+    new_flows_per_second: int = NEW_FLOWS_PER_SECOND
     postgres: PostgresAddress | None = None
     oidc: OidcSettings | None = None
     hole_punching: bool = True
@@ -81,6 +86,8 @@ class ControllerConfig:
             raise InvalidInput("flow-days", f"flow events are kept for 1 to {MAX_FLOW_DAYS} days")
         if not 1 <= self.flow_events <= MAX_FLOW_EVENTS:
             raise InvalidInput("flow-events", f"1 to {MAX_FLOW_EVENTS} flow events can be kept")
+        if not 1 <= self.new_flows_per_second <= MAX_NEW_FLOWS_PER_SECOND:
+            raise InvalidInput("new-flows-per-second", f"1 to {MAX_NEW_FLOWS_PER_SECOND} new flows a second can be allowed")
 
     @property
     def local_sinks(self) -> dict[SinkKind, dict[str, Any]]:

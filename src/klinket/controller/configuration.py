@@ -32,8 +32,19 @@ from klinket.wire.ticket import TicketRole
 TICKET_ID_BYTES = 12
 #: Seconds a relay ticket lives; renewed with every configuration.
 TICKET_SECONDS = 3600.0
-#: Per service account, all keys together, at each connector.
+#: Seconds of new flows that an account may open at once.
+BURST_SECONDS = 4
+#: Per service account, all keys together, at each connector, where nothing else is set.
 ACCOUNT_LIMITS = AccountLimits(new_flows_per_second=500.0, new_flows_burst=2_000, max_flows=10_000)
+
+
+def account_limits(new_flows_per_second: int) -> AccountLimits:
+    """Return the limits of each account; `new_flows_per_second`: at each connector, BURST_SECONDS of them at once."""
+    return AccountLimits(
+        new_flows_per_second=float(new_flows_per_second),
+        new_flows_burst=BURST_SECONDS * new_flows_per_second,
+        max_flows=ACCOUNT_LIMITS.max_flows,
+    )
 
 
 def for_client(
@@ -142,6 +153,7 @@ def for_connector(
     *,
     now: float,
     grant_seconds: int,
+    limits: AccountLimits = ACCOUNT_LIMITS,
 ) -> ConnectorConfiguration:
     """Return what a connector works with. `cuts`: signed cuts that may still have to be applied; `stamp`: read with them."""
     return ConnectorConfiguration(
@@ -157,7 +169,7 @@ def for_connector(
         relays=[_relay(row) for row in relays],
         tickets=_tickets(relays, trust, TicketRole.CONNECTOR, f"connector:{connector.id}", [connector.id], now),
         cuts=list(cuts),
-        limits=ACCOUNT_LIMITS,
+        limits=limits,
         max_grant_seconds=MAX_LIFETIME_SECONDS,
         head=sign_head(trust.signers[KeyPurpose.HEAD], stamp, network=trust.network, now=now),
         renew_at_ms=round((now + min(TICKET_SECONDS, 4 * grant_seconds) / 2) * 1000),

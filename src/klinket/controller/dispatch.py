@@ -19,7 +19,7 @@ from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.cut import Stamp
 from klinket.domain.errors import AuthenticationFailed, ConnectorTokensDead, ControllerUnreachable, KlinketError
 from klinket.net.tasks import TaskSet
-from klinket.wire.control import Cut, Refused, SessionEnded
+from klinket.wire.control import AccountLimits, Cut, Refused, SessionEnded
 from klinket.wire.head_token import sign_head
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,21 @@ SHORTEST_GRANT_SECONDS = 2.0
 class Dispatch:
     """Keeps attached peers up to date with the store. Call `start` once on the event loop."""
 
-    def __init__(self, store: Store, trust: Trust, peers: Peers, clock: Callable[[], float], grant_seconds: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        trust: Trust,
+        peers: Peers,
+        clock: Callable[[], float],
+        grant_seconds: int,
+        limits: AccountLimits = configuration.ACCOUNT_LIMITS,
+    ) -> None:
         self._store = store
         self._trust = trust
         self._peers = peers
         self._clock = clock
         self._grant_seconds = grant_seconds
+        self._limits = limits
         self._changed = asyncio.Event()
         self._expiries_changed = asyncio.Event()
         self._tasks = TaskSet("dispatch")
@@ -312,7 +321,14 @@ class Dispatch:
             return
         relays, made_of = self.snapshot.relays, (self.snapshot.relays, self.snapshot.signing_keys)
         message = configuration.for_connector(
-            relays, self._trust, row, tokens, stamp, now=self._clock(), grant_seconds=self._grant_seconds
+            relays,
+            self._trust,
+            row,
+            tokens,
+            stamp,
+            now=self._clock(),
+            grant_seconds=self._grant_seconds,
+            limits=self._limits,
         )
         peer.configure(message, made_of)
 

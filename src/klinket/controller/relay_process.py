@@ -131,6 +131,7 @@ class RelayProcess:
             "--advertise", str(self._address),
             "--token-file", str(self._token_file),
             "--state", str(self._folder),
+            "--drain-seconds", "0",
         ]  # fmt: skip
         if self._config.certificate is None:
             command += ["--ca", str(self._config.authority_file)]

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 from klinket.domain.errors import InvalidInput
 
@@ -16,6 +17,8 @@ from klinket.domain.errors import InvalidInput
 MAX_NAME_CHARS = 253
 #: Characters of one label.
 MAX_LABEL_CHARS = 63
+#: Texts whose meaning is remembered: every flow asks for the same few several times.
+MAX_REMEMBERED = 4096
 INVALID_ADDRESS = "Invalid IP or FQDN"
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?", re.ASCII)
@@ -38,6 +41,7 @@ class AddressKind(Enum):
     WILDCARD = "wildcard"
 
 
+@lru_cache(MAX_REMEMBERED)
 def parse_ip(text: str) -> IPAddress | None:
     """Return the address, or None when `text` is none. IPv4 inside IPv6 is taken out; scopes (%eth0) are refused."""
     if "%" in text:
@@ -66,6 +70,7 @@ def _ascii_name(text: str, label_rule: re.Pattern[str], error: InvalidInput) -> 
     return name
 
 
+@lru_cache(MAX_REMEMBERED)
 def canonical_host(text: str) -> str:
     """Return the canonical form of a host a program asked for: a lower-case ASCII name, or a normalised IP text.
 

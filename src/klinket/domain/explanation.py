@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from klinket.domain.address import AddressKind
-from klinket.domain.flow import Destination
+from klinket.domain.flow import Destination, TransportProtocol
 from klinket.domain.resource import Resource
 
 #: Resources named that lost by precedence.
@@ -71,16 +71,19 @@ def _lost(loser: Resource, winner: Resource, host: str) -> str:
 
 
 def opens(resource: Resource, destination: Destination) -> Step:
-    """Return the step that asks whether a resource opens a destination's port."""
-    wanted = f"{destination.protocol.value} port {destination.port}"
+    """Return the step that asks whether a resource opens a destination's port, or ICMP echo."""
+    wanted = destination.service
     if resource.protocols.allows(destination.protocol, destination.port):
         return Step(StepName.GRANT, True, f"resource {resource.name!r} opens {wanted}")
-    spans = resource.protocols.rule(destination.protocol).spans()
-    opened = ", ".join(map(str, spans)) or "none"
+    if destination.protocol is TransportProtocol.ICMP:
+        evidence = "ICMP is off"
+    else:
+        spans = resource.protocols.rule(destination.protocol).spans()
+        evidence = f"open {destination.protocol.value} ports: {', '.join(map(str, spans)) or 'none'}"
     return Step(
         StepName.GRANT,
         False,
         f"resource {resource.name!r} does not open {wanted}",
-        (f"open {destination.protocol.value} ports: {opened}",),
+        (evidence,),
         code="not-granted",
     )

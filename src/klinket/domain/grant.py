@@ -46,6 +46,6 @@ def decide(resources: ResourceIndex, destination: Destination, *, now: float, ex
     if not resource.protocols.allows(destination.protocol, destination.port):
         return Denied(
             FlowFailure.NOT_GRANTED,
-            f"resource {resource.name!r} does not open {destination.protocol.value} port {destination.port}",
+            f"resource {resource.name!r} does not open {destination.service}",
         )
     return Allowed(resource)

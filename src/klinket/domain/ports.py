@@ -106,11 +106,15 @@ class Protocols:
     allow_icmp: bool = True
 
     def rule(self, protocol: TransportProtocol) -> PortRule:
-        """Return the rule of one protocol."""
+        """Return the rule of a protocol with ports; raises ValueError for ICMP, which has none."""
+        if protocol is TransportProtocol.ICMP:
+            raise ValueError("ICMP has no ports")
         return self.tcp if protocol is TransportProtocol.TCP else self.udp
 
     def allows(self, protocol: TransportProtocol, port: int) -> bool:
-        """Return whether a flow of `protocol` to `port` is allowed."""
+        """Return whether a flow of `protocol` to `port` (0 for ICMP) is allowed."""
+        if protocol is TransportProtocol.ICMP:
+            return self.allow_icmp and not port
         return self.rule(protocol).allows(port)
 
 

@@ -37,6 +37,14 @@ class DirectPath:
         """Return whether there are addresses, and the connector was not missed there just now."""
         return bool(self._hosts) and self._monotonic() >= self._again_at
 
+    @property
+    def avoided(self) -> bool:
+        """Return whether another path is to be tried first."""
+        return False
+
+    def avoid(self) -> None:
+        """Note that another path has led there sooner: `failed` says so where it counts."""
+
     async def connect(self, connector: int) -> socket.socket:
         """Return a connection with whoever is at the first address that answers; who it is, the handshake of the link tells.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import socket
 import ssl
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ class LinkInitiator:
                 peer = Leaf.parse(stream.peer_certificate)
                 if stream.protocol != LINK_PROTOCOL or peer.uri != expected.uri:
                     raise LinkRefused(f"the other end is {peer.uri}, not {expected.uri}")
-                if not hmac.compare_digest(signing.thumbprint(peer.public_key), jkt):
+                if not signing.same(signing.thumbprint(peer.public_key), jkt):
                     raise LinkRefused(f"{peer.uri} has another key than the controller names: its tokens were replaced")
                 offer = wire.LinkOffer(entropy)
                 await stream.write(offer.payload())

@@ -6,11 +6,13 @@ import asyncio
 import mmap
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
-from klinket.net import forks, sockets
+from klinket.net import datagram_path, forks, sockets
+from klinket.net.poll import forget, poll, tell
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire import pipe as wire
 from klinket.wire.link import RANDOM_BYTES, Entropy, Link
@@ -27,6 +29,8 @@ class Frame:
 
 #: Bytes of an incomplete frame that are kept by themselves while more is waited for, instead of in a receive buffer.
 SMALL_PART_BYTES = 16_384
+#: Bytes read at once while single frames are waited for: so much, sealed, may be here behind one that has to be thought about.
+READ_BYTES = 65_536
 
 
 class PipeReceiver:
@@ -50,6 +54,24 @@ class PipeReceiver:
         """Open nothing any more."""
         self._opener.forget()
 
+    def hand_over(self) -> tuple[bytes, bytes]:
+        """Return the opener's state and the bytes that were received and not opened; nothing is opened here any more."""
+        state = self._opener.hand_over()
+        left = self._part if self._view is None else bytes(self._view[self._start : self._end])
+        self.release()
+        return state, left
+
+    def take_over(self, opener: wire.Opener, left: bytes) -> None:
+        """Go on with what another receiver handed over; raises ProtocolError for more than it can have had."""
+        if len(left) > RECEIVE_BYTES:
+            raise ProtocolError(f"{len(left)} bytes were received and not opened")
+        self.release()
+        self._opener = opener
+        self._part = left if len(left) <= SMALL_PART_BYTES else b""
+        if not self._part and left:
+            self.space()[: len(left)] = left
+            self.received(len(left))
+
     def space(self) -> memoryview:
         """Return where the next bytes are to be received; never empty."""
         if self._buffer is None or self._view is None:
@@ -71,7 +93,10 @@ class PipeReceiver:
     def next_frame(self) -> memoryview | None:
         """Return the next whole sealed frame, valid until the next call, or None. Raises ProtocolError."""
         if self._view is None:
-            return None
+            if len(self._part) < wire.HEADER_BYTES:
+                return None
+            self.space()  # what was set aside may hold whole frames
+        assert self._view is not None
         length = wire.frame_length(self._view[self._start : self._end])
         if length is None or self._end - self._start < length:
             if self._start != self._end and self.incomplete_since is None:
@@ -93,9 +118,9 @@ class PipeReceiver:
         frame = self.next_frame()
         return None if frame is None else Frame(*self._opener.open(bytes(frame)))
 
-    def rest(self) -> None:
-        """Give the buffer back unless much is in it: a few bytes of a frame must not hold half a mebibyte."""
-        if self._end - self._start <= SMALL_PART_BYTES and self._view is not None:
+    def rest(self, most: int = SMALL_PART_BYTES) -> None:
+        """Give the buffer back unless more is in it: a few bytes of a frame must not hold half a mebibyte."""
+        if self._end - self._start <= most and self._view is not None:
             part = bytes(self._view[self._start : self._end])
             self.release()
             self._part = part
@@ -113,6 +138,11 @@ class PipeReceiver:
 class SealedPipe:
     """One pipe of a link. After an error, or abort(), it is dead for good."""
 
+    __slots__ = (
+        "__weakref__", "_prefix", "_readable", "_sending", "_writable", "closed", "flow", "purpose", "receiver", "sealer",
+        "sock",
+    )  # fmt: skip
+
     def __init__(self, sock: socket.socket, keys: PipeKeys, purpose: Purpose, prefix: bytes = b"") -> None:
         """`prefix`: bytes that go out in front of the first frame, in the same write (the client's hello)."""
         self.sock = sock
@@ -120,6 +150,8 @@ class SealedPipe:
         self.receiver = PipeReceiver(keys.opener)
         self.purpose = purpose
         self.closed = False
+        #: The id of the flow that a client has asked for on it last.
+        self.flow = b""
         self._prefix = prefix
         self._sending = asyncio.Lock()
         self._readable: asyncio.Future[None] | None = None
@@ -164,15 +196,15 @@ class SealedPipe:
             return 0
 
     async def _until_writable(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._writable = loop.create_future()
-        loop.add_writer(self.sock, _tell, self._writable)
+        watches = poll()
+        self._writable = watches.loop.create_future()
+        watches.add_writer(self.sock, tell, self._writable)
         try:
             await self._writable
         finally:
             self._writable = None
             if not self.closed:
-                loop.remove_writer(self.sock)
+                watches.remove_writer(self.sock)
         if self.closed:
             raise ConnectionResetError("the pipe is closed")
 
@@ -189,7 +221,7 @@ class SealedPipe:
                 if self.closed:
                     raise ConnectionResetError("the pipe is closed")
                 try:
-                    count = self.sock.recv_into(self.receiver.space())
+                    count = self.sock.recv_into(self.receiver.space()[:READ_BYTES])
                 except (BlockingIOError, InterruptedError):
                     self.receiver.rest()
                     await self._until_readable()
@@ -202,26 +234,25 @@ class SealedPipe:
             raise
 
     async def _until_readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._readable = loop.create_future()
-        loop.add_reader(self.sock, _tell, self._readable)
+        watches = poll()
+        self._readable = watches.loop.create_future()
+        watches.add_reader(self.sock, tell, self._readable)
         try:
             await self._readable
         finally:
             self._readable = None
             if not self.closed:
-                loop.remove_reader(self.sock)
+                watches.remove_reader(self.sock)
 
     def _end(self) -> None:
-        """End the waits for the socket: a loop must not watch it any more when it is closed."""
+        """End the waits for the socket: nothing may watch it any more when it is closed."""
         self.closed = True
         self.receiver.release()
+        forget(self.sock)
         if self._readable is not None:
-            self._readable.get_loop().remove_reader(self.sock)
-            _tell(self._readable)
+            tell(self._readable)
         if self._writable is not None:
-            self._writable.get_loop().remove_writer(self.sock)
-            _tell(self._writable)
+            tell(self._writable)
 
     def abort(self) -> None:
         """Close with RST: nothing that was not sent goes out any more."""
@@ -234,11 +265,43 @@ class SealedPipe:
         self.sealer.forget()
         self.receiver.forget_key()
 
+    def hand_over(self) -> tuple[bytes, bytes]:
+        """Return the keys' state and the bytes that were received and not opened; raises ConnectionResetError without keys.
+
+        Another process goes on with the pipe: here it seals and opens nothing until it is taken over again.
+        """
+        keys = self.sealer.hand_over()
+        opener, left = self.receiver.hand_over()
+        return keys + opener, left
+
+    def take_over(self, sock: socket.socket, keys: bytes, left: bytes) -> None:
+        """Go on with a pipe that was handed over."""
+        self.sock = sock
+        self.sealer = wire.Sealer.resumed(keys[: wire.STATE_BYTES])
+        self.receiver.take_over(wire.Opener.resumed(keys[wire.STATE_BYTES :]), left)
+
     def forked(self) -> None:
         """Implements forks.Holder. The loop's watch is the parent's too: it stays."""
         self.forget_keys()
         self.closed = True
         self.sock.close()
+
+    async def finish(self, seconds: float) -> None:
+        """Send the end and read what still comes, for so long at the most, then close.
+
+        With unread bytes a close resets the connection, and the peer may lose what was sent last.
+        """
+        if self.closed:
+            return
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(seconds):
+                while await sockets.receive(self.sock, READ_BYTES):
+                    pass
+        except OSError:
+            pass
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close after what was sent has gone out."""
@@ -252,14 +315,29 @@ _LIVE: WeakSet[SealedPipe] = WeakSet()
 
 
 def forget_all_keys() -> None:
-    """Let no pipe of this process seal another frame: a copy of it may be sealing under the same nonces."""
+    """Let no pipe or datagram path of this process seal anything more: a copy of it may be sealing under the same nonces."""
     for pipe in list(_LIVE):
         pipe.forget_keys()
+    datagram_path.forget_all()
+    for forget_there in _ELSEWHERE:
+        forget_there()
 
 
-def _tell(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
+#: Make other processes forget the keys of pipes that they were handed.
+_ELSEWHERE: list[Callable[[], None]] = []
+
+
+def forget_with(forget: Callable[[], None]) -> None:
+    """Have `forget` called by forget_all_keys as well."""
+    _ELSEWHERE.append(forget)
+
+
+def resumed_pipe(sock: socket.socket, keys: bytes, left: bytes) -> SealedPipe:
+    """Return a pipe for flows that another process has handed over."""
+    directions = wire.Sealer.resumed(keys[: wire.STATE_BYTES]), wire.Opener.resumed(keys[wire.STATE_BYTES :])
+    pipe = SealedPipe(sock, wire.PipeKeys(*directions), Purpose.FLOW)
+    pipe.receiver.take_over(directions[1], left)
+    return pipe
 
 
 async def open_pipe(sock: socket.socket, link: Link, purpose: Purpose, entropy: Entropy) -> SealedPipe:
@@ -273,7 +351,7 @@ async def open_pipe(sock: socket.socket, link: Link, purpose: Purpose, entropy: 
 async def greet(sock: socket.socket, entropy: Entropy) -> bytes:
     """Send the connector's greeting on an idle connection; returns its random."""
     connector_random = entropy(RANDOM_BYTES)
-    await asyncio.get_running_loop().sock_sendall(sock, wire.greeting(connector_random))
+    await sockets.send_all(sock, wire.greeting(connector_random))
     return connector_random
 
 

@@ -7,15 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
 from klinket.net.pipe import SealedPipe
+from klinket.net.poll import poll
+from klinket.net.pump_state import PumpState
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
-from klinket.wire.pipe_messages import Failure
+from klinket.wire.pipe_messages import Failure, OpenAnswer
+
+#: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
+LOOK_SECONDS = 1.0
+#: Is told of each flow when it begins to be carried; None: nobody wants to know. Set where a process has workers (net.carrying).
+_attendant: Callable[[Pump], None] | None = None
+
+
+def attend_with(attendant: Callable[[Pump], None] | None) -> None:
+    """Have each pump of this process told to `attendant` at its start; None ends that."""
+    global _attendant
+    _attendant = attendant
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +42,24 @@ class FlowSummary:
 
 
 class Pump:
-    """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once."""
+    """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once.
 
-    def __init__(self, local: socket.socket, pipe: SealedPipe) -> None:
+    `opening`: OPEN went out and its answer is still to come; what `local` sends meanwhile follows it without waiting.
+    """
+
+    def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
+        self.opening = opening
         self._local = local
         self._pipe = pipe
-        self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[FlowSummary] = self._loop.create_future()
+        self._watches = poll()
+        self._done: asyncio.Future[FlowSummary] = self._watches.loop.create_future()
         self._to_pipe: memoryview | None = None  # sealed bytes the pipe has not taken yet
         self._to_local: memoryview | None = None  # content that local has not taken yet
         self._local_ended = False
         self._pipe_ended = False
+        self._looking: asyncio.TimerHandle | None = None
         self._over = False  # not told by the future: whoever waits for it may cancel it while the sockets are still watched
+        self._elsewhere: Callable[[Failure], None] | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -60,20 +80,99 @@ class Pump:
         if self._pipe.closed:
             self._pipe_broke()
             return self._done
-        self._loop.add_reader(self._local, self._local_readable)
-        self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+        sockets.reset_if_dropped(self._local, True)
+        self._watches.add_reader(self._local, self._local_readable)
+        self._watches.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()  # frames that came together with OPEN or OPENED are here already
+        if _attendant is not None and not self._over:
+            _attendant(self)
         return self._done
 
     def cut(self, failure: Failure) -> None:
         """Reset both sides now; the peer is told why where that needs no waiting."""
-        if not self._over:
+        if self._elsewhere is not None and not self._over:
+            self._elsewhere(failure)
+        elif not self._over:
             if self._to_pipe is None and not self._local_ended:
                 try:
                     self._pipe.sock.send(self._pipe.sealer.seal(FrameType.FAIL, failure.encode()))
                 except OSError:
                     pass
             self._reset(failure)
+
+    # ---- moving to another process, and back
+
+    @property
+    def over(self) -> bool:
+        """Return whether the flow has ended."""
+        return self._over
+
+    @property
+    def files(self) -> tuple[int, int]:
+        """Return the open files of local and pipe."""
+        return self._local.fileno(), self._pipe.sock.fileno()
+
+    def hand_over(self) -> PumpState:
+        """Return all that another process needs to go on; follow with moved(), or stay(). Raises ConnectionResetError."""
+        keys, left = self._pipe.hand_over()
+        to_pipe, to_local = (b"" if waiting is None else bytes(waiting) for waiting in (self._to_pipe, self._to_local))
+        ended = self._local_ended, self._pipe_ended
+        return PumpState(keys, left, to_pipe, to_local, *ended, self.bytes_sent, self.bytes_received)
+
+    def stay(self, state: PumpState) -> None:
+        """Go on here after all: no other process has got the state."""
+        self._pipe.take_over(self._pipe.sock, state.keys, state.left)
+
+    def moved(self, end: Callable[[Failure], None]) -> None:
+        """Note that another process carries the flow now, and close the files here. `end` ends it there."""
+        self._elsewhere = end
+        self._unwatch()
+        self._to_pipe = self._to_local = None
+        self._local.close()
+        self._pipe.sock.close()
+
+    def ended_elsewhere(self, summary: FlowSummary, pipe: tuple[socket.socket, bytes, bytes] | None) -> None:
+        """Note how the flow has ended there. `pipe`: socket, keys and bytes of the pipe, for the next flow."""
+        self._over = True
+        self.bytes_sent, self.bytes_received = summary.bytes_sent, summary.bytes_received
+        if pipe is None:
+            self._pipe.abort()
+        elif self._pipe.closed or self._done.done():
+            pipe[0].close()
+        else:
+            self._pipe.take_over(*pipe)
+        if not self._done.done():
+            self._done.set_result(summary)
+
+    @classmethod
+    def resumed(cls, local: socket.socket, pipe: SealedPipe, state: PumpState) -> Pump:
+        """Return a pump that goes on in this process; begin with resume(). The end of this process resets both sides."""
+        made = cls(local, pipe)
+        made._to_pipe = memoryview(state.to_pipe) if state.to_pipe else None
+        made._to_local = memoryview(state.to_local) if state.to_local else None
+        made._local_ended, made._pipe_ended = state.local_ended, state.pipe_ended
+        made.bytes_sent, made.bytes_received = state.bytes_sent, state.bytes_received
+        return made
+
+    def resume(self, ended: Callable[[FlowSummary], None]) -> None:
+        """Go on; `ended` is called once, by the loop."""
+        self._done.add_done_callback(lambda done: ended(done.result()))
+        if self._to_pipe is not None:
+            self._watches.add_writer(self._pipe.sock, self._pipe_writable)
+        elif not self._local_ended:
+            self._watches.add_reader(self._local, self._local_readable)
+        if self._to_local is not None:
+            self._watches.add_writer(self._local, self._local_writable)
+        else:
+            self._watches.add_reader(self._pipe.sock, self._pipe_readable)
+            self._drain()
+        if self._to_pipe is not None or self._to_local is not None:
+            self._look_later()
+
+    @property
+    def incomplete_since(self) -> float | None:
+        """Return the monotonic seconds at which a frame of the pipe began that is not whole yet, or None."""
+        return None if self._over else self._pipe.receiver.incomplete_since
 
     # ---- local -> pipe
 
@@ -92,7 +191,7 @@ class Pump:
                 length = self._pipe.sealer.seal_into(FrameType.DATA, plain, count, sealed)
             else:
                 self._local_ended = True
-                self._loop.remove_reader(self._local)
+                self._watches.remove_reader(self._local)
                 length = self._pipe.sealer.seal_into(FrameType.FIN, plain, 0, sealed)
         except ConnectionResetError:  # the keys were forgotten
             self._pipe_broke()
@@ -110,8 +209,9 @@ class Pump:
         if sent < len(data):
             self._to_pipe = memoryview(bytes(data[sent:]))
             if not self._local_ended:
-                self._loop.remove_reader(self._local)
-            self._loop.add_writer(self._pipe.sock, self._pipe_writable)
+                self._watches.remove_reader(self._local)
+            self._watches.add_writer(self._pipe.sock, self._pipe_writable)
+            self._look_later()
         elif self._local_ended:
             self._check_end()
 
@@ -128,11 +228,11 @@ class Pump:
             self._to_pipe = self._to_pipe[sent:]
             return
         self._to_pipe = None
-        self._loop.remove_writer(self._pipe.sock)
+        self._watches.remove_writer(self._pipe.sock)
         if self._local_ended:
             self._check_end()
         else:
-            self._loop.add_reader(self._local, self._local_readable)
+            self._watches.add_reader(self._local, self._local_readable)
 
     # ---- pipe -> local
 
@@ -164,8 +264,8 @@ class Pump:
                     last, size = frame
                     if last != FrameType.DATA:
                         break
-                    if self._pipe_ended:
-                        raise ProtocolError("DATA after FIN")
+                    if self._pipe_ended or self.opening:
+                        raise ProtocolError("DATA before OPENED" if self.opening else "DATA after FIN")
                     filled += size
                 if filled and not self._send_content(opened[:filled]):
                     return
@@ -179,7 +279,10 @@ class Pump:
             self._reset(Failure(FlowFailure.RESET, error.message))
 
     def _other_frame(self, type: int, content: bytes) -> None:
-        if type == FrameType.FIN and not self._pipe_ended:
+        if self.opening and type == FrameType.OPENED:
+            OpenAnswer.decode(content)
+            self.opening = False
+        elif type == FrameType.FIN and not self._pipe_ended and not self.opening and not content:
             self._pipe_ended = True
             if self._to_local is None:
                 self._finish_local()
@@ -200,8 +303,9 @@ class Pump:
             return False
         if sent < len(data):
             self._to_local = memoryview(bytes(data[sent:]))
-            self._loop.remove_reader(self._pipe.sock)
-            self._loop.add_writer(self._local, self._local_writable)
+            self._watches.remove_reader(self._pipe.sock)
+            self._watches.add_writer(self._local, self._local_writable)
+            self._look_later()
         return True
 
     def _local_writable(self) -> None:
@@ -217,12 +321,30 @@ class Pump:
             self._to_local = self._to_local[sent:]
             return
         self._to_local = None
-        self._loop.remove_writer(self._local)
+        self._watches.remove_writer(self._local)
         if self._pipe_ended:
             self._finish_local()
             return
-        self._loop.add_reader(self._pipe.sock, self._pipe_readable)
+        self._watches.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()
+
+    # ---- resets under back-pressure
+
+    def _look_later(self) -> None:
+        if self._looking is None:
+            self._looking = self._watches.loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """See whether a side that is not read from was reset meanwhile."""
+        self._looking = None
+        if self._over or (self._to_pipe is None and self._to_local is None):
+            return
+        if self._to_pipe is not None and sockets.was_reset(self._local):
+            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
+        elif self._to_local is not None and sockets.was_reset(self._pipe.sock):
+            self._pipe_broke()
+        else:
+            self._look_later()
 
     # ---- ends
 
@@ -245,15 +367,27 @@ class Pump:
     def _reset(self, failure: Failure) -> None:
         self._finish(failure)
 
+    def _unwatch(self) -> None:
+        self._stop_looking()
+        for sock in (self._local, self._pipe.sock):
+            self._watches.forget(sock)
+
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
     def _finish(self, failure: Failure | None) -> None:
         if self._over:
             return
         self._over = True
-        for sock in (self._local, self._pipe.sock):
-            if sock.fileno() >= 0:
-                self._loop.remove_reader(sock)
-                self._loop.remove_writer(sock)
+        self._stop_looking()
+        self._watches.forget(self._local)
+        if self._pipe.sock.fileno() >= 0:
+            self._watches.remove_reader(self._pipe.sock)
+            self._watches.remove_writer(self._pipe.sock)
         if failure is None:
+            sockets.reset_if_dropped(self._local, False)
             self._local.close()
         else:
             sockets.reset(self._local)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import socket
 import ssl
 import time
@@ -14,6 +13,7 @@ from klinket.domain.errors import ProtocolError
 from klinket.net import sockets
 from klinket.net.sockets import HostPort
 from klinket.net.tls import TlsStream, certificate_digest
+from klinket.wire import signing
 from klinket.wire.control import RelayEntry
 from klinket.wire.relay import (
     ADMISSION_PROTOCOL,
@@ -23,6 +23,7 @@ from klinket.wire.relay import (
     RelayError,
     RelayHello,
     RelayRole,
+    certificate_name,
     encode_ticket,
     parse_admission,
 )
@@ -32,6 +33,8 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 8.0
 #: Connections of a client that wait at a relay to be joined, at a time: a relay takes 64 of one admission.
 MAX_PAIRING = 48
+#: Seconds for which another relay is tried first: after this one was slower or away, and after it said that it is stopping.
+AVOID_SECONDS, DRAINING_SECONDS = 10.0, 60.0
 #: Seconds before its end at which an admission is not used any more.
 RENEW_AHEAD_SECONDS = 30.0
 _STALE = (RelayAnswer.UNKNOWN_ADMISSION, RelayAnswer.EXPIRED)
@@ -75,8 +78,7 @@ class RelayPath:
         self._clock = clock
         self._used_up = used_up
         self._address = HostPort.parse(relay.address)
-        #: Seconds that the last TCP connect to the relay took: how near it is.
-        self.took: float | None = None
+        self._avoid_until = 0.0
         self._held: _Held | None = None
         self._admitting = asyncio.Lock()
         self._pairing = asyncio.Semaphore(MAX_PAIRING)
@@ -86,13 +88,34 @@ class RelayPath:
         self._context.verify_mode = ssl.CERT_NONE  # the digest is pinned: compared below, before anything is sent
         self._context.set_alpn_protocols([ADMISSION_PROTOCOL])
 
+    @property
+    def avoided(self) -> bool:
+        """Return whether another path is to be tried first."""
+        return time.monotonic() < self._avoid_until
+
+    def avoid(self, seconds: float = AVOID_SECONDS) -> None:
+        """Note that another path has led to a connector sooner, or is to be taken for another reason."""
+        self._avoid_until = max(self._avoid_until, time.monotonic() + seconds)
+
+    def follow(self, relay: RelayEntry) -> None:
+        """Take over another certificate of the same relay: what it has admitted stays."""
+        self.relay = relay
+
     async def connect(self, connector: int) -> socket.socket:
         """Return a connection that the relay has joined with one of the connector's; raises RelayError.
 
         So many at a time, the others in turn: a relay refuses more waiting clients of one admission than its limit.
         """
-        async with self._pairing:
-            return await self._pair(connector)
+        try:
+            async with self._pairing:
+                return await self._pair(connector)
+        except RelayUnavailable:
+            self.avoid()
+            raise
+        except RelayError as error:
+            if error.answer is RelayAnswer.DRAINING:
+                self.avoid(DRAINING_SECONDS)
+            raise
 
     async def _pair(self, connector: int) -> socket.socket:
         for attempt in (1, 2):
@@ -113,11 +136,15 @@ class RelayPath:
             return sock
         raise AssertionError("unreachable")
 
-    async def probe(self) -> float:
-        """Return the seconds of one connect to the relay, which then admits this peer if it has not; raises RelayError."""
+    async def measure(self) -> float:
+        """Return the seconds of one TCP connect to the relay; raises RelayError."""
         begun = time.monotonic()
         (await self._dial()).close()
-        took = time.monotonic() - begun
+        return time.monotonic() - begun
+
+    async def probe(self) -> float:
+        """Return the seconds of one connect to the relay, which then admits this peer if it has not; raises RelayError."""
+        took = await self.measure()
         await self._admitted()
         return took
 
@@ -135,7 +162,7 @@ class RelayPath:
         held.counter += 1
         hello = RelayHello(self._role, held.admission.id, held.counter, connector)
         try:
-            await asyncio.get_running_loop().sock_sendall(sock, hello.sign(held.admission.key))
+            await sockets.send_all(sock, hello.sign(held.admission.key))
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError):
@@ -153,13 +180,10 @@ class RelayPath:
             raise RelayError(RelayAnswer(answer) if answer in set(RelayAnswer) else RelayAnswer.NOT_ALLOWED)
 
     async def _dial(self) -> socket.socket:
-        begun = asyncio.get_running_loop().time()
         try:
-            sock = await sockets.connect(self._address, CONNECT_SECONDS)
+            return await sockets.connect(self._address, CONNECT_SECONDS)
         except OSError as error:
             raise RelayUnavailable(f"cannot reach relay {self.relay.address}: {error!s:.120}") from error
-        self.took = asyncio.get_running_loop().time() - begun
-        return sock
 
     async def _admitted(self) -> _Held:
         async with self._admitting:
@@ -171,10 +195,11 @@ class RelayPath:
         sock = await self._dial()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                stream = TlsStream(sock, self._context, server_side=False)
+                name = certificate_name(self.relay.certificate_sha256)
+                stream = TlsStream(sock, self._context, server_side=False, server_name=name)
                 await stream.handshake()
                 digest = certificate_digest(stream.peer_certificate)
-                if not hmac.compare_digest(digest, self.relay.certificate_sha256):
+                if not signing.same(digest, self.relay.certificate_sha256):
                     raise RelayUnavailable(f"relay {self.relay.address} is not the one the controller named")
                 ticket = self._ticket()
                 await stream.write(encode_ticket(ticket))

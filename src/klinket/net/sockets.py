@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import struct
 import time
@@ -10,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klinket.domain.errors import InvalidInput
+from klinket.net.poll import readable, writable
 
 #: A connection without traffic is probed after this many seconds, then every so many, and is dead after so many probes without an
-#: answer: 60 s in all. A peer whose machine lost power says nothing, and some connections wait for it without limit.
+#: answer: 60 s in all. Many probes: those of thousands of idle connections come in bursts, of which the network may lose some.
+#: A peer whose machine lost power says nothing, and some connections wait for it without limit.
 KEEPALIVE_IDLE_SECONDS = 30
-KEEPALIVE_INTERVAL_SECONDS = 10
-KEEPALIVE_PROBES = 3
+KEEPALIVE_INTERVAL_SECONDS = 5
+KEEPALIVE_PROBES = 6
 #: TCP_USER_TIMEOUT is left alone on purpose: it also ends a connection whose reader is alive and only pauses (zero window).
 _KEEPALIVE = (
     ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
@@ -27,6 +31,7 @@ _KEEPALIVE = (
 FamilyAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+_NO_LINGER = struct.pack("ii", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +61,27 @@ class HostPort:
 _own_mark = 0
 
 
-def mark_own(mark: int) -> None:
+def mark_own(number: int) -> None:
     """Mark what `own_socket` makes from now on, so that the capture of this machine lets it pass; 0 ends that. Linux."""
     global _own_mark
-    _own_mark = mark
+    _own_mark = number
 
 
 def own_socket(family: int, kind: int) -> socket.socket:
     """Return a socket for klinket's own traffic, close-on-exec and marked (see mark_own); raises OSError."""
     sock = socket.socket(family, kind | getattr(socket, "SOCK_CLOEXEC", 0))
-    if _own_mark:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _own_mark)
-        except OSError:
-            sock.close()
-            raise
+    try:
+        mark(sock)
+    except OSError:
+        sock.close()
+        raise
     return sock
+
+
+def mark(sock: socket.socket) -> None:
+    """Mark a socket as klinket's own (see mark_own); raises OSError."""
+    if _own_mark:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _own_mark)
 
 
 def create_connection(address: tuple[str, int], timeout: float, source_address: object = None) -> socket.socket:
@@ -119,6 +129,19 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def reset_if_dropped(sock: socket.socket, yes: bool) -> None:
+    """Have the kernel close with RST, or again with FIN, when this process is killed: an end by death is no clean end."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO if yes else _NO_LINGER)
+    except OSError:
+        pass  # it is not connected any more: its error arrives as a read
+
+
+def was_reset(sock: socket.socket) -> bool:
+    """Return whether the peer has reset a connection that is not read from just now. The error is taken off the socket."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
 async def connect(address: HostPort, timeout: float) -> socket.socket:
     """Return a connected, prepared socket; raises OSError (TimeoutError after `timeout` seconds, name look-up included)."""
     async with asyncio.timeout(timeout):
@@ -144,7 +167,7 @@ async def connect_first(addresses: Sequence[FamilyAddress], timeout: float) -> s
             continue
         try:
             async with asyncio.timeout(max(0.0, deadline - loop.time()) / (len(addresses) - number)):
-                await loop.sock_connect(prepare(sock), address)
+                await connect_to(prepare(sock), address)
             return sock
         except OSError as error:  # TimeoutError is one
             sock.close()
@@ -157,11 +180,45 @@ async def connect_first(addresses: Sequence[FamilyAddress], timeout: float) -> s
 
 async def receive_exactly(sock: socket.socket, count: int) -> bytes:
     """Return exactly `count` bytes; raises ConnectionError when the stream ends before."""
-    loop = asyncio.get_running_loop()
     data = b""
     while len(data) < count:
-        more = await loop.sock_recv(sock, count - len(data))
+        more = await receive(sock, count - len(data))
         if not more:
             raise ConnectionResetError("the peer closed the connection")
         data += more
     return data
+
+
+async def receive(sock: socket.socket, count: int) -> bytes:
+    """Return 1 to `count` bytes, or none at the end of the stream; raises OSError."""
+    while True:
+        try:
+            return sock.recv(count)
+        except (BlockingIOError, InterruptedError):
+            await readable(sock)
+
+
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    """Send everything; raises OSError."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[sock.send(left) :]
+        except (BlockingIOError, InterruptedError):
+            await writable(sock)
+
+
+async def connect_to(sock: socket.socket, address: object) -> None:
+    """Connect a non-blocking socket to an address (no name); raises OSError."""
+    code = sock.connect_ex(address)  # type: ignore[arg-type]
+    if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
+        while not (code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            try:
+                sock.getpeername()
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+            await writable(sock)
+    if code:
+        raise OSError(code, os.strerror(code))

@@ -5,19 +5,22 @@ A direction borrows a kernel pipe only while bytes are in flight. An end of stre
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import fcntl
 import os
 import socket
 from collections.abc import Callable
 
 from klinket.net import sockets
+from klinket.net.poll import poll
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 #: Bytes one kernel pipe holds; without privilege the system may give less.
 PIPE_BYTES = 1 << 20
 #: Kernel pipes kept for reuse.
 MAX_SPARE_PIPES = 64
+#: Seconds until a direction for which there was no kernel pipe tries again.
+NO_PIPE_SECONDS = 0.05
 #: Rounds a direction runs before others get their turn.
 ROUNDS = 8
 
@@ -65,18 +68,69 @@ class _Half:
 class Pair:
     """Two joined sockets. `on_end` is called once, when both directions have ended or one was reset."""
 
-    def __init__(self, one: socket.socket, two: socket.socket, pipes: KernelPipes, on_end: Callable[[Pair], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(
+        self,
+        one: socket.socket,
+        two: socket.socket,
+        pipes: KernelPipes,
+        on_end: Callable[[Pair], None],
+        ended: tuple[bool, bool] = (False, False),
+    ) -> None:
+        """`ended`: what `one`, and `two`, have sent to its end already, where another process has moved the bytes before."""
+        self._watches = poll()
         self._pipes = pipes
         self._on_end = on_end
         self._halves = (_Half(one, two), _Half(two, one))
+        for half, over in zip(self._halves, ended, strict=True):
+            half.ended = over
         self._over = False
-        self.moved_at = self._loop.time()
+        self._reset_at_close = False
+        #: Bytes moved in both directions.
+        self.moved = 0
+        self.moved_at = self._watches.loop.time()
 
     def start(self) -> None:
         """Begin to move bytes."""
         for half in self._halves:
-            self._loop.add_reader(half.source, self._move, half)
+            if not half.ended:
+                self._watches.add_reader(half.source, self._move, half)
+
+    @property
+    def over(self) -> bool:
+        """Return whether the pair has ended here: by itself, or for another process."""
+        return self._over
+
+    def hand_over(self) -> tuple[tuple[int, int], tuple[bool, bool]] | None:
+        """Return files and ends of both sockets for another process, or None while bytes are in flight.
+
+        Follow with moved(), or stay(). From here on the last close of the sockets is a reset, whichever process dies with them.
+        """
+        if self._over or any(half.held or half.pipe for half in self._halves):
+            return None
+        one, two = self._halves
+        self.reset_at_close(reset=True)
+        return (one.source.fileno(), two.source.fileno()), (one.ended, two.ended)
+
+    def stay(self) -> None:
+        """Go on here after all."""
+        self.reset_at_close(reset=False)
+
+    def moved_elsewhere(self) -> None:
+        """Note that another process moves the bytes now, and close the sockets here; `on_end` is to be called by ended()."""
+        self._over = True
+        self._unwatch()
+        for half in self._halves:
+            half.source.close()
+
+    def ended(self) -> None:
+        """Note that the pair has ended in the other process."""
+        self._on_end(self)
+
+    def reset_at_close(self, *, reset: bool) -> None:
+        """Have a close of the sockets, also by the end of this process, be a reset, except that of a pair which has ended."""
+        self._reset_at_close = reset
+        for half in self._halves:
+            sockets.reset_if_dropped(half.source, reset)
 
     def _move(self, half: _Half) -> None:
         if self._over:
@@ -97,7 +151,14 @@ class Pair:
     def _take(self, half: _Half) -> bool:
         """Take bytes off the source; False when there are none now."""
         if half.pipe is None:
-            half.pipe = self._pipes.borrow()
+            try:
+                half.pipe = self._pipes.borrow()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._watches.remove_reader(half.source)  # no file for it now: the bytes wait where they are
+                self._watches.loop.call_later(NO_PIPE_SECONDS, self._again, half)
+                return False
         try:
             count = os.splice(half.source.fileno(), half.pipe[1], PIPE_BYTES, flags=_FLAGS)
         except BlockingIOError:
@@ -105,6 +166,10 @@ class Pair:
         half.held += count
         half.ended = count == 0
         return True
+
+    def _again(self, half: _Half) -> None:
+        if not self._over and not half.ended and not half.blocked:
+            self._watches.add_reader(half.source, self._move, half)
 
     def _give(self, half: _Half) -> bool:
         """Give what is held to the target; False when it takes no more now."""
@@ -115,11 +180,12 @@ class Pair:
             except BlockingIOError:
                 if not half.blocked:
                     half.blocked = True
-                    self._loop.remove_reader(half.source)
-                    self._loop.add_writer(half.target, self._move, half)
+                    self._watches.remove_reader(half.source)
+                    self._watches.add_writer(half.target, self._move, half)
                 return False
             half.held -= count
-        self.moved_at = self._loop.time()
+            self.moved += count
+        self.moved_at = self._watches.loop.time()
         return True
 
     def _settle(self, half: _Half) -> None:
@@ -129,11 +195,11 @@ class Pair:
             half.pipe = None
         if half.blocked:
             half.blocked = False
-            self._loop.remove_writer(half.target)
+            self._watches.remove_writer(half.target)
             if not half.ended:
-                self._loop.add_reader(half.source, self._move, half)
+                self._watches.add_reader(half.source, self._move, half)
         if half.ended:
-            self._loop.remove_reader(half.source)
+            self._watches.remove_reader(half.source)
             try:
                 half.target.shutdown(socket.SHUT_WR)
             except OSError:
@@ -142,17 +208,27 @@ class Pair:
             if all(one.ended and not one.held for one in self._halves):
                 self._finish(reset=False)
 
+    def look(self) -> None:
+        """Pass a reset on that came while nothing was read from its side, because the other took nothing."""
+        if any(half.blocked and sockets.was_reset(half.source) for half in self._halves):
+            self.reset()
+
     def reset(self) -> None:
         """Close both sockets with RST."""
         self._finish(reset=True)
+
+    def _unwatch(self) -> None:
+        for half in self._halves:
+            self._watches.forget(half.source)
 
     def _finish(self, *, reset: bool) -> None:
         if self._over:
             return
         self._over = True
+        self._unwatch()
+        if self._reset_at_close and not reset:
+            self.reset_at_close(reset=False)
         for half in self._halves:
-            self._loop.remove_reader(half.source)
-            self._loop.remove_writer(half.source)
             if half.pipe is not None:
                 self._pipes.give_back(half.pipe, empty=half.held == 0)
                 half.pipe = None

@@ -40,11 +40,22 @@ def load_identity(context: ssl.SSLContext, certificate_pem: str, key_pem: str) -
 class TlsStream:
     """A TLS connection on a raw socket, for short exchanges. The socket stays the caller's."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_side: bool, received: bytes = b"") -> None:
-        """`received`: bytes of the peer that were read already, for example to tell TLS from other protocols."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        received: bytes = b"",
+        server_name: str | None = None,
+    ) -> None:
+        """`received`: bytes of the peer that were read already, for example to tell TLS from other protocols.
+
+        `server_name`: sent by a client, in the clear; nothing is verified by it.
+        """
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name)
         if received:
             self._incoming.write(received)
 

@@ -1,4 +1,4 @@
-"""The relay's own certificate: self-signed, kept in its state folder, pinned by its digest."""
+"""The relay's own certificate: self-signed, kept in its state folder, pinned by its digest, replaced without a stop."""
 
 from __future__ import annotations
 
@@ -14,11 +14,49 @@ from cryptography.x509.oid import NameOID
 
 from klinket.net.files import replace_private
 from klinket.net.tls import certificate_digest
-from klinket.wire.relay import ADMISSION_PROTOCOL
+from klinket.wire.relay import ADMISSION_PROTOCOL, certificate_name
 
 #: Days a certificate is made for; it is pinned, so its end matters only to strict TLS stacks.
 CERTIFICATE_DAYS = 3650
 _FILE = "relay-certificate.pem"
+#: Former certificates that are still shown to peers that were told of them only; the oldest go first.
+MAX_FORMER = 2
+
+
+class Certificates:
+    """The certificate of a state folder, and former ones of this process. `context`: to accept with; `digest`: to report."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._former: dict[str, ssl.SSLContext] = {}
+        self.context, self.digest = self._load()
+
+    def _load(self) -> tuple[ssl.SSLContext, str]:
+        context, digest = load_or_make(self._state)
+        context.sni_callback = self._choose
+        return context, digest
+
+    def reload(self) -> bool:
+        """Take over the certificate that is in the folder now, a new one where there is none; returns whether it is another.
+
+        Raises OSError, ssl.SSLError or ValueError when it cannot be used: the present one stays.
+        """
+        context, digest = self._load()
+        if digest == self.digest:
+            return False
+        self._former[self.digest] = self.context
+        self._former.pop(digest, None)
+        while len(self._former) > MAX_FORMER:
+            del self._former[next(iter(self._former))]
+        self.context, self.digest = context, digest
+        return True
+
+    def _choose(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        """Show a former certificate to whoever asks for it by its name (wire.relay.certificate_name)."""
+        for digest, context in self._former.items():
+            if name == certificate_name(digest):
+                tls.context = context
+                return
 
 
 def load_or_make(state: Path) -> tuple[ssl.SSLContext, str]:

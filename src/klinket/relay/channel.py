@@ -27,8 +27,12 @@ async def keep_channel(
     clock: PeerClock,
     report: Callable[[], RelayReport],
     configure: Callable[[RelayConfiguration], None],
+    news: asyncio.Event,
 ) -> None:
-    """Keep the channel up for ever; pairs live on while it is down. `context`: whom to believe to be the controller."""
+    """Keep the channel up for ever; pairs live on while it is down. `context`: whom to believe to be the controller.
+
+    `news`: set when there is something to report at once.
+    """
     backoff = Backoff()
     while True:
         try:
@@ -37,14 +41,19 @@ async def keep_channel(
                 wire.RELAY_CHANNEL_PATH,
                 context,
                 max_bytes=MAX_MESSAGE_BYTES,
-                headers={"Authorization": f"Bearer {config.token}"},
+                headers={"Authorization": f"Bearer {config.current_token()}"},
             ) as connection:
                 await channel.send(connection, wire.encode(report()))
                 first = True
 
                 async def report_on() -> None:
                     while True:
-                        await asyncio.sleep(wire.RELAY_REPORT_SECONDS)
+                        try:
+                            async with asyncio.timeout(wire.RELAY_REPORT_SECONDS):
+                                await news.wait()
+                        except TimeoutError:
+                            pass
+                        news.clear()
                         await channel.send(connection, wire.encode(report()))
 
                 tasks = TaskSet("relay channel")

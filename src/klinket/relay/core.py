@@ -230,6 +230,16 @@ class RelayCore:
             if (admitted := self._admitted.get(waiting.admission)) is not None:
                 admitted.unfinished -= 1
 
+    # ---- stopping
+
+    def drain(self) -> list[Output]:
+        """Take nobody any more; returns the refusals of connections that wait. Pairs go on."""
+        self.draining = True
+        waiting = list(self._where)
+        for peer in waiting:
+            self.gone(peer)
+        return [Refused(peer, RelayAnswer.DRAINING) for peer in waiting]
+
     # ---- time
 
     def next_deadline(self) -> float | None:

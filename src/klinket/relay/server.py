@@ -18,6 +18,7 @@ from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream
 from klinket.relay.core import Holder, Output, Paired, RelayCore
 from klinket.relay.limits import RelayLimits
+from klinket.relay.sharing import PairSharing
 from klinket.wire.relay import (
     HELLO_BYTES,
     MAX_TICKET_BYTES,
@@ -44,7 +45,14 @@ SWEEP_SECONDS = 2.0
 class RelayServer:
     """The sockets of one relay. `clock`: seconds since the epoch at the controller."""
 
-    def __init__(self, core: RelayCore, context: ssl.SSLContext, limits: RelayLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        core: RelayCore,
+        context: ssl.SSLContext,
+        limits: RelayLimits,
+        clock: Callable[[], float],
+        sharing: PairSharing | None = None,
+    ) -> None:
         self._core = core
         self._context = context
         self._limits = limits
@@ -64,12 +72,21 @@ class RelayServer:
         self._max_hellos = max(4, min(limits.max_hellos, descriptors // 4))
         self._max_connections = max(16, (descriptors - self._max_hellos) // DESCRIPTORS_PER_CONNECTION)
         # What is left of them is for connections that wait.
-        core.pairs.capacity = min(limits.max_pairs, self._max_connections * 3 // 8)
+        own = self._max_connections * 3 // 8
+        self._sharing = sharing
+        if sharing is not None:
+            sharing.kept = own // 3
+        core.pairs.capacity = min(limits.max_pairs, own + (sharing.capacity if sharing is not None else 0))
 
     @property
     def pairs(self) -> int:
         """Return how many pairs are joined."""
         return len(self._pairs)
+
+    @property
+    def _own_pairs(self) -> int:
+        """Return how many pairs have their files in this process."""
+        return len(self._pairs) - (self._sharing.given if self._sharing is not None else 0)
 
     def listen(self, address: HostPort) -> int:
         """Begin to accept connections; returns the port."""
@@ -79,6 +96,14 @@ class RelayServer:
         self._resume_accepting()
         self._tasks.start(self._sweep(), "sweep")
         return int(self._listener.getsockname()[1])
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """Show another certificate from now on."""
+        self._context = context
+
+    def drain(self) -> None:
+        """Send everybody away who waits or comes, with DRAINING; pairs go on."""
+        self._perform(self._core.drain())
 
     async def aclose(self) -> None:
         """Stop accepting and close everything."""
@@ -93,6 +118,8 @@ class RelayServer:
             sockets.reset(sock)
         for pair in list(self._pairs):
             pair.reset()
+        if self._sharing is not None:
+            self._sharing.close()
 
     # ---- accepting
 
@@ -107,7 +134,7 @@ class RelayServer:
                 self._pause_accepting(error)
                 return
             source = source_of(str(where[0]))
-            if len(self._waiting) + 2 * len(self._pairs) >= self._max_connections:
+            if len(self._waiting) + 2 * self._own_pairs >= self._max_connections:
                 _answer_and_close(sock, RelayAnswer.LIMIT)
                 continue
             self._make_room(source)
@@ -221,6 +248,8 @@ class RelayServer:
         pair = Pair(client, connector, self._pipes, ended)
         self._pairs.add(pair)
         pair.start()
+        if self._sharing is not None:
+            self._sharing.attend(pair)
 
     async def _sweep(self) -> None:
         """Drop waiting connections that have gone or waited too long, and pairs that moved nothing for very long."""
@@ -234,8 +263,11 @@ class RelayServer:
                 self._waiting.pop(descriptor).close()
             self._perform(self._core.deadline_reached(self._clock()))
             oldest = asyncio.get_running_loop().time() - self._limits.pair_idle_seconds
-            for pair in [pair for pair in self._pairs if pair.moved_at < oldest]:
-                pair.reset()
+            for pair in list(self._pairs):
+                if pair.moved_at < oldest:
+                    pair.reset()
+                else:
+                    pair.look()
 
 
 def _answer(sock: socket.socket, answer: RelayAnswer) -> None:

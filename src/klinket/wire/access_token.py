@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
 
 from klinket.domain.errors import InvalidToken
@@ -69,14 +68,9 @@ def verify_proof(proof: str, *, jkt: Thumbprint, nonce: str, now: float) -> None
     if not isinstance(jwk, dict):
         raise InvalidToken("the proof names no key")
     key = signing.public_key_from_jwk(jwk)
-    if not _same(signing.thumbprint(key), jkt):
+    if not signing.same(signing.thumbprint(key), jkt):
         raise InvalidToken("the proof was made with another key")
     claims = signing.verify_signature(proof, key, PROOF_TYP)
     signing.check_claims(claims, issuer="self", audience=AUDIENCE, now=now, max_lifetime=PROOF_LIFETIME_SECONDS)
-    if not _same(signing.text(claims, "nonce"), nonce):
+    if not signing.same(signing.text(claims, "nonce"), nonce):
         raise InvalidToken("the proof is over another nonce")
-
-
-def _same(one: str, other: str) -> bool:
-    # As bytes: compare_digest refuses texts that are not ASCII, and a peer chooses its claims.
-    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))

@@ -49,7 +49,8 @@ class DnsAnswer:
 def reverse_address(name: str) -> str | None:
     """Return the address that a lower-case name in in-addr.arpa or ip6.arpa is the reverse of; None: it is of none."""
     if match := _REVERSE.fullmatch(name):
-        return ".".join(reversed(match.groups()))
+        address = ".".join(reversed(match.groups()))
+        return None if parse_ip(address) is None else address  # 00.0.0.1 and 300.0.0.1 are none
     if _REVERSE6.fullmatch(name):
         return str(ipaddress.IPv6Address(bytes.fromhex(name[:63:2][::-1])))
     return None

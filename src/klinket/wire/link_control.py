@@ -8,6 +8,9 @@ import msgspec
 
 from klinket.domain.address import MAX_NAME_CHARS
 from klinket.domain.errors import ProtocolError
+from klinket.wire.datagram import RECEIVER_BYTES
+from klinket.wire.link import RANDOM_BYTES
+from klinket.wire.pipe_messages import MAX_MESSAGE_BYTES, printable
 
 #: A feature of connectors: they answer AskName.
 ASK_NAME = "ask-name"
@@ -53,6 +56,49 @@ class NameAnswer(LinkMessage, frozen=True, kw_only=True, tag="name-answer"):
     text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] = ""
 
 
+class Ping(LinkMessage, frozen=True, kw_only=True, tag="ping"):
+    """Client: answer at once, whatever else there is to do."""
+
+
+class Pong(LinkMessage, frozen=True, kw_only=True, tag="pong"):
+    """Connector: it is there. `load`: percent of a processor that it uses, 0 to 100; clients choose by it."""
+
+    load: int = 0
+
+
+class OpenDatagrams(LinkMessage, frozen=True, kw_only=True, tag="open-datagrams"):
+    """Client: open a sealed datagram path, in the place of the session's former one. Both in hexadecimal digits.
+
+    `receiver` (7 bytes): the index by which the client knows it; `random` (32 bytes): fresh.
+    """
+
+    receiver: str
+    random: str
+
+    def path(self) -> tuple[bytes, bytes]:
+        """Return receiver and random as bytes; raises ProtocolError."""
+        return _path(self.receiver, self.random)
+
+
+class CloseDatagrams(LinkMessage, frozen=True, kw_only=True, tag="close-datagrams"):
+    """Client: nothing comes on the path of this link any more, or no flow needs it: all goes as frames."""
+
+
+class DatagramsOpened(LinkMessage, frozen=True, kw_only=True, tag="datagrams-opened"):
+    """Connector: the path is open, at its UDP port; as in OpenDatagrams."""
+
+    receiver: str
+    random: str
+
+    def path(self) -> tuple[bytes, bytes]:
+        """Return receiver and random as bytes; raises ProtocolError."""
+        return _path(self.receiver, self.random)
+
+
+class NoDatagrams(LinkMessage, frozen=True, kw_only=True, tag="no-datagrams"):
+    """Connector: there is no such path here; datagrams go as frames."""
+
+
 class GrantAccepted(LinkMessage, frozen=True, kw_only=True, tag="grant-accepted"):
     """Connector: flows are checked against this grant from now on."""
 
@@ -77,8 +123,8 @@ class Drain(LinkMessage, frozen=True, kw_only=True, tag="drain"):
 PART_CHARS = 128 * 1024
 MAX_PARTS = 32
 
-FromClient = PresentGrant | CloseLink | AskName
-FromConnector = GrantAccepted | GrantRefused | Drain | NameAnswer
+FromClient = PresentGrant | CloseLink | AskName | Ping | OpenDatagrams | CloseDatagrams
+FromConnector = GrantAccepted | GrantRefused | Drain | NameAnswer | Pong | DatagramsOpened | NoDatagrams
 _T = TypeVar("_T")
 _encoder = msgspec.json.Encoder()
 _from_client: msgspec.json.Decoder[FromClient] = msgspec.json.Decoder(FromClient)
@@ -96,8 +142,12 @@ def decode_from_client(data: bytes) -> FromClient:
 
 
 def decode_from_connector(data: bytes) -> FromConnector:
-    """Parse what a connector sent; raises ProtocolError."""
-    return _decode(_from_connector, data)
+    """Parse what a connector sent; raises ProtocolError. A refusal's texts can be shown and logged."""
+    message = _decode(_from_connector, data)
+    if isinstance(message, GrantRefused):
+        shown = printable(message.code[:MAX_MESSAGE_BYTES]), printable(message.message[:MAX_MESSAGE_BYTES])
+        return GrantRefused(code=shown[0], message=shown[1])
+    return message
 
 
 def present(token: str) -> list[PresentGrant]:
@@ -129,6 +179,16 @@ class GrantParts:
         token = "".join(self._parts)
         self._parts.clear()
         return token
+
+
+def _path(receiver: str, random: str) -> tuple[bytes, bytes]:
+    try:
+        path = bytes.fromhex(receiver), bytes.fromhex(random)
+    except ValueError as error:
+        raise ProtocolError("a datagram path that is not hexadecimal") from error
+    if path[0].hex() != receiver or path[1].hex() != random or (len(path[0]), len(path[1])) != (RECEIVER_BYTES, RANDOM_BYTES):
+        raise ProtocolError("a datagram path of other lengths, or not in lower-case digits")
+    return path
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:

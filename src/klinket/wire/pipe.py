@@ -10,9 +10,13 @@ that is never reset. A direction's key ratchets after each OPEN or OPENED, and a
 
 from __future__ import annotations
 
+import struct
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar, Self
+from weakref import ref
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -37,6 +41,8 @@ MAX_FRAME_BYTES = HEADER_BYTES + MAX_SEALED_BYTES
 #: Frames, and bytes, sealed under one key.
 MAX_KEY_FRAMES = 1 << 20
 MAX_KEY_BYTES = 16 << 30
+#: Directions of a process whose ciphers are kept ready; others make theirs when they need it.
+MAX_READY = 512
 
 
 class FrameType(IntEnum):
@@ -60,6 +66,10 @@ class Purpose(IntEnum):
 
 _TYPES = {int(type) for type in FrameType}
 _RATCHETS = (FrameType.OPEN, FrameType.OPENED)
+_NONCE = struct.Struct(">4xQ")
+#: A direction as one process of a role hands it to another of the same machine: key, chain, counter, frames and bytes of the key.
+_STATE = struct.Struct(">32s32sQQQ")
+STATE_BYTES = _STATE.size
 
 
 class _NoKey:
@@ -78,29 +88,64 @@ class _NoKey:
 class _Direction:
     """One direction's chain of keys and its counter."""
 
-    __slots__ = ("_aead", "_bytes", "_chain", "_counter", "_frames")
+    __slots__ = ("__weakref__", "_aead", "_bytes", "_chain", "_counter", "_frames", "_key")
+    #: Raised for the frame after the last one: a counter never begins again.
+    used_up: ClassVar[type[Exception]]
 
     def __init__(self, chain: bytes) -> None:
-        self._aead: AESGCM | _NoKey
+        #: None while the direction rests: a cipher that is ready takes 40 times the memory of its key.
+        self._aead: AESGCM | _NoKey | None
         self._chain = chain
         self._counter = 0
         self._new_key()
 
+    @classmethod
+    def resumed(cls, state: bytes) -> Self:
+        """Return a direction that goes on where another one, which handed its state over, has stopped."""
+        made = cls.__new__(cls)
+        made._key, made._chain, made._counter, made._frames, made._bytes = _STATE.unpack(state)
+        made._aead = None
+        return made
+
+    def hand_over(self) -> bytes:
+        """Return the state, STATE_BYTES long, and forget the keys: only one may go on, or nonces would be used twice."""
+        if not self._key:
+            raise ConnectionResetError("the keys of this pipe were forgotten")
+        state = _STATE.pack(self._key, self._chain, self._counter, self._frames, self._bytes)
+        self.forget()
+        return state
+
     def forget(self) -> None:
         """Have no key from now on: sealing raises ConnectionResetError, opening ProtocolError."""
         self._aead = _NoKey()
-        self._chain = b""
+        self._chain = self._key = b""
 
     def _new_key(self) -> None:
-        self._aead = AESGCM(_expand(self._chain, b"key"))
+        self._key = _expand(self._chain, b"key")
+        self._aead = None
         self._chain = _expand(self._chain, b"ratchet")  # the chain that made this key is gone: no way back
         self._frames = 0
         self._bytes = 0
 
+    def _ready(self) -> AESGCM:
+        """Return the cipher of the present key, made anew; of many directions the one made ready first rests again."""
+        made = self._aead = AESGCM(self._key)
+        if len(_READY) >= MAX_READY and (oldest := _READY.popleft()()) is not None:
+            oldest._rest()
+        _READY.append(ref(self))
+        return made
+
+    def _rest(self) -> None:
+        if self._key:
+            self._aead = None
+
     def _nonce(self) -> bytes:
         number = self._counter
         self._counter = number + 1  # moved before use: no path seals or opens twice under one nonce
-        return number.to_bytes(12, "big")
+        try:
+            return _NONCE.pack(number)
+        except struct.error:
+            raise self.used_up("the frames of this pipe are used up") from None
 
     def _count(self, type: int, size: int) -> None:
         self._frames += 1
@@ -109,10 +154,15 @@ class _Direction:
             self._new_key()
 
 
+#: Directions with a cipher that is ready, the first made ready first.
+_READY: deque[ref[_Direction]] = deque()
+
+
 class Sealer(_Direction):
-    """Seals the frames of the direction this end sends."""
+    """Seals the frames of the direction this end sends. The frame after the 2^64th raises ConnectionResetError."""
 
     __slots__ = ()
+    used_up = ConnectionResetError
 
     def seal(self, type: FrameType, content: bytes = b"") -> bytes:
         """Return one frame; raises ValueError above MAX_CONTENT_BYTES."""
@@ -120,7 +170,7 @@ class Sealer(_Direction):
             raise ValueError(f"{len(content)} bytes in one frame, the limit is {MAX_CONTENT_BYTES}")
         size = len(content) + 1 + TAG_BYTES
         header = size.to_bytes(HEADER_BYTES, "big")
-        sealed = self._aead.encrypt(self._nonce(), content + bytes((type,)), header)
+        sealed = (self._aead or self._ready()).encrypt(self._nonce(), content + bytes((type,)), header)
         self._count(type, size)
         return header + sealed
 
@@ -130,7 +180,8 @@ class Sealer(_Direction):
         sealed = size + 1 + TAG_BYTES
         header = sealed.to_bytes(HEADER_BYTES, "big")
         frame[:HEADER_BYTES] = header
-        self._aead.encrypt_into(self._nonce(), plain[: size + 1], header, frame[HEADER_BYTES : HEADER_BYTES + sealed])
+        aead = self._aead or self._ready()
+        aead.encrypt_into(self._nonce(), plain[: size + 1], header, frame[HEADER_BYTES : HEADER_BYTES + sealed])
         self._count(type, sealed)
         return HEADER_BYTES + sealed
 
@@ -139,6 +190,7 @@ class Opener(_Direction):
     """Opens the frames of the direction this end receives."""
 
     __slots__ = ()
+    used_up = ProtocolError
 
     def open_into(self, frame: memoryview, plain: memoryview) -> tuple[int, int]:
         """Open one whole frame into `plain`; returns (type, content length). Raises ProtocolError.
@@ -147,8 +199,9 @@ class Opener(_Direction):
         """
         sealed = len(frame) - HEADER_BYTES
         size = sealed - 1 - TAG_BYTES
+        aead = self._aead or self._ready()
         try:
-            self._aead.decrypt_into(self._nonce(), frame[HEADER_BYTES:], frame[:HEADER_BYTES], plain[: size + 1])
+            aead.decrypt_into(self._nonce(), frame[HEADER_BYTES:], frame[:HEADER_BYTES], plain[: size + 1])
         except InvalidTag as error:
             raise ProtocolError("a frame of a pipe does not verify") from error
         type = plain[size]

@@ -13,9 +13,10 @@ from klinket.domain.identifiers import FlowId, ResourceId
 #: Bytes of an OPEN's content: all are equally long, so their length tells nothing about the name. With the type: 512.
 OPEN_BYTES = 511
 MAX_MESSAGE_BYTES = 400
+MAX_ADDRESS_BYTES = 64
 _OPEN = struct.Struct(">BBHQ16sB")
 _FAIL = struct.Struct(">BH")
-_PROTOCOLS = {6: TransportProtocol.TCP, 17: TransportProtocol.UDP}
+_PROTOCOLS = {1: TransportProtocol.ICMP, 6: TransportProtocol.TCP, 17: TransportProtocol.UDP}
 _PROTOCOL_NUMBERS = {protocol: number for number, protocol in _PROTOCOLS.items()}
 _FLAG_DATA_FOLLOWS = 1
 
@@ -37,13 +38,19 @@ FAILURE_NUMBERS = {
     FlowFailure.CUT: 13,
     FlowFailure.NO_CONNECTOR: 14,
     FlowFailure.CONTROLLER_UNREACHABLE: 15,
+    FlowFailure.ICMP_UNAVAILABLE: 16,
 }
 _FAILURES = {number: failure for failure, number in FAILURE_NUMBERS.items()}
 
 
+def printable(text: str) -> str:
+    """Return a peer's text as it may be shown on a terminal and written to a log: what cannot be printed is `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """An OPEN: protocol (1) | flags (1) | port (2) | resource (8) | flow (16) | host length (1) | host | zeros.
+    """An OPEN: protocol (1) | flags (1) | port, 0 for ICMP (2) | resource (8) | flow (16) | host length (1) | host | zeros.
 
     `host` is what the program asked for, canonical: a name, an alias or an address. `data_follows`: the client sent DATA without
     waiting for OPENED, so this OPEN must not be retried elsewhere.
@@ -74,7 +81,8 @@ class OpenRequest:
             raise ProtocolError(f"OPEN of {len(content)} bytes instead of {OPEN_BYTES}")
         number, flags, port, resource, flow, length = _OPEN.unpack_from(content)
         raw = content[_OPEN.size : _OPEN.size + length]
-        if number not in _PROTOCOLS or flags & ~_FLAG_DATA_FOLLOWS or not port:
+        protocol = _PROTOCOLS.get(number)
+        if protocol is None or flags & ~_FLAG_DATA_FOLLOWS or (port == 0) is not (protocol is TransportProtocol.ICMP):
             raise ProtocolError("OPEN: unknown protocol, flag or port")
         if any(content[_OPEN.size + length :]) or len(raw) != length:
             raise ProtocolError("OPEN: the padding is not zero")
@@ -84,7 +92,7 @@ class OpenRequest:
                 raise ProtocolError("OPEN: the host is not in canonical form")
         except (UnicodeDecodeError, InvalidInput) as error:
             raise ProtocolError("OPEN: not a host") from error
-        destination = Destination(host, port, _PROTOCOLS[number])
+        destination = Destination(host, port, protocol)
         return cls(destination, ResourceId(resource), FlowId(flow.hex()), bool(flags))
 
 
@@ -108,9 +116,8 @@ class Failure:
         if not _FAIL.size <= len(content) <= _FAIL.size + MAX_MESSAGE_BYTES:
             raise ProtocolError(f"FAIL of {len(content)} bytes")
         number, seconds = _FAIL.unpack_from(content)
-        message = content[_FAIL.size :].decode("utf-8", "replace")
-        printable = "".join(character if character.isprintable() else "?" for character in message)
-        return cls(_FAILURES.get(number, FlowFailure.INTERNAL), printable, float(seconds) or None)
+        message = printable(content[_FAIL.size :].decode("utf-8", "replace"))
+        return cls(_FAILURES.get(number, FlowFailure.INTERNAL), message, float(seconds) or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,6 @@ class OpenAnswer:
     @classmethod
     def decode(cls, content: bytes) -> OpenAnswer:
         """Return the answer; raises ProtocolError."""
-        if len(content) > 64 or not content.isascii():
+        if len(content) > MAX_ADDRESS_BYTES or not content.isascii() or not (text := content.decode("ascii")).isprintable():
             raise ProtocolError("OPENED: not an address")
-        return cls(content.decode("ascii"))
+        return cls(text)

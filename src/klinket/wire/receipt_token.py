@@ -6,7 +6,6 @@ Flows are signed by their number and digest, so that a receipt of ten thousand f
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ def verify_receipt(token: str, identity: ConnectorIdentity, *, jkt: Thumbprint, 
     if not isinstance(jwk, dict):
         raise InvalidToken("the receipt names no key")
     key = signing.public_key_from_jwk(jwk)
-    if not hmac.compare_digest(signing.thumbprint(key), jkt):
+    if not signing.same(signing.thumbprint(key), jkt):
         raise InvalidToken("the receipt was signed with another key")
     claims = signing.verify_signature(token, key, TYP)
     signing.check_claims(claims, issuer=identity.network, audience=AUDIENCE, now=now, max_lifetime=LIFETIME_SECONDS)

@@ -88,6 +88,14 @@ class Admission:
         return _ADMITTED.pack(RelayAnswer.PAIRED, self.id, self.key, int(self.expires_at * 1000))
 
 
+def certificate_name(digest: str) -> str | None:
+    """Return the server name (SNI) that asks a relay for the certificate of this digest; None for what is no SHA-256 in hex.
+
+    A relay with a new certificate shows the former one to peers that were told of that only.
+    """
+    return f"{digest[:32]}.{digest[32:]}" if len(digest) == 64 else None  # a label has 63 characters at the most
+
+
 def encode_ticket(ticket: str) -> bytes:
     """Return a framed ticket."""
     data = ticket.encode("ascii")

@@ -6,6 +6,7 @@ Every kind of token has its own `typ`, audience and signing key; a verifier name
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
@@ -267,6 +268,12 @@ def confirmation(claims: Mapping[str, Any]) -> Thumbprint:
     if not isinstance(cnf, dict):
         raise InvalidToken("claim cnf is missing")
     return Thumbprint(text(cnf, "jkt", 64))
+
+
+def same(one: str, other: str) -> bool:
+    """Return whether two texts are equal, in constant time, whatever characters a peer chose for them."""
+    # As bytes: compare_digest refuses texts that are not ASCII.
+    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))
 
 
 def base64url(data: bytes) -> str:

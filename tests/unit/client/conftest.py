@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from klinket.client.ports import NameSource
 from klinket.domain.address import ResourceAddress
 from klinket.domain.errors import FlowRefused
-from klinket.domain.flow import Destination, FlowFailure
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.net import sockets
@@ -53,13 +54,22 @@ class Resetting(Echo):
 class EchoDatagrams:
     """An association whose resource sends back what it gets. Implements ports.DatagramFlow."""
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, before: bytes = b"echo ") -> None:
         self.resource = resource
         self.closed = False
+        self._before = before
         self._answers: asyncio.Queue[bytes] = asyncio.Queue()
+        self._deliver: Callable[[bytes], None] | None = None
+
+    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+        self._deliver = deliver
+
+    def put(self, datagram: bytes) -> None:
+        assert self._deliver is not None
+        self._deliver(b"echo " + datagram)
 
     async def send(self, datagram: bytes) -> None:
-        self._answers.put_nowait(b"echo " + datagram)
+        self._answers.put_nowait(self._before + datagram)
 
     async def receive(self) -> bytes:
         return await self._answers.get()
@@ -110,8 +120,12 @@ class FakeClient:
         self.flows.append(flow)
         return flow
 
+    async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> Echo:
+        return await self.open_stream(destination)
+
     async def open_datagrams(self, destination: Destination) -> EchoDatagrams:
-        association = EchoDatagrams(self._decide(destination))
+        is_icmp = destination.protocol is TransportProtocol.ICMP  # a reply repeats its request
+        association = EchoDatagrams(self._decide(destination), b"" if is_icmp else b"echo ")
         self.associations.append(association)
         return association
 

@@ -85,11 +85,11 @@ async def test_a_start_that_is_given_up_leaves_no_channel_behind(whole: Whole) -
 async def test_flows_that_fail_together_close_the_link_they_used_and_no_newer_one(whole: Whole) -> None:
     client = await whole.client()
     (failed,) = client._links.values()
-    await client._lost(failed)  # the first to notice
+    await client._link_set.lost(failed)  # the first to notice
     flow = await whole.flow(client)  # somebody makes a new link
     (present,) = client._links.values()
     assert present is not failed
-    await asyncio.gather(*(client._lost(failed) for _ in range(5)))  # the others notice as well
+    await asyncio.gather(*(client._link_set.lost(failed) for _ in range(5)))  # the others notice as well
     assert list(client._links.values()) == [present]
     assert present.usable
     await flow.echo()
@@ -104,7 +104,7 @@ async def test_a_live_link_takes_new_flows_while_the_controller_has_not_met_the_
     await (await whole.flow(client)).echo()
     await flow.echo()
     (link,) = client._links.values()
-    await client._lost(link)
+    await client._link_set.lost(link)
     with pytest.raises(FlowRefused, match="none is connected"):
         await client.open_stream(whole.resource.destination)
 

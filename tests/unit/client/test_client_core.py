@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from klinket.client.core import FAILED_SECONDS, MAX_FORMER, ClientCore
+from klinket.client.core import MAX_FORMER, ClientCore
+from klinket.domain.connector_choice import FAILED_SECONDS
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
@@ -187,12 +188,12 @@ def test_a_connector_that_goes_moves_only_its_own_sessions() -> None:
 def test_a_connector_that_failed_comes_last_for_a_while() -> None:
     made = core()
     first, *others = order(made)
-    made.connector_failed(first, NOW)
+    made.choice.failed(first, NOW)
     assert order(made) == [*others, first]
     assert order(made, NOW + FAILED_SECONDS - 0.1) == [*others, first]
     assert order(made, NOW + FAILED_SECONDS) == [first, *others]
-    made.connector_failed(first, NOW)
-    made.connector_works(first)
+    made.choice.failed(first, NOW)
+    made.choice.works(first)
     assert order(made) == [first, *others]
 
 
@@ -200,7 +201,7 @@ def test_all_failed_is_no_reason_not_to_try() -> None:
     made = core()
     before = order(made)
     for id in before:
-        made.connector_failed(id, NOW)
+        made.choice.failed(id, NOW)
     assert order(made) == before
 
 

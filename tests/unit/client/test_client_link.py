@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,11 +11,20 @@ import msgspec
 import pytest
 
 from klinket.client import link as client_link
+from klinket.client import warm_pipes
 from klinket.client.client import Client
+from klinket.client.flow import ClientDatagrams
 from klinket.client.link import ConnectorLink, LinkLost
+from klinket.client.opening import ask
 from klinket.domain.errors import FlowRefused
-from klinket.domain.flow import FlowFailure
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.net.direct_path import DirectPath
+from klinket.wire import link_control
+from klinket.wire.link_control import GrantAccepted
+from klinket.wire.pipe import FrameType
+from tests.unit.client.conftest import granted
 from tests.unit.connector.test_connector_dial import descriptors
+from tests.unit.net.conftest import pipe_ends
 from tests.unit.whole import Whole, eventually, everything
 
 
@@ -43,10 +53,10 @@ async def warmed(link: ConnectorLink) -> None:
 async def test_a_warm_pipe_is_used_once_and_replaced(client: Client) -> None:
     link = link_of(client)
     await warmed(link)
-    ready = [pipe for pipe, _ in link._warm]
+    ready = [pipe for pipe, _ in link._warm._kept]
     pipe = await link.pipe()
     assert pipe in ready
-    assert pipe not in [one for one, _ in link._warm]
+    assert pipe not in [one for one, _ in link._warm._kept]
     await eventually(lambda: link._warm)
     pipe.abort()
 
@@ -54,7 +64,7 @@ async def test_a_warm_pipe_is_used_once_and_replaced(client: Client) -> None:
 async def test_a_warm_pipe_that_died_is_not_handed_out(whole: Whole, client: Client) -> None:
     link = link_of(client)
     await warmed(link)
-    dead = [pipe for pipe, _ in link._warm]
+    dead = [pipe for pipe, _ in link._warm._kept]
     for pipe in dead:
         pipe.sock.shutdown(2)
     fresh = await link.pipe()
@@ -67,8 +77,8 @@ async def test_a_warm_pipe_that_died_is_not_handed_out(whole: Whole, client: Cli
 async def test_a_pipe_that_waited_too_long_is_not_handed_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     link = link_of(client)
     await warmed(link)
-    old = [pipe for pipe, _ in link._warm]
-    monkeypatch.setattr(client_link, "WARM_SECONDS", 0.0)
+    old = [pipe for pipe, _ in link._warm._kept]
+    monkeypatch.setattr(warm_pipes, "WARM_SECONDS", 0.0)
     fresh = await link.pipe()
     assert fresh not in old
     fresh.abort()
@@ -120,14 +130,60 @@ async def test_a_grant_that_is_not_taken_makes_no_link(client: Client) -> None:
         await link_of(client).present_grant()
     with pytest.raises(LinkLost):
         (route,) = client._core.routes(client.resources[0], client._clock.now())
-        await client._open_link(route)
+        await client._link_set._open(route)
 
 
 async def test_closing_leaves_no_socket(whole: Whole, client: Client) -> None:
     await warmed(link_of(client))
-    mine = {pipe.sock.fileno() for pipe, _ in link_of(client)._warm}
+    mine = {pipe.sock.fileno() for pipe, _ in link_of(client)._warm._kept}
     assert mine
     before = descriptors()
     await client.aclose()
     await eventually(lambda: descriptors() < before)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("link with", "client"))]
+
+
+async def test_an_answer_to_no_grant_ends_the_link_and_is_not_kept(whole: Whole, client: Client) -> None:
+    link = link_of(client)
+    ((control, _),) = whole.connector._links._control.values()
+    for _ in range(3):
+        control.send_now(FrameType.CONTROL, link_control.encode(GrantAccepted(revision=1, expires_at_ms=1)))
+    await eventually(lambda: not link.usable)
+    assert link._answers.empty()
+
+
+async def test_a_connector_that_is_connected_to_and_says_nothing_is_not_waited_for(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel still accepts: nobody sends a greeting."""
+    monkeypatch.setattr(client_link, "GREETING_SECONDS", 0.1)
+    link = link_of(client)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        link._paths = [DirectPath([f"127.0.0.1:{hanging.getsockname()[1]}"])]
+        link._warm._kept.clear()
+        with pytest.raises(LinkLost):
+            async with asyncio.timeout(10):
+                await link._new_pipe()
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x06\x00", bytes(404)])
+async def test_a_refusal_that_is_not_understood_is_a_lost_link(answer: bytes) -> None:
+    ends = pipe_ends()
+    destination = Destination("echo.internal", 80, TransportProtocol.TCP)
+    asking = asyncio.ensure_future(ask(ends.client, destination, granted(1, "echo.internal")))
+    assert (await ends.connector.receive()).type is FrameType.OPEN
+    await ends.connector.send(FrameType.FAIL, answer)
+    with pytest.raises(LinkLost):
+        await asking
+    ends.connector.abort()
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x06\x00", bytes(404)])
+async def test_a_refusal_that_is_not_understood_ends_an_association(client: Client, answer: bytes) -> None:
+    ends = pipe_ends()
+    association = ClientDatagrams(granted(1, "echo.internal"), ends.client, link_of(client), lambda _: None)
+    await ends.connector.send(FrameType.FAIL, answer)
+    with pytest.raises(FlowRefused):
+        await association.receive()
+    association.close()
+    ends.connector.abort()

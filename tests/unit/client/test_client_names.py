@@ -150,7 +150,7 @@ async def test_a_connector_that_failed_just_now_is_tried_again_and_not_waited_fo
     names = client.names
     for id in list(client._links):
         await client._links.pop(id).aclose()
-        client.core.connector_failed(id, client.now())
+        client.core.choice.failed(id, client.now())
     with pytest.raises(FlowRefused, match="did not answer just now"):
         await names.until_served("127.0.0.1")
     await eventually(lambda: names.is_served("127.0.0.1"))

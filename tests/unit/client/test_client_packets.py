@@ -106,3 +106,10 @@ def test_the_kernel_delivers_what_is_written() -> None:
         raw.sendto(packets.datagram_refused(ours, theirs, packets.PORT_UNREACHABLE), (ours[0], 0))
         with pytest.raises(ConnectionRefusedError):
             program.recv(100)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+@pytest.mark.parametrize("content", [b"", b"x", bytes(1200)])
+def test_a_maker_of_datagrams_makes_what_is_made_one_by_one(host: str, content: bytes) -> None:
+    ends = (host, 53), (host[:-1] + "2", 40_000)
+    assert packets.datagram_maker(*ends)(content) == packets.datagram(*ends, content)

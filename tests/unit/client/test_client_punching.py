@@ -88,7 +88,7 @@ async def test_where_the_stock_is_empty_the_relay_serves_at_once(whole: Whole, m
     client = await punched(whole)
     path_of(client).drop()
     path_of(client)._again_at = float("inf")
-    link_of(client)._drop_warm()
+    link_of(client)._warm._kept.clear()
     pipe = await link_of(client)._new_pipe()
     assert pipe.sock.getpeername()[1] == whole.relay_port
     pipe.abort()
@@ -113,7 +113,7 @@ async def test_a_link_through_holes_that_broke_is_followed_by_a_relayed_one(whol
     assert link._control is not None
     link._control.abort()
     await eventually(lambda: not link.usable)
-    await client._lost(link)
+    await client._link_set.lost(link)
     assert len(path_of(client)) == 0
     await (await whole.flow(client)).echo()
     assert not link_of(client).direct

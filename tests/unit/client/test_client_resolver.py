@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from klinket.client.capture import resolver
-from klinket.client.capture.resolver import NameStub, OwnAnswers
+from klinket.client.capture.resolver import AnswerRules, NameStub, OwnAnswers
 from klinket.client.capture.synthetic import SyntheticAddresses
 from tests.unit.client.conftest import FakeClient
 
@@ -65,7 +65,7 @@ async def serve(client: FakeClient, resolvers: list[str], own: dict[str, str] | 
     sock.bind(("127.0.0.1", 0))
     listener = socket.create_server(("127.0.0.1", 0))
     names = SyntheticAddresses()
-    stub = NameStub(sock, listener, client, names, resolvers, own or {})
+    stub = NameStub(sock, listener, client, names, resolvers, AnswerRules(own=own or {}))
     stub.start()
     return Stub(names, sock.getsockname(), listener.getsockname(), stub)
 

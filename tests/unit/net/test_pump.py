@@ -6,14 +6,17 @@ import asyncio
 import hashlib
 import os
 import random
+import signal
 import socket
 
 import pytest
 import uvloop
 
 from klinket.domain.flow import FlowFailure
+from klinket.net import pump as pump_module
 from klinket.net import sockets
 from klinket.net.pump import FlowSummary, Pump
+from klinket.wire import pipe as wire
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure
 from tests.unit.net.conftest import Ends, pipe_ends, tcp_pair
@@ -247,3 +250,145 @@ async def test_an_oversized_length_ends_the_pipe_before_anything_is_buffered() -
         await ends.client.receive()
     assert ends.client.closed
     ends.connector.abort()
+
+
+@pytest.mark.parametrize("side", ["program", "resource"])
+async def test_a_reset_is_seen_though_the_other_side_reads_nothing(
+    ends: Ends, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "LOOK_SECONDS", 0.05)
+    flow = Flow(ends)
+    loop = asyncio.get_running_loop()
+    here, there = (flow.program, flow.resource) if side == "program" else (flow.resource, flow.program)
+    sender = asyncio.ensure_future(loop.sock_sendall(here, bytes(64 * MEBIBYTE)))
+    await asyncio.sleep(0.3)
+    assert not sender.done(), "every buffer on the way is full"
+    sender.cancel()
+    await asyncio.gather(sender, return_exceptions=True)
+    sockets.reset(here)
+    assert all(summary.failure is not None for summary in await flow.ended()), "nobody read a byte, and both ends know"
+    assert await reset_is_seen(there)
+    flow.close()
+
+
+async def test_a_reset_pipe_is_seen_though_the_program_reads_nothing(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "LOOK_SECONDS", 0.05)
+    flow = Flow(ends)
+    sender = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(flow.resource, bytes(64 * MEBIBYTE)))
+    await asyncio.sleep(0.3)
+    flow.connector.cut(Failure(FlowFailure.CUT))
+    client, _ = await flow.ended()
+    assert client.failure is not None
+    sender.cancel()
+    await asyncio.gather(sender, return_exceptions=True)
+    assert await reset_is_seen(flow.program)
+    flow.close()
+
+
+async def test_a_slow_reader_holds_a_bounded_amount(ends: Ends) -> None:
+    flow = Flow(ends)
+    sender = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(flow.program, bytes(128 * MEBIBYTE)))
+    await asyncio.sleep(0.5)
+    assert not sender.done()
+    held = [part for pump in (flow.client, flow.connector) for part in (pump._to_pipe, pump._to_local) if part is not None]
+    assert sum(map(len, held)) <= 4 * MEBIBYTE
+    taken = flow.client.bytes_sent
+    await asyncio.sleep(0.3)
+    assert flow.client.bytes_sent == taken, "nothing more is taken from the program"
+    sender.cancel()
+    await asyncio.gather(sender, return_exceptions=True)
+    flow.client.cut(Failure(FlowFailure.RESET))
+    flow.connector.cut(Failure(FlowFailure.RESET))
+    flow.close()
+
+
+async def test_a_fin_that_carries_bytes_is_refused_and_not_passed_on_as_an_end() -> None:
+    ends = pipe_ends()
+    program, local = tcp_pair()
+    task = asyncio.ensure_future(Pump(local, ends.client).carry())
+    await asyncio.sleep(0)
+    ends.connector.sock.send(ends.connector.sealer.seal(FrameType.FIN, b"the last bytes"))
+    assert await reset_is_seen(program)
+    assert (await task).failure is not None
+    ends.connector.abort()
+    program.close()
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 4, 5, 20, 99, 116])
+async def test_a_stream_cut_inside_a_frame_is_a_reset(keep: int) -> None:
+    ends = pipe_ends()
+    program, local = tcp_pair()
+    task = asyncio.ensure_future(Pump(local, ends.client).carry())
+    await asyncio.sleep(0)
+    whole, part = (ends.connector.sealer.seal(FrameType.DATA, content) for content in (b"whole", bytes(97)))
+    ends.connector.sock.send(whole + part[:keep])
+    ends.connector.sock.shutdown(socket.SHUT_WR)
+    assert await asyncio.get_running_loop().sock_recv(program, 100) == b"whole"
+    assert await reset_is_seen(program)
+    assert (await task).failure is not None
+    ends.connector.abort()
+    program.close()
+
+
+async def test_keys_move_under_load_and_no_byte_is_lost(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_KEY_FRAMES", 7)
+    monkeypatch.setattr(wire, "MAX_KEY_BYTES", 300_000)
+    flow = Flow(ends)
+    async with asyncio.timeout(60):
+        sent_up, sent_down, read_up, read_down = await asyncio.gather(
+            send_slowly(flow.program, 6 * MEBIBYTE + 13, 1),
+            send_slowly(flow.resource, 6 * MEBIBYTE + 7, 2),
+            read_slowly(flow.resource, 3),
+            read_slowly(flow.program, 4),
+        )
+    assert (sent_up, sent_down) == (read_up, read_down)
+    assert [summary.failure for summary in await flow.ended()] == [None, None]
+    flow.close()
+
+
+@pytest.mark.parametrize("which", ["client", "connector"])
+async def test_a_flow_ends_as_a_reset_when_the_frames_of_its_pipe_are_used_up(ends: Ends, which: str) -> None:
+    for side in (
+        (ends.client.sealer, ends.connector.receiver._opener)
+        if which == "client"
+        else (
+            ends.connector.sealer,
+            ends.client.receiver._opener,
+        )
+    ):
+        side._counter = 2**64 - 1
+    flow = Flow(ends)
+    loop = asyncio.get_running_loop()
+    here, there = (flow.program, flow.resource) if which == "client" else (flow.resource, flow.program)
+    await loop.sock_sendall(here, b"the last frame there is")
+    assert await loop.sock_recv(there, 100) == b"the last frame there is"
+    await loop.sock_sendall(here, b"one more")
+    assert await reset_is_seen(there)
+    assert all(summary.failure is not None for summary in await flow.ended())
+    flow.close()
+
+
+def test_a_process_that_is_killed_leaves_resets_and_no_clean_end() -> None:
+    """SIGKILL: its kernel ends the connections, and a truncated stream must not look whole."""
+    here, local = tcp_pair()
+    child = os.fork()
+    if child == 0:
+        here.close()
+
+        async def carry() -> None:
+            ends = pipe_ends()
+            Pump(local, ends.client).start()
+            await asyncio.sleep(0.05)
+            local.send(b"half of the ans")
+            await asyncio.sleep(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        asyncio.Runner(loop_factory=asyncio.new_event_loop).run(carry())
+        os._exit(1)
+    local.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    here.setblocking(True)
+    with pytest.raises(ConnectionResetError):
+        while here.recv(100):
+            pass
+    here.close()

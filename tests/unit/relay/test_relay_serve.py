@@ -75,7 +75,9 @@ async def test_a_report_that_fails_is_noticed_and_ends_with_its_channel(
 
     monkeypatch.setattr(channel.channel, "open_channel", lambda *_, **__: Connection())
     keeping = asyncio.create_task(
-        channel.keep_channel(config_in(tmp_path), controller_context(None), PeerClock(), lambda: next(reports), lambda _: None)
+        channel.keep_channel(
+            config_in(tmp_path), controller_context(None), PeerClock(), lambda: next(reports), lambda _: None, asyncio.Event()
+        )
     )
     async with asyncio.timeout(10):
         while "silent" not in caplog.text:

@@ -14,6 +14,7 @@ from klinket.wire import link_control
 from klinket.wire.grant_token import MAX_GRANT_CHARS
 from klinket.wire.link_control import MAX_PARTS, PART_CHARS, GrantParts, PresentGrant
 from klinket.wire.pipe import MAX_CONTENT_BYTES
+from klinket.wire.pipe_messages import printable
 from tests.unit.wire.conftest import MODERATE, hostile_json, messages
 
 FROM_CLIENT, FROM_CONNECTOR = get_args(link_control.FromClient), get_args(link_control.FromConnector)
@@ -32,6 +33,8 @@ def test_a_message_arrives_in_its_direction_only(message: Any) -> None:
     right, wrong = link_control.decode_from_client, link_control.decode_from_connector
     if type(message) in FROM_CONNECTOR:
         right, wrong = wrong, right  # type: ignore[assignment]
+    if isinstance(message, link_control.GrantRefused):
+        message = link_control.GrantRefused(code=printable(message.code), message=printable(message.message))
     assert right(data) == message
     with pytest.raises(ProtocolError):
         wrong(data)
@@ -121,3 +124,39 @@ def test_any_sequence_of_parts_gives_whole_tokens_or_is_refused(sequence: list[t
 def test_a_missing_default_is_one_whole_part() -> None:
     message = link_control.decode_from_client(json.dumps({"type": "present-grant", "token": "x"}).encode())
     assert message == part(0, 1)
+
+
+def test_what_a_connector_says_of_a_refusal_can_be_shown() -> None:
+    sent = link_control.GrantRefused(code="not\x1b[2Jgranted", message="no\nINFO all is well\x07" + "x" * 1000)
+    told = link_control.decode_from_connector(link_control.encode(sent))
+    assert isinstance(told, link_control.GrantRefused)
+    assert told.code == "not?[2Jgranted"
+    assert told.message.startswith("no?INFO all is well?x")
+    assert len(told.message) == 400
+
+
+PATH_MESSAGES = (link_control.OpenDatagrams, link_control.DatagramsOpened)
+
+
+@pytest.mark.parametrize("message", PATH_MESSAGES)
+def test_a_datagram_path_has_its_lengths(message: type[link_control.OpenDatagrams]) -> None:
+    assert message(receiver="01" * 7, random="02" * 32).path() == (b"\x01" * 7, b"\x02" * 32)
+    for receiver, random in (
+        ("01" * 6, "02" * 32),
+        ("01" * 7, "02" * 33),
+        ("0x" * 7, "02" * 32),
+        ("", ""),
+        ("01" * 7, "é" * 64),
+        ("01" * 6 + "  ", "02" * 32),
+    ):
+        with pytest.raises(ProtocolError):
+            message(receiver=receiver, random=random).path()
+
+
+@given(st.text(), st.text())
+def test_a_datagram_path_of_any_text_is_read_or_refused(receiver: str, random: str) -> None:
+    try:
+        one, other = link_control.OpenDatagrams(receiver=receiver, random=random).path()
+    except ProtocolError:
+        return
+    assert (len(one), len(other)) == (7, 32)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -270,6 +273,89 @@ def test_an_open_starts_the_count_of_frames_again(monkeypatch: pytest.MonkeyPatc
         assert sealer.seal(FrameType[type], b"") == reference.seal(FrameType[type], b"")
         if moves:
             reference.ratchet()
+
+
+def test_a_counter_never_begins_again() -> None:
+    sealer, opener = pair()
+    sealer._counter = opener._counter = 2**64 - 1
+    last = sealer.seal(FrameType.DATA, b"the last one")
+    assert opener.open(last) == (FrameType.DATA, b"the last one")
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            sealer.seal(FrameType.DATA, b"one more")
+        with pytest.raises(ConnectionResetError):
+            sealer.seal_into(FrameType.DATA, memoryview(bytearray(9)), 8, memoryview(bytearray(40)))
+        refuse(opener, last)
+
+
+# ---- every frame of the vectors, cut, changed and swapped
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "pipe.json").read_text())
+
+
+def keys_of(vector: dict[str, Any]) -> tuple[PipeKeys, PipeKeys]:
+    link = Link(bytes.fromhex(VECTORS["link"]["handle"]), bytes.fromhex(VECTORS["link"]["secret"]), 4e9)
+    randoms = bytes.fromhex(vector["client_random"]), bytes.fromhex(vector["connector_random"])
+    purpose = Purpose[vector["purpose"]]
+    return pipe.client_keys(link, purpose, *randoms), pipe.connector_keys(link, purpose, *randoms)
+
+
+def frames_of(vector: dict[str, Any], direction: str) -> list[bytes]:
+    return [bytes.fromhex(frame["frame"]) for frame in vector[f"{direction}_frames"]]
+
+
+EVERY_FRAME = [
+    pytest.param(vector, direction, number, id=f"{vector['purpose']}-{direction}-{number}")
+    for vector in VECTORS["pipes"]
+    for direction in ("client", "connector")
+    for number in range(len(vector[f"{direction}_frames"]))
+]
+
+
+def opener_at(vector: dict[str, Any], direction: str, number: int) -> Opener:
+    """Return the receiver's opener when it has opened the frames before."""
+    client, connector = keys_of(vector)
+    opener = connector.opener if direction == "client" else client.opener
+    for frame in frames_of(vector, direction)[:number]:
+        opener.open(frame)
+    return opener
+
+
+@pytest.mark.parametrize(("vector", "direction", "number"), EVERY_FRAME)
+def test_every_frame_of_the_vectors_is_refused_when_cut_at_any_byte(vector: dict[str, Any], direction: str, number: int) -> None:
+    frame = frames_of(vector, direction)[number]
+    opener = opener_at(vector, direction, number)
+    before = opener._counter
+    for end in range(len(frame)):
+        opener._counter = before  # as a receiver that sees this stream only
+        refuse(opener, frame[:end])
+    opener._counter = before
+    opener.open(frame)
+
+
+@pytest.mark.parametrize(("vector", "direction", "number"), EVERY_FRAME)
+def test_every_frame_of_the_vectors_is_refused_with_any_bit_flipped(vector: dict[str, Any], direction: str, number: int) -> None:
+    frame = frames_of(vector, direction)[number]
+    opener = opener_at(vector, direction, number)
+    before = opener._counter
+    for bit in range(len(frame) * 8):
+        damaged = bytearray(frame)
+        damaged[bit // 8] ^= 1 << bit % 8
+        opener._counter = before
+        refuse(opener, bytes(damaged))
+
+
+def test_no_frame_of_the_vectors_opens_anywhere_but_in_its_place() -> None:
+    """Replays, reordering, other directions and other pipes: every frame at every place of every pipe."""
+    places = [parameter.values for parameter in EVERY_FRAME]
+    for vector, direction, number in places:
+        for other_vector, other_direction, other_number in places:
+            frame = frames_of(other_vector, other_direction)[other_number]
+            opener = opener_at(vector, direction, number)
+            if (vector["purpose"], direction, number) == (other_vector["purpose"], other_direction, other_number):
+                opener.open(frame)
+            else:
+                refuse(opener, frame)
 
 
 # ---- greeting and hello

@@ -34,6 +34,7 @@ CONTENT = OPEN.encode()
 def test_an_open_arrives_and_tells_nothing_by_its_length(
     host: str, port: int, protocol: TransportProtocol, resource: int, flow: bytes, follows: bool
 ) -> None:
+    port = 0 if protocol is TransportProtocol.ICMP else port
     request = OpenRequest(Destination(host, port, protocol), ResourceId(resource), FlowId(flow.hex()), follows)
     assert len(request.encode()) == OPEN_BYTES == 511
     assert OpenRequest.decode(request.encode()) == request
@@ -65,6 +66,12 @@ def test_an_open_with_another_byte_is_refused(at: int, values: list[int]) -> Non
 
 def test_an_open_without_port_is_refused() -> None:
     refuse(CONTENT[:2] + b"\0\0" + CONTENT[4:])
+
+
+def test_an_open_of_icmp_has_no_port() -> None:
+    opened = OpenRequest.decode(b"\x01\x00\x00\x00" + CONTENT[4:])
+    assert opened.destination == Destination("db.internal", 0, TransportProtocol.ICMP)
+    refuse(b"\x01" + CONTENT[1:])
 
 
 def test_padding_that_could_carry_something_is_refused() -> None:
@@ -103,7 +110,9 @@ def test_a_host_that_is_not_canonical_is_refused(host: str) -> None:
     | st.builds(
         lambda head, host: (head + bytes([len(host)]) + host).ljust(OPEN_BYTES, b"\0"),
         st.builds(
-            lambda first, rest: first + rest, st.sampled_from([b"\x06\x00", b"\x11\x01"]), st.binary(min_size=26, max_size=26)
+            lambda first, rest: first + rest,
+            st.sampled_from([b"\x06\x00", b"\x11\x01", b"\x01\x00"]),
+            st.binary(min_size=26, max_size=26),
         ),
         st.binary(max_size=30) | HOSTS.map(str.encode),
     )
@@ -120,6 +129,7 @@ def test_every_failure_has_a_number_and_none_has_moved() -> None:
     assert set(FAILURE_NUMBERS) == set(FlowFailure)
     assert len(set(FAILURE_NUMBERS.values())) == len(FlowFailure)
     assert [FAILURE_NUMBERS[failure] for failure in FlowFailure][:16] == [*range(1, 16), 0]
+    assert FAILURE_NUMBERS[FlowFailure.ICMP_UNAVAILABLE] == 16
 
 
 @MODERATE
@@ -179,5 +189,11 @@ def test_an_answer_arrives(address: str) -> None:
 
 @pytest.mark.parametrize("content", [b"x" * 65, "é".encode(), b"\xff"])
 def test_another_answer_is_refused(content: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        OpenAnswer.decode(content)
+
+
+@pytest.mark.parametrize("content", [b"10.0.0.1\n", b"\x1b[31m", b"\0", b"x" * 65, "é".encode()])
+def test_an_address_that_could_not_be_shown_is_refused(content: bytes) -> None:
     with pytest.raises(ProtocolError):
         OpenAnswer.decode(content)

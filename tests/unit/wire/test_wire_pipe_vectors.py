@@ -14,6 +14,7 @@ import pytest
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId, ResourceId
 from klinket.wire import pipe
+from klinket.wire.echo import Echo
 from klinket.wire.link import Link, derive_secret
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.pipe_messages import Failure, OpenRequest
@@ -94,3 +95,10 @@ def test_fails(vector: dict[str, Any]) -> None:
     failure = Failure(FlowFailure(vector["failure"]), vector["message"], vector["retry_after"])
     assert failure.encode() == raw(vector["content"])
     assert Failure.decode(raw(vector["content"])) == failure
+
+
+@pytest.mark.parametrize("vector", VECTORS["echo"], ids=lambda vector: str(vector["sequence"]))
+def test_echoes(vector: dict[str, Any]) -> None:
+    echo = Echo(vector["sequence"], raw(vector["payload"]))
+    assert echo.encode() == raw(vector["content"])
+    assert Echo.decode(raw(vector["content"])) == echo

@@ -211,3 +211,10 @@ def test_a_text_claim_is_a_text(value: object) -> None:
 def test_a_confirmation_names_a_thumbprint(cnf: object) -> None:
     with pytest.raises(InvalidToken):
         signing.confirmation({"cnf": cnf})
+
+
+@pytest.mark.parametrize("other", ["", "thumb", "thümb", "\ud800", "THUMB "])
+def test_texts_of_any_characters_are_compared(other: str) -> None:
+    assert signing.same("thumb", other) is (other == "thumb")
+    assert signing.same(other, "thumb") is (other == "thumb")
+    assert signing.same(other, other)

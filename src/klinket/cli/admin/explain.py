@@ -20,8 +20,9 @@ from klinket.net.sockets import HostPort
 @SERVICE.argument("service")
 @click.argument("address", metavar="HOST:PORT")
 @click.option("--udp", is_flag=True, help="UDP instead of TCP.")
+@click.option("--icmp", is_flag=True, help="A ping instead of a connection: HOST without a port.")
 @with_api
-def explain(api: AdminApiClient, service: str, address: str, udp: bool, as_json: bool) -> None:
+def explain(api: AdminApiClient, service: str, address: str, udp: bool, icmp: bool, as_json: bool) -> None:
     """Say why a service account reaches an address, or why not and what to do. Exit code 68 when it may not.
 
     The steps are those of `klinket explain`, which tries them with a key; here dns and dial are how the last connection went.
@@ -29,8 +30,9 @@ def explain(api: AdminApiClient, service: str, address: str, udp: bool, as_json:
     \b
     example: klinket admin explain ci db.internal:5432
     """
+    protocol = roles.protocol_of(udp=udp, icmp=icmp)
     try:
-        wanted = HostPort.parse(address)
+        wanted = HostPort(address.strip("[]"), 0) if icmp else HostPort.parse(address)
     except InvalidInput as error:
         raise InvalidInput("HOST:PORT", error.message, hint="for example db.internal:5432, or [2001:db8::7]:5432") from error
     document = (
@@ -42,13 +44,13 @@ def explain(api: AdminApiClient, service: str, address: str, udp: bool, as_json:
         id=SERVICE.find(api, service)["id"],
         host=wanted.host,
         port=wanted.port,
-        protocol="UDP" if udp else "TCP",
+        protocol=protocol.name,
     )["explain"]
     if as_json:
         show_object(told, as_json=True)
     else:
         roles.show_steps(_step(step) for step in told["steps"])
-        click.echo(f"{service} {'reaches' if told['allowed'] else 'does not reach'} {wanted}")
+        click.echo(f"{service} {'reaches' if told['allowed'] else 'does not reach'} {wanted.host if icmp else wanted}")
     if not told["allowed"]:
         raise click.exceptions.Exit(NOT_ALLOWED)
 

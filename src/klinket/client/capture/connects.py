@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from klinket.client.capture import nfqueue, packets
+from klinket.client.capture import nfqueue, packet_queue, packets
 from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.nfqueue import Verdict
 from klinket.client.capture.packets import Endpoint, Syn
 from klinket.client.ports import CarriedFlow
-from klinket.domain.errors import CaptureImpossible, FlowRefused, ProtocolError
+from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.net import sockets
 from klinket.net.tasks import TaskSet
@@ -101,24 +101,11 @@ class HeldConnects:
     def start(self) -> None:
         """Bind the queue and begin; raises CaptureImpossible when the kernel refuses."""
         if self._queue is not None:
-            self._bind(self._queue)
+            packet_queue.bind(self._queue, self._rules.number)
             self._loop.add_reader(self._queue, self._queue_readable, self._queue)
         for listener in self._listeners:
             listener.setblocking(False)
             self._loop.add_reader(listener, self._listener_readable, listener)
-
-    def _bind(self, queue: socket.socket) -> None:
-        queue.settimeout(5)
-        for request in (nfqueue.bind(self._rules.number), nfqueue.configure(self._rules.number)):
-            try:
-                queue.sendto(request, (0, 0))
-                answers = list(nfqueue.decode(queue.recv(65_536)))
-            except (OSError, ProtocolError) as error:
-                raise CaptureImpossible(f"the kernel's packet queue: {error}") from error
-            for answer in answers:
-                if isinstance(answer, nfqueue.Acknowledgement) and answer.error:
-                    raise CaptureImpossible(f"the kernel's packet queue: errno {answer.error}")
-        queue.setblocking(False)
 
     # ---- the queue
 
@@ -238,7 +225,7 @@ class HeldConnects:
         """Open the flow of a connection that was accepted at once; a refusal is a reset."""
         self._early += 1
         try:
-            flow = await self._doorway.open_stream(self._doorway.destination(host, port, TransportProtocol.TCP))
+            flow = await self._doorway.open_early(self._doorway.destination(host, port, TransportProtocol.TCP))
         except FlowRefused:
             sockets.reset(connection)
             return

@@ -9,7 +9,7 @@ import logging
 import socket
 import struct
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from klinket.client.capture import packets
 from klinket.client.capture.doorway import Doorway
@@ -27,7 +27,7 @@ IPV6_RECVORIGDSTADDR = 74
 
 #: Associations at a time; datagrams of further ones are dropped.
 MAX_ASSOCIATIONS = 1024
-#: Datagrams kept while an association is being opened or cannot take more.
+#: Datagrams kept while an association is being opened.
 MAX_WAITING = 64
 #: Seconds without a datagram in either direction after which an association ends (RFC 4787: two minutes for most traffic).
 IDLE_SECONDS = 120.0
@@ -36,8 +36,10 @@ BATCH = 64
 
 
 _IDENTIFICATIONS = itertools.count(1)
+# Used by one datagram at a time, from callbacks of one thread.
+_BUFFER = memoryview(bytearray(65_536))
 #: What the kernel says of one datagram only: too large for the way, or no room for it now.
-_LOST = (errno.EMSGSIZE, errno.ENOBUFS)
+_LOST = (errno.EMSGSIZE, errno.ENOBUFS, errno.EAGAIN)
 
 
 def _refused(error: OSError) -> FlowRefused:
@@ -51,10 +53,11 @@ class _DirectDatagrams:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     async def open(cls, destination: Destination) -> _DirectDatagrams:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock = socket.socket(socket.AF_INET6 if ":" in destination.host else socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
         try:
             sock.connect((destination.host, destination.port))
@@ -63,24 +66,37 @@ class _DirectDatagrams:
             raise FlowRefused(FlowFailure.UNREACHABLE, f"{destination}: {error.strerror}") from error
         return cls(sock)
 
-    async def send(self, datagram: bytes) -> None:
+    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+        """Hand each datagram to `deliver` from now on; `ended`: takes what the network says when nothing arrives."""
+        loop = asyncio.get_running_loop()
+
+        def readable() -> None:
+            for _ in range(BATCH):
+                if self._sock.fileno() < 0:
+                    return
+                try:
+                    datagram = self._sock.recv(packets.MAX_DATAGRAM_BYTES)
+                except (BlockingIOError, InterruptedError):
+                    return
+                except OSError as error:
+                    ended(_refused(error))
+                    return
+                deliver(datagram)
+
+        self._loop = loop
+        loop.add_reader(self._sock, readable)
+
+    def put(self, datagram: bytes) -> None:
         """Send one; raises FlowRefused when the network says that nothing arrives. One that does not fit is lost."""
         try:
             self._sock.send(datagram)
-        except BlockingIOError:
-            await asyncio.get_running_loop().sock_sendall(self._sock, datagram)
         except OSError as error:
             if error.errno not in _LOST:
                 raise _refused(error) from error
 
-    async def receive(self) -> bytes:
-        """Return the next; raises FlowRefused when the network says that nothing arrives."""
-        try:
-            return await asyncio.get_running_loop().sock_recv(self._sock, packets.MAX_DATAGRAM_BYTES)
-        except OSError as error:
-            raise _refused(error) from error
-
     def close(self) -> None:
+        if self._loop is not None and self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock)
         self._sock.close()
 
 
@@ -92,13 +108,24 @@ class _Association:
         self._source = source
         self._target = target
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
-        self._more = asyncio.Event()
+        self._flow: DatagramFlow | _DirectDatagrams | None = None
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[FlowRefused | None] = self._loop.create_future()
         self._moved_at = 0.0
+        self._packet = packets.datagram_maker(target, source)
+        #: Whether it takes datagrams: False from its end on.
+        self.live = True
 
     def put(self, datagram: bytes) -> None:
-        """Send a datagram as soon as may be; the oldest gives way when too many wait."""
-        self._waiting.append(datagram)
-        self._more.set()
+        """Send a datagram; while the association is being opened it waits, and the oldest gives way when too many do."""
+        if self._flow is None:
+            self._waiting.append(datagram)
+            return
+        self._moved_at = self._loop.time()
+        try:
+            self._flow.put(datagram)
+        except FlowRefused as refused:
+            self._end(refused)
 
     async def run(self) -> None:
         """Open, carry and end the association."""
@@ -112,42 +139,27 @@ class _Association:
         except FlowRefused as refused:
             self._refused(refused)
             return
-        tasks = [asyncio.ensure_future(self._out(flow)), asyncio.ensure_future(self._in(flow))]
         try:
-            await self._idle(tasks)
-            for task in tasks:
-                if task.done():
-                    task.result()
-        except FlowRefused as refused:
-            if refused.failure is not FlowFailure.RESET:
-                self._refused(refused)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            flow.close()
-
-    async def _idle(self, tasks: Sequence[asyncio.Future[None]]) -> None:
-        loop = asyncio.get_running_loop()
-        self._moved_at = loop.time()
-        while (left := self._moved_at + IDLE_SECONDS - loop.time()) > 0:
-            done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if done:
-                return
-
-    async def _out(self, flow: DatagramFlow | _DirectDatagrams) -> None:
-        while True:
+            flow.start(self._deliver, self._end)
+            self._flow = flow
+            self._moved_at = self._loop.time()
             while self._waiting:
-                self._moved_at = asyncio.get_running_loop().time()
-                await flow.send(self._waiting.popleft())
-            self._more.clear()
-            await self._more.wait()
+                self.put(self._waiting.popleft())
+            while not self._over.done() and (left := self._moved_at + IDLE_SECONDS - self._loop.time()) > 0:
+                await asyncio.wait([self._over], timeout=left)
+        finally:
+            flow.close()
+        refused_by = self._over.result() if self._over.done() else None
+        if refused_by is not None and refused_by.failure is not FlowFailure.RESET:
+            self._refused(refused_by)
 
-    async def _in(self, flow: DatagramFlow | _DirectDatagrams) -> None:
-        while True:
-            content = await flow.receive()
-            self._moved_at = asyncio.get_running_loop().time()
-            self._owner.answer(packets.datagram(self._target, self._source, content), self._source)
+    def _end(self, refused: FlowRefused) -> None:
+        if not self._over.done():
+            self._over.set_result(refused)
+
+    def _deliver(self, content: bytes) -> None:
+        self._moved_at = self._loop.time()
+        self._owner.answer(self._packet(content), self._source)
 
     def _refused(self, refused: FlowRefused) -> None:
         code = packets.PORT_UNREACHABLE
@@ -175,6 +187,8 @@ class CapturedDatagrams:
         self._raw = raw
         self.doorway = doorway
         self._max_associations = max_associations
+        #: Associations by what the kernel says of their datagrams: source, and the ancillary data.
+        self._lately: dict[tuple[object, bytes], _Association] = {}
         self._associations: dict[tuple[Endpoint, Endpoint], _Association] = {}
         self._tasks = TaskSet("captured datagrams")
         self._loop = asyncio.get_running_loop()
@@ -189,34 +203,45 @@ class CapturedDatagrams:
     def _readable(self) -> None:
         for _ in range(BATCH):
             try:
-                content, ancillary, _, source = self._sock.recvmsg(65_535, 128)
+                count, ancillary, _, source = self._sock.recvmsg_into([_BUFFER], 128)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 logger.debug("datagrams: %s", error)
                 return
+            content = bytes(_BUFFER[:count])
+            # The kernel says the same of each datagram of an association: no need to read it again.
+            association = self._lately.get((source, ancillary[0][2])) if len(ancillary) == 1 else None
+            if association is not None and association.live:
+                association.put(content)
+                continue
             target = original_destination(ancillary)
             if target is None:
                 self.dropped += 1
                 continue
-            self._association((source[0], source[1]), target, content)
+            association = self._association((source[0], source[1]), target, content)
+            if association is not None and len(ancillary) == 1:
+                if len(self._lately) >= MAX_ASSOCIATIONS:
+                    self._lately.clear()
+                self._lately[source, ancillary[0][2]] = association
 
-    def _association(self, source: Endpoint, target: Endpoint, content: bytes) -> None:
+    def _association(self, source: Endpoint, target: Endpoint, content: bytes) -> _Association | None:
         key = (source, target)
         association = self._associations.get(key)
         if association is None:
             most = self._max_associations or MAX_ASSOCIATIONS
             if len(self._associations) >= most or self._of_source[source[0]] >= (self._max_per_source or most):
                 self.dropped += 1
-                return
+                return None
             association = self._associations[key] = _Association(self, source, target)
             task = self._tasks.start(association.run(), "association")
             self._of_source[source[0]] += 1
             task.add_done_callback(lambda _: self._ended(key))
         association.put(content)
+        return association
 
     def _ended(self, key: tuple[Endpoint, Endpoint]) -> None:
-        del self._associations[key]
+        self._associations.pop(key).live = False
         (source, _), _ = key
         self._of_source[source] -= 1
         if not self._of_source[source]:

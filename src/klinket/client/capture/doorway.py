@@ -86,8 +86,18 @@ class Doorway:
             self.tell(destination, refused)
             raise
 
+    async def open_early(self, destination: Destination) -> CarriedFlow:
+        """Open a TCP flow of a connection that was accepted already, without waiting for the resource; raises FlowRefused."""
+        if not self.is_klinkets(destination):
+            return await self.open_stream(destination)
+        try:
+            return await self._client.open_early(destination, lambda refused: self.tell(destination, refused))
+        except FlowRefused as refused:
+            self.tell(destination, refused)
+            raise
+
     async def open_datagrams(self, destination: Destination) -> DatagramFlow:
-        """Open a UDP association with a granted resource; raises FlowRefused."""
+        """Open a UDP association, or an ICMP flow, with a granted resource; raises FlowRefused."""
         try:
             return await self._client.open_datagrams(destination)
         except FlowRefused as refused:

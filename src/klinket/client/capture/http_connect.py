@@ -39,6 +39,7 @@ _STATUS: dict[FlowFailure, str] = {
     FlowFailure.UNREACHABLE: "502 Unreachable",
     FlowFailure.RESET: "502 Reset",
     FlowFailure.INTERNAL: "502 Connector Failed",
+    FlowFailure.ICMP_UNAVAILABLE: "502 ICMP Unavailable",
     FlowFailure.NO_CONNECTOR: "503 No Connector",
     FlowFailure.DRAINING: "503 No Connector",
     FlowFailure.CONTROLLER_UNREACHABLE: "503 Controller Unreachable",

@@ -11,6 +11,8 @@ from klinket.domain.errors import ProtocolError
 
 #: Bytes of each packet the kernel copies: IP and TCP headers with all options.
 COPY_BYTES = 128
+#: The most the kernel copies of one packet: an attribute's length has 16 bits.
+WHOLE_PACKET_BYTES = 65_531
 #: Packets the kernel holds at the most; more are dropped.
 MAX_HELD = 1024
 
@@ -32,7 +34,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class HeldPacket:
-    """A packet in the queue. `id`: names it in the verdict; `content`: its first COPY_BYTES bytes, from the IP header on."""
+    """A packet in the queue. `id`: names it in the verdict; `content`: its first bytes, from the IP header on."""
 
     id: int
     content: bytes
@@ -59,9 +61,9 @@ def bind(queue: int) -> bytes:
     return _message(_CONFIG, _REQUEST | _ACK, queue, _attribute(1, struct.pack(">BxH", _COMMAND_BIND, _AF_INET)))
 
 
-def configure(queue: int) -> bytes:
-    """Return the request for headers of COPY_BYTES and MAX_HELD packets at the most; acknowledged."""
-    attributes = _attribute(2, struct.pack(">IB", COPY_BYTES, _COPY_PACKET)) + _attribute(3, struct.pack(">I", MAX_HELD))
+def configure(queue: int, copy_bytes: int = COPY_BYTES) -> bytes:
+    """Return the request for the first `copy_bytes` of each packet and MAX_HELD packets at the most; acknowledged."""
+    attributes = _attribute(2, struct.pack(">IB", copy_bytes, _COPY_PACKET)) + _attribute(3, struct.pack(">I", MAX_HELD))
     return _message(_CONFIG, _REQUEST | _ACK, queue, attributes)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from klinket.domain.errors import ProtocolError
+from klinket.net.checksum import checksum
 
 #: Bytes of content one IPv4 datagram can carry: 65,535 less both headers.
 MAX_DATAGRAM_BYTES = 65_507
@@ -51,7 +53,8 @@ def read_syn(packet: bytes) -> Syn:
     return Syn((socket.inet_ntoa(packet[12:16]), source_port), (socket.inet_ntoa(packet[16:20]), destination_port), number)
 
 
-def _ip_header(source: str, destination: str, protocol: int, length: int) -> bytes:
+def ip_header(source: str, destination: str, protocol: int, length: int) -> bytes:
+    """Return the header of a packet with so many bytes behind it."""
     if ":" in source:
         return struct.pack(">IHBB", 6 << 28, length, protocol, 64) + _v6_addresses(source, destination)
     # The kernel fills in id and checksum (raw(7), IP_HDRINCL).
@@ -63,9 +66,9 @@ def _v6_addresses(source: str, destination: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
 
 
-def _v6_checksum(source: str, destination: str, protocol: int, message: bytes) -> int:
+def v6_checksum(source: str, destination: str, protocol: int, message: bytes) -> int:
     """Return the checksum over pseudo-header and message (RFC 8200 §8.1)."""
-    return _checksum(_v6_addresses(source, destination) + struct.pack(">II", len(message), protocol) + message)
+    return checksum(_v6_addresses(source, destination) + struct.pack(">II", len(message), protocol) + message)
 
 
 def datagram(source: Endpoint, destination: Endpoint, content: bytes) -> bytes:
@@ -75,9 +78,28 @@ def datagram(source: Endpoint, destination: Endpoint, content: bytes) -> bytes:
     length = _UDP_HEADER_BYTES + len(content)
     header = struct.pack(">HHHH", source[1], destination[1], length, 0)
     if ":" in source[0]:
-        checksum = _v6_checksum(source[0], destination[0], _UDP, header + content) or 0xFFFF
-        header = struct.pack(">HHHH", source[1], destination[1], length, checksum)
-    return _ip_header(source[0], destination[0], _UDP, length) + header + content
+        total = v6_checksum(source[0], destination[0], _UDP, header + content) or 0xFFFF
+        header = struct.pack(">HHHH", source[1], destination[1], length, total)
+    return ip_header(source[0], destination[0], _UDP, length) + header + content
+
+
+def datagram_maker(source: Endpoint, destination: Endpoint) -> Callable[[bytes], bytes]:
+    """Return what datagram() does, for one pair of ends: what is the same in each packet is made once."""
+    if ":" in source[0]:
+        return lambda content: datagram(source, destination, content)
+    ports = struct.pack(">HH", source[1], destination[1])
+    addresses = socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+    middle = struct.pack(">HHBBH", 0, 0, 64, _UDP, 0) + addresses + ports
+    begin, end = struct.Struct(">BBH").pack, struct.Struct(">HH").pack
+
+    def make(content: bytes) -> bytes:
+        size = len(content)
+        if size > MAX_DATAGRAM_BYTES:
+            raise ValueError(f"a datagram of {size} bytes")
+        headers = _IP_HEADER_BYTES + _UDP_HEADER_BYTES
+        return b"".join((begin(0x45, 0, headers + size), middle, end(_UDP_HEADER_BYTES + size, 0), content))
+
+    return make
 
 
 def fragments(packet: bytes, identification: int) -> list[bytes]:
@@ -106,19 +128,10 @@ def datagram_refused(source: Endpoint, destination: Endpoint, code: int) -> byte
     if ":" in source[0]:
         v6_code = _V6_CODES.get(code, code)
         message = struct.pack(">BBHI", _V6_UNREACHABLE, v6_code, 0, 0) + original
-        checksum = _v6_checksum(destination[0], source[0], _ICMPV6, message)
-        message = message[:2] + struct.pack(">H", checksum) + message[4:]
-        return _ip_header(destination[0], source[0], _ICMPV6, len(message)) + message
+        total = v6_checksum(destination[0], source[0], _ICMPV6, message)
+        message = message[:2] + struct.pack(">H", total) + message[4:]
+        return ip_header(destination[0], source[0], _ICMPV6, len(message)) + message
     message = struct.pack(">BBHI", _UNREACHABLE, code, 0, 0) + original
-    checksum = _checksum(message)
-    message = message[:2] + struct.pack(">H", checksum) + message[4:]
-    return _ip_header(destination[0], source[0], _ICMP, len(message)) + message
-
-
-def _checksum(data: bytes) -> int:
-    """Return the Internet checksum (RFC 1071)."""
-    words = data if len(data) % 2 == 0 else data + b"\0"
-    total: int = sum(struct.unpack(f">{len(words) // 2}H", words))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    total = checksum(message)
+    message = message[:2] + struct.pack(">H", total) + message[4:]
+    return ip_header(destination[0], source[0], _ICMP, len(message)) + message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from klinket.client.ports import CarriedFlow, FlowOpener
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
 from klinket.domain.flow import Destination
 from klinket.net import sockets
+from klinket.net.poll import readable
 from klinket.net.sockets import HostPort
 from klinket.net.tasks import TaskSet
 
@@ -25,7 +27,9 @@ logger = logging.getLogger(__name__)
 #: Seconds for a program to say what it wants.
 REQUEST_SECONDS = 10.0
 #: Connections of programs at a time, per listener.
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 16_384
+#: Connections accepted in one go.
+ACCEPT_ROUNDS = 64
 #: Bytes read at once while a head is incomplete.
 _READ_BYTES = 4096
 
@@ -83,10 +87,14 @@ class Proxy:
         return HostPort(host, port)
 
     async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+        for number in itertools.count(1):
+            if number % ACCEPT_ROUNDS == 0:
+                await asyncio.sleep(0)  # those accepted have their turn
             try:
-                program, _ = await loop.sock_accept(listener)
+                program, _ = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                await readable(listener)
+                continue
             except OSError as error:
                 logger.error("accept: %s", error)
                 await asyncio.sleep(0.1)
@@ -95,7 +103,8 @@ class Proxy:
                 logger.warning("more than %d connections at a time: refused", MAX_CONNECTIONS)
                 sockets.reset(program)
                 continue
-            self._tasks.start(self._serve(sockets.prepare(program)), "program")
+            program.setblocking(False)  # the rest of what a flow needs is set by whoever carries it
+            self._tasks.start(self._serve(program), "program")
 
     async def _serve(self, program: socket.socket) -> None:
         try:
@@ -163,71 +172,102 @@ async def speak_http(proxy: Proxy, program: socket.socket) -> None:
 
 async def speak_socks(proxy: Proxy, program: socket.socket) -> None:
     """Serve one connection of the SOCKS5 proxy."""
-    loop = asyncio.get_running_loop()
+    talk = _SocksTalk(program)
     try:
         async with asyncio.timeout(REQUEST_SECONDS):
-            destination = await _socks_destination(program, proxy.token)
+            destination = await _socks_destination(talk, proxy.token)
     except ProtocolError as error:
         logger.debug("SOCKS: %s", error.message)
-        return
+        destination = None
     if destination is None:
+        await talk.flush()
         return
     try:
         flow = await proxy.open(destination)
     except FlowRefused as error:
-        await loop.sock_sendall(program, socks5.refusal(error))
+        talk.say(socks5.refusal(error))
+        await talk.flush()
         return
-    await _hand_over(flow, program, socks5.reply(socks5.Reply.SUCCEEDED), b"")
+    talk.say(socks5.reply(socks5.Reply.SUCCEEDED))
+    await _hand_over(flow, program, talk.unsaid, talk.rest)
 
 
-async def _socks_destination(program: socket.socket, token: str | None) -> Destination | None:
+class _SocksTalk:
+    """What a program has sent, and what it is told: answers go out when more of it is waited for, so seldom one by one."""
+
+    def __init__(self, program: socket.socket) -> None:
+        self._program = program
+        self.rest = b""
+        self.unsaid = b""
+
+    async def read(self, count: int) -> bytes:
+        """Return exactly `count` bytes; raises OSError."""
+        while len(self.rest) < count:
+            await self.flush()
+            more = await sockets.receive(self._program, _READ_BYTES)
+            if not more:
+                raise ConnectionResetError("the program closed the connection")
+            self.rest += more
+        taken, self.rest = self.rest[:count], self.rest[count:]
+        return taken
+
+    def say(self, answer: bytes) -> None:
+        """Answer with the next that goes out."""
+        self.unsaid += answer
+
+    async def flush(self) -> None:
+        """Send what was said; raises OSError."""
+        if self.unsaid:
+            unsaid, self.unsaid = self.unsaid, b""
+            await sockets.send_all(self._program, unsaid)
+
+
+async def _socks_destination(talk: _SocksTalk, token: str | None) -> Destination | None:
     """Return what is wanted, or None after an answer that refuses; raises ProtocolError."""
-    loop = asyncio.get_running_loop()
-    version, count = await sockets.receive_exactly(program, 2)
+    version, count = await talk.read(2)
     if version != socks5.VERSION:
         raise ProtocolError(f"version {version}")
-    if not await _socks_admitted(program, await sockets.receive_exactly(program, count), token):
+    if not await _socks_admitted(talk, await talk.read(count), token):
         return None
-    version, command, _, kind = await sockets.receive_exactly(program, socks5.REQUEST_HEAD_BYTES)
+    version, command, _, kind = await talk.read(socks5.REQUEST_HEAD_BYTES)
     if version != socks5.VERSION:
         raise ProtocolError(f"version {version}")
     if command != socks5.CONNECT:
-        await loop.sock_sendall(program, socks5.reply(socks5.Reply.COMMAND_NOT_SUPPORTED))
+        talk.say(socks5.reply(socks5.Reply.COMMAND_NOT_SUPPORTED))
         return None
-    first = (await sockets.receive_exactly(program, 1))[0]
+    first = (await talk.read(1))[0]
     try:
-        rest = await sockets.receive_exactly(program, socks5.address_length(kind, first))
+        rest = await talk.read(socks5.address_length(kind, first))
         return socks5.parse_destination(kind, first, rest)
     except ProtocolError:
-        await loop.sock_sendall(program, socks5.reply(socks5.Reply.ADDRESS_NOT_SUPPORTED))
+        talk.say(socks5.reply(socks5.Reply.ADDRESS_NOT_SUPPORTED))
         return None
 
 
-async def _socks_admitted(program: socket.socket, methods: bytes, token: str | None) -> bool:
+async def _socks_admitted(talk: _SocksTalk, methods: bytes, token: str | None) -> bool:
     """Return whether the program may go on: it offers to go without authentication, or shows the token where there is one."""
-    loop = asyncio.get_running_loop()
     offered = socks5.accepts_no_authentication(methods) if token is None else socks5.offers_password(methods)
     if not offered:
-        await loop.sock_sendall(program, socks5.NO_METHOD)
+        talk.say(socks5.NO_METHOD)
         return False
     if token is None:
-        await loop.sock_sendall(program, socks5.NO_AUTHENTICATION)
+        talk.say(socks5.NO_AUTHENTICATION)
         return True
-    await loop.sock_sendall(program, socks5.PASSWORD)
-    version, length = await sockets.receive_exactly(program, 2)
+    talk.say(socks5.PASSWORD)
+    version, length = await talk.read(2)
     if version != socks5.PASSWORD_VERSION:
         raise ProtocolError(f"version {version} of a user name and password")
-    await sockets.receive_exactly(program, length)
-    password = await sockets.receive_exactly(program, (await sockets.receive_exactly(program, 1))[0])
+    await talk.read(length)
+    password = await talk.read((await talk.read(1))[0])
     taken = socks5.shows(password, token)
-    await loop.sock_sendall(program, socks5.PASSWORD_TAKEN if taken else socks5.PASSWORD_REFUSED)
+    talk.say(socks5.PASSWORD_TAKEN if taken else socks5.PASSWORD_REFUSED)
     return taken
 
 
 async def _hand_over(flow: CarriedFlow, program: socket.socket, answer: bytes, early: bytes) -> None:
     try:
         if answer:
-            await asyncio.get_running_loop().sock_sendall(program, answer)
+            await sockets.send_all(program, answer)
     except BaseException:
         flow.abort()
         raise

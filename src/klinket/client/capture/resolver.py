@@ -8,7 +8,6 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 
 from klinket.client.capture import dns_message
 from klinket.client.capture.dns_message import Code, ExtendedError, Query, RecordType
@@ -164,12 +163,11 @@ class NameStub:
         client: FlowOpener,
         names: SyntheticAddresses,
         resolvers: Sequence[str],
-        own: Mapping[str, str] = MappingProxyType({}),
+        rules: AnswerRules = AnswerRules(),
     ) -> None:
-        """`own`: names that are answered here, unless they are granted, and their addresses."""
         self._sock = sock
         self._listener = listener
-        self._own = OwnAnswers(client, names, AnswerRules(own=own))
+        self._own = OwnAnswers(client, names, rules)
         self._resolvers = usable(resolvers)
         self._tasks = TaskSet("names")
         self._loop = asyncio.get_running_loop()

@@ -12,6 +12,7 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x4_0000
 
+_CAP_NET_RAW = 13
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_CAPBSET_READ = 23
@@ -55,10 +56,15 @@ def be_undumpable() -> None:
 
 
 def give_up_capabilities() -> None:
-    """Leave this process, and what it executes, without any capability, even as user 0 of its namespace."""
+    """Leave this process, and what it executes, without any capability, even as user 0 of its namespace.
+
+    CAP_NET_RAW stays in the bounding set: Linux executes no file with a capability outside of it, and ping often has this one.
+    Nothing gains it: there are no new privileges, and it would be one over this user namespace's own networks, which has none.
+    """
     capability = 0
     while _prctl(_PR_CAPBSET_READ, capability) >= 0:
-        _check(_prctl(_PR_CAPBSET_DROP, capability), "PR_CAPBSET_DROP")
+        if capability != _CAP_NET_RAW:
+            _check(_prctl(_PR_CAPBSET_DROP, capability), "PR_CAPBSET_DROP")
         capability += 1
     _check(_prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL), "PR_CAP_AMBIENT")
     _check(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "PR_SET_NO_NEW_PRIVS")

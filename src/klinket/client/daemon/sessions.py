@@ -155,6 +155,10 @@ class Sessions:
         """Open a TCP flow in the current session; raises FlowRefused."""
         return await self._client().open_stream(destination)
 
+    async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> OpenedFlow:
+        """Open a TCP flow in the current session without waiting for the resource; raises FlowRefused."""
+        return await self._client().open_early(destination, refused)
+
     async def open_datagrams(self, destination: Destination) -> DatagramFlow:
         """Open a UDP association in the current session; raises FlowRefused."""
         return await self._client().open_datagrams(destination)

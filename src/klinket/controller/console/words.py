@@ -24,6 +24,7 @@ FAILURES = {
     FlowFailure.DRAINING: "The connector was about to stop",
     FlowFailure.RESET: "The connection was reset",
     FlowFailure.CONTROLLER_UNREACHABLE: "The client could not reach the controller, so nothing was known to be granted",
+    FlowFailure.ICMP_UNAVAILABLE: "The connector's host lets it send no pings",
     FlowFailure.INTERNAL: "A fault inside klinket; the connector's log says more",
 }
 

@@ -17,10 +17,17 @@ if sys.platform != "linux":
     pytest.skip("namespaces are there on Linux only", allow_module_level=True)
 
 from klinket.client.capture.datagrams import _DirectDatagrams
+from klinket.client.datagram_inbox import DatagramInbox
 
 
 def udp(port: int, host: str = "127.0.0.1") -> Destination:
     return Destination(host, port, TransportProtocol.UDP)
+
+
+def started(flow: _DirectDatagrams) -> DatagramInbox:
+    inbox = DatagramInbox()
+    flow.start(inbox.put, inbox.end)
+    return inbox
 
 
 async def test_datagrams_go_both_ways_one_by_one() -> None:
@@ -28,12 +35,13 @@ async def test_datagrams_go_both_ways_one_by_one() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.settimeout(5)
         flow = await _DirectDatagrams.open(udp(listener.getsockname()[1]))
+        inbox = started(flow)
         for content in (b"one", b"", bytes(9000)):
-            await flow.send(content)
+            flow.put(content)
             received, source = listener.recvfrom(65_535)
             assert received == content
             listener.sendto(content, source)
-            assert await asyncio.wait_for(flow.receive(), 5) == content
+            assert await asyncio.wait_for(inbox.get(), 5) == content
         flow.close()
 
 
@@ -42,8 +50,8 @@ async def test_a_datagram_too_large_for_the_way_is_lost_and_the_next_one_is_not(
         listener.bind(("127.0.0.1", 0))
         listener.settimeout(5)
         flow = await _DirectDatagrams.open(udp(listener.getsockname()[1]))
-        await flow.send(bytes(65_530))  # EMSGSIZE
-        await flow.send(b"small")
+        flow.put(bytes(65_530))  # EMSGSIZE
+        flow.put(b"small")
         assert listener.recv(65_535) == b"small"
         flow.close()
 
@@ -52,8 +60,8 @@ async def test_a_closed_port_is_told_as_refused() -> None:
     flow = await _DirectDatagrams.open(udp(closed_port()))
     with pytest.raises(FlowRefused) as caught:
         async with asyncio.timeout(5):
-            await flow.send(b"ping")
-            await flow.receive()
+            flow.put(b"ping")
+            await started(flow).get()
     assert caught.value.failure is FlowFailure.REFUSED
     flow.close()
 
@@ -78,5 +86,5 @@ class Failing:
 async def test_whatever_else_the_network_says_is_unreachable(number: int) -> None:
     flow = _DirectDatagrams(Failing(number))  # type: ignore[arg-type]
     with pytest.raises(FlowRefused) as caught:
-        await flow.send(b"ping")
+        flow.put(b"ping")
     assert caught.value.failure is FlowFailure.UNREACHABLE

@@ -15,6 +15,7 @@ from klinket.client.capture import synthetic
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
+from klinket.client.capture.echoes import CapturedEchoes
 from klinket.client.capture.host import addresses, claim, netlink, routes, rules, tools, undo, upkeep
 from klinket.client.capture.host import sockets as host_sockets
 from klinket.client.capture.host.fast import FastResources
@@ -158,7 +159,8 @@ class HostCapture:
         }
         await tools.run_async(tools.NFT, rules.table(layout, contents))
         if layout.holds and not layout.native_queue:
-            await _kernel(netlink.change_rules, netlink.queue_request(rules.NAME, "held", rules.QUEUE.number))
+            for chain, number in rules.QUEUES.items():
+                await _kernel(netlink.change_rules, netlink.queue_request(rules.NAME, chain, number))
         self._layout = layout
         self._listing = await asyncio.to_thread(upkeep.listing)
 
@@ -183,7 +185,13 @@ class HostCapture:
                 ipv6=layout.ports6 is not None, hides_ipv6=False, is_fast=self._fast.is_fast_name, never=self._settings.own_hosts
             ),
         )
-        parts: list[HeldConnects | CapturedDatagrams | CapturedNames] = [connects]
+        parts: list[HeldConnects | CapturedDatagrams | CapturedEchoes | CapturedNames] = [connects]
+        if layout.holds:
+            answers = host_sockets.echo_answers([one.raw.family for one in families])
+            echo_queue = host_sockets.queue()
+            for sock in (echo_queue, *answers):
+                self._stack.callback(sock.close)
+            parts.append(CapturedEchoes(echo_queue, rules.ECHO_QUEUE, answers, doorway))
         for one in families:
             parts.append(CapturedDatagrams(one.datagrams, one.raw, doorway, MAX_ASSOCIATIONS, MAX_ASSOCIATIONS_PER_SOURCE))
             parts.append(

@@ -27,14 +27,22 @@ DELIVER = _BASE | 0x20
 DELIVER_DNS = _BASE | 0x21
 DELIVER_MASK = 0xFFFF_FFFE
 #: The queue, and what its verdicts lead to.
-QUEUE = QueueRules(number=0x6B6C, connect=_BASE | 0x1, refuse=_BASE | 0x2, unreachable=_BASE | 0x3)
+QUEUE = QueueRules(
+    number=0x6B6C, connect=_BASE | 0x1, refuse=_BASE | 0x2, unreachable=_BASE | 0x3
+)  #: The queue of echo requests.
+ECHO_QUEUE = 0x6B6D
 
 _SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 _QUERY = f"meta l4proto {{ tcp, udp }} th dport 53 meta mark != {OWN_QUERY:#x}"
+_ECHO_REQUESTS = ("icmp type echo-request", "icmpv6 type echo-request")
 _NOT_ELSEWHERE = "{ local, broadcast, multicast, anycast }"
 #: Neighbours are found with these (RFC 4861): a gateway may have an address of a captured range.
 _NEIGHBOURS = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }"
 _SETS = (("resources", "flags interval;"), ("fast", "flags interval;"), ("sources", "flags interval;"), ("resolvers", ""))
+
+
+#: The queues, by the chain that leads to each.
+QUEUES = {"held": QUEUE.number, "echoes": ECHO_QUEUE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class Ports:
 class Layout:
     """What the rules are made of. `ports6` None: IPv6 is rejected; `holds`: the kernel can hold SYNs in a queue.
 
-    `native_queue`: nft's own queue statement works; where it does not, whoever loads the rules fills the chain `held`.
+    `native_queue`: nft's own queue statement works; where it does not, whoever loads the rules fills the chains of QUEUES.
     """
 
     ports: Ports
@@ -116,7 +124,9 @@ def _deliver(name: str, layout: Layout, tcp: str, udp: str) -> str:
             word = "ip" if version == 4 else "ip6"
             for protocol, port in (("tcp", getattr(ports, tcp)), ("udp", getattr(ports, udp))):
                 lines.append(f"meta nfproto ipv{version} meta l4proto {protocol} tproxy {word} to {address}:{port} accept")
-    return _chain(name, *lines, "drop")
+    # An echo request comes here as a datagram does: delivered, so that connection tracking knows what its reply belongs to.
+    echoes = [f"{echo} goto echoes" for echo in _ECHO_REQUESTS] if name == "deliver" and layout.holds else []
+    return _chain(name, *echoes, *lines, "drop")
 
 
 def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
@@ -142,6 +152,7 @@ def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
         "ct state established,related return",  # began before klinket did
         "meta l4proto tcp return",
         f"meta l4proto udp ct mark set {DELIVER:#x} meta mark set {DELIVER:#x} return",
+        *(f"{echo} ct mark set {DELIVER:#x} meta mark set {DELIVER:#x} return" for echo in _ECHO_REQUESTS if layout.holds),
         f"{_NEIGHBOURS} return",
         "reject with icmpx type admin-prohibited",
     )
@@ -159,7 +170,11 @@ def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
         "ip6 daddr @resources6 goto take" if layout.ports6 is not None else "ip6 daddr @resources6 reject",
         f"ip daddr {elements(STUBS)} reject",
     )
-    queue = f"queue to {QUEUE.number}" if layout.native_queue else ""
+    queues = [
+        _chain(chain, f"queue to {number}" if layout.native_queue else "", "drop")
+        for chain, number in QUEUES.items()
+        if chain == "held" or layout.holds
+    ]
     refuse = (
         f"meta mark {QUEUE.refuse:#x} reject with tcp reset",
         f"meta mark {QUEUE.unreachable:#x} reject with icmpx type host-unreachable",
@@ -170,7 +185,7 @@ def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
         + f"table {TABLE} {{\n"
         + _sets(contents)
         + _chain("closed")
-        + _chain("held", queue, "drop")
+        + "".join(queues)
         + begin
         + take
         + take_dns

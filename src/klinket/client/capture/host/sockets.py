@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klinket.client.capture.datagrams import IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR
 from klinket.client.capture.host.rules import Ports
+from klinket.net.sockets import mark
 
 #: Options of linux/in.h and linux/in6.h that the socket module does not name.
 _IP_TRANSPARENT = 19
@@ -77,8 +79,23 @@ def _bind(sock: socket.socket, family: int, kind: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_BYTES)
 
 
+def echo_answers(families: Sequence[int]) -> list[socket.socket]:
+    """Return a raw socket of each family for what answers echo requests; raises OSError."""
+    made: list[socket.socket] = []
+    try:
+        for family in families:
+            made.append(sock := socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
+            # A request that came from another machine was never let on, so connection tracking does not know its reply.
+            mark(sock)
+    except BaseException:
+        for sock in made:
+            sock.close()
+        raise
+    return made
+
+
 def queue() -> socket.socket:
-    """Return a netlink socket for the packet queue; raises OSError."""
+    """Return a netlink socket for a packet queue; raises OSError."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
     sock.bind((0, 0))
     sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER_BYTES)

@@ -32,10 +32,9 @@ class NamespaceCommand:
         self.pid = forked.pid
         self._channel = forked.channel
         self._resolvers = forked.resolvers
-        self._expected = forked.sockets
         self._told = told
         self._host_loopback = host_loopback
-        self._sockets: list[socket.socket] = []
+        self._sockets: dict[str, socket.socket] = {}
         self._served: Sequence[Serving] = ()
         self._exit_code: int | None = None
 
@@ -48,9 +47,10 @@ class NamespaceCommand:
                 await _readable(self._channel)
         except TimeoutError as error:
             raise CaptureImpossible(f"the namespace was not ready within {PREPARE_SECONDS:.0f} s") from error
-        text, descriptors = _receive_descriptors(self._channel, len(self._expected))
-        self._sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        if text != inside.READY or len(self._sockets) != len(self._expected):
+        text, descriptors = _receive_descriptors(self._channel, inside.MAX_SOCKETS)
+        word, *names = text.split(b" ")
+        self._sockets = {name.decode(): socket.socket(fileno=one) for name, one in zip(names, descriptors, strict=False)}
+        if word != inside.READY or len(names) != len(descriptors):
             reason = text.decode(errors="replace").removeprefix("failed:")
             raise CaptureImpossible(reason or "the namespace could not be made")
 
@@ -58,8 +58,7 @@ class NamespaceCommand:
         """Begin to answer the queue, the datagrams and the names."""
         from klinket.client.capture.namespace.serving import serve
 
-        named = dict(zip(self._expected, self._sockets, strict=True))
-        self._served = serve(named, client, self._resolvers, self._told, host_loopback=self._host_loopback)
+        self._served = serve(self._sockets, client, self._resolvers, self._told, host_loopback=self._host_loopback)
 
     async def start(self) -> None:
         """Let the child execute the command; raises NotExecuted."""
@@ -105,7 +104,7 @@ class NamespaceCommand:
             self._reap()
         for part in self._served:
             await part.aclose()
-        for sock in self._sockets:
+        for sock in self._sockets.values():
             if sock.fileno() >= 0:
                 sock.close()
         self._channel.close()

@@ -16,11 +16,10 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A child that sets itself up. `channel`: to it; `sockets`: what it will hand out; `resolvers`: this machine's."""
+    """A child that sets itself up. `channel`: to it; `resolvers`: this machine's."""
 
     pid: int
     channel: socket.socket
-    sockets: Sequence[str]
     resolvers: Sequence[str]
 
 
@@ -51,4 +50,4 @@ def fork(
         inside.become(command, theirs, parent)
     theirs.close()
     ours.setblocking(False)
-    return Forked(pid, ours, inside.sockets_of(command), found.resolvers)
+    return Forked(pid, ours, found.resolvers)

@@ -14,22 +14,24 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from klinket.client.capture import descriptors, proxy_variables, syscalls
-from klinket.client.capture.datagrams import IP_RECVORIGDSTADDR
+from klinket.client.capture.datagrams import IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR
 from klinket.client.capture.namespace import rules
 
-#: An option of linux/in.h that the socket module does not name.
+#: Options of linux/in.h and linux/in6.h that the socket module does not name.
 IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
 _NETLINK_NETFILTER = 12
 
-#: Sockets handed out, in this order.
-SOCKETS = ("listener", "datagrams", "raw", "queue", "dns", "dns_listener")
 HTTP_PROXY, SOCKS_PROXY = "http_proxy", "socks_proxy"
+#: Sockets handed out, at the most.
+MAX_SOCKETS = 16
+#: Said before the names of the sockets that are handed out, in their order, each after a space.
 READY = b"ready"
 GO = b"go"
 CANNOT_EXECUTE = 126
@@ -39,6 +41,8 @@ _RESOLV_CONF = "/etc/resolv.conf"
 #: Sockets of name services that would answer past resolv.conf; unreachable ones make the C library ask DNS.
 _NAME_SERVICE_SOCKETS = ("/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket", "/var/run/nscd/socket")
 _PACKET_TOOLS = ("iptables-nft-restore", "iptables-restore")
+_PACKET_TOOLS6 = ("ip6tables-nft-restore", "ip6tables-restore")
+_IPV6 = Path("/proc/sys/net/ipv6")
 _SYSTEM_PATHS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
 
 
@@ -58,11 +62,6 @@ class Command:
     env_proxy: bool = False
 
 
-def sockets_of(command: Command) -> tuple[str, ...]:
-    """Return the names of the sockets that are handed out, in their order."""
-    return (*SOCKETS, HTTP_PROXY, SOCKS_PROXY) if command.env_proxy else SOCKETS
-
-
 class StepFailed(Exception):
     """A step of the set-up failed; the text names it and says what may help."""
 
@@ -73,13 +72,13 @@ def become(command: Command, channel: socket.socket, parent: int) -> NoReturn:
         uid, gid = os.getuid(), os.getgid()
         descriptors.keep_only(command.pass_descriptors, command.emptied)
         _own_namespaces(uid, gid)
-        _network()
-        sockets = _sockets()
+        sockets = _sockets(has_ipv6=_network())
         if command.env_proxy:
-            sockets += _proxies()
+            sockets |= _proxies()
         _files(command)
-        socket.send_fds(channel, [READY], [sock.fileno() for sock in sockets])
-        for sock in sockets:
+        told = b" ".join([READY, *(name.encode() for name in sockets)])
+        socket.send_fds(channel, [told], [sock.fileno() for sock in sockets.values()])
+        for sock in sockets.values():
             sock.close()
         if channel.recv(16) != GO:
             os._exit(0)
@@ -141,14 +140,28 @@ def _map_ids(*, inner_uid: int, outer_uid: int, inner_gid: int, outer_gid: int) 
     Path("/proc/self/gid_map").write_text(f"{inner_gid} {outer_gid} 1")
 
 
-def _network() -> None:
+def _network() -> bool:
+    """Set up links, routes and rules; returns whether there is IPv6. Where it is off, connects to it find no route."""
     _tool(("ip",), ("-batch", "-"), rules.links_and_routes(), "iproute2")
     _tool(_PACKET_TOOLS, (), rules.packet_rules(), "iptables")
-    for name, value in rules.SYSCTLS.items():
+    _set(rules.SYSCTLS)
+    if not _IPV6.exists():
+        return False
+    _set(rules.SYSCTLS6)
+    try:
+        _tool(_PACKET_TOOLS6, (), rules.packet_rules6(), "iptables")  # before there is a route that they must guard
+        _tool(("ip",), ("-6", "-batch", "-"), rules.links_and_routes6(), "iproute2")
+    except StepFailed:
+        return False  # a kernel without these parts for IPv6
+    return True
+
+
+def _set(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
         try:
             Path("/proc/sys", name).write_text(value)
         except OSError:
-            pass  # a container's read-only /proc/sys, or an older kernel: only the time until a timeout differs
+            pass  # a container's read-only /proc/sys, or an older kernel: the command can do less, and nothing leaves
 
 
 def _tool(names: Sequence[str], arguments: Sequence[str], text: str, package: str) -> None:
@@ -161,29 +174,47 @@ def _tool(names: Sequence[str], arguments: Sequence[str], text: str, package: st
         raise StepFailed(f"{names[0]}: {done.stderr.strip()[-500:]} (does this kernel have NFQUEUE and TPROXY?)")
 
 
-def _sockets() -> list[socket.socket]:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    for sock in (listener, datagrams):
-        sock.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
-        sock.bind((rules.CAPTURE_ADDRESS, rules.CAPTURE_PORT))
-    listener.listen(4096)
-    datagrams.setsockopt(socket.SOL_IP, IP_RECVORIGDSTADDR, 1)
-    # Answers to datagrams carry the address they were sent to as their source, so they are written as whole packets.
-    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    queue = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-    queue.bind((0, 0))
-    dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def _sockets(*, has_ipv6: bool) -> dict[str, socket.socket]:
+    made = _of_family(socket.AF_INET, "")
+    if has_ipv6:
+        made |= _of_family(socket.AF_INET6, "6")
+    for name in ("queue", "echo_queue"):
+        made[name] = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        made[name].bind((0, 0))
+    dns = made["dns"] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     dns.bind((rules.DNS_ADDRESS, rules.DNS_PORT))
-    dns_listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    dns_listener = made["dns_listener"] = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     dns_listener.bind((rules.DNS_ADDRESS, rules.DNS_PORT))
     dns_listener.listen(64)
-    return [listener, datagrams, raw, queue, dns, dns_listener]
+    return made
 
 
-def _proxies() -> list[socket.socket]:
-    listeners = [socket.create_server(("127.0.0.1", 0), backlog=1024) for _ in (HTTP_PROXY, SOCKS_PROXY)]
-    http, socks = (f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners)
+def _of_family(family: int, ending: str) -> dict[str, socket.socket]:
+    """Return what serves one family; names have this ending."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    datagrams = socket.socket(family, socket.SOCK_DGRAM)
+    for sock in (listener, datagrams):
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+            sock.bind((rules.CAPTURE_ADDRESS6, rules.CAPTURE_PORT))
+        else:
+            sock.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+            sock.bind((rules.CAPTURE_ADDRESS, rules.CAPTURE_PORT))
+    listener.listen(4096)
+    if family == socket.AF_INET6:
+        datagrams.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1)
+    else:
+        datagrams.setsockopt(socket.SOL_IP, IP_RECVORIGDSTADDR, 1)
+    # Answers to datagrams and pings carry the address that was asked as their source, so they are written as whole packets.
+    raw, echo_raw = (socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) for _ in range(2))
+    sockets = {"listener": listener, "datagrams": datagrams, "raw": raw, "echo_raw": echo_raw}
+    return {name + ending: sock for name, sock in sockets.items()}
+
+
+def _proxies() -> dict[str, socket.socket]:
+    listeners = {name: socket.create_server(("127.0.0.1", 0), backlog=1024) for name in (HTTP_PROXY, SOCKS_PROXY)}
+    http, socks = (f"127.0.0.1:{listener.getsockname()[1]}" for listener in listeners.values())
     os.environ.update(proxy_variables.of(http, socks))
     return listeners
 

@@ -9,11 +9,15 @@ from typing import Protocol
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
+from klinket.client.capture.echoes import CapturedEchoes
 from klinket.client.capture.host_loopback import HOST_LOOPBACK, HOST_NAME
-from klinket.client.capture.namespace import inside
-from klinket.client.capture.resolver import NameStub
+from klinket.client.capture.namespace import inside, rules
+from klinket.client.capture.resolver import AnswerRules, NameStub
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.client.ports import FlowOpener
+
+#: An address of the range that public ones are of (RFC 4291), to ask the kernel for a route.
+_PUBLIC_IPV6 = ("2000::1", 53)
 
 
 class Serving(Protocol):
@@ -30,14 +34,17 @@ def serve(
     *,
     host_loopback: bool,
 ) -> Sequence[Serving]:
-    """Begin to answer on the sockets of a namespace (inside.sockets_of), which are taken over; raises CaptureImpossible."""
+    """Begin to answer on the sockets of a namespace (inside.become), which are taken over; raises CaptureImpossible."""
     names = SyntheticAddresses()
     doorway = Doorway(client, names, told, host_loopback=host_loopback)
     own = {HOST_NAME: HOST_LOOPBACK} if host_loopback else {}
-    parts = (
-        HeldConnects(named["queue"], [named["listener"]], doorway),
-        CapturedDatagrams(named["datagrams"], named["raw"], doorway),
-        NameStub(named["dns"], named["dns_listener"], client, names, resolvers, own),
+    families = ("", "6") if "listener6" in named else ("",)
+    answers = AnswerRules(ipv6=len(families) > 1, hides_ipv6=not (len(families) > 1 and _has_ipv6_route()), own=own)
+    parts: tuple[HeldConnects | CapturedDatagrams | CapturedEchoes | NameStub, ...] = (
+        HeldConnects(named["queue"], [named[f"listener{one}"] for one in families], doorway),
+        *(CapturedDatagrams(named[f"datagrams{one}"], named[f"raw{one}"], doorway) for one in families),
+        CapturedEchoes(named["echo_queue"], rules.ECHO_QUEUE, [named[f"echo_raw{one}"] for one in families], doorway),
+        NameStub(named["dns"], named["dns_listener"], client, names, resolvers, answers),
     )
     for part in parts:
         part.start()
@@ -51,3 +58,13 @@ def serve(
         proxy.serve(named[name])
         proxies.append(proxy)
     return (*parts, *proxies)
+
+
+def _has_ipv6_route() -> bool:
+    """Return whether this machine has a way to the public IPv6 addresses of others; sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.connect(_PUBLIC_IPV6)
+    except OSError:
+        return False
+    return True

@@ -43,9 +43,9 @@ class FlowLine:
 
     @property
     def target(self) -> str:
-        """Return host and port."""
+        """Return host and port; of ICMP, which has no ports, the host."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{host}:{self.port}" if self.port else self.host
 
 
 def result_of(kind: str, failure: str | None) -> tuple[str, str]:

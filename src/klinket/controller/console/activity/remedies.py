@@ -19,6 +19,7 @@ REMEDIES = {
     FlowFailure.NO_CONNECTOR: "Bring a connector of the remote network online.",
     FlowFailure.DRAINING: "Nothing: clients go on over another connector of the remote network, if there is one.",
     FlowFailure.RESET: "Look at the program on the resource's side, and at what stands between it and the connector.",
+    FlowFailure.ICMP_UNAVAILABLE: "Let the connector's group ping, by sysctl net.ipv4.ping_group_range, or give it CAP_NET_RAW.",
     FlowFailure.INTERNAL: "Look at the connector's log.",
 }
 

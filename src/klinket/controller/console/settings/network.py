@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from klinket.controller.app.ports import Transaction
 from klinket.controller.config import ControllerConfig
-from klinket.controller.configuration import ACCOUNT_LIMITS
+from klinket.controller.configuration import account_limits
 from klinket.controller.console.page import Page
 from klinket.controller.console.route import ConsoleRoute, shown
 from klinket.controller.console.words import duration_in_words
@@ -51,7 +51,7 @@ def settings_of(config: ControllerConfig) -> dict[str, list[Setting]]:
     own = "of the network's own authority" if config.certificate is None else "from a file"
     database = "SQLite" if config.postgres is None else str(config.postgres)
     ranges = ", ".join(str(one) for one in config.allowed_outbound) or "public addresses only"
-    flows = ACCOUNT_LIMITS
+    flows = account_limits(config.new_flows_per_second)
     new_flows = f"{flows.new_flows_per_second:.0f} a second at each connector, {flows.new_flows_burst:,} at once"
     local = ["a file" if config.event_file else "", "standard output" if config.events_to_stdout else ""]
     return {
@@ -65,7 +65,7 @@ def settings_of(config: ControllerConfig) -> dict[str, list[Setting]]:
         ],
         "Access": [
             Setting("Life of a grant", duration_in_words(config.grant_seconds * 1000), "--grant-seconds"),
-            Setting("New flows of a service", new_flows),
+            Setting("New flows of a service", new_flows, "--new-flows-per-second"),
             Setting("Live flows of a service", f"{flows.max_flows:,} at each connector"),
         ],
         "Console sign-in": _sign_in(config),

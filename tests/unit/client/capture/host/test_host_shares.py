@@ -108,6 +108,10 @@ async def test_the_connection_that_is_idle_for_longest_gives_way(
 
 
 class Silent:
+    def start(self, *_: object) -> None: ...
+
+    def put(self, _: bytes) -> None: ...
+
     async def send(self, _: bytes) -> None: ...
 
     async def receive(self) -> bytes:

@@ -12,7 +12,7 @@ from klinket.controller.app import live_flows, service_accounts
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import AccessRow, ResourceRow, ServiceAccountRow, ServiceKeyRow, SessionRow
 from klinket.controller.app.sessions import MAX_SESSIONS_PER_ACCOUNT, SEAT_MS
-from klinket.controller.configuration import ACCOUNT_LIMITS
+from klinket.controller.configuration import ACCOUNT_LIMITS, account_limits
 from klinket.controller.console.page import Page
 from klinket.controller.console.team.services.expiry import ACCESS_PRESETS, as_input
 from klinket.controller.console.team.services.listing import CHART_MS, ListedKey, ListedService, listed, listed_keys
@@ -165,7 +165,7 @@ async def shown_service(page: Page, error: KlinketError | None = None) -> Respon
             "burst": LOGIN_BURST,
             "logins": LOGINS_PER_SECOND,
             "flows": ACCOUNT_LIMITS.max_flows,
-            "new_flows": ACCOUNT_LIMITS.new_flows_per_second,
+            "new_flows": account_limits(page.console.config.new_flows_per_second).new_flows_per_second,
         },
     }
     if error is not None:

@@ -20,9 +20,13 @@ def _explain(
     account = context.tx.service_accounts.get(number) if number is not None else None
     if account is None:
         return None
-    if not 1 <= port <= 65_535:
+    carried_by = TransportProtocol((protocol or "TCP").lower())
+    if carried_by is TransportProtocol.ICMP:
+        if port:
+            raise InvalidInput("port", "ICMP has no ports: 0")
+    elif not 1 <= port <= 65_535:
         raise InvalidInput("port", "ports are 1 to 65535")
-    destination = Destination(host, port, TransportProtocol((protocol or "TCP").lower()))
+    destination = Destination(host, port, carried_by)
     services = context.services
     found = explain(context.tx, account, destination, services.attached_connectors(), services.listening_connectors())
     return {

@@ -1,0 +1,202 @@
+"""The sealed datagram path of a link: opened with the first UDP flow, probed, kept alive, given up and tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from klinket.net import datagram_path, forks, sockets
+from klinket.net.clock import entropy
+from klinket.net.datagram_path import PROBED_BYTES, DatagramPath
+from klinket.wire import datagram as wire
+from klinket.wire.link import RANDOM_BYTES, Link
+from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, NoDatagrams, OpenDatagrams
+
+logger = logging.getLogger(__name__)
+
+#: Datagrams read in one turn of the loop.
+BATCH = 128
+#: Seconds between looks at the path.
+TICK_SECONDS = 1.0
+#: Seconds after which a path on which nothing is sent is probed: what is between keeps the way open.
+#: Network address translation may forget it after 30 s (RFC 4787 asks for 2 minutes).
+KEEPALIVE_SECONDS = 15.0
+#: Looks in a row at which nothing has answered, after which the path is given up.
+MOST_UNANSWERED = 3
+#: Seconds for which a path without flows is kept.
+UNUSED_SECONDS = 60.0
+#: Seconds after which a path that was given up, or never worked, is tried again: the first time, and at the most.
+AGAIN_SECONDS, MOST_AGAIN_SECONDS = 15.0, 300.0
+
+# Used by one datagram at a time, from callbacks of one thread.
+_BUFFER = memoryview(bytearray(65_536))
+
+
+class SealedDatagrams:
+    """`tell`: sends a message on the link's control pipe, or returns False.
+
+    `where`: family and address of the connector's UDP port; None where there is none.
+    """
+
+    def __init__(self, link: Link, tell: Callable[[LinkMessage], bool], where: Callable[[], tuple[int, Any] | None]) -> None:
+        self._link = link
+        self._tell = tell
+        self._where = where
+        self._flows: dict[bytes, Callable[[bytes], None]] = {}
+        self._asked: tuple[bytes, bytes] | None = None
+        self._path: DatagramPath | None = None
+        self._sock: socket.socket | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._unanswered = 0
+        self._failures = 0
+        self._again_at = 0.0
+        self._used_at = 0.0
+        self._to_close = False
+        self._closed = False
+        forks.watch(self)
+
+    @property
+    def works(self) -> bool:
+        """Return whether datagrams go out sealed now."""
+        return self._path is not None and self._path.size > 0
+
+    # ---- flows
+
+    def add(self, flow: bytes, taker: Callable[[bytes], None]) -> None:
+        """Give a flow's datagrams to `taker`, and have a path for them."""
+        self._flows.setdefault(flow, taker)
+        self._begin()
+
+    def remove(self, flow: bytes, taker: Callable[[bytes], None]) -> None:
+        """Give them to nobody any more."""
+        if self._flows.get(flow) == taker:
+            del self._flows[flow]
+            self._used_at = time.monotonic()
+
+    def send(self, flow: bytes, datagram: bytes) -> bool:
+        """Send a datagram; False where it has to go as a frame."""
+        return self._path is not None and self._path.send(flow, datagram)
+
+    def take_over(self, former: SealedDatagrams) -> None:
+        """Have the flows of the link that this one replaces: they stay on their pipes, their datagrams come here from now on."""
+        for flow, taker in former._flows.items():
+            self.add(flow, taker)
+        former.successor = self
+
+    #: What has taken the flows over, where the link was replaced.
+    successor: SealedDatagrams | None = None
+
+    # ---- the path
+
+    def _begin(self) -> None:
+        now = time.monotonic()
+        if self._closed or self._path is not None or self._asked is not None or now < self._again_at or self._where() is None:
+            return
+        receiver = wire.receiver(0, int.from_bytes(entropy(wire.INDEX_BYTES), "big"))
+        self._asked = receiver, entropy(RANDOM_BYTES)
+        if not self._tell(OpenDatagrams(receiver=receiver.hex(), random=self._asked[1].hex())):
+            self._asked = None  # something else is being sent there
+        self._tick_later()
+
+    def answered(self, message: DatagramsOpened | NoDatagrams) -> None:
+        """Take the connector's answer; raises ProtocolError."""
+        asked, where = self._asked, self._where()
+        self._asked = None
+        if self._closed or asked is None or where is None:
+            return
+        if isinstance(message, NoDatagrams):
+            self._again_at = time.monotonic() + MOST_AGAIN_SECONDS
+            return
+        receiver, random = message.path()
+        try:
+            self._sock = sockets.own_socket(where[0], socket.SOCK_DGRAM)
+            datagram_path.prepare(self._sock)
+            self._sock.connect(where[1])
+        except OSError as error:
+            self._given_up(str(error))
+            return
+        keys = wire.client_keys(self._link, asked[0], receiver, asked[1], random)
+        self._path = DatagramPath(keys, self._sock.send, answers=False)
+        self._path.flows = self._flows
+        self._unanswered = 0
+        asyncio.get_running_loop().add_reader(self._sock, self._readable)
+        for size in PROBED_BYTES:
+            self._path.probe(size)
+
+    def _readable(self) -> None:
+        for _ in range(BATCH):
+            if self._sock is None or self._path is None:
+                return
+            try:
+                count = self._sock.recv_into(_BUFFER)
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionRefusedError:
+                self._given_up("nobody is at the connector's UDP port")
+                return
+            except OSError as error:
+                logger.debug("sealed datagrams: %s", error)  # what an ICMP message says of one that was sent
+                continue
+            self._path.received(_BUFFER[:count])
+
+    def _tick_later(self) -> None:
+        if self._tick is None and not self._closed:
+            self._tick = asyncio.get_running_loop().call_later(TICK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._tick = None
+        now = time.monotonic()
+        path = self._path
+        if not self._flows and now - self._used_at > UNUSED_SECONDS:
+            if path is not None:
+                self._end_path()
+                self._to_close = not self._tell(CloseDatagrams())
+            return  # the next flow begins anew
+        if self._to_close:
+            self._to_close = not self._tell(CloseDatagrams())
+        elif path is None:
+            self._begin()
+        elif path.size and (now - path.heard_at < TICK_SECONDS or path.heard_at >= path.sent_at > now - KEEPALIVE_SECONDS):
+            self._unanswered = self._failures = 0
+        elif self._unanswered >= MOST_UNANSWERED:
+            self._given_up("no answer")
+        else:
+            self._unanswered += 1
+            for size in {path.size} if path.size else PROBED_BYTES[:2]:
+                path.probe(size)
+        self._tick_later()
+
+    def _given_up(self, reason: str) -> None:
+        logger.info("datagrams go as frames of their pipes from now on: %s", reason)
+        self._again_at = time.monotonic() + min(MOST_AGAIN_SECONDS, AGAIN_SECONDS * 2.0**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        self._end_path()
+        self._to_close = not self._tell(CloseDatagrams())  # until it is told, the connector sends into nothing
+
+    def _end_path(self) -> None:
+        if self._path is not None:
+            self._path.flows = {}  # this object's own: they outlive the path
+            self._path.forget()
+            self._path = None
+        if self._sock is not None:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            self._sock.close()
+            self._sock = None
+
+    def forked(self) -> None:
+        """Implements forks.Holder. The loop's watch is the parent's too: it stays."""
+        self._closed = True
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def close(self) -> None:
+        """End the path: flows go on as frames."""
+        self._closed = True
+        if self._tick is not None:
+            self._tick.cancel()
+        self._end_path()

@@ -1,0 +1,108 @@
+"""A UDP flow at the connector: one socket towards the resource; sealed datagrams, or frames of the flow's pipe, to the client."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+from klinket.connector.datagram_paths import DatagramPaths
+from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
+from klinket.domain.flow import FlowFailure
+from klinket.domain.identifiers import FlowId, SessionId
+from klinket.net.datagram_path import PLAIN
+from klinket.net.framed_datagrams import FramedDatagrams
+from klinket.net.pipe import SealedPipe
+from klinket.net.poll import poll
+from klinket.net.pump import FlowSummary
+from klinket.wire.datagram import FLOW_BYTES
+from klinket.wire.pipe_messages import Failure
+
+#: Bytes of the largest datagram.
+MAX_DATAGRAM_BYTES = 65_507
+#: Datagrams read in one turn of the loop.
+BATCH = 64
+
+
+class DatagramAssociation:
+    """Datagrams between a UDP socket, which is taken over, and a client. `bytes_sent`: to the client."""
+
+    def __init__(
+        self,
+        resource: socket.socket,
+        pipe: SealedPipe,
+        paths: DatagramPaths,
+        session: SessionId,
+        flow: FlowId,
+        idle_seconds: float = DATAGRAM_IDLE_SECONDS,
+    ) -> None:
+        self._resource = resource
+        self._framed = FramedDatagrams(pipe, self._from_client, self._end)
+        self._paths = paths
+        self._session = session
+        self._flow = bytes.fromhex(flow)[:FLOW_BYTES]
+        self._idle_seconds = idle_seconds
+        self._moved_at = time.monotonic()
+        self._watches = poll()
+        self._over: asyncio.Future[Failure] = self._watches.loop.create_future()
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    async def carry(self) -> FlowSummary:
+        """Carry until either end, idleness or a cut ends it; returns what moved."""
+        self._paths.add(self._session, self._flow, self._from_client)
+        self._watches.add_reader(self._resource, self._from_resource)
+        self._framed.start()
+        try:
+            while not self._over.done():
+                left = self._moved_at + self._idle_seconds - time.monotonic()
+                if left <= 0:
+                    self._end(Failure(FlowFailure.RESET, "the association is over"))
+                await asyncio.wait([self._over], timeout=max(0.0, left))
+        finally:
+            self._stop()
+            self._framed.close()
+        return FlowSummary(self.bytes_sent, self.bytes_received, self._over.result())
+
+    def cut(self, failure: Failure) -> None:
+        """End it at once, and tell the client why: nothing crosses any more when this returns."""
+        self._stop()
+        self._framed.close(failure)
+        self._end(failure)
+
+    def _stop(self) -> None:
+        self._paths.remove(self._session, self._flow, self._from_client)
+        if self._resource.fileno() >= 0:
+            self._watches.forget(self._resource)
+            self._resource.close()
+
+    def _end(self, failure: Failure) -> None:
+        if not self._over.done():
+            self._over.set_result(failure)
+
+    def _from_client(self, datagram: bytes) -> None:
+        self._moved_at = time.monotonic()
+        self.bytes_received += len(datagram)
+        try:
+            self._resource.send(datagram)
+        except OSError:
+            return  # one datagram may be lost; a port that is closed answers again on the next
+
+    def _from_resource(self) -> None:
+        for _ in range(BATCH):
+            try:
+                size = self._resource.recv_into(PLAIN, MAX_DATAGRAM_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionRefusedError:
+                self.cut(Failure(FlowFailure.REFUSED, "the port is closed"))
+                return
+            except OSError as error:
+                self.cut(Failure(FlowFailure.UNREACHABLE, error.strerror or "unreachable"))
+                return
+            self._moved_at = time.monotonic()
+            self.bytes_sent += size
+            if not self._paths.send_plain(self._session, self._flow, size):
+                self._framed.send(bytes(PLAIN[:size]))
+            if self._over.done():
+                return

@@ -1,0 +1,69 @@
+"""The echoes of one ICMP flow: requests go to the resource, replies come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from klinket.connector.limits import ECHO_BURST, ECHO_IDLE_SECONDS, ECHOES_PER_SECOND
+from klinket.domain.flow import FlowFailure
+from klinket.domain.token_buckets import TokenBuckets
+from klinket.net.echo_socket import EchoSocket
+from klinket.net.pipe import SealedPipe
+from klinket.wire.echo import Echo
+from klinket.wire.pipe import FrameType
+from klinket.wire.pipe_messages import Failure
+
+
+class EchoAssociation:
+    """Echoes between one socket and one pipe. Requests above the rate are lost, as on a busy line."""
+
+    def __init__(self, resource: EchoSocket, pipe: SealedPipe) -> None:
+        self._resource = resource
+        self._pipe = pipe
+        self._moved_at = time.monotonic()
+        self._bucket = TokenBuckets(ECHO_BURST, ECHOES_PER_SECOND, max_buckets=1)
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def close(self) -> None:
+        """Close the socket; nothing may wait for it any more."""
+        self._resource.close()
+
+    async def to_resource(self) -> None:
+        """Send requests on until the client ends the flow; raises ProtocolError for what is no echo."""
+        while True:
+            frame = await self._pipe.receive()
+            if frame.type is not FrameType.DATAGRAM:
+                return
+            echo = Echo.decode(frame.content)
+            self._moved_at = time.monotonic()
+            self.bytes_received += len(frame.content)
+            if self._bucket.take("", self._moved_at):
+                continue
+            try:
+                await self._resource.send(echo)
+            except OSError as error:
+                await self._unreachable(error)
+                return
+
+    async def from_resource(self) -> None:
+        """Send replies back until the network says that requests do not arrive."""
+        while True:
+            try:
+                content = (await self._resource.receive()).encode()
+            except OSError as error:
+                await self._unreachable(error)
+                return
+            self._moved_at = time.monotonic()
+            self.bytes_sent += len(content)
+            await self._pipe.send(FrameType.DATAGRAM, content)
+
+    async def _unreachable(self, error: OSError) -> None:
+        text = f"the resource is unreachable from the connector: {error.strerror or error}"
+        await self._pipe.send(FrameType.FAIL, Failure(FlowFailure.UNREACHABLE, text).encode())
+
+    async def until_idle(self) -> None:
+        """Return when no echo has moved for ECHO_IDLE_SECONDS."""
+        while (quiet := time.monotonic() - self._moved_at) < ECHO_IDLE_SECONDS:
+            await asyncio.sleep(ECHO_IDLE_SECONDS - quiet)

@@ -1,0 +1,98 @@
+"""A worker process that carries flows it was handed: pipe and local socket, with the keys of that pipe and no others.
+
+It knows no link, no grant, no resource, and opens no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import sys
+import time
+
+from klinket.domain.errors import ProtocolError
+from klinket.domain.flow import FlowFailure
+from klinket.net import pipe
+from klinket.net.pump import FlowSummary, Pump
+from klinket.net.pump_state import PumpState
+from klinket.net.workers import WorkerEnd, begin_worker
+from klinket.wire.pipe_messages import Failure
+
+#: Messages to a worker: a flow (the state of its pump, with local and pipe), and its end (a failure).
+CARRY, END = 1, 2
+#: Message of a worker: how a flow has ended. Clean: with the pipe, for the next flow.
+ENDED = 3
+#: Content of ENDED: bytes sent and received, whether a failure or a pipe (keys, and what was received) follows.
+_SUMMARY = struct.Struct(">QQ?")
+#: Seconds between looks at frames that do not become whole.
+LOOK_SECONDS = 5.0
+
+
+def encode_end(summary: FlowSummary, keys: bytes, left: bytes) -> bytes:
+    """Return the content of ENDED. `keys` and `left` count where there is no failure."""
+    rest = keys + left if summary.failure is None else summary.failure.encode()
+    return _SUMMARY.pack(summary.bytes_sent, summary.bytes_received, summary.failure is not None) + rest
+
+
+def decode_end(content: bytes) -> tuple[FlowSummary, bytes]:
+    """Return how a flow has ended, and keys and bytes of its pipe, empty where it has failed; raises ProtocolError."""
+    if len(content) < _SUMMARY.size:
+        raise ProtocolError("the end of a flow is too short")
+    sent, received, failed = _SUMMARY.unpack_from(content)
+    rest = content[_SUMMARY.size :]
+    return FlowSummary(sent, received, Failure.decode(rest) if failed else None), b"" if failed else rest
+
+
+class PumpWorker:
+    """All flows of this process. `frame_seconds`: from a frame's first byte to its last, or the flow ends; 0: however long."""
+
+    def __init__(self, sock: socket.socket, frame_seconds: float) -> None:
+        self._frame_seconds = frame_seconds
+        self._pumps: dict[int, Pump] = {}
+        self._end = WorkerEnd(sock, self._taken)
+        if frame_seconds:
+            self._look()
+
+    def _taken(self, kind: int, number: int, content: bytes, files: list[int]) -> None:
+        if kind == CARRY and len(files) == 2:
+            self._carry(number, PumpState.decode(content), *(socket.socket(fileno=file) for file in files))
+        elif kind == END:
+            pump = self._pumps.get(number)
+            if pump is not None:  # else it has ended meanwhile, and its end is on the way
+                pump.cut(Failure.decode(content))
+        else:
+            raise ProtocolError("an unknown message to a worker")
+
+    def _carry(self, number: int, state: PumpState, local: socket.socket, transport: socket.socket) -> None:
+        carried = pipe.resumed_pipe(transport, state.keys, state.left)
+        pump = self._pumps[number] = Pump.resumed(local, carried, state)
+
+        def ended(summary: FlowSummary) -> None:
+            del self._pumps[number]
+            if summary.failure is None:
+                keys, left = carried.hand_over()
+                self._end.tell(ENDED, number, encode_end(summary, keys, left), [carried.sock.detach()])
+            else:
+                self._end.tell(ENDED, number, encode_end(summary, b"", b""))
+
+        pump.resume(ended)
+
+    def _look(self) -> None:
+        before = time.monotonic() - self._frame_seconds
+        for pump in list(self._pumps.values()):
+            if pump.incomplete_since is not None and pump.incomplete_since < before:
+                pump.cut(Failure(FlowFailure.TIMED_OUT, f"a frame was not complete after {self._frame_seconds:.0f} s"))
+        asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+
+async def _work(file: int, frame_seconds: float) -> None:
+    worker = PumpWorker(begin_worker(file), frame_seconds)
+    await asyncio.get_running_loop().create_future()  # the end of the channel ends this process
+    del worker
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(_work(int(sys.argv[1]), float(sys.argv[2])))

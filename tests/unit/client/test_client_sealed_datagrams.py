@@ -1,0 +1,331 @@
+"""The sealed datagram path of a link, with a connector's UDP port on loopback at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from klinket.client import sealed_datagrams as module
+from klinket.client.sealed_datagrams import SealedDatagrams
+from klinket.connector.core import LinkRecord
+from klinket.connector.datagram_paths import DatagramPaths
+from klinket.domain.grant import Principal
+from klinket.domain.identifiers import Kid, ServiceAccountUuid, SessionId, Thumbprint
+from klinket.net import datagram_path
+from klinket.wire.link import Link
+from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, OpenDatagrams
+
+SESSION = SessionId("s" * 22)
+FLOW, OTHER = b"flow-one", b"flow-two"
+
+
+@dataclass
+class Ends:
+    """A client and a connector; `between`: the address the client is told, where it is not the connector's port."""
+
+    paths: DatagramPaths = field(default_factory=DatagramPaths)
+    told: list[LinkMessage] = field(default_factory=list)
+    at_connector: list[bytes] = field(default_factory=list)
+    at_client: list[bytes] = field(default_factory=list)
+    between: tuple[str, int] | None = None
+    busy: bool = False
+    session: SessionId = SESSION
+    link: Link = field(default_factory=lambda: Link(bytes(16), bytes(32), 4e9))
+
+    def __post_init__(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        if self.paths._sock is None:
+            self.paths.listen("127.0.0.1", self.port)
+        self.client = SealedDatagrams(self.link, self._tell, self._where)
+
+    def _where(self) -> tuple[int, Any]:
+        return socket.AF_INET, self.between or ("127.0.0.1", self.port)
+
+    def _tell(self, message: LinkMessage) -> bool:
+        if self.busy:
+            return False
+        self.told.append(message)
+        if isinstance(message, OpenDatagrams):
+            principal = Principal(ServiceAccountUuid("u" * 36), Kid("k"), self.session)
+            answer = self.paths.open(LinkRecord(self.link, principal, Thumbprint("t")), message)
+            asyncio.get_running_loop().call_soon(self.client.answered, answer)
+        elif isinstance(message, CloseDatagrams):
+            self.paths.close_path(self.link.handle)
+        return True
+
+    def begin(self) -> None:
+        """Have one flow at both ends."""
+        self.paths.add(self.session, FLOW, self.at_connector.append)
+        self.client.add(FLOW, self.at_client.append)
+
+    async def working(self) -> None:
+        """Have one flow, whose path works in both directions."""
+        self.begin()
+        await until(lambda: self.client.works and self.paths.send(self.session, FLOW, b"first"))
+        await until(lambda: bool(self.at_client))
+        self.at_client.clear()
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    made = Ends()
+    yield made
+    made.client.close()
+    made.paths.close()
+
+
+@dataclass
+class Line:
+    """What stands between: drops, repeats and keeps datagrams as a test says."""
+
+    to: tuple[str, int]
+    drops: bool = False
+    twice: bool = False
+    seen: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.client: Any = None
+        for sock in (self.near, self.far):
+            sock.bind(("127.0.0.1", 0))
+            sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.near, self._out)
+        loop.add_reader(self.far, self._in)
+
+    def _out(self) -> None:
+        data, self.client = self.near.recvfrom(65_535)
+        self.seen.append(data)
+        for _ in range(0 if self.drops else 1 + self.twice):
+            self.far.sendto(data, self.to)
+
+    def _in(self) -> None:
+        data = self.far.recv(65_535)
+        if not self.drops and self.client is not None:
+            self.near.sendto(data, self.client)
+
+    def close(self) -> None:
+        for sock in (self.near, self.far):
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+
+
+@pytest.fixture
+async def line(ends: Ends) -> AsyncIterator[Line]:
+    made = Line(("127.0.0.1", ends.port))
+    ends.between = made.near.getsockname()
+    yield made
+    made.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def test_datagrams_go_both_ways_one_by_one(ends: Ends) -> None:
+    await ends.working()
+    for content in (b"", b"one", bytes(1200)):
+        assert ends.client.send(FLOW, content)
+        await until(lambda: bool(ends.at_connector))
+        assert ends.at_connector.pop() == content
+        assert ends.paths.send(ends.session, FLOW, content)
+        await until(lambda: bool(ends.at_client))
+        assert ends.at_client.pop() == content
+
+
+async def test_one_that_is_larger_than_the_path_was_found_to_carry_goes_as_a_frame(ends: Ends) -> None:
+    await ends.working()
+    await until(lambda: ends.client.send(FLOW, bytes(8900)))  # loopback carries the largest size that is probed
+    assert not ends.client.send(FLOW, bytes(9000))
+    assert not ends.paths.send(ends.session, FLOW, bytes(9000))
+
+
+async def test_before_a_probe_is_answered_nothing_is_sent_sealed(ends: Ends, line: Line) -> None:
+    line.drops = True
+    ends.begin()
+    await until(lambda: bool(line.seen))
+    assert not ends.client.send(FLOW, b"")
+    assert not ends.paths.send(ends.session, FLOW, b"")
+
+
+async def test_a_path_that_falls_silent_is_given_up_and_tried_again(
+    ends: Ends, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.1)
+    await ends.working()
+    line.drops = True
+    ends.client.send(FLOW, b"lost")
+    await until(lambda: not ends.client.works)
+    assert isinstance(ends.told[-1], CloseDatagrams)
+    assert not ends.client.send(FLOW, b""), "as a frame"
+    assert not ends.paths.send(ends.session, FLOW, b""), "the connector follows"
+    line.drops = False
+    await until(lambda: ends.client.works)
+    assert len([one for one in ends.told if isinstance(one, OpenDatagrams)]) >= 2
+    await until(lambda: ends.paths.send(ends.session, FLOW, b"back"))
+    await until(lambda: ends.at_client == [b"back"])
+
+
+async def test_a_closed_port_is_given_up_at_once(ends: Ends) -> None:
+    ends.paths.close()
+    ends.client._asked = (bytes(7), bytes(32))
+    ends.client.add(FLOW, ends.at_client.append)
+    ends.client.answered(DatagramsOpened(receiver="00" * 7, random="00" * 32))
+    await until(lambda: any(isinstance(one, CloseDatagrams) for one in ends.told))
+    assert not ends.client.works
+
+
+async def test_a_datagram_that_comes_twice_is_delivered_once(ends: Ends, line: Line) -> None:
+    line.twice = True
+    await ends.working()
+    for number in range(20):
+        ends.client.send(FLOW, b"%d" % number)
+    await until(lambda: len(ends.at_connector) >= 20)
+    await asyncio.sleep(0.05)
+    assert ends.at_connector == [b"%d" % number for number in range(20)]
+
+
+async def test_what_names_no_path_or_does_not_verify_is_never_answered(ends: Ends) -> None:
+    await ends.working()
+    (one,) = ends.paths._by_receiver
+    where = ends.paths._by_receiver[one].address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.connect(("127.0.0.1", ends.port))
+        stranger.setblocking(False)
+        for data in (b"", b"\x11", bytes(100), b"\x11" + one + bytes(92), b"\x11" + bytes(7) + bytes(92)):
+            stranger.send(data)
+        await until(lambda: ends.paths.dropped >= 4)
+        await asyncio.sleep(0.02)
+        with pytest.raises(BlockingIOError):
+            stranger.recv(1)
+    assert ends.paths._by_receiver[one].address == where
+    assert ends.at_connector == []
+
+
+async def test_an_answer_is_never_longer_than_what_asked_for_it(ends: Ends, line: Line) -> None:
+    answers: list[int] = []
+    inner = line._in
+
+    def watched() -> None:
+        data = line.far.recv(65_535, socket.MSG_PEEK)
+        answers.append(len(data))
+        inner()
+
+    asyncio.get_running_loop().add_reader(line.far, watched)
+    ends.begin()
+    await until(lambda: ends.client.works and len(answers) > 3)
+    assert sum(answers) <= sum(map(len, line.seen))
+
+
+async def test_a_recorded_datagram_moves_no_address_and_is_not_delivered_again(ends: Ends, line: Line) -> None:
+    await ends.working()
+    ends.client.send(FLOW, b"recorded")
+    await until(lambda: ends.at_connector == [b"recorded"])
+    (one,) = ends.paths._by_receiver.values()
+    where = one.address
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+        for data in line.seen:
+            thief.sendto(data, ("127.0.0.1", ends.port))
+    await asyncio.sleep(0.05)
+    assert one.address == where
+    assert ends.at_connector == [b"recorded"]
+
+
+async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:
+    await ends.working()
+    ends.paths.remove(ends.session, FLOW, ends.at_connector.append)
+    assert ends.client.send(FLOW, b"late")
+    ends.paths.add(ends.session, OTHER, ends.at_connector.append)
+    ends.client.send(OTHER, b"other")
+    await until(lambda: bool(ends.at_connector))
+    assert ends.at_connector == [b"other"]
+
+
+async def test_the_end_of_a_link_ends_its_path(ends: Ends) -> None:
+    await ends.working()
+    ends.paths.close_path(ends.link.handle)
+    assert not ends.paths.send(ends.session, FLOW, b"")
+    assert not ends.paths._by_receiver
+    ends.client.send(FLOW, b"into nothing")
+    await asyncio.sleep(0.02)
+    assert ends.at_connector == []
+
+
+async def test_a_new_path_of_a_session_takes_the_place_of_the_former(ends: Ends) -> None:
+    await ends.working()
+    second = Ends(paths=ends.paths, session=ends.session, link=Link(b"2" * 16, b"3" * 32, 4e9))
+    second.client.close()
+    second.client = SealedDatagrams(second.link, second._tell, ends._where)
+    second.client.take_over(ends.client)
+    assert ends.client.successor is second.client
+    await until(lambda: second.client.works and ends.paths.send(ends.session, FLOW, b"new"))
+    await until(lambda: b"new" in ends.at_client)
+    assert len(ends.paths._by_receiver) == 1
+    second.client.close()
+
+
+async def test_a_silent_path_is_forgotten_at_the_connector(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    from klinket.connector import datagram_paths
+
+    await ends.working()
+    ends.paths.end_silent()
+    assert ends.paths._by_receiver
+    monkeypatch.setattr(datagram_paths, "DATAGRAM_PATH_SILENT_SECONDS", -1.0)
+    ends.paths.end_silent()
+    assert not ends.paths._by_receiver
+
+
+async def test_a_copied_process_seals_nothing_more(ends: Ends) -> None:
+    await ends.working()
+    datagram_path.forget_all()
+    assert not ends.client.send(FLOW, b"")
+    assert not ends.paths.send(ends.session, FLOW, b"")
+
+
+async def test_a_path_without_flows_ends(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "UNUSED_SECONDS", 0.0)
+    await ends.working()
+    ends.client.remove(FLOW, ends.client._flows[FLOW])
+    await until(lambda: not ends.client.works)
+    assert isinstance(ends.told[-1], CloseDatagrams)
+
+
+async def test_what_could_not_be_told_is_told_later(ends: Ends, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.02)
+    ends.busy = True
+    ends.begin()
+    await asyncio.sleep(0.05)
+    assert not ends.told
+    ends.busy = False
+    await until(lambda: ends.client.works)
+    ends.busy = line.drops = True
+    ends.client.send(FLOW, b"lost")
+    await until(lambda: not ends.client.works)
+    assert ends.paths._by_receiver
+    ends.busy = False
+    await until(lambda: not ends.paths._by_receiver)
+
+
+def holds_in_a_child(true: Callable[[], bool]) -> bool:
+    if not (child := os.fork()):
+        os._exit(0 if true() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+async def test_a_child_of_fork_has_neither_socket_nor_keys(ends: Ends) -> None:
+    await ends.working()
+    assert holds_in_a_child(lambda: ends.client._sock is None and ends.paths._sock is None and not ends.client.works)
+    assert ends.client.send(FLOW, b"the parent goes on")

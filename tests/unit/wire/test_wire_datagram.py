@@ -1,0 +1,180 @@
+"""Sealed datagrams: what opens, and everything that must not."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klinket.domain.errors import ProtocolError
+from klinket.wire import datagram as wire
+from klinket.wire.datagram import DatagramKeys, DatagramKind, DatagramSealer
+from klinket.wire.link import Link
+from klinket.wire.replay_window import WINDOW
+
+LINK = Link(bytes(range(16)), bytes(range(32)), 1e12)
+CLIENT, CONNECTOR = wire.receiver(0, 0x010203040506), wire.receiver(3, 0x0A0B0C0D0E0F)
+FLOW = b"\x11" * wire.FLOW_BYTES
+PAYLOAD = DatagramKind.PAYLOAD
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "datagram.json").read_text())
+
+
+def ends(link: Link = LINK, salt: bytes = b"") -> tuple[DatagramKeys, DatagramKeys]:
+    randoms = (b"c" * 32, (salt + b"n" * 32)[:32])
+    return wire.client_keys(link, CLIENT, CONNECTOR, *randoms), wire.connector_keys(link, CLIENT, CONNECTOR, *randoms)
+
+
+def at(sealer: DatagramSealer, counter: int) -> None:
+    """Move a sealer on as if it had sealed all before: its key follows."""
+    sealer._counter = counter
+    while sealer._chain.epoch < (counter - 1) >> wire.EPOCH_BITS:
+        sealer._aead = sealer._chain.next()
+
+
+@given(st.binary(max_size=1500), st.binary(min_size=8, max_size=8), st.sampled_from(DatagramKind))
+def test_what_is_sealed_opens_at_the_other_end_alone(content: bytes, flow: bytes, kind: DatagramKind) -> None:
+    client, connector = ends()
+    sealed = client.sealer.seal(kind, flow, content)
+    assert len(sealed) == len(content) + wire.OVERHEAD_BYTES
+    assert wire.receiver_of(sealed) == CONNECTOR
+    assert connector.opener.open(sealed) == (kind, flow, content)
+    with pytest.raises(ProtocolError):
+        client.opener.open(sealed)  # the other direction has other keys
+
+
+def test_every_cut_and_every_flipped_bit_is_refused_and_moves_nothing() -> None:
+    client, connector = ends()
+    sealed = client.sealer.seal(PAYLOAD, FLOW, b"content")
+    for length in range(len(sealed)):
+        with pytest.raises(ProtocolError):
+            connector.opener.open(sealed[:length])
+    for bit in range(8, len(sealed) * 8):
+        flipped = bytearray(sealed)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ProtocolError):
+            connector.opener.open(bytes(flipped))
+    with pytest.raises(ProtocolError):
+        connector.opener.open(sealed + b"\0")
+    assert connector.opener.highest == -1
+    assert connector.opener.open(sealed)[2] == b"content"
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_refused(data: bytes) -> None:
+    _, connector = ends()
+    wire.receiver_of(data)
+    with pytest.raises(ProtocolError):
+        connector.opener.open(data)
+    with pytest.raises(ProtocolError):
+        connector.opener.open(bytes((wire.SEALED,)) + CONNECTOR + data)
+
+
+@given(st.integers(0, 2**32))
+def test_each_is_taken_once_in_whatever_order(seed: int) -> None:
+    client, connector = ends()
+    sealed = [client.sealer.seal(PAYLOAD, FLOW, bytes((number,))) for number in range(40)] * 2
+    random.Random(seed).shuffle(sealed)
+    taken = []
+    for one in sealed:
+        try:
+            taken.append(connector.opener.open(one)[2])
+        except ProtocolError:
+            continue
+    assert sorted(taken) == [bytes((number,)) for number in range(40)]
+
+
+def test_one_older_than_the_window_is_refused() -> None:
+    client, connector = ends()
+    old = client.sealer.seal(PAYLOAD, FLOW, b"old")
+    at(client.sealer, WINDOW)
+    connector.opener.open(client.sealer.seal(PAYLOAD, FLOW, b"new"))
+    with pytest.raises(ProtocolError, match="too old"):
+        connector.opener.open(old)
+
+
+def test_a_datagram_of_another_path_or_link_is_refused() -> None:
+    _, connector = ends()
+    other_path, _ = ends(salt=b"other")
+    other_link, _ = ends(Link(LINK.handle, b"x" * 32, 1e12))
+    other_handle, _ = ends(Link(b"h" * 16, LINK.secret, 1e12))
+    for moved in (other_path, other_link, other_handle):
+        with pytest.raises(ProtocolError, match="verify"):
+            connector.opener.open(moved.sealer.seal(PAYLOAD, FLOW, b"moved"))
+    assert connector.opener.forgeries == 3
+
+
+def test_keys_change_with_the_counter_and_late_ones_of_the_former_key_still_open() -> None:
+    client, connector = ends()
+    at(client.sealer, wire.EPOCH_COUNTERS - 2)
+    last = [client.sealer.seal(PAYLOAD, FLOW, bytes((number,))) for number in range(4)]
+    connector.opener.open(client_first(connector))
+    for one in (last[0], last[2], last[1], last[3]):
+        connector.opener.open(one)
+    at(client.sealer, wire.EPOCH_COUNTERS + WINDOW)
+    connector.opener.open(client.sealer.seal(PAYLOAD, FLOW, b""))
+    assert connector.opener._former is None, "no way back to a key whose datagrams are all too old"
+
+
+def client_first(connector: DatagramKeys) -> bytes:
+    """Return the very first datagram of the path: it is far below the others, and opens where it comes first."""
+    client, _ = ends()
+    return client.sealer.seal(PAYLOAD, FLOW, b"first")
+
+
+def test_a_key_two_ahead_is_not_followed_and_forgeries_ahead_move_no_key() -> None:
+    client, connector = ends()
+    first = client.sealer.seal(PAYLOAD, FLOW, b"first")
+    forged = bytes((wire.SEALED,)) + CONNECTOR + wire.EPOCH_COUNTERS.to_bytes(8, "big") + bytes(40)
+    for _ in range(3):
+        with pytest.raises(ProtocolError, match="verify"):
+            connector.opener.open(forged)
+    assert connector.opener.open(first)[2] == b"first"
+    at(client.sealer, 2 * wire.EPOCH_COUNTERS)
+    with pytest.raises(ProtocolError, match="not there yet"):
+        connector.opener.open(client.sealer.seal(PAYLOAD, FLOW, b"far"))
+
+
+def test_counters_that_are_used_up_seal_nothing() -> None:
+    client, connector = ends()
+    client.sealer._counter = wire.MAX_COUNTER + 1
+    client.sealer._chain.epoch = client.sealer._counter >> wire.EPOCH_BITS
+    with pytest.raises(ProtocolError):
+        client.sealer.seal(PAYLOAD, FLOW, b"")
+    beyond = bytes((wire.SEALED,)) + CONNECTOR + (wire.MAX_COUNTER + 1).to_bytes(8, "big") + bytes(40)
+    with pytest.raises(ProtocolError):
+        connector.opener.open(beyond)
+
+
+def test_after_so_many_forgeries_nothing_opens() -> None:
+    client, connector = ends()
+    connector.opener.forgeries = wire.MAX_FORGERIES
+    with pytest.raises(ProtocolError, match="over"):
+        connector.opener.open(client.sealer.seal(PAYLOAD, FLOW, b""))
+
+
+def test_forgotten_keys_neither_seal_nor_open() -> None:
+    client, connector = ends()
+    sealed = client.sealer.seal(PAYLOAD, FLOW, b"")
+    client.sealer.forget()
+    connector.opener.forget()
+    with pytest.raises(ProtocolError):
+        client.sealer.seal(PAYLOAD, FLOW, b"")
+    with pytest.raises(ProtocolError):
+        connector.opener.open(sealed)
+
+
+def test_the_exact_bytes() -> None:
+    given = {name: bytes.fromhex(value) for name, value in VECTORS["path"].items()}
+    link = Link(given["handle"], given["link_secret"], 1e12)
+    path = (given["client"], given["connector"], given["client_random"], given["connector_random"])
+    client, connector = wire.client_keys(link, *path), wire.connector_keys(link, *path)
+    for sender, opener, side in ((client, connector, "client"), (connector, client, "connector")):
+        for one in VECTORS[side]:
+            at(sender.sealer, one["counter"])
+            sealed = sender.sealer.seal(DatagramKind[one["kind"]], bytes.fromhex(one["flow"]), bytes.fromhex(one["content"]))
+            assert sealed.hex() == one["sealed"]
+            assert opener.opener.open(sealed)[2].hex() == one["content"]
