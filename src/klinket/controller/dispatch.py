@@ -272,6 +272,7 @@ class Dispatch:
                 confirmed_at=confirmed_at,
                 grant_seconds=self._grant_seconds,
                 only=peer.only,
+                spread_ms=self._peers.spread_ms(),
             )
         )
         peer.sent = state
