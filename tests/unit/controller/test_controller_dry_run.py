@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from klinket.controller.app import access, cuts, flow_events, service_keys
+from klinket.controller.app import (
+    access,
+    connectors,
+    cuts,
+    flow_events,
+    rehearsal,
+    remote_networks,
+    resources,
+    service_accounts,
+    service_keys,
+)
+from klinket.controller.app.ports import Transaction
 from klinket.domain.audit import SYSTEM
 from klinket.wire.control import FlowEvent
 from klinket.wire.paths import DRY_RUN, EXTENSION_PATH, GRAPHQL_PATH
@@ -193,3 +205,35 @@ async def test_what_ends_by_itself_ends_at_its_instant_with_a_cut_of_its_scope(w
     assert cut["scope"].startswith(what)
     assert {receipt["connector"] for receipt in cut["receipts"]} == {"office-1"}
     assert cut["actor"]["type"] == SYSTEM.type.value
+
+
+@pytest.mark.sqlite_only
+async def test_the_numbers_that_the_console_confirms_with_are_those_of_the_use_cases(world: World) -> None:
+    """Its pages count live flows by one column each; the change itself says the same."""
+    running = world.controller
+
+    def both(tx: Transaction) -> list[tuple[int, int]]:
+        resource = next(row for row in tx.resources.find() if row.name == "Database")
+        account = next(row for row in tx.service_accounts.find() if row.name == "ci")
+        key = tx.service_keys.find(service_account_id=account.id)[0]
+        connector, network = tx.connectors.find(name="office-1")[0], tx.remote_networks.find(name="office")[0]
+        changes: list[tuple[dict[str, Any], Callable[[Transaction], object]]] = [
+            ({"resource_id": resource.id}, lambda tx: resources.update(tx, SYSTEM, resource, {"is_active": False})),
+            ({"resource_id": resource.id}, lambda tx: resources.delete(tx, SYSTEM, resource)),
+            (
+                {"resource_id": resource.id, "service_account_id": account.id},
+                lambda tx: access.revoke(tx, SYSTEM, resource, account),
+            ),
+            ({"service_account_id": account.id}, lambda tx: service_accounts.delete(tx, SYSTEM, account)),
+            ({"service_key_id": key.id}, lambda tx: service_keys.revoke(tx, SYSTEM, key)),
+            ({"connector_id": connector.id}, lambda tx: connectors.delete(tx, SYSTEM, connector)),
+            (
+                {"connector_id": connector.id},
+                lambda tx: remote_networks.update(tx, SYSTEM, network, name=None, location=None, is_active=False),
+            ),
+        ]
+        return [(rehearsal.count(tx, change), tx.live_flows.count(**shown)) for shown, change in changes]
+
+    found = await running.write(both)
+    assert [counted for counted, _ in found] == [shown for _, shown in found]
+    assert all(counted > 0 for counted, _ in found)
