@@ -344,6 +344,51 @@ def refusal(mine: Account, which: str) -> str:
     return "not at all"
 
 
+@pytest.mark.parametrize(("number", "command"), [(34, "delete"), (35, "tokens")])
+def test_a_connector_that_is_removed_or_has_new_tokens_ends_what_it_carries(world: Loopback, number: int, command: str) -> None:
+    """A network of its own, whose only connector that is; what another connector carries goes on."""
+    admin, deployment = world.deployment.admin, world.deployment
+    network, name = f"annex-{number}", f"annex-{number}-1"
+    admin("network", "create", network)
+    deployment.add_connector(network, name)
+    deployment.start_connector(name)
+    with account(world, number) as mine, WatchedService(f"127.77.3.{number}") as vault, ExitStack() as stack:
+        admin("resource", "create", "--network", network, "--address", vault.address, f"vault {number}")
+        admin("service", "grant", mine.name, f"vault {number}")
+
+        def dial(tag: bytes) -> socket.socket:
+            connection = dial_socks(mine.socks, vault.address, vault.port)
+            world.echo(connection, tag)
+            return connection
+
+        def reached() -> bool:
+            try:
+                dial(b"is ready").close()
+            except OSError:
+                return False
+            return True
+
+        wait_until(reached, "vault is not reached", 20)
+        other = stack.enter_context(mine.dial("ledger", b"elsewher"))
+        flows = [stack.enter_context(dial(tag)) for tag in (b"vault--1", b"vault--2")]
+        foreseen = admin("connector", command, name, "--dry-run")
+        assert foreseen["cuts"][0]["kind"] == "CONNECTOR"
+        before = last_cut_id(world)
+        admin("connector", command, name, *(["--out", str(deployment.directory / "new.json")] if command == "tokens" else []))
+        for tag, flow in zip((b"vault--1", b"vault--2"), flows, strict=True):
+            assert vault.wait_for_ending(tag).how == "reset"
+            assert how_it_ends(flow).how == "reset"
+        cut = newest_cut(world, before)
+        receipts = answered(world, cut["id"], name)
+        assert set(receipts) == {name}
+        assert [flow["host"] for flow in receipts[name]["flows"]] == [vault.address] * 2
+        world.echo(other, b"it goes on")
+        file = deployment.directory / f"cut-{number}.json"
+        file.write_text(json.dumps(admin("cut", "show", str(cut["id"]))))
+        assert admin("cut", "verify", str(file))["answered"] == name
+    deployment.parts[name].stop()
+
+
 def test_a_withdrawn_signing_key_ends_no_flow_whose_session_gets_a_fresh_grant(world: Loopback) -> None:
     with account(world, 33) as mine, mine.dial("ledger", b"regrants") as flow:
         state = world.deployment.state
