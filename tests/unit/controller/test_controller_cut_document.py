@@ -13,11 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from klinket.cli.main import klinket
+from klinket.controller.app import cuts
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import InvalidToken
 from klinket.wire import control
 from klinket.wire.cut_document import sign_document, verify_document
 from klinket.wire.paths import CUTS_PATH
+from klinket.wire.receipt_token import digest
 from tests.unit.controller.running import PATIENCE, Running
 from tests.unit.controller.test_controller_receipts import answer, ordered
 
@@ -50,6 +52,24 @@ async def test_the_document_says_who_answered_and_who_did_not(live: Running, doc
     assert (proven.answered, proven.pending) == (("office-1",), ("office-2",))
     (pending,) = [receipt for receipt in document["receipts"] if receipt["state"] == "pending"]
     assert pending["grants_end_at_ms"] > document["created_at_ms"]
+
+
+async def test_the_audit_tells_how_a_cut_went_when_all_have_answered(
+    live: Running, document: dict[str, Any]
+) -> None:
+    def events() -> Any:
+        return live.read(lambda tx: [row.detail for row in tx.audit.find(action="cut")])
+
+    assert [detail.get("state") for detail in await events()] == [None]  # ordered; one has not answered
+    other = [receipt["connector"] for receipt in document["receipts"] if receipt["state"] == "pending"]
+    id = await live.read(lambda tx: tx.connectors.find(name=other[0])[0].id)
+    await live.write(lambda tx: cuts.answer(tx, document["id"], id, stopped_at_ms=tx.now_ms, took_ms=1.5, flows=[]))
+    detail = (await events())[-1]
+    assert (detail["state"], detail["connectors"], detail["flows"]) == ("answered", 2, 1)
+    told = {one["connector"]: one for one in detail["receipts"]}
+    answered = next(receipt for receipt in document["receipts"] if receipt["state"] == "answered")
+    assert told["office-1"]["flowsSha256"] == digest(answered["flows"])
+    assert (told["office-2"]["tookMs"], told["office-2"]["flows"]) == (1.5, 0)
 
 
 ALTERED: dict[str, Callable[[dict[str, Any]], Any]] = {
