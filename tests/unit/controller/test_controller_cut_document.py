@@ -54,9 +54,7 @@ async def test_the_document_says_who_answered_and_who_did_not(live: Running, doc
     assert pending["grants_end_at_ms"] > document["created_at_ms"]
 
 
-async def test_the_audit_tells_how_a_cut_went_when_all_have_answered(
-    live: Running, document: dict[str, Any]
-) -> None:
+async def test_the_audit_tells_how_a_cut_went_when_all_have_answered(live: Running, document: dict[str, Any]) -> None:
     def events() -> Any:
         return live.read(lambda tx: [row.detail for row in tx.audit.find(action="cut")])
 
