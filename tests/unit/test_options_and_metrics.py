@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 
@@ -9,8 +11,18 @@ import click
 import pytest
 
 from klinket.cli.main import klinket
+from klinket.connector import observed as connector_observed
+from klinket.connector.core import ConnectorCore
+from klinket.connector.traffic import Traffic
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
+from klinket.domain.readiness import Readiness
+from klinket.net.clock import PeerClock
+from klinket.net.exposition import Exposition
+from klinket.relay import observed as relay_observed
+from klinket.relay.core import RelayCore
+from klinket.relay.limits import RelayLimits
+from klinket.relay.traffic import RelayTraffic
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 SECTIONS = dict(
@@ -20,7 +32,7 @@ SECTIONS = dict(
 COMMANDS = [
     "controller", "relay", "connector", "connector drain", "run",
     "setup", "start", "stop", "status", "wait", "resources", "config", "report", "daemon", "version",
-    "client", "forward", "ssh-proxy", "explain", "issue api-token", "issue signing-key", "revoke", "scan", "admin",
+    "client", "forward", "ssh-proxy", "explain", "doctor", "issue api-token", "issue signing-key", "revoke", "scan", "admin",
 ]  # fmt: skip
 
 
@@ -32,6 +44,37 @@ def command_of(path: str) -> click.Command:
         assert inner is not None, path
         found = inner
     return found
+
+
+METRIC = r"\b(?:klinket|twingate|process)_\w+"
+
+
+def texts() -> list[str]:
+    """Return what each part serves: the metrics of parts that have just begun."""
+    clock, core = PeerClock(), ConnectorCore()
+    connector = connector_observed.Observed(core, Traffic(), clock, lambda: False, lambda: False, list, False)
+    relay = relay_observed.Observed(RelayCore(RelayLimits(), os.urandom), clock, RelayTraffic(), lambda: 0, list)
+    parts = [
+        Metrics(Peers()).exposition,
+        Exposition("connector", connector.metrics),
+        Exposition("relay", relay.metrics),
+    ]
+    return [one.text(Readiness())[1].decode() for one in parts]
+
+
+def exported() -> set[tuple[str, str]]:
+    """Return name and type of every metric of any part. Counters have one as well that says when they began: not these."""
+    found = {pair for text in texts() for pair in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)}
+    return {(name, kind) for name, kind in found if not name.endswith("_created")}
+
+
+def expressions(name: str) -> list[str]:
+    """Return the queries of a dashboard, or of a file of rules."""
+    text = (REFERENCE.parents[1] / "packaging" / name).read_text()
+    if name.endswith(".json"):
+        panels = json.loads(text)["panels"]
+        return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    return re.findall(r"^\s+expr: (.+)$", text, re.MULTILINE)
 
 
 def documented(section: str) -> dict[str, list[str]]:
@@ -78,8 +121,27 @@ def test_the_commands_of_issue_take_the_same_options(path: str) -> None:
 
 
 def test_every_metric_is_documented_with_its_type() -> None:
-    text = Metrics(Peers()).text().decode()
-    served = set(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
-    rows = re.findall(r"^\| `(klinket_\w+)` \| (\w+) \|", (REFERENCE / "metrics.md").read_text(), re.MULTILINE)
-    assert set(rows) == served
-    assert len(served) > 3
+    rows = re.findall(r"^\| `(\w+)` \| (gauge|counter) \|", (REFERENCE / "metrics.md").read_text(), re.MULTILINE)
+    assert set(rows) == exported()
+    assert len(rows) == len(set(rows)) > 20
+
+
+SHIPPED = ["grafana/klinket.json", "prometheus/klinket.rules.yml"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_dashboard_or_rule_asks_only_for_metrics_that_are_exported(name: str) -> None:
+    asked = {found for expression in expressions(name) for found in re.findall(METRIC, expression)}
+    served = {metric.removesuffix("_total") if kind == "counter" else metric for metric, kind in exported()}
+    counters = {metric for metric, kind in exported() if kind == "counter"}
+    assert len(asked) > 5
+    assert {one for one in asked if one not in counters and one not in served} == set()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_dashboard_or_rule_names_only_labels_and_values_there_are(name: str) -> None:
+    """A misspelt value of a label would be an alert that never fires."""
+    known = set(re.findall(r"`([\w-]+)`", (REFERENCE / "metrics.md").read_text()))
+    for expression in expressions(name):
+        for value in re.findall(r'=~?"([\w.|-]+)"', expression):
+            assert set(value.split("|")) <= known, expression

@@ -29,6 +29,7 @@ _TWINGATE_LEVELS = {"3": "error", "4": "warning", "5": "info", "7": "debug"}
 @click.option("--drain-seconds", default=30.0, show_default=True, metavar="SECONDS", help="For live flows when it is stopped.")
 @roles.PROCESSES_OPTION
 @click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Meet no clients through NATs.")
+@roles.METRICS_OPTION
 @click.option("--log-level", type=click.Choice(roles.LEVELS), help="Default: info, or TWINGATE_LOG_LEVEL.")
 @click.pass_context
 def connector(
@@ -42,6 +43,7 @@ def connector(
     drain_seconds: float,
     processes: int | None,
     no_hole_punching: bool,
+    metrics: str | None,
     log_level: str | None,
 ) -> None:
     """Run a connector in a private network. It only dials out, unless it is told to listen.
@@ -57,7 +59,8 @@ def connector(
         raise InvalidInput("state", "no state folder", hint="give --state DIR: one folder for each connector")
 
     from klinket.connector import config, limits
-    from klinket.connector.serve import run
+    from klinket.connector.observed import run
+    from klinket.connector.serve import Connector
     from klinket.net.carrying import with_workers
 
     roles.set_up_logging(log_level or _TWINGATE_LEVELS.get(os.environ.get("TWINGATE_LOG_LEVEL", ""), "info"))
@@ -72,7 +75,9 @@ def connector(
         drain_seconds=drain_seconds,
         hole_punching=not no_hole_punching,
     )
-    roles.run_until_stopped(with_workers(lambda stop: run(settings, stop), processes, limits.FRAME_SECONDS))
+    where = roles.metrics_address(metrics, "TWINGATE_METRICS_PORT")
+    serve = with_workers(lambda stop: run(Connector(settings), where, stop), processes, limits.FRAME_SECONDS)
+    roles.run_until_stopped(serve)
 
 
 @connector.command()

@@ -34,6 +34,7 @@ from klinket.cli import database, oidc, roles, served
 @click.option("--new-flows-per-second", default=500, show_default=True, help="Of a service account, at each connector.")
 @click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Behind NATs relays only.")
 @oidc.options
+@roles.METRICS_OPTION
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def controller(
     network: str,
@@ -59,6 +60,7 @@ def controller(
     new_flows_per_second: int,
     no_hole_punching: bool,
     identity_provider: oidc.Given,
+    metrics: str | None,
     log_level: str,
 ) -> None:
     """Run the controller: the only authority, never on the path of traffic.
@@ -97,6 +99,7 @@ def controller(
         postgres=given.address(),
         oidc=identity_provider.settings(),
         hole_punching=not no_hole_punching,
+        metrics=roles.metrics_address(metrics),
     )
     served.remember(state, network, public_url)
     # What a log shipper reads must never hold the first token.

@@ -32,6 +32,7 @@ class LazyCommands(click.Group):
         "client": "serve granted resources to programs through local proxies",
         "forward": "make granted resources ports of this machine",
         "ssh-proxy": "carry ssh to a granted resource, as its ProxyCommand",
+        "doctor": "look at this machine for what keeps a part from working",
         "explain": "find out why an address is reached, or why not",
         "connector": "connect a private network",
         "relay": "join clients with connectors",

@@ -20,6 +20,7 @@ from klinket.domain.errors import InvalidInput
 @click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
 @click.option("--drain-seconds", default=30.0, show_default=True, metavar="SECONDS", help="For pairs when it is stopped.")
 @roles.PROCESSES_OPTION
+@roles.METRICS_OPTION
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
 def relay(
     controller: str,
@@ -30,6 +31,7 @@ def relay(
     ca: Path | None,
     drain_seconds: float,
     processes: int | None,
+    metrics: str | None,
     log_level: str,
 ) -> None:
     """Run a relay: it joins a client with a connector and moves bytes it cannot read.
@@ -60,5 +62,6 @@ def relay(
         drain_seconds=drain_seconds,
         token_file=token_file,
         processes=processes,
+        metrics=roles.metrics_address(metrics),
     )
     roles.run_until_stopped(lambda stop: run(config, stop, roles.asked_to_reload()))

@@ -30,6 +30,10 @@ KEY_FILE_OPTION = click.option(
 )
 #: Of what begins with a login that must not last for ever.
 TIMEOUT_OPTION = click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be ready.")
+#: Of parts that can be watched.
+METRICS_OPTION = click.option(
+    "--metrics", metavar="HOST:PORT", envvar="KLINKET_METRICS", help="Serve /metrics, /live and /ready there, by HTTP."
+)
 MAX_TIMEOUT_SECONDS = 86_400
 #: Of what carries many flows, or pairs.
 PROCESSES_OPTION = click.option(
@@ -88,6 +92,16 @@ def host_port(option: str, text: str) -> HostPort:
         return HostPort.parse(text)
     except InvalidInput as error:
         raise InvalidInput(option, error.message, hint="write HOST:PORT, for example 127.0.0.1:8443 or [::1]:8443") from error
+
+
+def metrics_address(text: str | None, port_variable: str | None = None) -> HostPort | None:
+    """Return where metrics are served, or None; a variable that holds just a port means loopback. Raises InvalidInput."""
+    import os
+
+    if text:
+        return host_port("--metrics", text)
+    port = os.environ.get(port_variable, "").strip() if port_variable else ""
+    return host_port(str(port_variable), f"127.0.0.1:{port}") if port else None
 
 
 def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 
 from klinket.domain.address import parse_ip
+
+#: Seconds between looks at this machine's own addresses, which names must not lead to.
+OWN_ADDRESSES_SECONDS = 30.0
+
+
+async def follow(own: set[str]) -> None:
+    """Keep a set of this machine's addresses as they are, for ever."""
+    while True:
+        await asyncio.sleep(OWN_ADDRESSES_SECONDS)
+        if found := await asyncio.to_thread(own_addresses):  # none: they could not be found just now
+            own.intersection_update(found)
+            own.update(found)
 
 
 def own_addresses() -> list[str]:

@@ -72,6 +72,10 @@ class ConnectorChannel:
         self._tickets_used_up = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
 
+    def is_attached(self) -> bool:
+        """Return whether the controller has taken this connector's proof, on a channel that is up."""
+        return self._connection is not None
+
     def relays_changed(self) -> None:
         """Tell the controller at once at which relays this connector waits."""
         self._relays_changed.set()

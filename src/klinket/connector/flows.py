@@ -17,6 +17,7 @@ from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS, REFUSED_SECONDS
 from klinket.connector.names import NameLookups
 from klinket.connector.pipes import ProvenPipes
+from klinket.connector.traffic import Traffic
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
@@ -45,6 +46,7 @@ class FlowServer:
         paths: DatagramPaths | None = None,
     ) -> None:
         self._core = core
+        self.traffic = Traffic()
         #: Sealed datagrams of UDP flows.
         self.paths = DatagramPaths() if paths is None else paths
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
@@ -57,6 +59,7 @@ class FlowServer:
 
     def end(self, ended: Sequence[EndedFlow], received_at: float) -> list[CutFlow]:
         """End flows now; returns what a receipt says of them. `received_at`: monotonic seconds of the order."""
+        self.traffic.ended += len(ended)
         for one in ended:
             ender = self._enders.pop(one.flow, None)
             if ender is not None:
@@ -142,13 +145,16 @@ class FlowServer:
             self._events.established(flow, relay, address)
             if isinstance(reached, EchoSocket):
                 carrier = EchoAssociation(reached, pipe)
+                self.traffic.carries(flow, carrier, relay)
                 summary = await self._carry_echoes(flow, carrier, pipe)
             elif flow.destination.protocol is TransportProtocol.TCP:
                 carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
+                self.traffic.carries(flow, carrier, relay)
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
             else:
                 carrier = DatagramAssociation(reached, pipe, self.paths, record.principal.session, flow.id, DATAGRAM_IDLE_SECONDS)
+                self.traffic.carries(flow, carrier, relay)
                 self._enders[flow] = carrier.cut
                 summary = await carrier.carry()
         except BaseException:
@@ -162,6 +168,7 @@ class FlowServer:
         finally:
             self._enders.pop(flow, None)
             del self._carried[flow]
+            self.traffic.over(flow)
             self._core.close(flow)
         failure = summary.failure.failure if summary.failure else None
         self._events.closed(flow, relay, address, summary.bytes_sent, summary.bytes_received, failure)
@@ -212,6 +219,7 @@ class FlowServer:
     ) -> None:
         failure = error.failure
         assert isinstance(failure, FlowFailure)
+        self.traffic.refused[failure] += 1
         self._events.refused(request.flow, record.principal, request.destination, relay, failure, resource)
         logger.info("flow %s to %s: %s", request.flow, request.destination, failure.value)
         await pipe.send(FrameType.FAIL, Failure(failure, error.message, error.retry_after).encode())

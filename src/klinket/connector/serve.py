@@ -8,7 +8,7 @@ import sys
 import time
 
 from klinket.connector import enrol, limits
-from klinket.connector.addresses import own_addresses
+from klinket.connector.addresses import follow, own_addresses
 from klinket.connector.channel import ConnectorChannel
 from klinket.connector.config import ConnectorConfig
 from klinket.connector.core import ConnectorCore
@@ -18,6 +18,7 @@ from klinket.connector.flows import FlowServer
 from klinket.connector.limits import BATCH_SECONDS, LEAVE_SECONDS
 from klinket.connector.links import LinkServer
 from klinket.connector.listener import DirectListener
+from klinket.connector.observed import Observed
 from klinket.connector.pipes import ProvenPipes
 from klinket.connector.punching import ConnectorPunching
 from klinket.connector.relay_choice import AWAY_SECONDS, MEASURE_SECONDS, RelayChoice
@@ -49,8 +50,6 @@ logger = logging.getLogger(__name__)
 DEAD_TOKENS_SECONDS = 60.0
 #: Seconds between looks at grants that end.
 TICK_SECONDS = 0.25
-#: Seconds between looks at this machine's own addresses, which names must not lead to.
-OWN_ADDRESSES_SECONDS = 30.0
 
 
 class Connector:
@@ -105,10 +104,15 @@ class Connector:
         )
         self._channel.punch_told = None if self._punching is None else self._punching.told
 
+    def observed(self) -> Observed:
+        """Return what is looked at from outside."""
+        state = self._channel.is_attached, (lambda: self._configuration is not None), self._attached_relays
+        return Observed(self._core, self._flows.traffic, self._clock, *state, self._listener is not None)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
         self._run_file.tell(draining=False, flows=0)
-        self._own = set(await asyncio.to_thread(own_addresses))
+        self._own.update(await asyncio.to_thread(own_addresses))
         self._copies.start()
         if self._listener is not None:
             self._listener.start()
@@ -116,7 +120,7 @@ class Connector:
         self._tasks.start(self._stay_attached(), "channel")
         self._tasks.start(self._tick(), "grants that end")
         self._tasks.start(self._spool_events(), "flow events")
-        self._tasks.start(self._look_at_addresses(), "own addresses")
+        self._tasks.start(follow(self._own), "own addresses")
         self._tasks.start(self._look_for_nearer_relays(), "nearer relays")
         await first_of(stop, self._failed)
         await self._drain()
@@ -384,15 +388,3 @@ class Connector:
         while True:
             await asyncio.sleep(BATCH_SECONDS)
             await self._events.spool()
-
-    async def _look_at_addresses(self) -> None:
-        while True:
-            await asyncio.sleep(OWN_ADDRESSES_SECONDS)
-            found = await asyncio.to_thread(own_addresses)
-            if found:  # none: they could not be found just now
-                self._own = set(found)
-
-
-async def run(config: ConnectorConfig, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set."""
-    await Connector(config).run(stop)

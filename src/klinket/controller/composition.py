@@ -35,6 +35,7 @@ from klinket.controller.http import Endpoints, no_such_method, no_such_path
 from klinket.controller.key_revocation import KeyRevocations
 from klinket.controller.login import Logins
 from klinket.controller.metrics import Metrics
+from klinket.controller.observed import Observed
 from klinket.controller.peers import Peers
 from klinket.controller.punching import Punching
 from klinket.controller.relay_channels import RelayChannels
@@ -53,6 +54,7 @@ class Controller:
     peers: Peers
     dispatch: Dispatch
     metrics: Metrics
+    observed: Observed
 
 
 def compose(
@@ -82,6 +84,7 @@ def compose(
 
     access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))
     metrics = Metrics(peers)
+    observed = Observed(store, metrics)
     punching = Punching(config.hole_punching, time.monotonic, entropy, lambda outcome: metrics.punches.labels(outcome).inc())
     origin = config.public_url.rstrip("/")
     endpoints = Endpoints(
@@ -94,6 +97,7 @@ def compose(
         punching,
         KeyRevocations(store, origin + REVOKE_PATH, clock),
         metrics,
+        observed,
         access.reader,
     )
     static = StaticFiles()
@@ -113,4 +117,4 @@ def compose(
         exception_handlers={404: no_such_path, 405: no_such_method},
     )
     app.router.redirect_slashes = False  # the address of a redirect would come from the request
-    return Controller(app, peers, dispatch, metrics)
+    return Controller(app, peers, dispatch, metrics, observed)

@@ -37,6 +37,7 @@ class ControllerConfig:
     """`public_url`: what parts dial and what login assertions are made for; never taken from a request.
 
     `api_reads_per_minute`, `api_writes_per_minute`: of each API token; 0: no limit.
+    `metrics`: where it can be watched over plain HTTP, beside `GET /metrics` for this machine.
     `new_flows_per_second`: of a service account, at each connector.
     `hole_punching`: let clients and connectors behind NATs meet.
     `postgres`: where the database is, if it is not the file in the state folder.
@@ -65,6 +66,7 @@ class ControllerConfig:
     postgres: PostgresAddress | None = None
     oidc: OidcSettings | None = None
     hole_punching: bool = True
+    metrics: HostPort | None = None
 
     def __post_init__(self) -> None:
         parse_network_name(self.network)

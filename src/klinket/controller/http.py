@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from klinket.controller import metrics, path_ids
+from klinket.controller import path_ids
 from klinket.controller.app import cuts
 from klinket.controller.app.ports import Store
 from klinket.controller.app.store_errors import StoreUnavailable
@@ -22,6 +22,7 @@ from klinket.controller.http_status import headers_of, status_of
 from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
 from klinket.controller.metrics import Metrics
+from klinket.controller.observed import Observed
 from klinket.controller.punching import Punching, Reflection
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.request import address_of, bearer, decoded
@@ -68,6 +69,7 @@ class Endpoints:
         punching: Punching,
         revocations: KeyRevocations,
         counted: Metrics,
+        observed: Observed,
         reader: Callable[[Request], Awaitable[ApiCaller]],
     ) -> None:
         self._store = store
@@ -79,6 +81,7 @@ class Endpoints:
         self._punching = punching
         self._revocations = revocations
         self._metrics = counted
+        self._observed = observed
         self._caller_that_reads = reader
 
     def routes(self) -> list[BaseRoute]:
@@ -93,6 +96,8 @@ class Endpoints:
             Route(JWKS_PATH, self._jwks),
             Route("/healthz", self._healthz),
             Route("/readyz", self._guarded(self._readyz)),
+            Route("/live", self._live),
+            Route("/ready", self._ready),
             Route("/metrics", self._metrics_text),
             Route(CUTS_PATH, self._guarded(self._cuts)),
             Route(CUTS_PATH + f"/{{id:{path_ids.NAME}}}", self._guarded(self._cut)),
@@ -164,10 +169,18 @@ class Endpoints:
         stamp = await self._store.read(lambda tx: tx.head())
         return JSONResponse({"status": "ready", "revision": stamp[1]})
 
+    async def _live(self, _: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    async def _ready(self, _: Request) -> Response:
+        ready = await self._observed.ready()
+        return JSONResponse(ready.document(), status_code=200 if ready.is_ready else 503)
+
     async def _metrics_text(self, request: Request) -> Response:
         if not _is_loopback(address_of(request)):
             return told(AuthenticationFailed("metrics are served to this machine only"))
-        return Response(self._metrics.text(), media_type=metrics.CONTENT_TYPE)
+        type, text = self._metrics.exposition.text(await self._observed.measured())
+        return Response(text, media_type=type)
 
     async def _root(self, request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from klinket.controller.peers import Peers
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+from klinket.net.exposition import Exposition
 
 
 class Metrics:
@@ -17,6 +15,7 @@ class Metrics:
 
     def __init__(self, peers: Peers) -> None:
         self._registry = CollectorRegistry()
+        self.exposition = Exposition("controller", registry=self._registry)
         attached = Gauge("klinket_attached_peers", "Attached live channels", ["role"], registry=self._registry)
         attached.labels("client").set_function(lambda: len(peers.clients))
         attached.labels("connector").set_function(lambda: len(peers.connectors))
@@ -27,6 +26,12 @@ class Metrics:
         )
         self.punches = Counter("klinket_punches_total", "Hole punching by outcome", ["outcome"], registry=self._registry)
 
+        self._connectors = Gauge(
+            "klinket_connectors", "Connectors that have been attached, now or before", registry=self._registry
+        )
+        self._receipts = Gauge(
+            "klinket_cut_receipts_pending", "Answers to cuts still waited for while grants count", registry=self._registry
+        )
         self._expiring = Gauge(
             "klinket_service_keys_expiring",
             "Active service keys that expire within so many days",
@@ -39,6 +44,7 @@ class Metrics:
         for days, count in counts.items():
             self._expiring.labels(str(days)).set(count)
 
-    def text(self) -> bytes:
-        """Return the exposition text."""
-        return generate_latest(self._registry)
+    def set_stored(self, connectors: int, receipts: int) -> None:
+        """Take over how many connectors have ever been attached, and how many receipts of cuts are still waited for."""
+        self._connectors.set(connectors)
+        self._receipts.set(receipts)

@@ -27,6 +27,11 @@ LOOK_SECONDS = 1.0
 TELL_SECONDS = 60.0
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment of the relay: the address of metrics in it is the controller's own."""
+    return {name: value for name, value in os.environ.items() if name != "KLINKET_METRICS"}
+
+
 class RelayProcess:
     """Keeps `klinket relay` running. One that an earlier controller left behind is kept: it holds live pairs."""
 
@@ -67,7 +72,7 @@ class RelayProcess:
                 began = asyncio.get_running_loop().time()
                 try:
                     self._process = await asyncio.create_subprocess_exec(
-                        *self._command(), stdin=asyncio.subprocess.DEVNULL, start_new_session=False
+                        *self._command(), stdin=asyncio.subprocess.DEVNULL, start_new_session=False, env=_environment()
                     )
                     self._pid_file.write_text(str(self._process.pid))
                     how = f"ended with {await self._process.wait()}"

@@ -35,6 +35,7 @@ from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
 from klinket.net.files import replace_private
+from klinket.net.metrics_endpoint import served
 from klinket.net.tasks import TaskSet
 from klinket.wire import signing
 from klinket.wire.cut_token import sign_cut
@@ -80,7 +81,10 @@ async def _serve(
         await controller.dispatch.start()
         listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
         await _say_hello(config, store, announce)
-        async with web.serving(controller.app, listener, context) as server:
+        watched = served(
+            config.metrics, lambda: controller.metrics.exposition, controller.observed.ready, controller.observed.measured
+        )
+        async with watched, web.serving(controller.app, listener, context) as server:
             await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
             tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")

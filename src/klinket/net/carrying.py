@@ -44,6 +44,14 @@ class _Given:
         self._pump = pump
 
     def told(self, kind: int, content: bytes, files: list[int]) -> bool:
+        if kind == pump_worker.MOVED:
+            try:
+                self._pump.bytes_sent, self._pump.bytes_received = pump_worker.decode_moved(content)
+            except ProtocolError as error:
+                logger.error("a worker: %s", error.message)
+            for file in files:
+                os.close(file)
+            return False
         try:
             summary, rest = pump_worker.decode_end(content)
         except ProtocolError:

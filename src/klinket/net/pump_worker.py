@@ -23,10 +23,21 @@ from klinket.wire.pipe_messages import Failure
 CARRY, END = 1, 2
 #: Message of a worker: how a flow has ended. Clean: with the pipe, for the next flow.
 ENDED = 3
+#: Message of a worker: what a flow that goes on has moved, for who looks at metrics: bytes sent and received.
+MOVED = 4
+_MOVED = struct.Struct(">QQ")
 #: Content of ENDED: bytes sent and received, whether a failure or a pipe (keys, and what was received) follows.
 _SUMMARY = struct.Struct(">QQ?")
-#: Seconds between looks at frames that do not become whole.
+#: Seconds between looks at frames that do not become whole, and at what flows have moved.
 LOOK_SECONDS = 5.0
+
+
+def decode_moved(content: bytes) -> tuple[int, int]:
+    """Return the bytes a flow has sent and received; raises ProtocolError."""
+    if len(content) != _MOVED.size:
+        raise ProtocolError("what a flow has moved is of another version")
+    sent, received = _MOVED.unpack(content)
+    return sent, received
 
 
 def encode_end(summary: FlowSummary, keys: bytes, left: bytes) -> bytes:
@@ -51,8 +62,8 @@ class PumpWorker:
         self._frame_seconds = frame_seconds
         self._pumps: dict[int, Pump] = {}
         self._end = WorkerEnd(sock, self._taken)
-        if frame_seconds:
-            self._look()
+        self._told: dict[int, tuple[int, int]] = {}
+        self._look()
 
     def _taken(self, kind: int, number: int, content: bytes, files: list[int]) -> None:
         if kind == CARRY and len(files) == 2:
@@ -70,6 +81,7 @@ class PumpWorker:
 
         def ended(summary: FlowSummary) -> None:
             del self._pumps[number]
+            self._told.pop(number, None)
             if summary.failure is None:
                 keys, left = carried.hand_over()
                 self._end.tell(ENDED, number, encode_end(summary, keys, left), [carried.sock.detach()])
@@ -80,7 +92,13 @@ class PumpWorker:
 
     def _look(self) -> None:
         before = time.monotonic() - self._frame_seconds
-        for pump in list(self._pumps.values()):
+        for number, pump in list(self._pumps.items()):
+            moved = pump.bytes_sent, pump.bytes_received
+            if self._told.get(number) != moved:
+                self._told[number] = moved
+                self._end.tell(MOVED, number, _MOVED.pack(*moved))
+            if not self._frame_seconds:
+                continue
             if pump.incomplete_since is not None and pump.incomplete_since < before:
                 pump.cut(Failure(FlowFailure.TIMED_OUT, f"a frame was not complete after {self._frame_seconds:.0f} s"))
         asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import socket
+import struct
 from collections.abc import Callable
 
 from klinket.net import sockets
@@ -23,6 +24,19 @@ MAX_SPARE_PIPES = 64
 NO_PIPE_SECONDS = 0.05
 #: Rounds a direction runs before others get their turn.
 ROUNDS = 8
+
+
+#: `tcpi_bytes_received` of Linux's struct tcp_info, which only grows: its place, and the bytes up to its end.
+_BYTES_RECEIVED = struct.Struct("=128xQ")
+
+
+def received_bytes(sock: socket.socket) -> int:
+    """Return how many bytes a TCP connection has received, as the kernel counts: no read pays for it. 0 when it cannot say."""
+    try:
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.size)
+        return int(_BYTES_RECEIVED.unpack(told)[0])
+    except (OSError, struct.error):  # closed, or no TCP
+        return 0
 
 
 class KernelPipes:
@@ -88,6 +102,13 @@ class Pair:
         #: Bytes moved in both directions.
         self.moved = 0
         self.moved_at = self._watches.loop.time()
+        self._received = (0, 0)
+
+    def received(self) -> tuple[int, int]:
+        """Return the bytes the kernel has received from each of the two, before they were joined included."""
+        if not self._over:
+            self._received = received_bytes(self._halves[0].source), received_bytes(self._halves[1].source)
+        return self._received
 
     def start(self) -> None:
         """Begin to move bytes."""
@@ -117,10 +138,15 @@ class Pair:
 
     def moved_elsewhere(self) -> None:
         """Note that another process moves the bytes now, and close the sockets here; `on_end` is to be called by ended()."""
+        self.received()
         self._over = True
         self._unwatch()
         for half in self._halves:
             half.source.close()
+
+    def received_elsewhere(self, received: tuple[int, int]) -> None:
+        """Take over what the other process says of received()."""
+        self._received = received
 
     def ended(self) -> None:
         """Note that the pair has ended in the other process."""
@@ -224,6 +250,7 @@ class Pair:
     def _finish(self, *, reset: bool) -> None:
         if self._over:
             return
+        self.received()  # for the last time: the sockets close
         self._over = True
         self._unwatch()
         if self._reset_at_close and not reset:

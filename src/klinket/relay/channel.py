@@ -28,10 +28,11 @@ async def keep_channel(
     report: Callable[[], RelayReport],
     configure: Callable[[RelayConfiguration], None],
     news: asyncio.Event,
+    attached: Callable[[bool], None] = lambda attached: None,
 ) -> None:
     """Keep the channel up for ever; pairs live on while it is down. `context`: whom to believe to be the controller.
 
-    `news`: set when there is something to report at once.
+    `news`: set when there is something to report at once. `attached`: hears that it is up, and that it is not any more.
     """
     backoff = Backoff()
     while True:
@@ -64,11 +65,13 @@ async def keep_channel(
                         message = wire.decode_configuration(text)
                         clock.set(message.time_ms)
                         configure(message)
+                        attached(True)
                         backoff.reset()
                         if first:
                             logger.info("relay %d is attached to %s", message.relay, config.controller)
                             first = False
                 finally:
+                    attached(False)
                     await tasks.aclose()
         except Exception as error:
             delay = backoff.next()

@@ -14,7 +14,10 @@ DRAIN_SECONDS, MAX_DRAIN_SECONDS = 30.0, 86_400
 
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
-    """`listen`: where it accepts; `advertise`: what peers dial; `controller`: its https URL; `state`: its folder."""
+    """`listen`: where it accepts; `advertise`: what peers dial; `controller`: its https URL; `state`: its folder.
+
+    `metrics`: where it can be watched.
+    """
 
     listen: HostPort
     advertise: HostPort
@@ -22,6 +25,7 @@ class RelayConfig:
     token: str = field(repr=False)
     state: Path
     controller_ca: str | None = None
+    metrics: HostPort | None = None
     #: Seconds for pairs at a stop.
     drain_seconds: float = DRAIN_SECONDS
     #: Where the token is read again before each attachment; None: it stays as it is.

@@ -94,6 +94,16 @@ class RelayCore:
         """Return how many connections wait for a partner."""
         return len(self._where)
 
+    @property
+    def admissions(self) -> int:
+        """Return how many admissions count, those that have just expired among them."""
+        return len(self._admitted)
+
+    @property
+    def configured(self) -> bool:
+        """Return whether the controller has said which tickets count."""
+        return bool(self._network)
+
     # ---- admission
 
     def admit(self, ticket: str, now: float) -> Admission:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 
 from klinket.net import workers
 from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock, entropy
+from klinket.net.exposition import Exposition
+from klinket.net.metrics_endpoint import served
 from klinket.net.tasks import TaskSet
 from klinket.relay.certificate import Certificates
 from klinket.relay.channel import keep_channel
 from klinket.relay.config import RelayConfig
 from klinket.relay.core import RelayCore
+from klinket.relay.observed import Observed
 from klinket.relay.server import RelayServer
 from klinket.relay.sharing import PairSharing
 from klinket.wire.relay import RelayConfiguration, RelayReport
@@ -63,17 +67,21 @@ async def run(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event | 
             news.set()
             logger.info("a new certificate: peers that do not know of it are shown the former one")
 
+    observed = Observed(core, clock, server.traffic, lambda: server.pairs, server.received)
     tasks = TaskSet("relay")
-    channel = tasks.start(keep_channel(config, trusting, clock, report, configure, news), "channel")
+    channel = tasks.start(keep_channel(config, trusting, clock, report, configure, news, observed.attachment), "channel")
     if reload is not None:
         tasks.start(follow_certificate(reload), "certificate")
     stopped = tasks.start(stop.wait(), "stop")
+    watched = AsyncExitStack()
     try:
+        await watched.enter_async_context(served(config.metrics, lambda: Exposition("relay", observed.metrics), observed.ready))
         await asyncio.wait({channel, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if channel.done():
             await channel  # it never ends by itself: whoever started the relay should see why it did
         await _drain(server, config.drain_seconds)
     finally:
+        await watched.aclose()
         await tasks.aclose()
         await server.aclose()
 

@@ -7,7 +7,7 @@ import logging
 import select
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from klinket.net import sockets
 from klinket.net.descriptors import raise_limit
@@ -19,6 +19,7 @@ from klinket.net.tls import TlsStream
 from klinket.relay.core import Holder, Output, Paired, RelayCore
 from klinket.relay.limits import RelayLimits
 from klinket.relay.sharing import PairSharing
+from klinket.relay.traffic import RelayTraffic
 from klinket.wire.relay import (
     HELLO_BYTES,
     MAX_TICKET_BYTES,
@@ -58,6 +59,7 @@ class RelayServer:
         self._limits = limits
         self._clock = clock
         self._tasks = TaskSet("relay")
+        self.traffic = RelayTraffic()
         self._pipes = KernelPipes()
         self._waiting: dict[int, socket.socket] = {}
         self._pairs: set[Pair] = set()
@@ -82,6 +84,10 @@ class RelayServer:
     def pairs(self) -> int:
         """Return how many pairs are joined."""
         return len(self._pairs)
+
+    def received(self) -> Iterator[tuple[int, int]]:
+        """Yield how many bytes each pair that is joined has received: from its client, from its connector."""
+        return (pair.received() for pair in self._pairs)
 
     @property
     def _own_pairs(self) -> int:
@@ -135,6 +141,7 @@ class RelayServer:
                 return
             source = source_of(str(where[0]))
             if len(self._waiting) + 2 * self._own_pairs >= self._max_connections:
+                self.traffic.refused[RelayAnswer.LIMIT] += 1
                 _answer_and_close(sock, RelayAnswer.LIMIT)
                 continue
             self._make_room(source)
@@ -211,11 +218,14 @@ class RelayServer:
         ticket = (await stream.read_exactly(length)).decode("ascii", "replace")
         try:
             answer = self._core.admit(ticket, self._clock()).encode()
+            self.traffic.admissions += 1
         except RelayError as error:
             answer = bytes((error.answer,)) + error.message.encode()
+            self.traffic.refused[error.answer] += 1
             logger.info("relay: no admission: %s", error.message)
         except Exception as error:
             answer = bytes((RelayAnswer.TICKET_REFUSED,)) + str(error).encode()[:200]
+            self.traffic.refused[RelayAnswer.TICKET_REFUSED] += 1
             logger.info("relay: a ticket was refused: %s", error)
         await stream.write(answer)
         await stream.close()
@@ -227,6 +237,7 @@ class RelayServer:
             if isinstance(output, Paired):
                 self._join(self._waiting.pop(output.client), self._waiting.pop(output.connector), output.holder)
             else:
+                self.traffic.refused[output.answer] += 1
                 sock = self._waiting.pop(output.peer, None)
                 if sock is not None:
                     _answer_and_close(sock, output.answer)
@@ -244,9 +255,11 @@ class RelayServer:
         def ended(pair: Pair) -> None:
             self._pairs.discard(pair)
             self._core.pair_ended(holder)
+            self.traffic.pair_ended(pair.received())
 
         pair = Pair(client, connector, self._pipes, ended)
         self._pairs.add(pair)
+        self.traffic.pairs += 1
         pair.start()
         if self._sharing is not None:
             self._sharing.attend(pair)

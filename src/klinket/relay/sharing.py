@@ -36,6 +36,10 @@ class _Given:
     def told(self, kind: int, content: bytes, files: list[int]) -> bool:
         for file in files:
             os.close(file)
+        if received := pair_worker.decode_received(content):
+            self._pair.received_elsewhere(received)
+        if kind == pair_worker.MOVED:
+            return False
         self.lost()
         return True
 

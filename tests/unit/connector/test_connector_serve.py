@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from klinket.connector import serve as connector_serve
+from klinket.connector import addresses
 from klinket.connector.config import ConnectorConfig
 from klinket.connector.serve import Connector
 from klinket.connector.state import ConnectorState
@@ -161,7 +161,7 @@ async def test_flow_events_are_on_disk_while_no_channel_is_there(whole: Whole, m
 async def test_own_addresses_are_looked_up_again_and_kept_when_they_cannot_be(
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connector_serve, "OWN_ADDRESSES_SECONDS", 0.01)
+    monkeypatch.setattr(addresses, "OWN_ADDRESSES_SECONDS", 0.01)
     answers = [["192.0.2.9"], []]
     looked: list[int] = []
 
@@ -169,8 +169,8 @@ async def test_own_addresses_are_looked_up_again_and_kept_when_they_cannot_be(
         looked.append(1)
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    monkeypatch.setattr(connector_serve, "own_addresses", own_addresses)
-    looking = asyncio.ensure_future(whole.connector._look_at_addresses())
+    monkeypatch.setattr(addresses, "own_addresses", own_addresses)
+    looking = asyncio.ensure_future(addresses.follow(whole.connector._own))
     await eventually(lambda: len(looked) > 3)
     looking.cancel()
     assert whole.connector._own == {"192.0.2.9"}

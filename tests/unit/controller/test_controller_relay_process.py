@@ -100,6 +100,19 @@ async def test_the_token_is_in_no_argument(beside: Process) -> None:
     assert beside._token_file.read_text() not in " ".join(beside._command())
 
 
+async def test_the_relay_does_not_take_the_address_of_the_controllers_metrics(
+    controller: Running, beside: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLINKET_METRICS", "127.0.0.1:9464")
+    tasks = TaskSet("test")
+    tasks.start(beside.run(), "relay")
+    await eventually(lambda: listens(beside))
+    environment = Path(f"/proc/{pid_of(controller)}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert b"KLINKET_METRICS" not in environment
+    await tasks.aclose()
+
+
 async def test_a_relay_that_ends_is_started_again(controller: Running, beside: Process) -> None:
     tasks = TaskSet("test")
     tasks.start(beside.run(), "relay")

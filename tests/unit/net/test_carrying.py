@@ -279,3 +279,22 @@ def test_anything_else_is_no_state(data: bytes) -> None:
 
 def test_a_state_shows_no_keys() -> None:
     assert "K" * 8 not in repr(PumpState(b"K" * KEYS_BYTES, b"K" * 9, b"K" * 9, b"K" * 9, False, False, 0, 0))
+
+
+async def test_what_a_flow_has_moved_is_known_here_while_a_worker_carries_it(two: Carrying, ends: Ends) -> None:
+    flow = Flow(ends)
+    await passes(flow)
+    assert two.give(flow.client)
+    await passes(flow)
+    await passes(flow)
+    await until(lambda: (flow.client.bytes_sent, flow.client.bytes_received) == (3, 3))
+    flow.close()
+
+
+@given(st.binary(max_size=40))
+def test_what_a_worker_says_of_bytes_is_two_numbers_or_refused(content: bytes) -> None:
+    if len(content) == 16:
+        assert all(count >= 0 for count in pump_worker.decode_moved(content))
+    else:
+        with pytest.raises(ProtocolError):
+            pump_worker.decode_moved(content)

@@ -169,3 +169,29 @@ async def test_what_moves_much_is_given_away_and_so_are_the_oldest_of_very_many(
     for joined in pairs:
         await joined.passes()
         joined.close()
+
+
+async def test_what_a_pair_has_received_is_known_here_while_a_worker_has_it_and_after(
+    shared: PairSharing,
+) -> None:
+    joined = Joined()
+    await joined.passes()
+    assert shared.give(joined.pair)
+    assert joined.pair.received() == (1, 1)
+    await joined.passes()
+    async with asyncio.timeout(20):  # its worker says it every few seconds
+        while joined.pair.received() != (2, 2):
+            await asyncio.sleep(0.05)
+    await joined.passes()
+    sockets.reset(joined.client)
+    async with asyncio.timeout(20):
+        while not joined.ended:
+            await asyncio.sleep(0.02)
+    assert joined.pair.received() == (3, 3)
+    joined.connector.close()
+
+
+def test_what_a_worker_says_in_another_form_counts_nothing() -> None:
+    assert sharing.pair_worker.decode_received(b"") is None
+    assert sharing.pair_worker.decode_received(bytes(17)) is None
+    assert sharing.pair_worker.decode_received(bytes(15) + b"\x07") == (0, 7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
@@ -42,6 +43,13 @@ R = TypeVar("R")
 MANY = 500
 
 
+@cache
+def _shape(table: Table, row: Callable[..., Any]) -> tuple[list[str], list[Column[Any]], Column[Any]]:
+    """Return names and columns of a row, and the primary key: a transaction has a repository of each table, most never used."""
+    names = [field.name for field in fields(row)]  # type: ignore[arg-type]
+    return names, [table.c[name] for name in names], next(iter(table.primary_key.columns))
+
+
 class SqlRepository(Generic[R]):
     """Implements controller.app.ports.Repository for one table and its row class."""
 
@@ -49,9 +57,7 @@ class SqlRepository(Generic[R]):
         self._connection = connection
         self._table = table
         self._row = row
-        self._names = [field.name for field in fields(row)]  # type: ignore[arg-type]
-        self._columns = [table.c[name] for name in self._names]
-        self._key = next(iter(table.primary_key.columns))
+        self._names, self._columns, self._key = _shape(table, row)
         # Texts are ordered by code points in SQLite, and by the server's language in PostgreSQL, unless it is told.
         by_text = connection.dialect.name == "postgresql" and isinstance(self._key.type, String)
         self._by_key: ColumnElement[Any] = self._key.collate("C") if by_text else self._key
