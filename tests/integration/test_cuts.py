@@ -155,7 +155,7 @@ class Row:
 
     `expires`: (table, condition) of what ends by itself. `ends`: whose flows end ("ledger", "archive", "bystander").
     `audit`: words of the audit event of the command itself. `concerned`: the connectors that must be told.
-    `code`: with which the client then ends, None where it goes on.
+    `code`: with which the client then ends, None where it goes on; new flows are then `refused` so.
     """
 
     name: str
@@ -167,6 +167,7 @@ class Row:
     concerned: tuple[str, ...] = ("office-1",)
     code: int | None = None
     expires: tuple[str, str] = ("", "")
+    refused: str = "reply 2"
 
 
 EVERYWHERE = ("office-1", "branch-1", UNMANNED)
@@ -241,6 +242,25 @@ ROWS = [
         ("delete", '"ledger {number}"'),
     ),
     Row(
+        "address changed",
+        ("resource", "update", "ledger {number}", "--address", "127.77.9.{number}"),
+        frozenset({"ledger", "bystander"}),
+        "cut",
+        "resource ",
+        ("edit", '"ledger {number}"'),
+        refused="reply 5",  # by the host at the new address
+    ),
+    Row(
+        "session ended",
+        ("session", "end", "{session}"),
+        OWN,
+        "cut",
+        "session {session}",
+        (),
+        EVERYWHERE,
+        refused="not at all",  # the key is good: the client logs in again
+    ),
+    Row(
         "port closed",
         ("resource", "update", "ledger {number}", "--tcp", "1"),
         frozenset({"ledger", "bystander"}),
@@ -264,7 +284,8 @@ def test_what_is_taken_away_ends_at_once_with_a_receipt_and_an_audit_trail(world
             for tag, socks in opened:
                 live[tag] = stack.enter_context(mine.dial("archive" if whose == "archive" else "ledger", tag, socks))
         evidence, before = Evidence(world.deployment), last_cut_id(world)
-        names = {"name": mine.name, "number": number, "key_id": mine.key_id}
+        (session,) = [one["id"] for one in world.deployment.admin("session", "list", "--service", mine.name)]
+        names = {"name": mine.name, "number": number, "key_id": mine.key_id, "session": session}
         if row.command is not None:
             world.deployment.admin(*(word.format(**names) for word in row.command))
         else:
@@ -305,7 +326,7 @@ def test_what_is_taken_away_ends_at_once_with_a_receipt_and_an_audit_trail(world
                 evidence.wait_for("flows", f"closed {row.reason} ", flow["flow"], flow["host"])
 
         refused = refusal(mine, "ledger")
-        assert refused == ("reply 2" if row.code is None else f"the client has ended with {row.code}")
+        assert refused == (row.refused if row.code is None else f"the client has ended with {row.code}")
         if "archive" not in row.ends:
             mine.dial("archive", b"new flow").close()
 
@@ -321,6 +342,68 @@ def refusal(mine: Account, which: str) -> str:
     except OSError:
         return f"the client has ended with {part.process.wait(10)}"
     return "not at all"
+
+
+@pytest.mark.parametrize(("number", "command"), [(34, "delete"), (35, "tokens")])
+def test_a_connector_that_is_removed_or_has_new_tokens_ends_what_it_carries(world: Loopback, number: int, command: str) -> None:
+    """A network of its own, whose only connector that is; what another connector carries goes on."""
+    admin, deployment = world.deployment.admin, world.deployment
+    network, name = f"annex-{number}", f"annex-{number}-1"
+    admin("network", "create", network)
+    deployment.add_connector(network, name)
+    deployment.start_connector(name)
+    with account(world, number) as mine, WatchedService(f"127.77.3.{number}") as vault, ExitStack() as stack:
+        admin("resource", "create", "--network", network, "--address", vault.address, f"vault {number}")
+        admin("service", "grant", mine.name, f"vault {number}")
+
+        def dial(tag: bytes) -> socket.socket:
+            connection = dial_socks(mine.socks, vault.address, vault.port)
+            world.echo(connection, tag)
+            return connection
+
+        def reached() -> bool:
+            try:
+                dial(b"is ready").close()
+            except OSError:
+                return False
+            return True
+
+        wait_until(reached, "vault is not reached", 20)
+        other = stack.enter_context(mine.dial("ledger", b"elsewher"))
+        flows = [stack.enter_context(dial(tag)) for tag in (b"vault--1", b"vault--2")]
+        foreseen = admin("connector", command, name, "--dry-run")
+        assert foreseen["cuts"][0]["kind"] == "CONNECTOR"
+        before = last_cut_id(world)
+        admin("connector", command, name, *(["--out", str(deployment.directory / "new.json")] if command == "tokens" else []))
+        for tag, flow in zip((b"vault--1", b"vault--2"), flows, strict=True):
+            assert vault.wait_for_ending(tag).how == "reset"
+            assert how_it_ends(flow).how == "reset"
+        cut = newest_cut(world, before)
+        receipts = answered(world, cut["id"], name)
+        assert set(receipts) == {name}
+        assert [flow["host"] for flow in receipts[name]["flows"]] == [vault.address] * 2
+        world.echo(other, b"it goes on")
+        file = deployment.directory / f"cut-{number}.json"
+        file.write_text(json.dumps(admin("cut", "show", str(cut["id"]))))
+        assert admin("cut", "verify", str(file))["answered"] == name
+    deployment.parts[name].stop()
+
+
+def test_a_withdrawn_signing_key_ends_no_flow_whose_session_gets_a_fresh_grant(world: Loopback) -> None:
+    with account(world, 33) as mine, mine.dial("ledger", b"regrants") as flow:
+        state = world.deployment.state
+        with closing(sqlite3.connect(state / "klinket.db", timeout=10)) as database:
+            chosen = "select kid from signing_keys where purpose = 'grant' and retired_at_ms is null"
+            ((kid,),) = database.execute(chosen).fetchall()
+        command = [sys.executable, "-m", "klinket", "issue", "signing-key", "grant", "--withdraw", kid, "--state", str(state)]
+        subprocess.run(command, check=True, capture_output=True, env=clean_environment())
+        until = time.monotonic() + 14  # 5 s until the controller looks, 5 s for fresh grants, and some
+        office = world.deployment.parts["office-1"]
+        wait_until(lambda: "a signing key was withdrawn" in office.log.read_text(), "office-1 was not told", 20)
+        while time.monotonic() < until:
+            world.echo(flow, b"it goes on")
+            time.sleep(0.2)
+        mine.dial("ledger", b"new flow").close()
 
 
 def test_revoke_while_a_command_runs_resets_its_flow_and_is_told_on_stderr(world: Loopback) -> None:

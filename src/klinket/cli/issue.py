@@ -132,14 +132,21 @@ def admin_link(email: str, state: Path | None, given: database.Given) -> None:
 @click.argument("purpose")
 @_STATE
 @click.option("--master-key-file", type=click.Path(path_type=Path), help="As for `klinket controller`; in --state by default.")
+@click.option("--withdraw", metavar="KID", help="Take this key for grants out of use at once: somebody else may have it.")
 @database.options
-def signing_key(purpose: str, state: Path | None, master_key_file: Path | None, given: database.Given) -> None:
+def signing_key(
+    purpose: str, state: Path | None, master_key_file: Path | None, withdraw: str | None, given: database.Given
+) -> None:
     """Make a new signing key for PURPOSE: access, grant, ticket, cut, head or audit.
 
     Everybody who verifies is told of it first; it signs after 5 minutes. What the key before it signed stays valid.
 
+    With --withdraw KID (for grants only) what the key KID signed stops to count within seconds, and everybody gets fresh grants:
+    live flows go on. Its id is in the console, and at /.well-known/jwks.json.
+
     \b
     example: klinket issue signing-key grant --state /var/lib/klinket
+    example: klinket issue signing-key grant --withdraw grant-5f2c9a0d1b7e4c36 --state /var/lib/klinket
     """
     from klinket.controller import sealing
     from klinket.controller.app import signing_keys
@@ -155,6 +162,9 @@ def signing_key(purpose: str, state: Path | None, master_key_file: Path | None, 
         master = sealing.load_or_make(path, may_make=False)
         for row in signing_keys.verifying(tx, wanted):
             master.open(row.sealed, f"signing key {row.kid}")  # what the controller cannot open would stop it
+        if withdraw is not None:
+            successor = signing_keys.withdraw(tx, SYSTEM, withdraw, seal=master.seal, entropy=entropy)
+            return f"withdrew {withdraw}" + ("" if successor is None else f"; made {successor.kid}")
         made = signing_keys.rotate(tx, SYSTEM, wanted, seal=master.seal, entropy=entropy)
         return f"made {made.kid}; it signs in {signing_keys.PUBLISHED_MS // 60_000} min"
 

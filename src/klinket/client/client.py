@@ -62,6 +62,7 @@ class Client:
         self._context = controller_context(key_file.controller_ca)
         self._clock = PeerClock()
         self._core = ClientCore(only)
+        self._backoff = Backoff()
         self._session: Session | None = None
         self._initiator: LinkInitiator | None = None
         #: A connector has ended a flow because of the key: the controller's own word, and `ended`, follow.
@@ -116,7 +117,7 @@ class Client:
         self._clock.set(self._session.time_ms)
 
     async def _stay_attached(self) -> None:
-        backoff = Backoff()
+        backoff = self._backoff
         while True:
             attached_at = time.monotonic()
             try:
@@ -213,6 +214,7 @@ class Client:
 
     def _configure(self, configuration: control.ClientConfiguration) -> None:
         self._core.configure(configuration)
+        self._backoff.spread = min(configuration.spread_ms / 1000, control.MAX_SPREAD_SECONDS)
         self._configured.set()
         known = {connector.id: connector.jkt for connector in configuration.connectors}
         for id in list(self._links):

@@ -19,8 +19,9 @@ from klinket.domain.identifiers import FlowId, RemoteNetworkId, ServiceAccountUu
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.domain.shares import FairShares
 from klinket.domain.token_buckets import TokenBuckets
+from klinket.wire import signing
 from klinket.wire.control import AccountLimits, LimitsOfAccount
-from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, GrantClaims, verify_grant
+from klinket.wire.grant_token import MAX_GRANT_CHARS, MAX_LIFETIME_SECONDS, GrantClaims, verify_grant
 from klinket.wire.link import Link
 from klinket.wire.pipe_messages import OpenRequest
 from klinket.wire.signing import LEEWAY_SECONDS, KeySet
@@ -30,6 +31,8 @@ from klinket.wire.signing import LEEWAY_SECONDS, KeySet
 class _Grant:
     claims: GrantClaims
     index: ResourceIndex
+    #: Of the key that signed it.
+    kid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class ConnectorCore:
         self._links: dict[bytes, LinkRecord] = {}
         self._link_shares: FairShares[ServiceAccountUuid] = FairShares(limits.MAX_LINKS)
         self._grants: dict[SessionId, _Grant] = {}
+        #: Sessions whose grant lost its signing key, and until when their live flows wait for a fresh one.
+        self._ungranted: dict[SessionId, float] = {}
         self._flows: dict[FlowId, Flow] = {}
         self._per_account: Counter[str] = Counter()
         self._own_limits: Mapping[str, AccountLimits] = {}
@@ -94,6 +99,17 @@ class ConnectorCore:
         self._network, self._remote_network = network, remote_network
         self._grant_keys, self._limits = grant_keys, account_limits
         self._own_limits = {one.service_account: one.limits for one in own_limits}
+
+    def drop_withdrawn(self, now: float) -> int:
+        """Forget grants whose signing key is not among the keys any more; returns how many.
+
+        Nothing is opened with them from here on. Live flows have REGRANT_SECONDS for a fresh grant of their session.
+        """
+        gone = [session for session, grant in self._grants.items() if grant.kid not in self._grant_keys]
+        for session in gone:
+            del self._grants[session]
+            self._ungranted[session] = now + limits.REGRANT_SECONDS
+        return len(gone)
 
     @property
     def flows(self) -> int:
@@ -158,7 +174,9 @@ class ConnectorCore:
         present = self._grants.get(record.principal.session)
         if present is not None and claims.stamp < present.claims.stamp and claims.stamp[0] == present.claims.stamp[0]:
             raise InvalidToken("the grant is older than the one in force")
-        self._grants[record.principal.session] = _Grant(claims, ResourceIndex(claims.resources))
+        kid = str(signing.unverified_header(token, MAX_GRANT_CHARS)["kid"])  # verified above
+        self._grants[record.principal.session] = _Grant(claims, ResourceIndex(claims.resources), kid)
+        self._ungranted.pop(record.principal.session, None)
         return claims, self._no_longer_allowed((flow for flow in self._flows.values() if flow.principal == record.principal), now)
 
     # ---- flows
@@ -203,7 +221,7 @@ class ConnectorCore:
             remaining = cut.narrowed
             if remaining is None:
                 raise FlowRefused(cut.reason, f"access was ended by cut {cut.id}")
-            if not remaining.serves(destination.host) or not remaining.protocols.allows(destination.protocol, destination.port):
+            if not cut.leaves(destination):
                 raise FlowRefused(FlowFailure.NOT_GRANTED, f"resource {remaining.name!r} was narrowed by cut {cut.id}")
         return resource
 
@@ -270,6 +288,7 @@ class ConnectorCore:
         for handle in list(self._links):
             self.drop_link(handle)
         self._grants.clear()
+        self._ungranted.clear()
         ended = [EndedFlow(flow, FlowFailure.CUT, text) for flow in self._flows.values()]
         for one in ended:
             self.close(one.flow)
@@ -278,15 +297,18 @@ class ConnectorCore:
     def deadline_reached(self, now: float) -> list[EndedFlow]:
         """Return the flows whose grant has ended, out of the table already; forgets what is over."""
         over = {session for session, grant in self._grants.items() if grant.claims.expires_at + LEEWAY_SECONDS <= now}
+        over |= {session for session, until in self._ungranted.items() if until <= now}
         ended = self._no_longer_allowed((flow for flow in self._flows.values() if flow.principal.session in over), now)
         for session in over:
-            del self._grants[session]
+            self._grants.pop(session, None)
+            self._ungranted.pop(session, None)
         self._forget(now)
         return ended
 
     def next_deadline(self) -> float | None:
         """Return when the next grant ends."""
-        return min((grant.claims.expires_at + LEEWAY_SECONDS for grant in self._grants.values()), default=None)
+        ends = [grant.claims.expires_at + LEEWAY_SECONDS for grant in self._grants.values()]
+        return min([*ends, *self._ungranted.values()], default=None)
 
     def _no_longer_allowed(self, flows: Iterable[Flow], now: float) -> list[EndedFlow]:
         ended = []

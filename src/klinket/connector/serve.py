@@ -237,12 +237,8 @@ class Connector:
 
     def _new_terminator(self) -> None:
         if self._configuration is not None and self._credentials is not None:
-            self._terminator = LinkTerminator(
-                self._credentials.certificate,
-                self._key,
-                self._configuration.client_authority,
-                self._configuration.network,
-            )
+            authority, network = self._configuration.client_authority, self._configuration.network
+            self._terminator = LinkTerminator(self._credentials.certificate, self._key, authority, network)
 
     async def _configure(self, message: control.ConnectorConfiguration) -> list[control.CutReceipt]:
         """Take over the full state; returns receipts of the cuts in it."""
@@ -258,6 +254,8 @@ class Connector:
             self._traffic_log.configure(message)
         keys = KeySet.from_jwks(message.grant_keys)
         self._core.configure(message.network, RemoteNetworkId(message.remote_network), keys, message.limits, message.own_limits)
+        if withdrawn := self._core.drop_withdrawn(self._clock.now()):
+            logger.warning("a signing key was withdrawn: %d sessions need fresh grants", withdrawn)
         self._new_terminator()
         for token in kept:
             self._apply(token)  # for its floor; what the controller still waits for an answer to is in the message

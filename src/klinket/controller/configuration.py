@@ -49,6 +49,7 @@ def for_client(
     confirmed_at: float,
     grant_seconds: int,
     only: Sequence[str] = (),
+    spread_ms: int = 0,
 ) -> ClientConfiguration:
     """Return what a session may do now. `attached`: connectors online, and the relays each is at; `direct`: where they listen;
     `punching`: those that take part in hole punching.
@@ -96,6 +97,7 @@ def for_client(
         ],
         renew_at_ms=round((now + (expires_at - now) / 2) * 1000),
         valid_until_ms=round(expires_at * 1000),
+        spread_ms=spread_ms,
     )
 
 

@@ -29,6 +29,11 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 30.0
 #: Seconds after a round that failed (a full disk, say) until the next.
 RETRY_SECONDS = 1.0
+#: Seconds connectors have to answer a cut before clients hear of it: these end their flows themselves, and no receipt could name
+#: a flow that is over already. A connector that does not answer holds nobody up for longer.
+CUTS_FIRST_SECONDS = 0.25
+#: Seconds connectors know of a withdrawn signing key before clients show them grants of the key after it.
+WITHDRAWN_SECONDS = 0.5
 #: Seconds a deleted connector has for the receipt of its last cut.
 DISMISS_SECONDS = 2.0
 #: Seconds until the store is asked again after it could not answer.
@@ -62,7 +67,9 @@ class Dispatch:
         self._confirmation = Confirmation(store, clock, grant_seconds, self._end)
         self._ended = asyncio.Event()
         self._end_reason: StoreInUse | None = None
-        self._signing_keys = 0
+        self._signing_keys: frozenset[str] = frozenset()
+        #: Connectors that were sent a cut since clients were told last.
+        self._cutting: set[ConnectorPeer] = set()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -125,6 +132,7 @@ class Dispatch:
                 peer = self._peers.connectors.get(connector)
                 if peer is not None:
                     peer.cut(message)
+                    self._cutting.add(peer)
         self._changed.set()
 
     # ---- what changed for whom
@@ -143,8 +151,11 @@ class Dispatch:
                 asked = list(self._peers.connectors.values())
                 _, confirmed_at = await self._confirmation.fresh()  # before the read, which then is no older
                 self._snapshot = await self._read()
-                await self._know_signing_keys(self._snapshot)
+                if await self._know_signing_keys(self._snapshot):
+                    await self._refresh_connectors(asked, self._snapshot)
+                    await asyncio.sleep(WITHDRAWN_SECONDS)
                 self._expiries_changed.set()
+                await self._cuts_answered()
                 self._refresh_clients(self._snapshot, confirmed_at)
                 await self._refresh_relays()
                 await self._refresh_connectors(asked, self._snapshot)
@@ -159,11 +170,31 @@ class Dispatch:
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _know_signing_keys(self, current: Snapshot) -> None:
-        """Read the signing keys anew when one was made: connectors are told of it in this round, and it signs later."""
-        if current.signing_keys != self._signing_keys:
-            await self._trust.refresh(self._store)
-            self._signing_keys = current.signing_keys
+    async def _cuts_answered(self) -> None:
+        """Wait until connectors have answered the cuts they were sent since the last round, up to CUTS_FIRST_SECONDS."""
+        asked, self._cutting = self._cutting, set()
+        try:
+            async with asyncio.timeout(CUTS_FIRST_SECONDS):
+                for peer in asked:
+                    await peer.all_answered()
+        except TimeoutError:
+            pass
+
+    async def _know_signing_keys(self, current: Snapshot) -> bool:
+        """Read the signing keys anew when others are there; returns whether one was withdrawn.
+
+        Connectors are told in this round of one that was made, and it signs later. A withdrawal brings everybody fresh grants.
+        """
+        if current.signing_keys == self._signing_keys:
+            return False
+        await self._trust.refresh(self._store)
+        withdrawn = self._signing_keys - current.signing_keys
+        self._signing_keys = current.signing_keys
+        if withdrawn:
+            logger.warning("withdrawn: %s; everybody gets fresh grants", ", ".join(sorted(withdrawn)))
+            for client in self._peers.clients.values():
+                client.sent = None
+        return bool(withdrawn)
 
     def _refresh_clients(self, current: Snapshot, confirmed_at: float) -> None:
         for client in list(self._peers.clients.values()):
@@ -242,6 +273,7 @@ class Dispatch:
                 confirmed_at=confirmed_at,
                 grant_seconds=self._grant_seconds,
                 only=peer.only,
+                spread_ms=self._peers.spread_ms(),
             )
         )
         peer.sent = state
@@ -264,7 +296,7 @@ class Dispatch:
         for peer in asked:
             # One that has enrolled since the snapshot was read is not dead.
             believed = current.known_connectors.get(peer.connector) == peer.jkt
-            if not believed and not await self._store.read(lambda tx: _is_believed(tx, peer)):  # noqa: B023
+            if not believed and not await self._store.read(lambda tx: connectors.is_believed(tx, peer.connector, peer.jkt)):  # noqa: B023
                 self._dismiss(peer)
             elif peer.sent is not None and peer.sent != _made_of(current):  # the first configuration comes with attaching
                 await self.configure_connector(peer)
@@ -352,14 +384,6 @@ def told_as_refused(error: KlinketError) -> Refused:
 def _made_of(current: Snapshot) -> object:
     """Return what of a snapshot the configuration of a connector is made of."""
     return current.relays, current.signing_keys, current.own_limits
-
-
-def _is_believed(tx: Transaction, peer: ConnectorPeer) -> bool:
-    try:
-        connectors.believed(tx, peer.connector, peer.jkt)
-    except ConnectorTokensDead:
-        return False
-    return True
 
 
 def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str], Stamp]:

@@ -27,10 +27,11 @@ from klinket.controller.punching import Punching, Reflection
 from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.seats import proven
-from klinket.controller.trust import Trust
+from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
 from klinket.domain.moments import iso
 from klinket.wire.control import CHANNEL_PATH
+from klinket.wire.cut_document import sign_document
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.paths import (
     CUTS_PATH,
@@ -203,7 +204,10 @@ class Endpoints:
         number = int(request.path_params["id"])
         if number >= 1 << 62:
             raise NotFound("Cut", number)
-        return JSONResponse(_shown(await self._store.read(lambda tx: cuts.receipt(tx, number))))
+        cut = await self._store.read(lambda tx: cuts.receipt(tx, number))
+        signer = self._trust.signers[KeyPurpose.AUDIT]
+        signature = sign_document(signer, cut, network=self._trust.network, now=self._trust.clock())
+        return JSONResponse({**_shown(cut), "signature": signature})
 
 
 def _shown(cut: dict[str, object]) -> dict[str, object]:

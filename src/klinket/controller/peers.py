@@ -16,6 +16,9 @@ from klinket.wire import control
 
 #: Messages that wait for one peer; one more closes its channel, and it attaches again for the full state.
 MAX_QUEUED = 256
+#: Clients that a controller takes back in a second, and milliseconds over which they come back at the most, however many.
+ATTACHES_PER_SECOND = 400
+MAX_SPREAD_MS = round(1000 * control.MAX_SPREAD_SECONDS)
 #: WebSocket close code for a peer that has to attach again (RFC 6455 §7.4.1, 1013: try again later).
 TRY_AGAIN = 1013
 #: Close code for a peer that was refused.
@@ -164,6 +167,10 @@ class Peers:
     clients: dict[str, ClientPeer] = field(default_factory=dict)
     connectors: dict[int, ConnectorPeer] = field(default_factory=dict)
     relays: dict[int, RelayPeer] = field(default_factory=dict)
+
+    def spread_ms(self) -> int:
+        """Return over how many milliseconds the clients attached now have to come back, should they lose this channel."""
+        return min(MAX_SPREAD_MS, 1000 * len(self.clients) // ATTACHES_PER_SECOND)
 
     def dismiss_all(self) -> None:
         """Close all channels: their peers attach again, to whichever controller answers then."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from klinket.domain.flow import FlowFailure
+from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import ConnectorId, CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from klinket.domain.resource import Resource
@@ -135,6 +135,13 @@ class Cut:
         """
         older = granted_at[0] != self.epoch or granted_at[1] < self.revision
         return older and self.scope.covers(principal, resource)
+
+    def leaves(self, destination: Destination) -> bool:
+        """Return whether flows in the scope to this destination stay, since what was narrowed still allows them."""
+        rest = self.narrowed
+        return (
+            rest is not None and rest.serves(destination.host) and rest.protocols.allows(destination.protocol, destination.port)
+        )
 
 
 #: The kind of a scope with what it names.

@@ -23,6 +23,8 @@ MAX_CONTROL_BYTES = 4 * 1024 * 1024
 MAX_ONLY, MAX_ONLY_CHARACTERS = 64, 256
 #: Path of the live channel at the controller.
 CHANNEL_PATH = "/api/klinket/v1/channel"
+#: Seconds over which clients come back that have lost their controller, at the most.
+MAX_SPREAD_SECONDS = 20.0
 #: Seconds between heartbeats of a peer; the controller answers each.
 HEARTBEAT_SECONDS = 10.0
 #: A channel without any message for this long is dead, on either side, in seconds.
@@ -209,7 +211,8 @@ class CertificateRenewed(Message, frozen=True, kw_only=True, tag="certificate-re
 
 class ClientConfiguration(Message, frozen=True, kw_only=True, tag="client-configuration"):
     """Everything a client needs, complete each time. `connector_authority`: PEM; `valid_until_ms`: trust in the
-    connectors named here ends then (security.md 16); `renew_at_ms`: when to send Renew."""
+    connectors named here ends then (security.md 16); `renew_at_ms`: when to send Renew; `spread_ms`: over how long the
+    clients come back, each at a random moment, when they have lost the controller."""
 
     epoch: int
     revision: int
@@ -224,6 +227,7 @@ class ClientConfiguration(Message, frozen=True, kw_only=True, tag="client-config
     grants: list[Grant] = []
     renew_at_ms: int
     valid_until_ms: int
+    spread_ms: int = 0
 
 
 class EndSession(Message, frozen=True, kw_only=True, tag="end-session"):

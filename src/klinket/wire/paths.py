@@ -13,6 +13,8 @@ VALIDATE_TOKENS_PATH = "/api/v4/connector/validate_tokens"
 #: The Admin API as existing clients know it, and what klinket has beyond it.
 GRAPHQL_PATH = "/api/graphql/"
 EXTENSION_PATH = "/api/klinket/graphql/"
+#: What follows either path to learn what a change would cut: the change is made and undone.
+DRY_RUN = "dry-run/"
 #: Cuts with their receipts.
 CUTS_PATH = "/api/klinket/v1/cuts"
 #: Exports of the audit and of the network events.

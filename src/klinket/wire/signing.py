@@ -159,6 +159,9 @@ class KeySet:
             raise InvalidToken("signed with a key that is not known here")
         return key
 
+    def __contains__(self, kid: object) -> bool:
+        return kid in self._keys
+
     def __len__(self) -> int:
         return len(self._keys)
 

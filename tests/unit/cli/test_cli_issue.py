@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from klinket.cli.main import klinket
 from klinket.controller.app.signing_keys import PUBLISHED_MS, KeyPurpose
 from klinket.controller.sealing import MasterKeyWrong
-from klinket.domain.errors import InvalidInput
+from klinket.domain.errors import InvalidInput, NotFound
 from tests.unit.cli.conftest import Admin
 from tests.unit.controller.running import Running
 
@@ -51,3 +51,14 @@ async def test_no_key_is_made_under_another_master_key(controller: Running, tmp_
         assert isinstance(result.exception, MasterKeyWrong)
     assert await controller.read(lambda tx: tx.signing_keys.count()) == before
     assert not (tmp_path / "missing.key").exists()
+
+
+async def test_a_withdrawn_key_signs_and_verifies_nothing_from_then_on(controller: Running) -> None:
+    old = controller.trust.signers[KeyPurpose.GRANT].kid
+    told = (await issue(controller, "signing-key", "grant", "--withdraw", old)).output
+    await controller.trust.refresh(controller.store)
+    new = controller.trust.signers[KeyPurpose.GRANT].kid
+    assert told == f"withdrew {old}; made {new}\n"
+    assert old not in controller.trust.keys[KeyPurpose.GRANT]
+    unknown = await issue(controller, "signing-key", "grant", "--withdraw", old)
+    assert isinstance(unknown.exception, NotFound)

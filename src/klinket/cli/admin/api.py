@@ -22,7 +22,7 @@ from klinket.domain.errors import (
     Throttled,
 )
 from klinket.net.request import OTHER_NAME
-from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH
+from klinket.wire.paths import DRY_RUN, EXTENSION_PATH, GRAPHQL_PATH
 
 #: Seconds one request may take.
 TIMEOUT_SECONDS = 30.0
@@ -47,7 +47,8 @@ class Missing(KlinketError):
 class AdminApiClient:
     """Speaks to one controller. `url`: https URL without path; `authority`: path of a PEM file or None: the system's.
 
-    `path`: of the schema that documents are for. `timeout`: seconds one request may take.
+    `path`: of the schema that documents are for. `timeout`: seconds one request may take. `would_cut`: None, or where a dry run
+    notes for each mutation what it would cut; the controller undoes them all.
     """
 
     url: str
@@ -55,6 +56,12 @@ class AdminApiClient:
     authority: str | None = None
     path: str = GRAPHQL_PATH
     timeout: float = TIMEOUT_SECONDS
+    would_cut: list[dict[str, Any]] | None = None
+
+    @property
+    def rehearsing(self) -> AdminApiClient:
+        """Return a client like this one whose mutations are made and undone; what they would cut is noted."""
+        return replace(self, would_cut=[])
 
     @property
     def extension(self) -> AdminApiClient:
@@ -63,9 +70,12 @@ class AdminApiClient:
 
     def execute(self, document: str, **variables: Any) -> dict[str, Any]:
         """Return `data`; raises a KlinketError for every other answer."""
-        answer = self._request("POST", self.path, {"query": document, "variables": variables})
+        path = self.path if self.would_cut is None else self.path + DRY_RUN
+        answer = self._request("POST", path, {"query": document, "variables": variables})
         if answer.get("errors"):
             raise _refused(answer["errors"])
+        if self.would_cut is not None and (foreseen := (answer.get("extensions") or {}).get("wouldCut")) is not None:
+            self.would_cut.append(foreseen)
         data: dict[str, Any] = answer["data"]
         return data
 

@@ -14,8 +14,8 @@ from klinket.cli.admin.export_file import fetch, read_lines
 from klinket.cli.admin.output import show_object, show_rows
 from klinket.cli.admin.params import FILE
 from klinket.cli.admin.time_range import with_time_range
-from klinket.domain.errors import InvalidInput, InvalidToken, NotFound
-from klinket.wire.paths import AUDIT_EXPORT_PATH, JWKS_PATH
+from klinket.domain.errors import NotFound
+from klinket.wire.paths import AUDIT_EXPORT_PATH
 
 PAGE_NODES = 100
 _LIST = (
@@ -133,12 +133,13 @@ def verify(ctx: click.Context, file: Path, keys: Path | None, as_json: bool) -> 
     \b
     example: klinket admin audit verify audit.jsonl.gz --keys jwks.json
     """
+    from klinket.cli.admin.controller_keys import auditors_keys
     from klinket.domain.audit_verification import AuditNotIntact
     from klinket.domain.audit_verification import verify as verify_records
     from klinket.wire.audit_export import read_records
     from klinket.wire.audit_signature import verify_block, verify_range
 
-    known = _keys(ctx, keys)
+    known = auditors_keys(ctx, keys)
     try:
         whole = verify_records(
             read_records(read_lines(file)), lambda token: verify_block(token, known), lambda token: verify_range(token, known)
@@ -160,22 +161,3 @@ def _iso(milliseconds: int | None) -> str | None:
     from klinket.domain.moments import iso
 
     return None if milliseconds is None else iso(milliseconds)
-
-
-def _keys(ctx: click.Context, path: Path | None) -> Any:
-    from klinket.wire.audit_signature import audit_keys
-
-    settings = ctx.find_object(dict) or {}
-    if path is None:
-        if not settings.get("url"):
-            raise InvalidInput("keys", "with which keys?", hint="give --keys jwks.json, or set KLINKET_URL to ask the controller")
-        document = AdminApiClient(settings["url"], "", settings.get("ca")).get(JWKS_PATH)
-    else:
-        try:
-            document = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput("keys", f"{path} is not JSON", hint=f"fetch it from the controller: {JWKS_PATH}") from error
-    try:
-        return audit_keys(document if isinstance(document, dict) else {})
-    except InvalidToken as error:
-        raise InvalidInput("keys", error.message, hint=f"fetch them from the controller: {JWKS_PATH}") from error

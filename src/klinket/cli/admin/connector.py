@@ -22,7 +22,7 @@ from klinket.cli.admin.output import (
     write_secret,
 )
 from klinket.cli.admin.params import FILE, NAME
-from klinket.cli.admin.waiting import Waiting, with_wait
+from klinket.cli.admin.waiting import Waiting, show_foreseen, with_wait
 from klinket.domain.errors import InvalidInput
 
 SELECTION = (
@@ -153,14 +153,20 @@ def delete(api: AdminApiClient, waiting: Waiting, name: str, as_json: bool) -> N
 @connector.command()
 @CONNECTOR.argument()
 @click.option("--out", type=FILE, metavar="FILE", help="Write the tokens file there, mode 0600, instead of to stdout.")
+@click.option("--dry-run", is_flag=True, help="Change nothing: say which live flows would end.")
 @with_api
-def tokens(api: AdminApiClient, name: str, out: str | None, as_json: bool) -> None:
-    """Issue a new token pair; every earlier pair of this connector becomes invalid.
+def tokens(api: AdminApiClient, name: str, out: str | None, dry_run: bool, as_json: bool) -> None:
+    """Issue a new token pair; every earlier pair of this connector becomes invalid, and its flows end at once.
 
     \b
     example: klinket admin connector tokens office-1 --out office-1.json
     """
     node = find_connector(api, name)
+    if dry_run:
+        api = api.rehearsing
+        api.mutate("connectorGenerateTokens", connectorId=("ID!", node["id"]))
+        show_foreseen(api.would_cut or [], as_json=as_json)
+        return
     descriptor = reserve_secret(out) if out else None
     try:
         payload = api.change(

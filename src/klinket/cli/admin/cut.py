@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +13,7 @@ import click
 from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient, Missing
 from klinket.cli.admin.output import show_object, show_rows
-from klinket.domain.errors import NotFound
+from klinket.domain.errors import InvalidInput, NotFound
 from klinket.wire.paths import CUTS_PATH
 
 #: The newest cuts, which a list holds at the most.
@@ -103,6 +105,34 @@ def show(api: AdminApiClient, number: int, as_json: bool) -> None:
         show_object(found, as_json=True)
     else:
         show_cut(found)
+
+
+@cut.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--keys", type=click.Path(path_type=Path, exists=True), help="The controller's jwks.json; default: ask for it.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for scripts.")
+@click.pass_context
+def verify(ctx: click.Context, file: Path, keys: Path | None, as_json: bool) -> None:
+    """Prove that FILE, made by `cut show NUMBER --json`, is as the controller and each connector signed it.
+
+    Needs no API token, and with --keys no controller. The exit code is 0 only when nothing was altered.
+
+    \b
+    example: klinket admin cut verify cut-7.json
+    """
+    from klinket.cli.admin.controller_keys import auditors_keys
+    from klinket.wire.cut_document import verify_document
+
+    try:
+        document = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("file", f"{file} is not JSON", hint="make it: klinket admin cut show NUMBER --json") from error
+    proven = verify_document(document if isinstance(document, dict) else {}, auditors_keys(ctx, keys))
+    told = {
+        "ok": True, "network": proven.network, "cut": proven.cut, "signed": moment(proven.signed_at * 1000),
+        "flows ended": proven.flows, "answered": ", ".join(proven.answered) or None, "pending": ", ".join(proven.pending) or None,
+    }  # fmt: skip
+    show_object(told, as_json=as_json)
 
 
 def show_cut(cut: dict[str, Any]) -> None:

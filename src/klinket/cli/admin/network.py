@@ -101,10 +101,17 @@ def rename(api: AdminApiClient, name: str, new_name: str, as_json: bool) -> None
 @click.option("--location", type=LOCATIONS, help="Where it is.")
 @click.option("--active/--inactive", default=None, help="Whether it is in use.")
 @with_api
+@with_wait
 def update(
-    api: AdminApiClient, name: str, new_name: str | None, location: str | None, active: bool | None, as_json: bool
+    api: AdminApiClient,
+    waiting: Waiting,
+    name: str,
+    new_name: str | None,
+    location: str | None,
+    active: bool | None,
+    as_json: bool,
 ) -> None:
-    """Change a remote network.
+    """Change a remote network; flows in one that is made inactive end at once.
 
     \b
     example: klinket admin network update office --location ON_PREMISE
@@ -118,7 +125,8 @@ def update(
         changes["isActive"] = ("Boolean", active)
     if not changes:
         raise InvalidInput("options", "nothing to change", hint="see klinket admin network update --help")
-    told(f"changed remote network {name}", _update(api, name, **changes), as_json=as_json)
+    row = _update(api, name, **changes)
+    waiting.tell(f"changed remote network {name}", row, scope=lambda scope: scope.startswith("resource "), as_json=as_json)
 
 
 @network.command()

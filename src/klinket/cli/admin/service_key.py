@@ -323,11 +323,14 @@ def revoke(api: AdminApiClient, waiting: Waiting, service: str, name: str, as_js
 @_SERVICE
 @_KEY
 @with_api
-def delete(api: AdminApiClient, service: str, name: str, as_json: bool) -> None:
+@with_wait
+def delete(api: AdminApiClient, waiting: Waiting, service: str, name: str, as_json: bool) -> None:
     """Delete a revoked or expired key.
 
     \b
     example: klinket admin service key delete ci runner
     """
-    api.mutate("serviceAccountKeyDelete", id=("ID!", find_key(api, service, name)["id"]))
-    told(f"deleted key {name}", as_json=as_json)
+    found = find_key(api, service, name)
+    wanted = f"key {found['keyId']}"
+    api.mutate("serviceAccountKeyDelete", id=("ID!", found["id"]))
+    waiting.tell(f"deleted key {name}", scope=lambda scope: scope == wanted, as_json=as_json)

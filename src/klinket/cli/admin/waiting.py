@@ -12,7 +12,7 @@ import click
 
 from klinket.cli.admin import cut as cuts
 from klinket.cli.admin.api import AdminApiClient
-from klinket.cli.admin.output import told
+from klinket.cli.admin.output import show_object, show_rows, told
 from klinket.domain.errors import KlinketError
 
 #: Seconds waited for receipts unless told otherwise, and between two looks.
@@ -29,7 +29,7 @@ class CutNotAnswered(KlinketError):
 
 @dataclass
 class Waiting:
-    """Follows one change. `seconds`: the bound, or None: nobody asked to wait."""
+    """Follows one change. `seconds`: the bound, or None: nobody asked to wait. An api that rehearses changed nothing."""
 
     api: AdminApiClient
     seconds: float | None
@@ -44,6 +44,9 @@ class Waiting:
 
         Raises CutNotAnswered when somebody has not answered in time.
         """
+        if self.api.would_cut is not None:
+            show_foreseen(self.api.would_cut, as_json=as_json)
+            return
         if self.seconds is None:
             told(text, row, as_json=as_json)
             return
@@ -66,6 +69,20 @@ class Waiting:
             time.sleep(LOOK_SECONDS)
 
 
+def show_foreseen(foreseen: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Say what a change would cut, which was made and undone."""
+    flows = sum(one["flows"] for one in foreseen)
+    ordered = [cut for one in foreseen for cut in one["cuts"]]
+    if as_json:
+        listed = [flow for one in foreseen for flow in one["listed"]]
+        show_object({"dryRun": True, "flows": flows, "cuts": ordered, "listed": listed}, as_json=True)
+        return
+    click.echo(f"dry run, nothing was changed: {flows} live {'flow' if flows == 1 else 'flows'} would end at once")
+    rows = [{"what": cut["what"], "reason": cut["reason"], **connector} for cut in ordered for connector in cut["connectors"]]
+    if rows:
+        show_rows(rows, {"WHAT": "what", "REASON": "reason", "CONNECTOR": "connector", "FLOWS": "flows"}, as_json=False)
+
+
 def _check(found: list[dict[str, Any]], seconds: float) -> None:
     pending = [receipt for one in found for receipt in one["receipts"] if receipt["state"] == cuts.PENDING]
     if pending:
@@ -84,14 +101,22 @@ def access_to(resource: int) -> Callable[[str], bool]:
 
 
 def with_wait(command: _F) -> _F:
-    """Give a command `waiting`, with the options `--wait` and `--timeout`; above `with_api`'s line, so that it has its api."""
+    """Give a command `waiting`, and the options `--wait`, `--timeout` and `--dry-run`; below `with_api`: it needs its api.
 
+    With `--dry-run` the command has an api whose changes are undone, and `waiting.tell` says what they would cut.
+    """
+
+    @click.option("--dry-run", is_flag=True, help="Change nothing: say which live flows would end.")
     @click.option("--wait", "wait", is_flag=True, help="Wait until every connector has answered, and show what it answered.")
     @click.option(
         "--timeout", type=click.FloatRange(0, 3600), metavar="SECONDS", help=f"How long --wait waits; default: {WAIT_SECONDS:g}."
     )
     @functools.wraps(command)
-    def wrapped(*args: Any, api: AdminApiClient, wait: bool, timeout: float | None, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, api: AdminApiClient, wait: bool, timeout: float | None, dry_run: bool, **kwargs: Any) -> Any:
+        if dry_run and wait:
+            raise click.UsageError("--dry-run and --wait exclude each other")
+        if dry_run:
+            api = api.rehearsing
         if timeout is not None and not wait:
             raise click.UsageError("--timeout goes with --wait")
         seconds = (WAIT_SECONDS if timeout is None else timeout) if wait else None

@@ -160,6 +160,15 @@ def believed(tx: Transaction, connector_id: int, jkt: str) -> ConnectorRow:
     return row
 
 
+def is_believed(tx: Transaction, connector_id: int, jkt: str) -> bool:
+    """Return whether `believed` would return the connector."""
+    try:
+        believed(tx, connector_id, jkt)
+    except ConnectorTokensDead:
+        return False
+    return True
+
+
 def heartbeat(
     tx: Transaction,
     connector_id: int,

@@ -8,18 +8,21 @@ from typing import Any
 from klinket.controller.app.audit import TARGET_VERSION, actor_detail
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ConnectorRow, CutRow
-from klinket.domain.audit import AuditAction, AuditEvent
+from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.cut import Cut, CutScope, ScopeKind, Stamp
 from klinket.domain.errors import NotFound
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import CutId
 from klinket.domain.resource import Resource
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS
+from klinket.wire.receipt_token import digest
 from klinket.wire.signing import LEEWAY_SECONDS
 
 PENDING, ANSWERED = "pending", "answered"
 #: Cuts shown in a list.
 LISTED_CUTS = 100
+#: Receipts that the audit event of a complete cut tells; it counts them all.
+MAX_AUDITED_RECEIPTS = 100
 #: Cuts that a connector is told again when it attaches, the newest.
 MAX_IN_FORCE = 10_000
 
@@ -60,11 +63,11 @@ def order(
         AuditEvent(
             AuditAction.CUT,
             actor,
-            ({"version": TARGET_VERSION, "type": "cut", "id": str(row.id), "name": str(scope)},),
+            (_target(row),),
             {"reason": reason.value, "revision": revision},
         )
     )
-    tx.announce_cut(row, [connector.id for connector in concerned])
+    tx.announce_cut(row, cut, [connector.id for connector in concerned])
     return row
 
 
@@ -89,6 +92,29 @@ def answer(
     for receipt in tx.cut_receipts.find(cut_id=cut_id, connector_id=connector_id, state=PENDING):
         answer = {"stopped_at_ms": stopped_at_ms, "took_ms": round(took_ms, 3), "flows": flows, "token": token}
         tx.cut_receipts.change(receipt.id, state=ANSWERED, **answer)
+        if not tx.cut_receipts.count(cut_id=cut_id, state=PENDING):
+            _record_complete(tx, cut)
+
+
+def _record_complete(tx: Transaction, cut: CutRow) -> None:
+    """Write into the audit how a cut went, when the last connector has answered."""
+    receipts = tx.cut_receipts.find(cut_id=cut.id)
+    told = [
+        {
+            "connector": receipt.connector_name,
+            "tookMs": receipt.took_ms,
+            "stoppedAtMs": receipt.stopped_at_ms,
+            "flows": len(receipt.flows),
+            "flowsSha256": digest(receipt.flows),
+        }
+        for receipt in receipts[:MAX_AUDITED_RECEIPTS]
+    ]
+    detail = {"state": ANSWERED, "connectors": len(receipts), "flows": sum(len(one.flows) for one in receipts), "receipts": told}
+    tx.record(AuditEvent(AuditAction.CUT, SYSTEM, (_target(cut),), detail))
+
+
+def _target(row: CutRow) -> dict[str, str]:
+    return {"version": TARGET_VERSION, "type": "cut", "id": str(row.id), "name": row.scope}
 
 
 def in_force(tx: Transaction) -> list[CutRow]:
@@ -117,6 +143,7 @@ def _shown(tx: Transaction, row: CutRow) -> dict[str, Any]:
         "created_at_ms": row.created_at_ms,
         "scope": row.scope,
         "reason": row.reason,
+        "epoch": row.epoch,
         "revision": row.revision,
         "actor": row.actor,
         "receipts": [

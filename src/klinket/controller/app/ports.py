@@ -226,8 +226,12 @@ class Transaction(Protocol):
     def record(self, event: AuditEvent) -> None:
         """Write an audit event."""
 
-    def announce_cut(self, cut: rows.CutRow, connectors: Sequence[int]) -> None:
-        """Tell listeners of the commit about a cut, and which connectors it concerns."""
+    def announce_cut(self, cut: rows.CutRow, ordered: Cut, connectors: Sequence[int]) -> None:
+        """Tell listeners of the commit about a cut, and which connectors it concerns. `ordered`: what the row holds signed."""
+
+    @property
+    def announced(self) -> Sequence[AnnouncedCut]:
+        """Return the cuts announced so far, except those of savepoints that were undone."""
 
     def sign_cut(self, cut: Cut) -> str:
         """Return the signed form of a cut."""
@@ -238,6 +242,7 @@ class AnnouncedCut:
     """A cut that was committed, and the connectors it has to reach."""
 
     cut: rows.CutRow
+    ordered: Cut
     connectors: tuple[int, ...]
 
 

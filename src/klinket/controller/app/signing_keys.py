@@ -12,7 +12,7 @@ from klinket.controller.app.audit import signing_key_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import SigningKeyRow
 from klinket.domain.audit import AuditAction, AuditEvent
-from klinket.domain.errors import Conflict, InvalidInput
+from klinket.domain.errors import Conflict, InvalidInput, NotFound
 from klinket.wire import signing
 
 #: Milliseconds after which a signing key is replaced, at the controller's next start.
@@ -81,6 +81,39 @@ def make(
     sealed = seal(signing.private_key_to_pem(key.private_key).encode(), f"signing key {key.kid}")
     jwk = signing.public_jwk(key.public_key)
     return tx.signing_keys.add(kid=key.kid, purpose=purpose.value, sealed=sealed, public_jwk=jwk)
+
+
+def withdraw(
+    tx: Transaction,
+    actor: Actor,
+    kid: str,
+    *,
+    seal: Callable[[bytes, str], bytes],
+    entropy: Callable[[int], bytes],
+) -> SigningKeyRow | None:
+    """Take a key for grants out of use at once, since somebody else may have it; returns the new one where it was in use.
+
+    What it signed stops to count wherever grants are checked, as soon as that is told. Its private half is deleted.
+    Raises NotFound, and InvalidInput for keys of other purposes.
+    """
+    row = tx.signing_keys.get(kid)
+    if row is None:
+        raise NotFound("Signing key", kid)
+    if row.purpose != KeyPurpose.GRANT.value:
+        # A cut that cannot be verified any more would open what it closed, and the audit is verified for ever.
+        raise InvalidInput(
+            "--withdraw",
+            f"{kid} signs for {row.purpose}: only keys for grants are withdrawn",
+            hint="replace it: leave --withdraw out",
+        )
+    tx.signing_keys.remove(kid=kid)
+    made = None
+    if not tx.signing_keys.find(purpose=row.purpose, retired_at_ms=None):
+        made = make(tx, KeyPurpose.GRANT, seal, entropy)
+    tx.bump()
+    detail = {"alarm": "signing-key-withdrawn"} | ({} if made is None else {"successor": made.kid})
+    tx.record(AuditEvent(AuditAction.REVOKE, actor, (signing_key_target(row),), detail))
+    return made
 
 
 def rotate(

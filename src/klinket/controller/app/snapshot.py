@@ -60,8 +60,8 @@ class Snapshot:
     next_expiry: float | None
     #: A head above this database's own (decision 0014); nothing is granted then.
     proven_head: Stamp | None = None
-    #: How many signing keys were ever made; with another number they are read anew.
-    signing_keys: int = 0
+    #: Ids of all signing keys but those withdrawn; when others are there they are read anew.
+    signing_keys: frozenset[str] = frozenset()
     #: What is set for accounts whose limits at connectors are not the defaults.
     own_limits: tuple[tuple[ServiceAccountUuid, Mapping[str, float]], ...] = ()
 
@@ -120,7 +120,7 @@ def take(tx: Transaction, principals: Collection[Principal] = (), connectors: Co
         tuple(row for row in tx.relays.find() if row.address and row.certificate_sha256),
         _next_expiry(tx),
         tx.proven_head(),
-        tx.signing_keys.count(),
+        frozenset(kid for (kid,) in tx.signing_keys.pick(["kid"])),
         account_limits.at_connectors(tx),
     )
 

@@ -26,11 +26,13 @@ from graphql import (
 
 from klinket.controller.app.api_tokens import ALL_SCOPES, READ
 from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.app.rehearsal import Foreseen, would_cut
 from klinket.controller.graphql import deadline, documents, limits
 from klinket.controller.graphql.context import ApiCaller, ApiServices, RequestContext
 from klinket.controller.graphql.documents import MAX_ERRORS, Documents
 from klinket.controller.graphql.executor import TimedExecutor
 from klinket.controller.graphql.frames import with_room
+from klinket.controller.graphql.global_id import to_global_id
 from klinket.controller.graphql.lane import Lane
 from klinket.controller.graphql.limits import DocumentInvalid
 from klinket.controller.graphql.mutation import lacking, scope_of
@@ -105,9 +107,15 @@ class GraphQLApi:
         mutations = len(cost.root_fields) if node.operation is OperationType.MUTATION else 0
         return Operation(document, node, given, self._scopes(node, cost.root_fields), mutations)
 
-    async def execute(self, operation: Operation, caller: ApiCaller) -> dict[str, Any]:
-        """Return the response object: `data`, and `errors` where there are any. Raises TookTooLong."""
+    async def execute(self, operation: Operation, caller: ApiCaller, *, dry_run: bool = False) -> dict[str, Any]:
+        """Return the response object: `data`, and `errors` where there are any. Raises TookTooLong.
+
+        `dry_run`: nothing of a mutation stays, and `extensions.wouldCut` says which live flows it would have ended.
+        """
         run = self._run(operation, caller, time.monotonic() + deadline.MAX_SECONDS)
+        if operation.mutations and dry_run:
+            answer, foreseen = await would_cut(self._store, run)
+            return {**answer, "extensions": {"wouldCut": foreseen_json(foreseen)}}
         if operation.mutations:
             return await self._store.write(run)
         return await self._reads.run(lambda: self._store.read(run))
@@ -147,6 +155,34 @@ class GraphQLApi:
 def told(error: KlinketError) -> dict[str, Any]:
     """Return an error of ours as an entry of `errors`."""
     return {"message": error.message, "extensions": {"code": error.code, "hint": error.hint}}
+
+
+def foreseen_json(foreseen: Foreseen) -> dict[str, Any]:
+    """Return what a change would cut as a JSON-ready value (docs/reference/admin-api.md)."""
+    return {
+        "flows": foreseen.flows,
+        "cuts": [
+            {
+                "kind": cut.scope.split(" ")[0].upper(),
+                "what": cut.words,
+                "reason": cut.reason,
+                "connectors": [{"connector": name, "flows": flows} for name, flows in cut.flows.items()],
+            }
+            for cut in foreseen.cuts
+        ],
+        "listed": [
+            {
+                "flow": row.flow,
+                "session": row.session,
+                "resourceId": None if row.resource_id is None else to_global_id("Resource", row.resource_id),
+                "connectorId": to_global_id("Connector", row.connector_id),
+                "host": row.event["resource"]["address"],
+                "port": row.event["connection"]["resource_port"],
+                "protocol": row.event["connection"]["protocol"],
+            }
+            for row in foreseen.listed
+        ],
+    }
 
 
 def _failure(error: GraphQLError) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from klinket.controller.http_status import headers_of, status_of
 from klinket.controller.request import bounded_body
 from klinket.controller.seats import proven
 from klinket.domain.errors import Forbidden, InvalidInput, KlinketError
+from klinket.wire.paths import DRY_RUN
 
 #: Seconds a request is given beyond MAX_SECONDS to stop by itself.
 _STOPPING_SECONDS = 5.0
@@ -50,15 +51,15 @@ _decoder = msgspec.json.Decoder(GraphQLRequest)
 def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
     """Return the routes of one API; GET and HEAD answer at once (clients probe with them)."""
 
-    async def post(request: Request) -> Response:
+    async def post(request: Request, *, dry_run: bool = False) -> Response:
         try:
-            return Response(msgspec.json.encode(await answer(request)), media_type="application/json")
+            return Response(msgspec.json.encode(await answer(request, dry_run)), media_type="application/json")
         except Refused as refused:
             return JSONResponse({"errors": refused.errors})
         except KlinketError as error:
             return refusal(status_of(error), error)
 
-    async def answer(request: Request) -> dict[str, Any]:
+    async def answer(request: Request, dry_run: bool) -> dict[str, Any]:
         caller = identified(await access.authenticate(request), request.headers)
         proven(request, f"API token {caller.token}")
         given = _understood(await bounded_body(request))
@@ -73,14 +74,22 @@ def graphql_routes(path: str, api: GraphQLApi, access: Access) -> list[Route]:
                     await access.refused(caller)
                     raise
                 access.count_mutations(caller, operation.mutations)
-                return await api.execute(operation, caller)
+                return await api.execute(operation, caller, dry_run=dry_run)
         except TimeoutError:
             raise TookTooLong(f"the request took longer than {MAX_SECONDS:.0f} s") from None
 
     async def look(_: Request) -> Response:
         return JSONResponse({"message": "POST a GraphQL document here, with your token in X-API-KEY"})
 
-    return [Route(path, post, methods=["POST"]), Route(path, look, methods=["GET"])]
+    async def rehearse(request: Request) -> Response:
+        return await post(request, dry_run=True)
+
+    return [
+        Route(path, post, methods=["POST"]),
+        Route(path, look, methods=["GET"]),
+        # A path of its own: whoever does not know it refuses, where a header that is not known would make the change.
+        Route(path + DRY_RUN, rehearse, methods=["POST"]),
+    ]
 
 
 def _understood(body: bytes) -> GraphQLRequest:

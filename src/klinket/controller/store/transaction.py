@@ -139,6 +139,6 @@ class SqlTransaction:
         )
         self.audit_head.change(1, number=exported["number"], digest=digest)
 
-    def announce_cut(self, cut: rows.CutRow, connectors: Sequence[int]) -> None:
+    def announce_cut(self, cut: rows.CutRow, ordered: Cut, connectors: Sequence[int]) -> None:
         """Tell listeners of the commit about a cut."""
-        self.announced.append(AnnouncedCut(cut, tuple(connectors)))
+        self.announced.append(AnnouncedCut(cut, ordered, tuple(connectors)))

@@ -170,11 +170,34 @@ async def test_the_policy_is_for_admins_to_set(controller: Running, admin: Brows
     assert (await controller.read(lambda tx: resources.get(tx, 1, 1))).security_policy_id == 1
 
 
+async def test_a_change_that_ends_more_than_was_confirmed_is_asked_about_again(controller: Running, admin: Browser) -> None:
+    await controller.write(given(add, lambda tx: flow(tx, "established")))
+    seen = admin.seen(await admin.get(LIST + "/1/edit"))
+    for confirmed in ("0", "-1", "many"):
+        assert (await admin.post(LIST + "/1/edit", fields(seen=seen, confirmed=confirmed, tcp_ports="443"))).status_code in (
+            400,
+            409,
+            422,
+        )
+    assert await controller.read(lambda tx: tx.cuts.find()) == []
+
+
+async def test_a_change_that_ends_no_live_flow_is_not_asked_about(controller: Running, admin: Browser) -> None:
+    await controller.write(given(add, lambda tx: flow(tx, "established")))
+    seen = admin.seen(await admin.get(LIST + "/1/edit"))
+    assert (await admin.post(LIST + "/1/edit", fields(seen=seen, tcp_ports="5432"))).status_code == 303
+    assert len(await controller.read(lambda tx: tx.cuts.find())) == 1
+
+
 async def test_narrowing_ends_flows_and_links_the_receipt(controller: Running, admin: Browser) -> None:
     await controller.write(given(add, lambda tx: flow(tx, "established")))
     form = await admin.get(LIST + "/1/edit")
     assert "1 flow lives there now" in form.text
-    await admin.post(LIST + "/1/edit", fields(seen=admin.seen(form)))
+    asked = await admin.post(LIST + "/1/edit", fields(seen=admin.seen(form), tcp_ports="443"))
+    assert asked.status_code == 409
+    assert "Save, and end 1 flow<" in asked.text
+    assert await controller.read(lambda tx: tx.cuts.find()) == []
+    await admin.post(LIST + "/1/edit", fields(seen=admin.seen(asked), confirmed="1", tcp_ports="443"))
     assert "/console/activity/cuts/1" in (await admin.get(LIST + "/1")).text
 
 

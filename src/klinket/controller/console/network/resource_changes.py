@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from klinket.controller.app import remote_networks, resources, security_policies
 from klinket.controller.app.ports import Transaction
+from klinket.controller.app.rehearsal import would_cut
 from klinket.controller.app.resources import BYPASS
 from klinket.controller.app.rows import ResourceRow
 from klinket.controller.console.form import Form
@@ -19,7 +20,7 @@ from klinket.controller.console.network.resources import LIST
 from klinket.controller.console.notices import Notice, Undo
 from klinket.controller.console.page import Page
 from klinket.controller.console.route import ConsoleRoute, changed, shown
-from klinket.domain.errors import InvalidInput, KlinketError
+from klinket.domain.errors import Conflict, InvalidInput, KlinketError
 from klinket.domain.role import Permission
 
 THROUGH = "THROUGH_TWINGATE"
@@ -61,7 +62,9 @@ def _columns(page: Page, tx: Transaction) -> dict[str, Any]:
     return columns
 
 
-async def _form(page: Page, row: ResourceRow | None, error: KlinketError | None = None) -> Response:
+async def _form(page: Page, row: ResourceRow | None, error: KlinketError | None = None, would_end: int = 0) -> Response:
+    """`would_end`: live flows that saving ends, which has to be said once more."""
+
     def read(tx: Transaction) -> dict[str, Any]:
         return {
             "networks": network_names(tx),
@@ -70,7 +73,14 @@ async def _form(page: Page, row: ResourceRow | None, error: KlinketError | None 
         }
 
     ports = {name: ports_text.chosen(row.protocols if row is not None else None, name) for name in ("tcp", "udp")}
-    values = {"row": row, "ports": ports, "port_choices": ports_text.CHOICES, "routing": ROUTING, **await page.read(read)}
+    values = {
+        "row": row,
+        "would_end": would_end,
+        "ports": ports,
+        "port_choices": ports_text.CHOICES,
+        "routing": ROUTING,
+        **await page.read(read),
+    }
     if error is not None:
         return page.refuse("network/resource_form.html", error, **values)
     return page.render("network/resource_form.html", **values)
@@ -104,6 +114,10 @@ async def _update(page: Page) -> Response:
 
     row = await page.read(lambda tx: resources.get(tx, id, id))
     try:
+        _, foreseen = await would_cut(page.console.store, change)
+        if foreseen.flows > page.form.number("confirmed", 0):
+            ends = "1 live flow" if foreseen.flows == 1 else f"{foreseen.flows} live flows"
+            return await _form(page, row, Conflict(f"saving this ends {ends} at once", hint="save once more"), foreseen.flows)
         cut = await page.write(change)
     except KlinketError as error:
         return await _form(page, row, error)

@@ -41,6 +41,7 @@ def _shown(receipt: CutReceiptRow) -> dict[str, Any]:
         "tookMs": receipt.took_ms,
         "stoppedAt": receipt.stopped_at_ms,
         "grantsEndAt": receipt.grants_end_at_ms if pending else None,
+        "token": receipt.token,
         "flows": [
             {
                 "flow": flow["flow"],
