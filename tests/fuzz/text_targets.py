@@ -22,6 +22,7 @@ from klinket.wire import (
     assertion,
     audit_export,
     audit_signature,
+    cut_document,
     cut_token,
     grant_token,
     head_token,
@@ -54,6 +55,17 @@ _TYPES = (
     receipt_token.TYP,
     ticket.TYP,
 )
+
+
+def cut_documents(data: bytes) -> None:
+    """What somebody hands in as a cut's signed document: nothing without a signature of the controller proves anything."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        document = {"signature": as_text(data)}
+    if isinstance(document, dict):
+        for found in (document, {**dict.fromkeys(cut_document.SIGNED, []), **document}):
+            assert attempt(cut_document.verify_document, found, _KEYS) is None
 
 
 def _verify_all(token: str) -> list[Any]:
@@ -317,6 +329,12 @@ TARGETS = (
             "wire.ticket:verify_ticket",
         ),
         _claim_seeds,
+    ),
+    Target(
+        "cut-documents",
+        cut_documents,
+        ("wire.cut_document:verify_document",),
+        lambda: [b"{}", b'{"signature": "e30.e30."}', b'{"signature": 7, "receipts": {}}'],
     ),
     Target(
         "keys",

@@ -30,6 +30,9 @@ NO_OUTSIDERS = {
     "client.forward:parse": "arguments of a command line",
     "net.pump_state:PumpState.decode": "another process of the same part",
     "net.pump_worker:decode_end": "another process of the same part",
+    "net.pump_worker:decode_moved": "another process of the same part",
+    "domain.account_limits:check_limit": "numbers that the schema has checked",
+    "domain.account_limits:check_seats": "numbers that the schema has checked",
     "domain.connector:check_services_allowed": "rows of the controller's database",
 }
 
