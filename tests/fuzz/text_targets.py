@@ -64,7 +64,7 @@ def cut_documents(data: bytes) -> None:
     except (ValueError, RecursionError):
         document = {"signature": as_text(data)}
     if isinstance(document, dict):
-        for found in (document, {**dict.fromkeys(cut_document.SIGNED, []), **document}):
+        for found in (document, {**{key: [] for key in cut_document.SIGNED}, **document}):
             assert attempt(cut_document.verify_document, found, _KEYS) is None
 
 
