@@ -15,7 +15,7 @@ from klinket.domain.cut import Cut, Floors
 from klinket.domain.errors import FlowRefused, InvalidToken, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.grant import Denied, Principal, decide
-from klinket.domain.identifiers import FlowId, RemoteNetworkId, ServiceAccountUuid, SessionId, Thumbprint
+from klinket.domain.identifiers import FlowId, RemoteNetworkId, ResourceId, ServiceAccountUuid, SessionId, Thumbprint
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.domain.shares import FairShares
 from klinket.domain.token_buckets import TokenBuckets
@@ -48,7 +48,8 @@ class LinkRecord:
 class Flow:
     """A live flow, or one that is being dialled. Compared as itself: ids are the client's and may come again.
 
-    `resource`: what the session's present grant decides it by.
+    `resource`: what the session's present grant decides it by. `opened_as`: what decided it when it was opened, and `dialled`:
+    the host that was dialled for it then, which is another than its destination's where that is an alias.
     """
 
     id: FlowId
@@ -56,6 +57,8 @@ class Flow:
     resource: Resource
     destination: Destination
     opened_at: float
+    opened_as: ResourceId
+    dialled: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,8 @@ class ConnectorCore:
             raise FlowRefused(FlowFailure.DRAINING, "this connector is being stopped")
         resource = self._decide(record.principal, request.destination, now)
         self._throttle(record.principal.account, now)
-        flow = Flow(request.flow, record.principal, resource, request.destination, now)
+        dialled = resource.host_to_dial(request.destination.host)
+        flow = Flow(request.flow, record.principal, resource, request.destination, now, resource.id, dialled)
         self._flows[flow.id] = flow
         self._per_account[flow.principal.account] += 1
         return flow
@@ -198,7 +202,7 @@ class ConnectorCore:
         """Raise FlowRefused when the flow was cut, or is not allowed any more."""
         if self._flows.get(flow.id) is not flow:
             raise FlowRefused(FlowFailure.CUT, "access ended while the flow was opened")
-        flow.resource = self._decide(flow.principal, flow.destination, now)
+        self._decide_again(flow, now)
 
     def close(self, flow: Flow) -> None:
         """Take a flow out of the table."""
@@ -221,9 +225,18 @@ class ConnectorCore:
             remaining = cut.narrowed
             if remaining is None:
                 raise FlowRefused(cut.reason, f"access was ended by cut {cut.id}")
-            if not cut.leaves(destination):
+            # Under the same alias another address may remain: the one that this grant would have dialled is not allowed.
+            same = remaining.host_to_dial(destination.host) == resource.host_to_dial(destination.host)
+            if not same or not cut.leaves(destination):
                 raise FlowRefused(FlowFailure.NOT_GRANTED, f"resource {remaining.name!r} was narrowed by cut {cut.id}")
         return resource
+
+    def _decide_again(self, flow: Flow, now: float) -> None:
+        """Decide a live flow by the present grant; raises FlowRefused also where its alias stands for another address now."""
+        resource = self._decide(flow.principal, flow.destination, now)
+        if resource.host_to_dial(flow.destination.host) != flow.dialled:
+            raise FlowRefused(FlowFailure.CUT, f"{flow.destination.host} stands for another address since the flow was opened")
+        flow.resource = resource
 
     def decide_name(self, principal: Principal, name: str, now: float) -> Resource:
         """Return the resource that a name belongs to, whatever its ports; raises FlowRefused where no grant serves it."""
@@ -272,8 +285,8 @@ class ConnectorCore:
         self.floors.add(cut)
         self.floors.forget(now - MAX_LIFETIME_SECONDS - 2 * LEEWAY_SECONDS)
         ended = self._no_longer_allowed(
-            # `resource` is what the present grant decides the flow by, so nothing else can be struck.
-            (flow for flow in self._flows.values() if cut.scope.covers(flow.principal, flow.resource.id)),
+            # Struck is by the resource that decides the flow now; the one it was opened by is looked at again as well.
+            (flow for flow in self._flows.values() if any(cut.scope.covers(flow.principal, id) for id in _ids(flow))),
             now,
         )
         if cut.scope.ends_sessions:
@@ -314,7 +327,7 @@ class ConnectorCore:
         ended = []
         for flow in list(flows):
             try:
-                flow.resource = self._decide(flow.principal, flow.destination, now)
+                self._decide_again(flow, now)
             except FlowRefused as error:
                 failure = error.failure
                 assert isinstance(failure, FlowFailure)
@@ -327,3 +340,7 @@ class ConnectorCore:
     def _forget(self, now: float) -> None:
         for handle in [handle for handle, record in self._links.items() if record.link.expires_at <= now]:
             self.drop_link(handle)
+
+
+def _ids(flow: Flow) -> tuple[ResourceId, ResourceId]:
+    return flow.resource.id, flow.opened_as

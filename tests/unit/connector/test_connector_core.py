@@ -15,6 +15,7 @@ from klinket.domain.cut import CutScope
 from klinket.domain.errors import FlowRefused, InvalidToken, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
+from klinket.domain.resource import Resource
 from klinket.wire.control import AccountLimits, LimitsOfAccount
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS
 from klinket.wire.pipe_messages import OpenRequest
@@ -376,6 +377,54 @@ def test_a_cut_finds_the_flow_whose_resource_has_changed_since_it_was_opened(wor
     ended = world.core.apply_cut(world.cut(CutScope.of_access(ACCOUNT, exact.id), stamp=(1, 13)), NOW)
     assert [one.flow for one in ended] == [flow]
     assert world.core.flows == 0
+
+
+# ---- an alias that stands for another address
+
+OLD_ADDRESS, NEW_ADDRESS = resource(1, "10.0.0.1", alias="db.corp"), resource(1, "10.0.0.2", alias="db.corp")
+
+
+def by_alias(world: World) -> tuple[LinkRecord, Flow]:
+    link = world.granted(OLD_ADDRESS, stamp=(1, 5))
+    flow = world.core.open(link, request(tcp("db.corp", 5432)), NOW)
+    assert flow.dialled == "10.0.0.1"
+    return link, flow
+
+
+@pytest.mark.parametrize(
+    "replacing", [NEW_ADDRESS, resource(7, "10.0.0.2", alias="db.corp")], ids=["changed", "another resource"]
+)
+def test_a_newer_grant_ends_the_flow_whose_alias_stands_for_another_address(world: World, replacing: Resource) -> None:
+    link, flow = by_alias(world)
+    _, ended = world.core.present_grant(link, world.grant(link, replacing, stamp=(1, 6)), NOW)
+    assert [(one.flow, one.failure) for one in ended] == [(flow, FlowFailure.CUT)]
+    assert "another address" in ended[0].text
+    assert world.core.apply_cut(world.cut(CutScope.of_resource(OLD_ADDRESS.id), stamp=(1, 6)), NOW) == []
+    assert world.core.flows == 0
+    with pytest.raises(FlowRefused):
+        world.core.recheck(flow, NOW)
+    assert world.core.open(link, request(tcp("db.corp", 5432)), NOW).dialled == "10.0.0.2"
+
+
+@pytest.mark.parametrize("narrowed", [None, NEW_ADDRESS], ids=["all of it", "what remains"])
+def test_a_cut_ends_the_flow_whose_alias_stands_for_another_address(world: World, narrowed: Resource | None) -> None:
+    link, flow = by_alias(world)
+    ended = world.core.apply_cut(world.cut(CutScope.of_resource(OLD_ADDRESS.id), stamp=(1, 6), narrowed=narrowed), NOW)
+    assert [(one.flow, one.failure) for one in ended] == [(flow, FlowFailure.CUT)]
+    with pytest.raises(FlowRefused):
+        world.core.open(link, request(tcp("db.corp", 5432)), NOW)  # the grant before the change leads to the old address
+    _, ended = world.core.present_grant(link, world.grant(link, NEW_ADDRESS, stamp=(1, 6)), NOW)
+    assert ended == []
+    assert world.core.open(link, request(tcp("db.corp", 5432)), NOW).dialled == "10.0.0.2"
+
+
+def test_a_flow_by_alias_lives_on_while_the_alias_stands_for_the_same_address(world: World) -> None:
+    link, flow = by_alias(world)
+    same = resource(8, "10.0.0.1", alias="db.corp")
+    assert world.core.present_grant(link, world.grant(link, same, stamp=(1, 6)), NOW)[1] == []
+    assert (flow.resource, flow.opened_as) == (same, OLD_ADDRESS.id)
+    assert world.core.apply_cut(world.cut(CutScope.of_resource(OLD_ADDRESS.id), stamp=(1, 7)), NOW) == []
+    world.core.recheck(flow, NOW)
 
 
 def test_a_flow_id_that_comes_again_does_not_hide_the_second_flow_from_a_cut(world: World) -> None:
