@@ -5,6 +5,7 @@ A direction borrows a kernel pipe only while bytes are in flight. An end of stre
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -22,6 +23,8 @@ PIPE_BYTES = 1 << 20
 MAX_SPARE_PIPES = 64
 #: Seconds until a direction for which there was no kernel pipe tries again.
 NO_PIPE_SECONDS = 0.05
+#: Seconds between looks whether a side that is not read from, since the other takes nothing, was reset.
+LOOK_SECONDS = 1.0
 #: Rounds a direction runs before others get their turn.
 ROUNDS = 8
 
@@ -99,6 +102,7 @@ class Pair:
             half.ended = over
         self._over = False
         self._reset_at_close = False
+        self._looking: asyncio.TimerHandle | None = None
         #: Bytes moved in both directions.
         self.moved = 0
         self.moved_at = self._watches.loop.time()
@@ -208,6 +212,7 @@ class Pair:
                     half.blocked = True
                     self._watches.remove_reader(half.source)
                     self._watches.add_writer(half.target, self._move, half)
+                    self._look_later()
                 return False
             half.held -= count
             self.moved += count
@@ -234,16 +239,29 @@ class Pair:
             if all(one.ended and not one.held for one in self._halves):
                 self._finish(reset=False)
 
-    def look(self) -> None:
+    def _look_later(self) -> None:
+        if self._looking is None:
+            self._looking = self._watches.loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
         """Pass a reset on that came while nothing was read from its side, because the other took nothing."""
-        if any(half.blocked and sockets.was_reset(half.source) for half in self._halves):
+        self._looking = None
+        blocked = [half for half in self._halves if half.blocked]
+        if self._over or not blocked:
+            return
+        if any(sockets.was_reset(half.source) for half in blocked):
             self.reset()
+        else:
+            self._look_later()
 
     def reset(self) -> None:
         """Close both sockets with RST."""
         self._finish(reset=True)
 
     def _unwatch(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         for half in self._halves:
             self._watches.forget(half.source)
 

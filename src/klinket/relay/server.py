@@ -279,8 +279,6 @@ class RelayServer:
             for pair in list(self._pairs):
                 if pair.moved_at < oldest:
                     pair.reset()
-                else:
-                    pair.look()
 
 
 def _answer(sock: socket.socket, answer: RelayAnswer) -> None:

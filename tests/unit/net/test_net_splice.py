@@ -133,19 +133,20 @@ def test_a_pipe_with_bytes_in_it_is_never_used_again(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-async def test_a_reset_is_passed_on_at_the_next_look_though_the_other_side_reads_nothing(joined: Joined, side: str) -> None:
+async def test_a_reset_is_passed_on_at_the_next_look_though_the_other_side_reads_nothing(
+    joined: Joined, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splice, "LOOK_SECONDS", 0.1)
     here, there = (joined.left, joined.right) if side == "left" else (joined.right, joined.left)
     sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(here, bytes(64 * MEBIBYTE)))
     await asyncio.sleep(0.3)
     assert not sending.done(), "every buffer on the way is full"
-    joined.pair.look()
     assert not joined.ended, "nothing is wrong yet"
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
     sockets.reset(here)
-    await asyncio.sleep(0.05)
-    joined.pair.look()
     await joined.over()
+    assert joined.pair._looking is None
     with pytest.raises(ConnectionResetError):
         while await asyncio.get_running_loop().sock_recv(there, MEBIBYTE):
             pass

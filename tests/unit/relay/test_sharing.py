@@ -136,6 +136,21 @@ async def test_a_reset_is_passed_on_by_a_worker(shared: PairSharing, which: str)
     joined.close()
 
 
+async def test_a_worker_passes_a_reset_on_though_the_other_side_reads_nothing(shared: PairSharing) -> None:
+    joined = Joined()
+    await given(shared, joined)
+    sending = asyncio.ensure_future(asyncio.get_running_loop().sock_sendall(joined.client, bytes(64 * MEBIBYTE)))
+    await asyncio.sleep(0.5)
+    assert not sending.done(), "every buffer on the way is full"
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    sockets.reset(joined.client)
+    await joined.over()
+    with pytest.raises(ConnectionResetError):
+        await digest(joined.connector)
+    joined.close()
+
+
 async def test_a_worker_that_dies_resets_its_pairs_and_their_places_are_free(shared: PairSharing) -> None:
     joined = Joined()
     await given(shared, joined)
