@@ -48,7 +48,7 @@ class WorkerChannel:
         self._waiting: deque[tuple[memoryview, Sequence[int]]] = deque()
         self.over = False
         sock.setblocking(False)
-        self._loop.add_reader(sock, self._readable)
+        self._loop.add_reader(sock, self.take)
 
     # ---- sending
 
@@ -102,7 +102,8 @@ class WorkerChannel:
 
     # ---- receiving
 
-    def _readable(self) -> None:
+    def take(self) -> None:
+        """Receive what is there, without waiting for the loop to say so."""
         for _ in range(_ROUNDS):
             if self.over or not self._receive():
                 return

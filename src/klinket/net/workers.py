@@ -5,6 +5,7 @@ Whoever decides is one process. A worker decides nothing: it is handed what was 
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import os
@@ -34,12 +35,18 @@ CONFIRM_SECONDS = 0.3
 KILLED_SECONDS = 0.5
 #: Seconds between tries to start a worker where that failed.
 AGAIN_SECONDS = 5.0
+#: Seconds between words to each worker, so that it knows that whoever decides is there.
+TICK_SECONDS = 1.0
+#: Seconds after which a worker that has heard nothing ends with all it has: nobody could tell it of a cut or the end of a grant.
+SILENCE_SECONDS = 5.0
 #: What of the environment workers get: where modules are, and nothing that could be a secret.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 _PR_SET_DUMPABLE = 4
 _ITEM = struct.Struct(">BQ")
 #: The first message of a worker: it can be given work.
 _HELLO = 0
+#: A word to a worker that asks nothing of it.
+_TICK = 0
 
 
 def default_processes() -> int:
@@ -93,11 +100,24 @@ class WorkerEnd:
 
     def __init__(self, sock: socket.socket, taken: Callable[[int, int, bytes, list[int]], None]) -> None:
         self._taken = taken
+        self._heard_at = time.monotonic()
         self._channel = WorkerChannel(sock, self._received, lambda: os._exit(0))
         self.tell(_HELLO, 0)
+        self._listen()
+
+    def _listen(self) -> None:
+        """End this process, whose connections are reset by that, when the one that decides has stalled."""
+        if time.monotonic() - self._heard_at > SILENCE_SECONDS:
+            self._channel.take()  # where this process itself has stalled, words wait
+            if time.monotonic() - self._heard_at > SILENCE_SECONDS:
+                os._exit(1)  # says nothing before: a log that takes nothing would hold it up
+        asyncio.get_running_loop().call_later(min(TICK_SECONDS, SILENCE_SECONDS / 5), self._listen)
 
     def _received(self, body: bytes, files: list[int]) -> None:
+        self._heard_at = time.monotonic()
         kind, number = _ITEM.unpack_from(body)
+        if kind == _TICK:
+            return
         self._taken(kind, number, body[_ITEM.size :], files)
 
     def tell(self, kind: int, number: int, content: bytes = b"", files: Sequence[int] = ()) -> None:
@@ -141,6 +161,10 @@ class _Worker:
             del self.items[number]
             self.ending.pop(number, None)
 
+    def tick(self) -> None:
+        """Say that whoever decides is there; where other words still wait to go out, those say it."""
+        self.channel.offer(_ITEM.pack(_TICK, 0), ())
+
     def kill(self) -> None:
         """End the process at once: the kernel closes all it has."""
         self._killed = True
@@ -167,6 +191,7 @@ class WorkerPool:
         self._workers: list[_Worker] = []
         self._number = 0
         self._not_before = 0.0
+        self._ticking = False
 
     @property
     def capacity(self) -> int:
@@ -216,6 +241,16 @@ class WorkerPool:
             logger.error("no worker process can be started: %s", error)
             return
         self._workers.append(_Worker(sock, process, self._gone))
+        if not self._ticking:
+            self._tick()
+
+    def _tick(self) -> None:
+        """Let every worker know that this process decides on: at its own pace, whatever else looks at workers or does not."""
+        self._ticking = bool(self._workers)
+        for worker in list(self._workers):
+            worker.tick()
+        if self._ticking:
+            asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
 
     def _gone(self, worker: _Worker) -> None:
         self._workers.remove(worker)

@@ -23,6 +23,7 @@ from klinket.net.pump_state import KEYS_BYTES, PumpState
 from klinket.net.workers import Program
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure
+from tests.unit.net import hasty_worker
 from tests.unit.net.conftest import Ends, pipe_ends
 from tests.unit.net.test_pump import MEBIBYTE, Flow, read_slowly, reset_is_seen, send_slowly
 
@@ -198,6 +199,62 @@ async def test_a_worker_that_dies_resets_its_flows_and_another_takes_its_place(t
     again.close()
     fresh.client.abort()
     fresh.connector.abort()
+
+
+async def hasty(ends: Ends) -> tuple[Carrying, Flow]:
+    """A flow at a worker that ends after a second without a word."""
+    made = Carrying(Program(hasty_worker.__name__, str(FRAME_SECONDS)), 1)
+    await ready(made, 1)
+    flow = Flow(ends)
+    await passes(flow)
+    assert made.give(flow.connector)
+    await passes(flow)
+    return made, flow
+
+
+async def test_a_worker_whose_deciding_process_stalls_ends_and_resets_its_flows(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.WorkerPool, "_tick", lambda _: None)  # as where its loop does not run
+    made, flow = await hasty(ends)
+    try:
+        assert await reset_is_seen(flow.resource)
+        assert await reset_is_seen(flow.program)
+        assert all(summary.failure is not None for summary in await flow.ended())
+    finally:
+        made.close()
+        flow.close()
+
+
+async def test_a_worker_goes_on_while_its_deciding_process_does_though_no_work_comes(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "TICK_SECONDS", 0.1)
+    made, flow = await hasty(ends)
+    try:
+        await asyncio.sleep(2.5)
+        await passes(flow)
+    finally:
+        made.close()
+        flow.close()
+
+
+async def test_a_worker_that_has_stalled_itself_hears_what_was_said_meanwhile(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "TICK_SECONDS", 0.1)
+    made, flow = await hasty(ends)
+    try:
+        process = made.pool._workers[0].process
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(2)
+        process.send_signal(signal.SIGCONT)
+        await passes(flow)
+        await asyncio.sleep(0.5)
+        await passes(flow)
+    finally:
+        made.close()
+        flow.close()
 
 
 async def test_a_flow_stays_where_no_worker_takes_it(ends: Ends) -> None:
