@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -201,8 +202,9 @@ async def test_a_worker_that_dies_resets_its_flows_and_another_takes_its_place(t
     fresh.connector.abort()
 
 
-async def hasty(ends: Ends) -> tuple[Carrying, Flow]:
+async def hasty(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> tuple[Carrying, Flow]:
     """A flow at a worker that ends after a second without a word."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     made = Carrying(Program(hasty_worker.__name__, str(FRAME_SECONDS)), 1)
     await ready(made, 1)
     flow = Flow(ends)
@@ -216,7 +218,7 @@ async def test_a_worker_whose_deciding_process_stalls_ends_and_resets_its_flows(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers.WorkerPool, "_tick", lambda _: None)  # as where its loop does not run
-    made, flow = await hasty(ends)
+    made, flow = await hasty(ends, monkeypatch)
     try:
         assert await reset_is_seen(flow.resource)
         assert await reset_is_seen(flow.program)
@@ -230,7 +232,7 @@ async def test_a_worker_goes_on_while_its_deciding_process_does_though_no_work_c
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "TICK_SECONDS", 0.1)
-    made, flow = await hasty(ends)
+    made, flow = await hasty(ends, monkeypatch)
     try:
         await asyncio.sleep(2.5)
         await passes(flow)
@@ -243,7 +245,7 @@ async def test_a_worker_that_has_stalled_itself_hears_what_was_said_meanwhile(
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "TICK_SECONDS", 0.1)
-    made, flow = await hasty(ends)
+    made, flow = await hasty(ends, monkeypatch)
     try:
         process = made.pool._workers[0].process
         process.send_signal(signal.SIGSTOP)
