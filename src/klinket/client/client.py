@@ -159,8 +159,7 @@ class Client:
             await asyncio.sleep(error.retry_after or 0.0)
             return True
         self._initiator = None
-        for id in list(self._links):
-            self._tasks.start(self._links.pop(id).aclose(), "old link")
+        self._link_set.end_session("old link")
         return True
 
     def _machine_copied(self, reason: str) -> None:
@@ -169,8 +168,7 @@ class Client:
         pipes.forget_all_keys()
         for flow in list(self._flows):
             flow.cut(Failure(FlowFailure.RESET, reason))
-        for id in list(self._links):
-            self._tasks.start(self._links.pop(id).aclose(), "copied link")
+        self._link_set.end_session("copied link")
         self._linker.forget()
         self._initiator = None
         if self._session is not None and not self._session.copied:
