@@ -143,7 +143,7 @@ class ClientDatagrams:
         """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
         self._deliver, self._ended = deliver, ended
         if self._seals:
-            self._sealed.add(self._flow, self._received)
+            self._newest().add(self._flow, self._received)
         self._framed.start()
 
     def put(self, datagram: bytes) -> None:

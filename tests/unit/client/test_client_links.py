@@ -106,3 +106,16 @@ async def test_a_flow_that_is_lost_with_one_link_and_ends_is_not_kept_by_the_nex
     following = a_link()
     links.install(following)
     assert not takes(following, flow._flow)
+
+
+async def test_a_flow_that_starts_after_its_link_was_replaced_is_at_the_new_one(links: LinkSet, ends: Ends) -> None:
+    link, following = a_link(), a_link()
+    links.install(link)
+    flow = association(ends, link)
+    links.install(following)
+    flow.start(print, print)
+    flow.put(b"question")
+    assert takes(following, flow._flow)
+    assert (await ends.connector.receive()).content == b"question", "as a frame, while there is no path"
+    flow.close()
+    assert not takes(following, flow._flow)
