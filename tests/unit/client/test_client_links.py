@@ -119,3 +119,25 @@ async def test_a_flow_that_starts_after_its_link_was_replaced_is_at_the_new_one(
     assert (await ends.connector.receive()).content == b"question", "as a frame, while there is no path"
     flow.close()
     assert not takes(following, flow._flow)
+
+
+async def test_a_ping_stays_framed(links: LinkSet, ends: Ends) -> None:
+    link = a_link()
+    links.install(link)
+    flow = association(ends, link, seals=False)
+    link.datagrams._path = cast(Any, AnyPath())  # a connector that is met directly
+    flow.start(print, print)
+    flow.put(b"echo")
+    assert (await ends.connector.receive()).content == b"echo"
+    assert not takes(link, flow._flow)
+    assert not link.datagrams._flows
+    assert link.datagrams.send(FLOW, b"of UDP"), "others are sealed there"
+    link.datagrams._path = None
+    flow.close()
+
+
+class AnyPath:
+    """A path that takes every datagram."""
+
+    def send(self, flow: bytes, datagram: bytes) -> bool:
+        return True
