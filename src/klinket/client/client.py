@@ -11,6 +11,7 @@ from klinket.client.attempts import Attempts, begin_first
 from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
+from klinket.client.late_answer import LateAnswer
 from klinket.client.link import ConnectorLink
 from klinket.client.linking import Linker
 from klinket.client.links import LinkSet
@@ -301,7 +302,9 @@ class Client:
     async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> ClientStream:
         """Open a TCP flow without waiting for the resource: carry() sends at once (see ports)."""
         resource, pipe, link = await self._open(destination, early=True)
-        stream = ClientStream(resource, pipe, link, self._forget, refused)
+        choice, now, silent = self._core.choice, self._clock.now, self._link_set.silent
+        answer = LateAnswer(link, resource, destination.host, choice, now, silent, self._tasks)
+        stream = ClientStream(resource, pipe, link, self._forget, refused, answer)
         self._flows.add(stream)
         return stream
 
