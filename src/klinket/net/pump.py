@@ -116,6 +116,8 @@ class Pump:
 
     def hand_over(self) -> PumpState:
         """Return all that another process needs to go on; follow with moved(), or stay(). Raises ConnectionResetError."""
+        if self.opening:
+            raise ConnectionResetError("the answer to OPEN is still to come: that is this process's")
         keys, left = self._pipe.hand_over()
         to_pipe, to_local = (b"" if waiting is None else bytes(waiting) for waiting in (self._to_pipe, self._to_local))
         ended = self._local_ended, self._pipe_ended
