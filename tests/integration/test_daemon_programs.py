@@ -228,7 +228,9 @@ def test_a_ping_that_goes_on_ends_at_a_cut_and_is_in_the_receipt(world: World) -
             program.kill()
     newest = max(int(cut["id"]) for cut in world.deployment.admin("cut", "list"))
     (receipt,) = world.deployment.admin("cut", "show", str(newest))["receipts"]
-    (flow,) = receipt["flows"]
+    told = receipt["flows"]  # a ping of a test before may not have been idle for long enough
+    assert told
+    flow = told[-1]
     assert (flow["protocol"], flow["host"]) == ("icmp", HIDDEN)
 
 

@@ -21,7 +21,7 @@ from examples.deployment import KLINKET, Deployment, clean_environment, free_por
 from tests.integration.conftest import Loopback, build
 from tests.integration.steady_programs import RATE, Steady, connections_to, dial, echo, share, waits
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(400)]
 
 #: Resources of the network: flows spread over connectors by resource.
 HOSTS = [f"echo-{number}.internal" for number in range(8)]
@@ -70,7 +70,7 @@ class World:
             await asyncio.to_thread(
                 self.deployment.wait_for, name, lambda name=name: self.deployment.connector_state(name) == "ALIVE"
             )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             while True:
                 flows = await LongLived(self).open(len(HOSTS))
                 spread = [self.flows_at(name) for name in ("office-1", "office-2")]

@@ -31,13 +31,17 @@ def main() -> int:
     """Return the exit code: 1 where an invariant was broken."""
     parser = argparse.ArgumentParser(prog="./dev simulate", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
-    parser.add_argument("--seeds", type=int, default=0, metavar="N", help="end after so many seeds, however long it takes")
+    parser.add_argument(
+        "--seeds", type=int, default=0, metavar="N", help="end after so many seeds, however long it takes (default: by time)"
+    )
     parser.add_argument("--from-seed", type=int, default=1, metavar="N", help="the first seed (default: 1)")
     parser.add_argument("--seed", type=int, metavar="N", help="only this one, with what happened in it")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one for each core")
     wanted = parser.parse_args()
     if wanted.seed is not None:
         return _one(wanted.seed)
+    if wanted.minutes <= 0 or wanted.seeds < 0 or wanted.processes < 1:
+        parser.error("--minutes, --seeds and --processes are more than 0")
     begun, done, flows = time.monotonic(), 0, 0
     told_at = begun
     seeds: Iterator[int] = itertools.count(wanted.from_seed)

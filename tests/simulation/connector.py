@@ -15,6 +15,7 @@ from klinket.connector.config import ConnectorConfig
 from klinket.connector.core import EndedFlow, Flow, LinkRecord
 from klinket.connector.flows import FlowServer
 from klinket.connector.serve import Connector
+from klinket.connector.traffic import Traffic
 from klinket.domain.errors import FlowRefused, KlinketError
 from klinket.domain.flow import FlowFailure
 from klinket.wire.control import CutFlow, RelayEntry
@@ -130,6 +131,7 @@ class Links:
 #: Only says what a receipt tells of flows; it carries none.
 _told = FlowServer.__new__(FlowServer)
 _told._enders = {}
+_told.traffic = Traffic()
 
 
 class SimulatedConnector:

@@ -130,7 +130,7 @@ class RelayProcess:
 
     def _command(self) -> list[str]:
         command = [
-            sys.executable, "-m", "klinket", "relay",
+            sys.executable, "-P", "-m", "klinket", "relay",
             "--controller", self._config.public_url,
             "--listen", str(self._listen),
             "--advertise", str(self._address),

@@ -17,7 +17,7 @@ from klinket.domain.identifiers import ResourceId
 #: Seconds for which a connector that failed is tried last; each further time twice as long, up to the second number.
 FAILED_SECONDS, MOST_FAILED_SECONDS = 10.0, 60.0
 #: The same for a connector and a resource that another connector has reached, and it has not.
-UNREACHED_SECONDS, MOST_UNREACHED_SECONDS = 60.0, 600.0
+UNREACHED_SECONDS, MOST_UNREACHED_SECONDS = 15.0, 600.0
 #: Seconds for which one flow tries such a connector again while the others stay away.
 TRIAL_SECONDS = 15.0
 #: Connectors and resources remembered as unreached; the oldest are forgotten first.

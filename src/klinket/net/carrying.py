@@ -94,7 +94,8 @@ class Carrying:
         moving = [pump for pump in self._here if not pump.opening]  # whose answer is awaited stays
         busy = [pump for pump in moving if pump.bytes_sent + pump.bytes_received >= MUCH_BYTES]
         too_many = len(moving) - len(busy) - self._kept
-        oldest = [] if too_many <= 0 else [pump for pump in moving if pump not in set(busy)][:too_many]
+        chosen = set(busy)
+        oldest = [] if too_many <= 0 else [pump for pump in moving if pump not in chosen][:too_many]
         for pump in busy[:MAX_GIVEN]:
             if not self.give(pump):
                 break

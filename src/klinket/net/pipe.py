@@ -57,6 +57,7 @@ class PipeReceiver:
     def hand_over(self) -> tuple[bytes, bytes]:
         """Return the opener's state and the bytes that were received and not opened; nothing is opened here any more."""
         state = self._opener.hand_over()
+        self.incomplete_since = None  # whoever goes on measures anew
         left = self._part if self._view is None else bytes(self._view[self._start : self._end])
         self.release()
         return state, left

@@ -56,7 +56,8 @@ class Program:
     """What a worker runs: a module, whose first argument is the file of its channel. It gets nothing else of this process."""
 
     def __init__(self, module: str, *arguments: str) -> None:
-        self._command = [sys.executable, "-m", module]
+        # -P: nothing is imported from the folder that this process happens to be started in.
+        self._command = [sys.executable, "-P", "-m", module]
         self._arguments = arguments
         self._gone: list[subprocess.Popen[bytes]] = []
 
@@ -68,7 +69,7 @@ class Program:
         with theirs:
             try:
                 command = [*self._command, str(theirs.fileno()), *self._arguments]
-                return ours, subprocess.Popen(command, stdin=subprocess.DEVNULL, env=kept, pass_fds=[theirs.fileno()])
+                return ours, subprocess.Popen(command, stdin=subprocess.DEVNULL, env=kept, cwd="/", pass_fds=[theirs.fileno()])
             except BaseException:
                 ours.close()
                 raise

@@ -70,3 +70,16 @@ def test_the_time_of_an_incomplete_frame_is_that_of_its_beginning() -> None:
     assert receiver.incomplete_since == since is not None
     feed(receiver, frame[20:])
     assert receiver.incomplete_since is None
+
+
+def test_a_frame_that_is_handed_over_half_is_measured_where_it_went() -> None:
+    client, connector = keys()
+    receiver = PipeReceiver(connector.opener)
+    frame = client.sealer.seal(FrameType.DATA, b"x" * 100)
+    receiver.space()[:10] = frame[:10]
+    receiver.received(10)
+    assert receiver.open() is None
+    assert receiver.incomplete_since is not None
+    _, left = receiver.hand_over()
+    assert left == frame[:10]
+    assert receiver.incomplete_since is None

@@ -114,7 +114,7 @@ def _spawn(paths: Paths) -> int:
         log = open_log(paths.log)
     except PermissionError as error:
         raise protocol.NeedsRoot(f"the daemon cannot be started: {error.filename}: {error.strerror}") from None
-    command = [sys.executable, "-m", "klinket", "daemon", "--log-file", str(paths.log)]
+    command = [sys.executable, "-P", "-m", "klinket", "daemon", "--log-file", str(paths.log)]
     alive, held = os.pipe()
     first = os.fork()
     if first == 0:
