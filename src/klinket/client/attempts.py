@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from klinket.client.core import Route
+from klinket.client.late_answer import OF_THE_CONNECTOR, OF_THE_RESOURCE
 from klinket.client.link import ConnectorLink, LinkLost
 from klinket.client.opening import ask, begin
 from klinket.domain.connector_choice import ConnectorChoice
@@ -24,14 +25,7 @@ SILENT_SECONDS = 0.5
 #: Seconds a connector that is there may dial before another one dials beside it.
 SLOW_SECONDS = 2.0
 #: What another connector may answer otherwise; the most telling first. Everything else is the resource's or the policy's answer.
-RETRIED = (
-    FlowFailure.TIMED_OUT,
-    FlowFailure.UNREACHABLE,
-    FlowFailure.NAME_NOT_FOUND,
-    FlowFailure.DRAINING,
-    FlowFailure.NO_CONNECTOR,
-)
-_OF_THE_RESOURCE = RETRIED[:3]
+RETRIED = (*OF_THE_RESOURCE, *OF_THE_CONNECTOR)
 
 Opened = tuple[SealedPipe, ConnectorLink]
 
@@ -119,7 +113,7 @@ class Attempts:
             if _final(error):
                 raise
             self._failures.append(error)
-            if _failure(error) in _OF_THE_RESOURCE:
+            if _failure(error) in OF_THE_RESOURCE:
                 self._missed.add(attempt.route.connector.id)
             else:
                 self._choice.failed(attempt.route.connector.id, self._clock())
@@ -138,7 +132,7 @@ class Attempts:
                 failure = error
                 await self._lost(attempt.link)
             except FlowRefused as error:
-                if _failure(error) in (FlowFailure.DRAINING, FlowFailure.NO_CONNECTOR):
+                if _failure(error) in OF_THE_CONNECTOR:
                     await self._lost(attempt.link)
                 raise
         assert failure is not None
@@ -157,6 +151,7 @@ async def begin_first(
     """Send OPEN to the first connector that can be asked, and do not wait for its answer: data follows. Raises FlowRefused."""
     failure: FlowRefused | None = None
     for route in routes:
+        choice.tries(route.connector.id, resource.id, destination.host, clock())
         # A warm pipe may have died unnoticed: one more try with a fresh one before the next connector.
         for _ in range(2):
             link: ConnectorLink | None = None

@@ -11,6 +11,7 @@ from klinket.client.attempts import Attempts, begin_first
 from klinket.client.channel import ClientChannel
 from klinket.client.core import ClientCore, Route
 from klinket.client.flow import ClientDatagrams, ClientStream
+from klinket.client.late_answer import LateAnswer
 from klinket.client.link import ConnectorLink
 from klinket.client.linking import Linker
 from klinket.client.links import LinkSet
@@ -159,8 +160,7 @@ class Client:
             await asyncio.sleep(error.retry_after or 0.0)
             return True
         self._initiator = None
-        for id in list(self._links):
-            self._tasks.start(self._links.pop(id).aclose(), "old link")
+        self._link_set.end_session("old link")
         return True
 
     def _machine_copied(self, reason: str) -> None:
@@ -169,8 +169,7 @@ class Client:
         pipes.forget_all_keys()
         for flow in list(self._flows):
             flow.cut(Failure(FlowFailure.RESET, reason))
-        for id in list(self._links):
-            self._tasks.start(self._links.pop(id).aclose(), "copied link")
+        self._link_set.end_session("copied link")
         self._linker.forget()
         self._initiator = None
         if self._session is not None and not self._session.copied:
@@ -303,7 +302,9 @@ class Client:
     async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> ClientStream:
         """Open a TCP flow without waiting for the resource: carry() sends at once (see ports)."""
         resource, pipe, link = await self._open(destination, early=True)
-        stream = ClientStream(resource, pipe, link, self._forget, refused)
+        choice, now, silent = self._core.choice, self._clock.now, self._link_set.silent
+        answer = LateAnswer(link, resource, destination.host, choice, now, silent, self._tasks)
+        stream = ClientStream(resource, pipe, link, self._forget, refused, answer)
         self._flows.add(stream)
         return stream
 

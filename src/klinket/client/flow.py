@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 
 from klinket.client.datagram_inbox import DatagramInbox
+from klinket.client.late_answer import LateAnswer
 from klinket.client.link import ConnectorLink
 from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.domain.errors import FlowRefused
@@ -30,7 +31,7 @@ OPEN_SECONDS = 15.0
 class ClientStream:
     """A TCP flow that the resource has accepted. Implements ports.OpenedFlow. `failure`: how it ended, None while it has not.
 
-    `refused`: given while the answer to OPEN is still to come; called if that is a refusal.
+    `refused`: given while the answer to OPEN is still to come; called if that is a refusal. `answer`: is told what it says.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class ClientStream:
         link: ConnectorLink,
         forget: Callable[[ClientStream], None],
         refused: Callable[[FlowRefused], None] | None = None,
+        answer: LateAnswer | None = None,
     ) -> None:
         self._refused = refused
+        self._answer = answer
         self.resource = resource
         self.connector = link.connector.id
         self._pipe = pipe
@@ -57,6 +60,8 @@ class ClientStream:
                 await self._pipe.send(FrameType.DATA, early[start : start + MAX_CONTENT_BYTES])
             # The pipe is closed already where the flow was cut, or given up, after it was opened: the pump ends at once then.
             self._pump = Pump(prepare(local), self._pipe, opening=self._refused is not None)
+            if self._answer is not None:
+                self._pump.opened = self._answer.opened
             late = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._no_answer) if self._pump.opening else None
             try:
                 summary = await self._pump.carry()
@@ -81,10 +86,15 @@ class ClientStream:
 
     def _no_answer(self) -> None:
         if self._pump is not None and self._pump.opening:
+            answer, self._answer = self._answer, None  # what the cut tells is no answer
+            if answer is not None:
+                answer.never_came()
             self._pump.cut(Failure(FlowFailure.TIMED_OUT, f"the connector did not answer within {OPEN_SECONDS:.0f} s"))
 
     def _tell(self, failure: Failure) -> None:
         if self._refused is not None and (self._pump is None or self._pump.opening):
+            if self._answer is not None:
+                self._answer.refused(failure.failure)
             self._refused(FlowRefused(failure.failure, failure.message, hint=HINTS.get(failure.failure)))
             return
         logger.info(
@@ -143,7 +153,7 @@ class ClientDatagrams:
         """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
         self._deliver, self._ended = deliver, ended
         if self._seals:
-            self._sealed.add(self._flow, self._received)
+            self._newest().add(self._flow, self._received)
         self._framed.start()
 
     def put(self, datagram: bytes) -> None:

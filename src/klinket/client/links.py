@@ -10,6 +10,7 @@ from klinket.client.attempts import SILENT_SECONDS
 from klinket.client.core import Route
 from klinket.client.link import ConnectorLink
 from klinket.client.linking import Linker
+from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.net.link import LinkInitiator
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import ClientConfiguration
@@ -27,6 +28,8 @@ class LinkSet:
 
     def __init__(self, linker: Linker, initiator: Callable[[], LinkInitiator], tasks: TaskSet, over: Callable[[], bool]) -> None:
         self.by_connector: dict[int, ConnectorLink] = {}
+        #: Of connectors whose link was given up: the next one goes on with its flows, to which the connector sends there.
+        self._orphaned: dict[int, SealedDatagrams] = {}
         self._opening: dict[int, asyncio.Task[ConnectorLink]] = {}
         self._linker = linker
         self._initiator = initiator
@@ -70,9 +73,12 @@ class LinkSet:
             self._tasks.start(link.aclose(), "link nobody needs")
             return
         self.by_connector[link.connector.id] = link
+        orphaned = self._orphaned.pop(link.connector.id, None)
         if former is not None:
-            link.datagrams.take_over(former.datagrams)
+            orphaned = former.datagrams
             self._tasks.start(former.aclose(), "replaced link")
+        if orphaned is not None:
+            link.datagrams.take_over(orphaned)
 
     def keep_second(self, routes: Sequence[Route], used: ConnectorLink) -> None:
         """Have a link ready with the connector that is asked when the used one is lost. `routes`: best first, two at least."""
@@ -91,7 +97,9 @@ class LinkSet:
         """End links through relays that were removed, and leave those that a connector is not at any more."""
         relays = {relay.id: relay for relay in configuration.relays}
         for id in [id for id, link in self.by_connector.items() if not relays.keys() >= set(link.relays)]:
-            self._tasks.start(self.by_connector.pop(id).aclose(), "link through a removed relay")
+            self._tasks.start(self._given_up(id).aclose(), "link through a removed relay")
+        known = {connector.id for connector in configuration.connectors}
+        self._orphaned = {id: orphaned for id, orphaned in self._orphaned.items() if id in known}
         for connector in configuration.connectors:
             link = self.by_connector.get(connector.id)
             if link is None or not link.usable or connector.id in self._opening:
@@ -105,9 +113,20 @@ class LinkSet:
         if link is None:
             return
         if self.by_connector.get(link.connector.id) is link:
-            del self.by_connector[link.connector.id]
+            self._given_up(link.connector.id)
         self._linker.lost(link)
         await link.aclose()
+
+    def _given_up(self, id: int) -> ConnectorLink:
+        link = self.by_connector.pop(id)
+        self._orphaned[id] = link.datagrams
+        return link
+
+    def end_session(self, reason: str) -> None:
+        """Close all links: the next ones are another session's, and nothing of this one goes on there."""
+        self._orphaned.clear()
+        for id in list(self.by_connector):
+            self._tasks.start(self.by_connector.pop(id).aclose(), reason)
 
     async def silent(self, suspect: ConnectorLink) -> bool:
         """Return whether a link's other end does not answer any more. All links that do not are given up: a relay may be gone."""

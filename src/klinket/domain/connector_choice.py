@@ -114,7 +114,14 @@ class ConnectorChoice:
 
     def unreached(self, connector: int, resource: ResourceId, host: str, now: float) -> None:
         """Choose this connector for this resource last for a while: another has just reached it."""
-        for key in ((connector, resource, host), (connector, resource, "")):
+        self._miss(((connector, resource, host), (connector, resource, "")), now)
+
+    def missed(self, connector: int, resource: ResourceId, host: str, now: float) -> None:
+        """Choose this connector for this very host last for a while: whether another reaches it is not known yet."""
+        self._miss(((connector, resource, host),), now)
+
+    def _miss(self, keys: Iterable[tuple[int, ResourceId, str]], now: float) -> None:
+        for key in keys:
             mark = self._unreached.get(key)
             if mark is None:
                 self._unreached[key] = _Mark(now + UNREACHED_SECONDS, UNREACHED_SECONDS)

@@ -110,7 +110,7 @@ class Carrying:
         try:
             state = pump.hand_over()
         except ConnectionResetError:
-            return True  # its keys were forgotten: it ends with its next byte
+            return True  # its keys were forgotten, so it ends with its next byte; or its answer is awaited: it stays
         handle = self.pool.give(pump_worker.CARRY, state.encode(), pump.files, _Given(pump), busy=busy)
         if handle is None:
             pump.stay(state)

@@ -45,10 +45,12 @@ class Pump:
     """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once.
 
     `opening`: OPEN went out and its answer is still to come; what `local` sends meanwhile follows it without waiting.
+    `opened`: called when it has come, and is no refusal.
     """
 
     def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
         self.opening = opening
+        self.opened: Callable[[], None] = lambda: None
         self._local = local
         self._pipe = pipe
         self._watches = poll()
@@ -98,7 +100,7 @@ class Pump:
                     self._pipe.sock.send(self._pipe.sealer.seal(FrameType.FAIL, failure.encode()))
                 except OSError:
                     pass
-            self._reset(failure)
+            self._finish(failure)
 
     # ---- moving to another process, and back
 
@@ -114,6 +116,8 @@ class Pump:
 
     def hand_over(self) -> PumpState:
         """Return all that another process needs to go on; follow with moved(), or stay(). Raises ConnectionResetError."""
+        if self.opening:
+            raise ConnectionResetError("the answer to OPEN is still to come: that is this process's")
         keys, left = self._pipe.hand_over()
         to_pipe, to_local = (b"" if waiting is None else bytes(waiting) for waiting in (self._to_pipe, self._to_local))
         ended = self._local_ended, self._pipe_ended
@@ -276,18 +280,19 @@ class Pump:
                     if self._pipe_ended:
                         return
         except ProtocolError as error:
-            self._reset(Failure(FlowFailure.RESET, error.message))
+            self._finish(Failure(FlowFailure.RESET, error.message))
 
     def _other_frame(self, type: int, content: bytes) -> None:
         if self.opening and type == FrameType.OPENED:
             OpenAnswer.decode(content)
             self.opening = False
+            self.opened()
         elif type == FrameType.FIN and not self._pipe_ended and not self.opening and not content:
             self._pipe_ended = True
             if self._to_local is None:
                 self._finish_local()
         elif type == FrameType.FAIL:
-            self._reset(Failure.decode(content))
+            self._finish(Failure.decode(content))
         else:
             raise ProtocolError(f"frame {type} inside a flow")
 
@@ -362,10 +367,7 @@ class Pump:
 
     def _pipe_broke(self) -> None:
         # An end without FIN is a reset, never a clean end: the peer's last bytes may be missing.
-        self._reset(Failure(FlowFailure.RESET, "the pipe ended early"))
-
-    def _reset(self, failure: Failure) -> None:
-        self._finish(failure)
+        self._finish(Failure(FlowFailure.RESET, "the pipe ended early"))
 
     def _unwatch(self) -> None:
         self._stop_looking()

@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from klinket.client import attempts
-from klinket.client.attempts import Attempts
+from klinket.client.attempts import Attempts, begin_first
 from klinket.client.core import Route
 from klinket.client.link import ConnectorLink, LinkLost
-from klinket.domain.connector_choice import ConnectorChoice
+from klinket.domain.connector_choice import UNREACHED_SECONDS, ConnectorChoice
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
@@ -60,6 +60,7 @@ class World:
         self.lost: list[int] = []
         self.resource = granted(1, "db.internal")
         monkeypatch.setattr(attempts, "ask", self._ask)
+        monkeypatch.setattr(attempts, "begin", self._begin)
         monkeypatch.setattr(attempts, "HEDGE_SECONDS", 0.02)
         monkeypatch.setattr(attempts, "SLOW_SECONDS", 0.1)
 
@@ -72,6 +73,9 @@ class World:
         if isinstance(answer, FlowFailure):
             raise FlowRefused(answer, f"c{link.connector.id} says {answer.value}")
         return pipe, OpenAnswer("10.0.0.1")
+
+    async def _begin(self, pipe: Pipe, destination: Destination, resource: Resource) -> Pipe:
+        return (await self._ask(pipe, destination, resource))[0]
 
     async def _lost(self, link: Any) -> None:
         if link is not None:
@@ -94,6 +98,15 @@ class World:
             pipe, link = await made.open()
         assert cast(Any, pipe).link is link
         assert not cast(SealedPipe, pipe).aborted  # type: ignore[attr-defined]
+        return int(link.connector.id)
+
+    async def begin(self) -> int:
+        """Return the connector to which OPEN was sent, and whose answer is not waited for."""
+        async with asyncio.timeout(10):
+            pipe, link = await begin_first(
+                self.routes, DESTINATION, self.resource, self._link_of, self._lost, self.choice, lambda: NOW
+            )
+        assert cast(Any, pipe).link is link
         return int(link.connector.id)
 
     async def refusal(self) -> FlowFailure:
@@ -185,3 +198,46 @@ async def test_a_slow_answer_of_the_only_connector_is_waited_for(monkeypatch: py
 async def test_a_refusal_by_the_resource_ends_the_wait_for_a_slower_connector(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, Link(1, HANGS), Link(2, FlowFailure.REFUSED))
     assert await world.refusal() is FlowFailure.REFUSED
+
+
+# ---- fast connects
+
+
+async def test_a_fast_connect_goes_to_the_first_that_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, Link(1, OPENED), Link(2, OPENED))
+    assert await world.begin() == 1
+    assert world.links[2].pipes == []
+    assert world.lost == []
+
+
+async def test_a_fast_connect_tries_a_dead_pipe_once_more_and_then_the_next_connector(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, Link(1, LinkLost, OPENED), Link(2, OPENED))
+    assert await world.begin() == 1
+    assert world.lost == [1]
+    assert not world.choice.is_failing(1, NOW)
+    world = World(monkeypatch, Link(1, LinkLost), Link(2, OPENED))
+    assert await world.begin() == 2
+    assert len(world.links[1].pipes) == 2
+    assert world.lost == [1, 1]
+    assert world.choice.is_failing(1, NOW)
+    assert not world.choice.is_failing(2, NOW)
+
+
+async def test_a_fast_connect_that_can_ask_nobody_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, Link(1, LinkLost), Link(2, LinkLost))
+    with pytest.raises(LinkLost, match="broken"):
+        await world.begin()
+    world.routes = []
+    with pytest.raises(FlowRefused) as caught:
+        await world.begin()
+    assert caught.value.failure is FlowFailure.NO_CONNECTOR
+
+
+async def test_one_fast_connect_tries_a_connector_again_while_the_others_stay_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, Link(1, OPENED), Link(2, OPENED))
+    first, second = world.order()
+    world.routes = [Route(world.links[first].connector, ())]
+    world.choice.missed(first, world.resource.id, DESTINATION.host, NOW - UNREACHED_SECONDS)
+    assert world.order() == [first, second], "it is time to try it again"
+    await world.begin()
+    assert world.order() == [second, first]

@@ -88,6 +88,17 @@ def test_what_is_known_of_the_very_host_counts_more_than_the_rest_of_its_resourc
     assert order(choice, 1.0, host="a.internal") == [*others, first]
 
 
+def test_a_miss_that_nobody_else_has_proved_counts_for_that_very_host_only() -> None:
+    choice = ConnectorChoice()
+    first, *others = order(choice, 0.0)
+    choice.missed(first, RESOURCE, "a.internal", 0.0)
+    assert order(choice, 1.0, host="a.internal") == [*others, first]
+    assert order(choice, 1.0, host="b.internal")[0] == first
+    assert order(choice, UNREACHED_SECONDS, host="a.internal")[0] == first
+    choice.reached(first, RESOURCE, "a.internal")
+    assert order(choice, 1.0, host="a.internal")[0] == first
+
+
 def test_after_the_wait_one_flow_tries_and_the_others_stay_away_until_it_has_ended() -> None:
     choice = ConnectorChoice()
     first, *others = order(choice, 0.0)

@@ -132,6 +132,22 @@ async def test_the_process_that_gave_a_flow_away_seals_and_opens_nothing_of_it(t
     flow.close()
 
 
+async def test_a_flow_whose_answer_is_awaited_stays_here(two: Carrying, ends: Ends) -> None:
+    flow = Flow(ends)
+    flow.client.opening = True
+    with pytest.raises(ConnectionResetError):
+        flow.client.hand_over()
+    two.give(flow.client)
+    assert sum(two.pool.sizes) == 0
+    assert flow.client in two._here
+    flow.client.opening = False
+    await passes(flow)
+    assert two.give(flow.client)
+    assert sum(two.pool.sizes) == 1
+    await passes(flow)
+    flow.close()
+
+
 @pytest.mark.parametrize("which", ["program", "resource"])
 async def test_a_reset_is_passed_on_through_workers(two: Carrying, ends: Ends, which: str) -> None:
     flow = Flow(ends)
