@@ -288,7 +288,14 @@ async def test_keys_get_seats_and_canaries_are_generated(admin: Admin) -> None:
     rows = {row["name"]: row for row in await admin.json("service", "key", "list", "ci")}
     assert (rows["runner"]["seats"], rows["runner"]["seatsExceeded"], rows["runner"]["isCanary"]) == (1, "REFUSE", False)
     assert (rows["bait"]["seats"], rows["bait"]["isCanary"]) == (None, True)
-    assert (await admin.json("service", "key", "seats", "ci", "runner", "2"))["seats"] == 2
+    changed = await admin.json("service", "key", "seats", "ci", "runner", "2")
+    assert (changed["seats"], changed["seatsExceeded"]) == (2, "REFUSE")  # what is not said stays
+    assert "a login beyond is refused" in await admin.ok("service", "key", "seats", "ci", "runner", "3")
+    alerts = ("service", "key", "seats", "ci", "runner", "3", "--seats-exceeded", "alert")
+    assert "a login beyond raises a warning" in await admin.ok(*alerts)
     assert (await admin.json("service", "key", "seats", "ci", "runner", "none"))["seats"] is None
     assert (await admin.fails("service", "key", "seats", "ci", "runner", "0"))[0] != 0
     assert (await admin.fails("service", "key", "generate", "ci", "--canary", "--seats", "1"))[0] == 2
+    code, text = await admin.fails("service", "key", "generate", "ci", "--seats-exceeded", "refuse")
+    assert code == 2
+    assert "--seats-exceeded needs --seats" in text
