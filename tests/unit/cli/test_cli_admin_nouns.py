@@ -278,6 +278,8 @@ async def test_limits_of_a_service_are_shown_set_and_set_back(admin: Admin) -> N
     assert "maxFlows must be a whole number from 1" in text
     _, text = await admin.fails("service", "limits", "ci", "--login-burst", "many")
     assert text.startswith("--login-burst: ")
+    _, text = await admin.fails("service", "limits", "ci", "--max-flows", "-5")
+    assert "a number from 1 to 50,000, not '-5'" in text
     assert "maxSessions" in await admin.ok("service", "limits", "ci")
 
 
@@ -298,6 +300,9 @@ async def test_keys_get_seats_and_canaries_are_generated(admin: Admin) -> None:
     assert (await admin.json("service", "key", "seats", "ci", "runner", "none"))["seats"] is None
     assert (await admin.fails("service", "key", "seats", "ci", "runner", "0"))[0] != 0
     assert (await admin.fails("service", "key", "generate", "ci", "--canary", "--seats", "1"))[0] == 2
+    code, text = await admin.fails("service", "key", "generate", "ci", "--out", str(admin.folder / "nowhere" / "ci.json"))
+    assert code == 2
+    assert "the folder of " in text
     code, text = await admin.fails("service", "key", "generate", "ci", "--seats-exceeded", "refuse")
     assert code == 2
     assert "--seats-exceeded needs --seats" in text
