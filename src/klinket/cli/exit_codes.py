@@ -47,6 +47,7 @@ EXIT_CODES: dict[str, int] = {
     "daemon-ended": 99,
     "drain-incomplete": 100,
     "icmp-unavailable": 101,
+    "cut-altered": 102,
     "authentication-failed": 65,
     "forbidden": 65,
     "invalid-input": USAGE,

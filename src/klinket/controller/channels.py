@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from klinket.controller import direct_addresses, enrolment, head_guard, login
 from klinket.controller.app import connectors, cuts, flow_events, live_flows, sessions
+from klinket.controller.app.key_seats import SEAT_MS
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import parse_request
@@ -30,7 +31,7 @@ from klinket.domain.errors import (
     Throttled,
 )
 from klinket.domain.flow import FlowFailure
-from klinket.domain.identifiers import ConnectorId, Thumbprint
+from klinket.domain.identifiers import ConnectorId, SessionId, Thumbprint
 from klinket.wire import access_token, control, signing
 from klinket.wire.access_token import AccessClaims
 from klinket.wire.identity import ClientIdentity, ConnectorIdentity
@@ -160,10 +161,13 @@ class Channels:
         self, socket: WebSocket, identity: ClientIdentity, claims: AccessClaims, address: str, only: tuple[str, ...]
     ) -> None:
         principal = identity.principal
-        await self._store.read(lambda tx: sessions.live(tx, principal.session))
+        row, _, _ = await self._store.read(lambda tx: sessions.live(tx, principal.session))
+        if self._peers.is_new(principal.session) and row.created_at_ms <= self._clock() * 1000 - SEAT_MS:
+            await self._seat(principal.session)
         peer = ClientPeer(principal, claims.jkt, Outbox(socket), only, address)
         former = self._peers.clients.get(principal.session)
         self._peers.clients[principal.session] = peer
+        self._peers.settled(principal.session)
         if former is not None:
             former.outbox.finish()
         try:
@@ -172,6 +176,15 @@ class Channels:
         finally:
             if self._peers.clients.get(principal.session) is peer:
                 del self._peers.clients[principal.session]
+
+    async def _seat(self, session: SessionId) -> None:
+        """Give a seat to a session that attaches so long after its login that others may have taken it; raises Throttled."""
+        others = self._peers.seated() - {session}
+        self._peers.seating.add(session)
+        try:
+            await self._store.write(lambda tx: sessions.seat_late(tx, session, others))
+        finally:
+            self._peers.seating.discard(session)  # nothing is awaited from here until it is attached
 
     async def _client_message(self, peer: ClientPeer, message: control.ToController, address: str) -> None:
         match message:

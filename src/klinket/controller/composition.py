@@ -94,7 +94,7 @@ def compose(
     endpoints = Endpoints(
         store,
         trusted,
-        Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, lambda: peers.clients, alarm),
+        Logins(store, trusted, origin + LOGIN_PATH, origin + LOGOUT_PATH, clock, entropy, peers.seated, alarm, peers.logged_in),
         Enrolments(store, trusted, clock),
         Channels(store, trusted, peers, dispatch, guard, punching, clock, entropy, metrics.throttled.labels("flows").inc),
         RelayChannels(store, trusted, peers, clock),

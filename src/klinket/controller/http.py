@@ -13,11 +13,12 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from klinket.controller import path_ids
 from klinket.controller.app import cuts
-from klinket.controller.app.ports import Store
+from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.channels import Channels
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
+from klinket.controller.graphql.extension.resolvers.cuts import scope_in_words
 from klinket.controller.http_status import headers_of, status_of
 from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
@@ -204,16 +205,20 @@ class Endpoints:
         number = int(request.path_params["id"])
         if number >= 1 << 62:
             raise NotFound("Cut", number)
-        cut = await self._store.read(lambda tx: cuts.receipt(tx, number))
+        cut = await self._store.read(lambda tx: _in_words(tx, cuts.receipt(tx, number)))
         signer = self._trust.signers[KeyPurpose.AUDIT]
         signature = sign_document(signer, cut, network=self._trust.network, now=self._trust.clock())
-        return JSONResponse({**_shown(cut), "signature": signature})
+        return JSONResponse({**cut, "signature": signature})
 
 
 def _shown(cut: dict[str, object]) -> dict[str, object]:
     created = cut["created_at_ms"]
     assert isinstance(created, int)
     return {**cut, "created_at": iso(created)}
+
+
+def _in_words(tx: Transaction, cut: dict[str, object]) -> dict[str, object]:
+    return {**_shown(cut), "what": scope_in_words(tx, str(cut["scope"]))}
 
 
 def told(error: KlinketError) -> Response:

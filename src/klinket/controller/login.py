@@ -107,11 +107,13 @@ class Logins:
         entropy: Callable[[int], bytes],
         attached: Callable[[], Collection[str]],
         count_alarm: Callable[[str], None] = lambda _: None,
+        began: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`attached`: gives the sessions that are attached now; others free their seats (security.md 20).
 
-        `count_alarm`: called with what somebody tries with a canary key.
+        `count_alarm`: called with what somebody tries with a canary key; `began`: with each session that begins.
         """
+        self._began = began
         self._count_alarm = count_alarm
         self._attached = attached
         self._store = store
@@ -235,6 +237,7 @@ class Logins:
             return key, account
 
         key, account = await self._store.write(begin)
+        self._began(session)
         now = self._clock()
         principal = Principal(ServiceAccountUuid(account.uuid), Kid(key.kid), session)
         expires_at = None if key.expires_at_ms is None else key.expires_at_ms / 1000

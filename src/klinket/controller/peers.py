@@ -19,6 +19,8 @@ MAX_QUEUED = 256
 #: Clients that a controller takes back in a second, and milliseconds over which they come back at the most, however many.
 ATTACHES_PER_SECOND = 400
 MAX_SPREAD_MS = round(1000 * control.MAX_SPREAD_SECONDS)
+#: Sessions that have logged in and not attached yet; the oldest one beyond is forgotten: it attaches as one that comes back.
+MAX_UNATTACHED = 100_000
 #: WebSocket close code for a peer that has to attach again (RFC 6455 §7.4.1, 1013: try again later).
 TRY_AGAIN = 1013
 #: Close code for a peer that was refused.
@@ -167,6 +169,27 @@ class Peers:
     clients: dict[str, ClientPeer] = field(default_factory=dict)
     connectors: dict[int, ConnectorPeer] = field(default_factory=dict)
     relays: dict[int, RelayPeer] = field(default_factory=dict)
+    #: Sessions that take a seat right now, long after their login: they count as attached.
+    seating: set[str] = field(default_factory=set)
+    _unattached: dict[str, None] = field(default_factory=dict)
+
+    def logged_in(self, session: str) -> None:
+        """Note a session of this process: until it has attached, its attachment is its first."""
+        self._unattached[session] = None
+        if len(self._unattached) > MAX_UNATTACHED:
+            del self._unattached[next(iter(self._unattached))]
+
+    def is_new(self, session: str) -> bool:
+        """Return whether a session has logged in at this process and never attached."""
+        return session in self._unattached
+
+    def settled(self, session: str) -> None:
+        """The session has attached: from now on it comes back."""
+        self._unattached.pop(session, None)
+
+    def seated(self) -> set[str]:
+        """Return the sessions that hold a seat however old they are."""
+        return {*self.clients, *self.seating}
 
     def spread_ms(self) -> int:
         """Return over how many milliseconds the clients attached now have to come back, should they lose this channel."""

@@ -84,6 +84,13 @@ class InvalidToken(AuthenticationFailed):
     code = "invalid-token"
 
 
+class CutAltered(InvalidToken):
+    """A cut's document is not what the controller and the connectors signed; the message says what differs."""
+
+    code = "cut-altered"
+    default_hint = "make it again and compare; keep the file: it shows what was changed"
+
+
 class WrongSignature(InvalidToken):
     """The token was not signed by the key it should be."""
 

@@ -186,7 +186,9 @@ async def test_cuts_are_told_by_name(admin: Admin) -> None:
     assert "key 'runner' of 'ci'" in table
     (cut,) = await admin.json("cut", "list")
     assert cut["scope"].startswith("key key-")
-    assert (await admin.json("cut", "show", str(cut["id"]))) == cut
+    one = await admin.json("cut", "show", str(cut["id"]))
+    assert one.pop("signature")
+    assert one == cut
     shown = await admin.ok("cut", "show", str(cut["id"]))
     assert "API read and write and provision" in shown
     code, text = await admin.fails("cut", "show", "99")
@@ -276,6 +278,8 @@ async def test_limits_of_a_service_are_shown_set_and_set_back(admin: Admin) -> N
     assert "maxFlows must be a whole number from 1" in text
     _, text = await admin.fails("service", "limits", "ci", "--login-burst", "many")
     assert text.startswith("--login-burst: ")
+    _, text = await admin.fails("service", "limits", "ci", "--max-flows", "-5")
+    assert "a number from 1 to 50,000, not '-5'" in text
     assert "maxSessions" in await admin.ok("service", "limits", "ci")
 
 
@@ -288,7 +292,17 @@ async def test_keys_get_seats_and_canaries_are_generated(admin: Admin) -> None:
     rows = {row["name"]: row for row in await admin.json("service", "key", "list", "ci")}
     assert (rows["runner"]["seats"], rows["runner"]["seatsExceeded"], rows["runner"]["isCanary"]) == (1, "REFUSE", False)
     assert (rows["bait"]["seats"], rows["bait"]["isCanary"]) == (None, True)
-    assert (await admin.json("service", "key", "seats", "ci", "runner", "2"))["seats"] == 2
+    changed = await admin.json("service", "key", "seats", "ci", "runner", "2")
+    assert (changed["seats"], changed["seatsExceeded"]) == (2, "REFUSE")  # what is not said stays
+    assert "a login beyond is refused" in await admin.ok("service", "key", "seats", "ci", "runner", "3")
+    alerts = ("service", "key", "seats", "ci", "runner", "3", "--seats-exceeded", "alert")
+    assert "a login beyond raises a warning" in await admin.ok(*alerts)
     assert (await admin.json("service", "key", "seats", "ci", "runner", "none"))["seats"] is None
     assert (await admin.fails("service", "key", "seats", "ci", "runner", "0"))[0] != 0
     assert (await admin.fails("service", "key", "generate", "ci", "--canary", "--seats", "1"))[0] == 2
+    code, text = await admin.fails("service", "key", "generate", "ci", "--out", str(admin.folder / "nowhere" / "ci.json"))
+    assert code == 2
+    assert "the folder of " in text
+    code, text = await admin.fails("service", "key", "generate", "ci", "--seats-exceeded", "refuse")
+    assert code == 2
+    assert "--seats-exceeded needs --seats" in text

@@ -115,6 +115,46 @@ async def test_a_newer_channel_of_a_session_replaces_the_older(live: Running) ->
             assert list(live.peers.clients) == [session.id]
 
 
+@pytest.mark.parametrize("exceeded", ["REFUSE", "ALERT"])
+async def test_a_first_attachment_long_after_its_login_has_to_find_a_seat(live: Running, exceeded: str) -> None:
+    key, file = await live.add_key(await live.add_account())
+    await live.query(
+        "mutation ($k: ID!, $e: SeatsExceeded) { serviceKeySetSeats(id: $k, seats: 1, seatsExceeded: $e) { ok } }",
+        extension=True, k=key, e=exceeded,
+    )  # fmt: skip
+    late = await live.log_in(file)
+    live.offset += 61
+    first = await live.log_in(file)
+    async with live.attached(first) as channel:
+        await channel.take(control.ClientConfiguration)
+        async with live.attached(late) as other:
+            if exceeded == "REFUSE":
+                assert (await other.take(control.Refused)).code == "throttled"
+            else:
+                await other.take(control.ClientConfiguration)
+                warned = await live.read(lambda tx: [row.detail for row in tx.audit.find(action="warn")])
+                assert [detail["session"] for detail in warned] == [late.id]
+    if exceeded == "REFUSE":
+        live.offset += 61
+        async with live.attached(late) as other:
+            await other.take(control.ClientConfiguration)
+
+
+async def test_a_session_that_comes_back_needs_no_new_seat(live: Running) -> None:
+    key, file = await live.add_key(await live.add_account())
+    first = await live.log_in(file)
+    async with live.attached(first) as channel:
+        await channel.take(control.ClientConfiguration)
+    live.offset += 61
+    async with live.attached(await live.log_in(file)) as channel:
+        await channel.take(control.ClientConfiguration)
+        await live.query(
+            "mutation ($k: ID!) { serviceKeySetSeats(id: $k, seats: 1, seatsExceeded: REFUSE) { ok } }", extension=True, k=key
+        )
+        async with live.attached(first) as back:
+            await back.take(control.ClientConfiguration)
+
+
 async def test_renewals_come_with_a_fresh_grant(live: Running) -> None:
     network = await live.add_network()
     account = await live.add_account(resources=[await live.add_resource(network)])

@@ -19,6 +19,7 @@ from klinket.controller.app import (
     service_keys,
 )
 from klinket.controller.app.ports import Transaction
+from klinket.controller.graphql import deadline
 from klinket.domain.audit import SYSTEM
 from klinket.wire.control import FlowEvent
 from klinket.wire.paths import DRY_RUN, EXTENSION_PATH, GRAPHQL_PATH
@@ -172,6 +173,19 @@ async def test_a_flow_that_two_cuts_strike_counts_once(world: World) -> None:
     assert [cut["kind"] for cut in foreseen["cuts"]] == ["KEY", "ACCOUNT"]
     assert foreseen["flows"] == 3
     assert sum(one["flows"] for cut in foreseen["cuts"] for one in cut["connectors"]) == 6
+
+
+async def test_what_a_dry_run_reads_ends_at_the_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearse = rehearsal.rehearse
+
+    def then_no_time_is_left(tx: Transaction, change: Callable[[Transaction], Any]) -> Any:
+        found = rehearse(tx, change)
+        monkeypatch.setattr(deadline, "MAX_EXECUTE_SECONDS", 0.0)
+        return found
+
+    monkeypatch.setattr(rehearsal, "rehearse", then_no_time_is_left)
+    refused = await world.asked('resourceDelete(id: "{resource}")', dry_run=True)
+    assert (refused["status"], refused["errors"][0]["extensions"]["code"]) == (503, "took-too-long")
 
 
 async def test_peers_hear_nothing_of_a_dry_run(world: World) -> None:

@@ -36,10 +36,9 @@ def find_cut(api: AdminApiClient, number: int) -> dict[str, Any]:
     """Return a cut with its receipts, and as `what` what was cut, by name; raises Missing."""
     try:
         found: dict[str, Any] = api.get(f"{CUTS_PATH}/{number}")
+        return found
     except (Missing, NotFound) as error:
         raise Missing(f"Cut with id '{number}' does not exist", hint="see what there is: klinket admin cut list") from error
-    told = api.extension.execute("query($id: ID!) { cut(id: $id) { scope } }", id=_id(number))["cut"]
-    return {**found, "what": told["scope"]}
 
 
 def _id(number: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from klinket.domain.errors import Conflict
+from klinket.domain.errors import Conflict, InvalidInput
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, empty: str = "") -> None:
@@ -65,6 +65,8 @@ def reserve_secret(path: str) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as error:
         raise Conflict(f"{path} is there already", hint="choose another --out: secrets are never written over") from error
+    except FileNotFoundError as error:
+        raise InvalidInput("--out", f"the folder of {path} does not exist", hint="make it, or choose another --out") from error
     except OSError as error:
         raise Conflict(f"cannot write {path}: {error.strerror}", hint="choose another --out") from error
 

@@ -29,8 +29,8 @@ _NAME = click.option("--name", type=NAME, metavar="NAME", help="A name for the k
 _OUT = click.option("--out", type=FILE, metavar="FILE", help="Write the key file there, mode 0600, instead of to stdout.")
 _SEATS = click.option("--seats", type=click.IntRange(1, MAX_SEATS), metavar="N", help="Sessions at a time with this key.")
 _EXCEEDED = click.option(
-    "--seats-exceeded", type=click.Choice([one.value for one in SeatsExceeded]), default=SeatsExceeded.ALERT.value,
-    show_default=True, help="What a login beyond --seats does: it raises a warning, or is refused.",
+    "--seats-exceeded", type=click.Choice([one.value for one in SeatsExceeded]),
+    help="What a login beyond the seats does: it raises a warning (a new key's default), or is refused.",
 )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def generate(
     name: str | None,
     days: int,
     seats: int | None,
-    seats_exceeded: str,
+    seats_exceeded: str | None,
     canary: bool,
     out: str | None,
     as_json: bool,
@@ -109,6 +109,8 @@ def generate(
     """
     if canary and seats is not None:
         raise click.UsageError("--seats and --canary exclude each other")
+    if seats_exceeded is not None and seats is None:
+        raise click.UsageError("--seats-exceeded needs --seats N: without it the key has as many seats as its account")
     arguments: dict[str, Argument] = {
         "serviceAccountId": ("ID!", SERVICE.find(api, service)["id"]),
         "expirationTime": ("Int!", days),
@@ -119,7 +121,7 @@ def generate(
         return
     arguments |= {
         "seats": ("Int", seats),
-        "seatsExceeded": ("SeatsExceeded", seats_exceeded.upper()),
+        "seatsExceeded": ("SeatsExceeded", (seats_exceeded or SeatsExceeded.ALERT.value).upper()),
         "isCanary": ("Boolean", canary),
     }
     _hand_out(api.extension, "serviceKeyGenerate", "token", out, as_json, **arguments)
@@ -131,8 +133,10 @@ def generate(
 @click.argument("seats", metavar="N|none", type=click.UNPROCESSED)
 @_EXCEEDED
 @with_api
-def seats(api: AdminApiClient, service: str, name: str, seats: str, seats_exceeded: str, as_json: bool) -> None:
+def seats(api: AdminApiClient, service: str, name: str, seats: str, seats_exceeded: str | None, as_json: bool) -> None:
     """Say how many sessions may use an active key at a time; none: as many as its service account.
+
+    Without --seats-exceeded what happens beyond stays as it is.
 
     \b
     example: klinket admin service key seats ci runner 1 --seats-exceeded refuse
@@ -144,13 +148,11 @@ def seats(api: AdminApiClient, service: str, name: str, seats: str, seats_exceed
         "entity { id name seats seatsExceeded }",
         id=("ID!", find_key(api, service, name)["id"]),
         seats=("Int", None if seats == "none" else int(seats)),
-        seatsExceeded=("SeatsExceeded", seats_exceeded.upper()),
+        seatsExceeded=("SeatsExceeded", None if seats_exceeded is None else seats_exceeded.upper()),
     )
-    told(
-        f"key {name} has {'as many seats as its account' if seats == 'none' else f'seats: {seats}'}",
-        payload["entity"],
-        as_json=as_json,
-    )
+    beyond = "is refused" if payload["entity"]["seatsExceeded"] == SeatsExceeded.REFUSE.value.upper() else "raises a warning"
+    has = "as many seats as its account" if seats == "none" else f"seats: {seats}; a login beyond {beyond}"
+    told(f"key {name} has {has}", payload["entity"], as_json=as_json)
 
 
 @key.command()

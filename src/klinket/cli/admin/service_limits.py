@@ -13,6 +13,7 @@ from klinket.cli.admin.api import AdminApiClient
 from klinket.cli.admin.named import SERVICE
 from klinket.cli.admin.output import show_object, told
 from klinket.cli.admin.params import Checked
+from klinket.domain.account_limits import BOUNDS
 from klinket.domain.errors import InvalidInput
 
 SELECTION = (
@@ -43,7 +44,15 @@ def _rate(text: str) -> float | str:
 
 
 def _option(name: str, parse: Callable[[str], Any], help: str) -> Callable[[Any], Any]:
-    return click.option(name, type=Checked("limit", parse), metavar="N", help=help)
+    least, most = BOUNDS[name.removeprefix("--").replace("-", "_")]
+
+    def parsed(text: str) -> Any:
+        if text.startswith("-"):
+            wrong = f"must be a number from {least:,} to {most:,}, not {text[:40]!r}"
+            raise InvalidInput("limit", wrong, hint=f"write a number, or {DEFAULT}")
+        return parse(text)
+
+    return click.option(name, type=Checked("limit", parsed), metavar="N", help=help)
 
 
 @click.command()

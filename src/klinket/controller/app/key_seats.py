@@ -16,6 +16,8 @@ from klinket.domain.errors import Throttled
 SEAT_MS = 60_000
 #: Seconds after which somebody is told to look again whose seats are all held by attached sessions.
 ATTACHED_RETRY_SECONDS = 60.0
+#: Seconds that `--timeout` should have beyond the wait, to log in and attach.
+WAITING_SECONDS = 30.0
 #: Sessions that an alert names, the newest.
 MAX_NAMED = 10
 
@@ -43,8 +45,9 @@ def check(tx: Transaction, key: ServiceKeyRow, account: ServiceAccountRow, attac
     if len(own) < key.seats:
         return []
     if key.seats_exceeded == SeatsExceeded.REFUSE.value:
+        holding = "one session holds it" if key.seats == len(own) == 1 else f"{len(own)} sessions hold one"
         seats = "one seat" if key.seats == 1 else f"{key.seats} seats"
-        raise _refused(tx, f"service key {key.name!r} has {seats}, and {len(own)} sessions hold one", own, attached, "seats")
+        raise _refused(tx, f"service key {key.name!r} has {seats}, and {holding}", own, attached, "seats")
     return own
 
 
@@ -52,7 +55,9 @@ def _refused(tx: Transaction, text: str, held: Sequence[SessionRow], attached: C
     leaving = [row.created_at_ms + SEAT_MS - tx.now_ms for row in held if row.id not in attached]
     wait = max(1.0, min(leaving) / 1000) if leaving else ATTACHED_RETRY_SECONDS
     when = f"one may be free in {wait:.0f} s" if leaving else "one is free when a session ends"
-    return Throttled(f"{text}; {when}", retry_after=wait, limit=limit)
+    more = "give the key more: klinket admin service key seats" if limit == "seats" else "raise it: klinket admin service limits"
+    hint = f"try again in {wait:.0f} s, or let klinket wait: --timeout {wait + WAITING_SECONDS:.0f}; or {more}"
+    return Throttled(f"{text}; {when}", hint=hint, retry_after=wait, limit=limit)
 
 
 def alert(

@@ -7,7 +7,7 @@ connectors have told of, each by the resource it was opened for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,21 +67,33 @@ def rehearse(tx: Transaction, change: Callable[[Transaction], T]) -> tuple[T, tu
         return found[0]
 
 
-async def would_cut(store: Store, change: Callable[[Transaction], T]) -> tuple[T, Foreseen]:
-    """Return the result of a change that was undone, and what it would have cut. Raises what the change raises."""
+Reading = Callable[[Callable[[Transaction], Foreseen]], Awaitable[Foreseen]]
+
+
+async def would_cut(
+    store: Store, change: Callable[[Transaction], T], read: Reading | None = None, check: Callable[[], None] = lambda: None
+) -> tuple[T, Foreseen]:
+    """Return the result of a change that was undone, and what it would have cut. Raises what the change raises.
+
+    `read`: reads the flows, in place of the store's own; `check`: called for each of them, ends it by raising.
+    """
     result, ordered = await store.write(lambda tx: rehearse(tx, change))
+    if not ordered:
+        return result, NOTHING
     # Many flows take their time: the writer has others to serve meanwhile.
-    return result, await store.read(lambda tx: foresee(tx, ordered)) if ordered else NOTHING
+    return result, await (read or store.read)(lambda tx: foresee(tx, ordered, check))
 
 
-def foresee(tx: Transaction, ordered: Sequence[AnnouncedCut]) -> Foreseen:
+def foresee(tx: Transaction, ordered: Sequence[AnnouncedCut], check: Callable[[], None] = lambda: None) -> Foreseen:
     """Return what these cuts would end of the flows that live now. Call it where what they cut is still there."""
     words = cut_views.in_words(tx, {announced.cut.scope for announced in ordered})
     struck: dict[int, LiveFlowRow | None] = {}
     cuts = []
     for announced in ordered:
         cut, per_connector = announced.ordered, Counter[int]()
+        check()
         for row in _covered(tx, cut.scope, announced.connectors):
+            check()
             if not cut.leaves(_destination(row)):
                 per_connector[row.connector_id] += 1
                 if row.id not in struck:

@@ -100,6 +100,17 @@ def begin(
     return row, key, account
 
 
+def seat_late(tx: Transaction, session: SessionId, attached: Collection[str]) -> None:
+    """Check the seats again for a session whose login no longer holds one, and that attaches for the first time.
+
+    Raises Throttled, SessionOver, or what is wrong with its key.
+    """
+    row, key, account = live(tx, session)
+    beyond = key_seats.check(tx, key, account, attached)
+    if beyond:
+        key_seats.alert(tx, key, account, row, beyond)
+
+
 def record_refusal(tx: Transaction, kid: Kid, code: str, address: str, limit: str = "") -> None:
     """Write the audit event of a login that was refused, when it names a key that exists. `limit`: the one that was used up."""
     for key in tx.service_keys.find(kid=kid, is_canary=False):  # what happens to a canary key is an alarm

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from graphql import (
     DocumentNode,
@@ -39,6 +39,7 @@ from klinket.controller.graphql.mutation import lacking, scope_of
 from klinket.domain.errors import KlinketError
 
 logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 #: Queries that execute at a time: the store has more reader threads, and those are for logins and live channels.
 API_READS = 2
@@ -112,9 +113,14 @@ class GraphQLApi:
 
         `dry_run`: nothing of a mutation stays, and `extensions.wouldCut` says which live flows it would have ended.
         """
-        run = self._run(operation, caller, time.monotonic() + deadline.MAX_SECONDS)
+        ends = time.monotonic() + deadline.MAX_SECONDS
+        run = self._run(operation, caller, ends)
         if operation.mutations and dry_run:
-            answer, foreseen = await would_cut(self._store, run)
+
+            async def read(query: Callable[[Transaction], Foreseen]) -> Foreseen:
+                return await self._reads.run(lambda: self._store.read(lambda tx: _in_time(ends, lambda: query(tx))))
+
+            answer, foreseen = await would_cut(self._store, run, read, deadline.check)
             return {**answer, "extensions": {"wouldCut": foreseen_json(foreseen)}}
         if operation.mutations:
             return await self._store.write(run)
@@ -124,8 +130,8 @@ class GraphQLApi:
         """`ends`: when nobody waits for the answer any more, on the monotonic clock."""
 
         def run(tx: Transaction) -> dict[str, Any]:
-            with deadline.until(min(ends, time.monotonic() + deadline.MAX_EXECUTE_SECONDS)):
-                result = with_room(lambda: self._executed(operation, RequestContext(tx, caller, self._services)))
+            context = RequestContext(tx, caller, self._services)
+            result = _in_time(ends, lambda: with_room(lambda: self._executed(operation, context)))
             answer: dict[str, Any] = {"data": result.data}
             if result.errors:
                 answer["errors"] = [_failure(error) for error in result.errors[:MAX_ERRORS]]
@@ -150,6 +156,12 @@ class GraphQLApi:
         assert root is not None  # the document is valid
         fields = (root.fields.get(name) for name in root_fields)
         return frozenset((scope_of(field.resolve) if field is not None else None) or READ for field in fields)
+
+
+def _in_time(ends: float, work: Callable[[], _T]) -> _T:
+    """Return the result of work that asks for the deadline; raises TookTooLong."""
+    with deadline.until(min(ends, time.monotonic() + deadline.MAX_EXECUTE_SECONDS)):
+        return work()
 
 
 def told(error: KlinketError) -> dict[str, Any]:

@@ -53,6 +53,8 @@ async def test_a_second_user_of_a_key_with_one_seat_is_refused_and_told_when_to_
     with pytest.raises(Throttled, match="service key 'k' has one seat") as caught:
         await log_in(inventory, "b")
     assert (caught.value.limit, caught.value.retry_after) == ("seats", SEAT_MS / 1000 - 20)
+    assert "has one seat, and one session holds it; one may be free in 40 s" in caught.value.message
+    assert "try again in 40 s, or let klinket wait: --timeout 70; or give the key more" in caught.value.hint
     with pytest.raises(Throttled, match="when a session ends") as caught:
         await log_in(inventory, "b", "a")
     assert caught.value.retry_after == ATTACHED_RETRY_SECONDS

@@ -58,5 +58,7 @@ async def test_seats_of_a_key_are_set_and_taken_away(controller: Running) -> Non
     key, _ = await controller.add_key(await controller.add_account())
     first = (await controller.query(SEATS, extension=True, k=key, n=2, e="REFUSE"))["serviceKeySetSeats"]
     assert first["entity"] == {"seats": 2, "seatsExceeded": "REFUSE", "isCanary": False}
+    again = (await controller.query(SEATS, extension=True, k=key, n=3))["serviceKeySetSeats"]["entity"]
+    assert (again["seats"], again["seatsExceeded"]) == (3, "REFUSE")  # what is not said stays
     assert (await controller.query(SEATS, extension=True, k=key))["serviceKeySetSeats"]["entity"]["seats"] is None
     assert "from 1 to" in (await controller.query(SEATS, extension=True, k=key, n=0))["serviceKeySetSeats"]["error"]

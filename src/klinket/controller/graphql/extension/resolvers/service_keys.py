@@ -92,7 +92,8 @@ def _generate(
 @mutation(WRITE)
 def _set_seats(context: RequestContext, id: str, seats: int | None = None, seatsExceeded: str | None = None) -> dict[str, Any]:
     row = service_keys.get(context.tx, number_of(id, TYPE), id)
-    return {"entity": service_keys.set_seats(context.tx, context.caller.actor, row, seats, _exceeded(seatsExceeded))}
+    exceeded = _exceeded(seatsExceeded or row.seats_exceeded)
+    return {"entity": service_keys.set_seats(context.tx, context.caller.actor, row, seats, exceeded)}
 
 
 @mutation(PROVISION)
