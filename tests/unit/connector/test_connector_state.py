@@ -25,7 +25,7 @@ from tests.unit.connector.conftest import DATABASE, NOW, principal, tcp
 
 
 def flow(number: int = 1) -> Flow:
-    return Flow(FlowId(f"{number:032x}"), principal(), DATABASE, tcp("db.internal", 5432), NOW)
+    return Flow(FlowId(f"{number:032x}"), principal(), DATABASE, tcp("db.internal", 5432), NOW, DATABASE.id, "db.internal")
 
 
 async def sent(log: FlowEventLog) -> list[FlowEvents]:

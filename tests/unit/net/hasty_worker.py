@@ -6,7 +6,6 @@ import runpy
 
 from klinket.net import workers
 
-workers.SILENCE_SECONDS = 1.0
-
 if __name__ == "__main__":
+    workers.SILENCE_SECONDS = 1.0
     runpy.run_module("klinket.net.pump_worker", run_name="__main__")
