@@ -10,6 +10,7 @@ from klinket.domain.flow import FlowFailure
 from klinket.domain.token_buckets import TokenBuckets
 from klinket.net.echo_socket import EchoSocket
 from klinket.net.pipe import SealedPipe
+from klinket.net.pump import FlowSummary
 from klinket.wire.echo import Echo
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure
@@ -23,14 +24,35 @@ class EchoAssociation:
         self._pipe = pipe
         self._moved_at = time.monotonic()
         self._bucket = TokenBuckets(ECHO_BURST, ECHOES_PER_SECOND, max_buckets=1)
+        self._cut: Failure | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
-    def close(self) -> None:
-        """Close the socket; nothing may wait for it any more."""
-        self._resource.close()
+    async def carry(self) -> FlowSummary:
+        """Carry until either end, idleness or a cut ends it; closes both sockets. Returns what moved."""
+        loop = asyncio.get_running_loop()
+        tasks = [
+            loop.create_task(work, name=f"echoes {name}")
+            for work, name in ((self._from_resource(), "back"), (self._to_resource(), "on"), (self._until_idle(), "idle"))
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._resource.close()
+        self._pipe.close()
+        failure = self._cut or Failure(FlowFailure.RESET, "the association is over")
+        return FlowSummary(self.bytes_sent, self.bytes_received, failure)
 
-    async def to_resource(self) -> None:
+    def cut(self, failure: Failure) -> None:
+        """End it at once, and tell the client why."""
+        self._cut = self._cut or failure
+        self._pipe.send_now(FrameType.FAIL, failure.encode())
+        self._pipe.abort()  # ends the tasks of carry(); the socket is closed when nothing waits for it any more
+
+    async def _to_resource(self) -> None:
         """Send requests on until the client ends the flow; raises ProtocolError for what is no echo."""
         while True:
             frame = await self._pipe.receive()
@@ -47,7 +69,7 @@ class EchoAssociation:
                 await self._unreachable(error)
                 return
 
-    async def from_resource(self) -> None:
+    async def _from_resource(self) -> None:
         """Send replies back until the network says that requests do not arrive."""
         while True:
             try:
@@ -63,7 +85,7 @@ class EchoAssociation:
         text = f"the resource is unreachable from the connector: {error.strerror or error}"
         await self._pipe.send(FrameType.FAIL, Failure(FlowFailure.UNREACHABLE, text).encode())
 
-    async def until_idle(self) -> None:
+    async def _until_idle(self) -> None:
         """Return when no echo has moved for ECHO_IDLE_SECONDS."""
         while (quiet := time.monotonic() - self._moved_at) < ECHO_IDLE_SECONDS:
             await asyncio.sleep(ECHO_IDLE_SECONDS - quiet)

@@ -17,14 +17,14 @@ from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS, FRAME_SECONDS, MAX_PIPES, PIPE_IDLE_SECONDS, REFUSED_SECONDS
 from klinket.connector.names import NameLookups
 from klinket.connector.pipes import ProvenPipes
-from klinket.connector.traffic import Traffic
+from klinket.connector.traffic import Carrier, Traffic
 from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import carrying
 from klinket.net.echo_socket import EchoSocket
 from klinket.net.pipe import READ_BYTES, Frame, SealedPipe
-from klinket.net.pump import FlowSummary, Pump
+from klinket.net.pump import Pump
 from klinket.net.sockets import reset, reset_if_dropped
 from klinket.wire.control import CutFlow
 from klinket.wire.pipe import FrameType
@@ -132,7 +132,7 @@ class FlowServer:
             self._core.close(flow)
             raise
         stopped: list[Failure] = []
-        carrier: Pump | DatagramAssociation | EchoAssociation | None = None
+        carrier: Carrier | None = None
 
         def stop(failure: Failure) -> None:
             stopped.append(failure)
@@ -143,20 +143,10 @@ class FlowServer:
         try:
             await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
             self._events.established(flow, relay, address)
-            if isinstance(reached, EchoSocket):
-                carrier = EchoAssociation(reached, pipe)
-                self.traffic.carries(flow, carrier, relay)
-                summary = await self._carry_echoes(flow, carrier, pipe)
-            elif flow.destination.protocol is TransportProtocol.TCP:
-                carrier = Pump(reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
-                self.traffic.carries(flow, carrier, relay)
-                self._enders[flow] = carrier.cut
-                summary = await carrier.carry()
-            else:
-                carrier = DatagramAssociation(reached, pipe, self.paths, record.principal.session, flow.id, DATAGRAM_IDLE_SECONDS)
-                self.traffic.carries(flow, carrier, relay)
-                self._enders[flow] = carrier.cut
-                summary = await carrier.carry()
+            carrier = self._carrier(flow, reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
+            self.traffic.carries(flow, carrier, relay)
+            self._enders[flow] = carrier.cut
+            summary = await carrier.carry()
         except BaseException:
             if carrier is not None:
                 self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
@@ -227,30 +217,12 @@ class FlowServer:
             await pipe.finish(REFUSED_SECONDS)
         pipe.close()
 
-    async def _carry_echoes(self, flow: Flow, association: EchoAssociation, pipe: SealedPipe) -> FlowSummary:
-        loop = asyncio.get_running_loop()
-        down = loop.create_task(association.from_resource(), name=f"flow {flow.id} datagrams from the resource")
-        up = loop.create_task(association.to_resource(), name=f"flow {flow.id} datagrams to the resource")
-        idle = loop.create_task(association.until_idle(), name=f"flow {flow.id} idle")
-        ended: list[Failure] = []
-
-        def end(failure: Failure) -> None:
-            ended.append(failure)
-            pipe.send_now(FrameType.FAIL, failure.encode())
-            pipe.abort()  # ends the tasks below; the socket is closed when nothing waits for it any more
-
-        self._enders[flow] = end
-        tasks = (down, up, idle)
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            association.close()
-        pipe.close()
-        failure = ended[0] if ended else Failure(FlowFailure.RESET, "the association is over")
-        return FlowSummary(association.bytes_sent, association.bytes_received, failure)
+    def _carrier(self, flow: Flow, reached: socket.socket | EchoSocket, pipe: SealedPipe) -> Carrier:
+        if isinstance(reached, EchoSocket):
+            return EchoAssociation(reached, pipe)
+        if flow.destination.protocol is TransportProtocol.TCP:
+            return Pump(reached, pipe)
+        return DatagramAssociation(reached, pipe, self.paths, flow.principal.session, flow.id, DATAGRAM_IDLE_SECONDS)
 
 
 def _give_up(reached: socket.socket | EchoSocket) -> None:

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from klinket.connector.core import Flow
 from klinket.domain.flow import FlowFailure
+from klinket.net.pump import FlowSummary
+from klinket.wire.pipe_messages import Failure
 
 
 class Transport(Enum):
@@ -24,6 +26,14 @@ class Carrier(Protocol):
     def bytes_sent(self) -> int: ...
     @property
     def bytes_received(self) -> int: ...
+
+    async def carry(self) -> FlowSummary:
+        """Carry until either end, idleness or a cut ends it, and close what it was given; returns what moved."""
+        ...
+
+    def cut(self, failure: Failure) -> None:
+        """End it at once, and tell the client why where that needs no waiting."""
+        ...
 
 
 class Traffic:
