@@ -12,13 +12,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from klinket.controller import path_ids
-from klinket.controller.app import cuts
+from klinket.controller.app import cut_views, cuts
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.channels import Channels
 from klinket.controller.enrolment import EnrolmentRequest, Enrolments
 from klinket.controller.graphql.context import ApiCaller
-from klinket.controller.graphql.extension.resolvers.cuts import scope_in_words
 from klinket.controller.http_status import headers_of, status_of
 from klinket.controller.key_revocation import KeyRevocations, RevokeRequest
 from klinket.controller.login import EndRequest, LoginRequest, Logins
@@ -218,7 +217,7 @@ def _shown(cut: dict[str, object]) -> dict[str, object]:
 
 
 def _in_words(tx: Transaction, cut: dict[str, object]) -> dict[str, object]:
-    return {**_shown(cut), "what": scope_in_words(tx, str(cut["scope"]))}
+    return {**_shown(cut), "what": cut_views.scope_in_words(tx, str(cut["scope"]))}
 
 
 def told(error: KlinketError) -> Response:

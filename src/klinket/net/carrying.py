@@ -19,20 +19,15 @@ from klinket.net import descriptors, pump_worker, workers
 from klinket.net.pipe import forget_with
 from klinket.net.pump import FlowSummary, Pump, attend_with
 from klinket.net.pump_state import KEYS_BYTES
-from klinket.net.workers import Handle, Program, WorkerPool
+from klinket.net.workers import LOOK_SECONDS, Handle, Program, WorkerPool, give_away
 from klinket.wire.pipe_messages import Failure
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-#: Bytes a flow has moved when it is given to a worker.
-MUCH_BYTES = 4 << 20
 #: Part of the flows that one process can have files for which it keeps itself before it gives the oldest away.
 KEPT = 2
-#: Seconds between looks at what flows have moved, and flows given away in one look.
-LOOK_SECONDS = 0.25
-MAX_GIVEN = 500
 
 
 class _Given:
@@ -92,16 +87,9 @@ class Carrying:
         self.pool.look()
         self._here = {pump: None for pump in self._here if not pump.over}
         moving = [pump for pump in self._here if not pump.opening]  # whose answer is awaited stays
-        busy = [pump for pump in moving if pump.bytes_sent + pump.bytes_received >= MUCH_BYTES]
-        too_many = len(moving) - len(busy) - self._kept
-        chosen = set(busy)
-        oldest = [] if too_many <= 0 else [pump for pump in moving if pump not in chosen][:too_many]
-        for pump in busy[:MAX_GIVEN]:
-            if not self.give(pump):
-                break
-        for pump in oldest[:MAX_GIVEN]:
-            if not self.give(pump, busy=False):
-                break
+        give_away(
+            moving, lambda pump: pump.bytes_sent + pump.bytes_received, self._kept, lambda pump, busy: self.give(pump, busy=busy)
+        )
         if self._here or any(self.pool.sizes):
             self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
@@ -125,6 +113,10 @@ class Carrying:
         if self._timer is not None:
             self._timer.cancel()
         self.pool.kill_all()
+
+
+def _moved(pump: Pump) -> int:
+    return pump.bytes_sent + pump.bytes_received
 
 
 def _end(handle: Handle, failure: Failure) -> None:

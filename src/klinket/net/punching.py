@@ -160,27 +160,22 @@ class _Reflecting(http.client.HTTPSConnection):
     family = 0
     local_port = 0
     took = 0.0
+    _begun = 0.0
 
     def __init__(self, netloc: str, context: ssl.SSLContext) -> None:
         super().__init__(netloc, timeout=REFLECT_SECONDS, context=context)
         self._create_connection = self._dial
 
     def _dial(self, address: tuple[str, int], timeout: float, source_address: object = None) -> socket.socket:
-        failure: OSError | None = None
-        for family, _, _, _, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
-            sock: socket.socket | None = None
-            try:
-                sock = _bound(family, 0)
-                sock.settimeout(timeout)
-                begun = time.monotonic()
-                sock.connect(target)
-                self.family, self.local_port, self.took = family, sock.getsockname()[1], time.monotonic() - begun
-                return sock
-            except OSError as error:
-                failure = error
-                if sock is not None:
-                    sock.close()
-        raise failure or OSError("no address")
+        sock = sockets.create_connection(address, timeout, made=self._own_socket)
+        self.took = time.monotonic() - self._begun
+        self.family, self.local_port = sock.family, sock.getsockname()[1]
+        return sock
+
+    def _own_socket(self, family: int, _: int) -> socket.socket:
+        sock = _bound(family, 0)
+        self._begun = time.monotonic()
+        return sock
 
 
 def _reflect(netloc: str, token: str, context: ssl.SSLContext) -> LocalPort:

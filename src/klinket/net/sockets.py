@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from klinket.domain.errors import InvalidInput
@@ -84,16 +84,22 @@ def mark(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _own_mark)
 
 
-def create_connection(address: tuple[str, int], timeout: float, source_address: object = None) -> socket.socket:
+def create_connection(
+    address: tuple[str, int],
+    timeout: float,
+    source_address: object = None,
+    made: Callable[[int, int], socket.socket] | None = None,
+) -> socket.socket:
     """Return a blocking socket connected to a name or address, as socket.create_connection does, marked (see mark_own).
 
-    The signature is the one of http.client. `timeout`: seconds for each address; raises OSError.
+    The signature is the one of http.client. `timeout`: seconds for each address; `made`: makes the socket of a family and kind.
+    Raises OSError.
     """
     failure: OSError | None = None
     for family, kind, _, _, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
         sock: socket.socket | None = None
         try:
-            sock = own_socket(family, kind)
+            sock = (made or own_socket)(family, kind)
             sock.settimeout(timeout)
             sock.connect(target)
             return sock

@@ -15,16 +15,22 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, TypeVar
 
 from klinket.net.descriptors import raise_limit
 from klinket.net.worker_channel import WorkerChannel
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Worker processes that may be asked for (also in cli.roles).
 MAX_PROCESSES = 64
+#: Bytes that something has moved when it is given to a worker.
+MUCH_BYTES = 4 << 20
+#: Seconds between looks at what was moved, and how much of it is given away in one look.
+LOOK_SECONDS = 0.25
+MAX_GIVEN = 500
 #: Workers that are started beyond those asked for when the files of all are used up, this many in all.
 MAX_FOR_FILES = 8
 #: Files a worker keeps for other things than its work.
@@ -57,6 +63,21 @@ def default_processes() -> int:
 def there_are() -> bool:
     """Return whether there are worker processes on this system."""
     return sys.platform == "linux"
+
+
+def give_away(here: Collection[T], moved: Callable[[T], int], kept: int, give: Callable[[T, bool], bool]) -> None:
+    """Give to workers what has `moved` MUCH_BYTES, and the oldest of what is more than `kept`; `here`: the oldest in front.
+
+    `give`: is told whether it is busy; returns False when no worker takes anything more now.
+    """
+    busy = [one for one in here if moved(one) >= MUCH_BYTES]
+    chosen = set(busy)
+    too_many = len(here) - len(busy) - kept
+    oldest = [] if too_many <= 0 else [one for one in here if one not in chosen][:too_many]
+    for group, is_busy in ((busy, True), (oldest, False)):
+        for one in group[:MAX_GIVEN]:
+            if not give(one, is_busy):
+                break
 
 
 class Program:

@@ -11,15 +11,10 @@ import os
 from klinket.net import workers
 from klinket.net.descriptors import raise_limit
 from klinket.net.splice import Pair
-from klinket.net.workers import Program, WorkerPool
+from klinket.net.workers import LOOK_SECONDS, Program, WorkerPool, give_away
 from klinket.relay import pair_worker
 from klinket.relay.limits import RelayLimits
 
-#: Bytes a pair has moved when it is given to a worker.
-MUCH_BYTES = 4 << 20
-#: Seconds between looks at what pairs have moved, and pairs given away in one look.
-LOOK_SECONDS = 0.25
-MAX_GIVEN = 500
 #: A pair takes two sockets; kernel pipes are borrowed while bytes are in flight.
 DESCRIPTORS_PER_PAIR = 3
 
@@ -75,15 +70,7 @@ class PairSharing:
     def _look(self) -> None:
         self._timer = None
         self._here = {pair: None for pair in self._here if not pair.over}
-        busy = {pair: None for pair in self._here if pair.moved >= MUCH_BYTES}
-        too_many = len(self._here) - len(busy) - self.kept
-        oldest = [] if too_many <= 0 else [pair for pair in self._here if pair not in busy][:too_many]
-        for pair in list(busy)[:MAX_GIVEN]:
-            if not self.give(pair):
-                break
-        for pair in oldest[:MAX_GIVEN]:
-            if not self.give(pair, busy=False):
-                break
+        give_away(self._here, lambda pair: pair.moved, self.kept, lambda pair, busy: self.give(pair, busy=busy))
         if self._here:
             self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 

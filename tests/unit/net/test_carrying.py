@@ -305,9 +305,9 @@ async def test_cancelling_a_flow_ends_it_at_the_worker(two: Carrying, ends: Ends
 async def test_flows_that_move_much_are_given_to_workers_and_idle_ones_are_not(two: Carrying, ends: Ends) -> None:
     flow = Flow(ends)
     await passes(flow)
-    await asyncio.sleep(3 * carrying.LOOK_SECONDS)
+    await asyncio.sleep(3 * workers.LOOK_SECONDS)
     assert sum(two.pool.sizes) == 0
-    await asyncio.gather(send_slowly(flow.program, carrying.MUCH_BYTES + MEBIBYTE, 1), read_slowly(flow.resource, 2))
+    await asyncio.gather(send_slowly(flow.program, workers.MUCH_BYTES + MEBIBYTE, 1), read_slowly(flow.resource, 2))
     await until(lambda: sum(two.pool.sizes) == 2)
     flow.resource.shutdown(socket.SHUT_WR)
     assert [summary.failure for summary in await flow.ended()] == [None, None]

@@ -167,7 +167,7 @@ async def test_a_worker_that_dies_resets_its_pairs_and_their_places_are_free(sha
 async def test_what_moves_much_is_given_away_and_so_are_the_oldest_of_very_many(
     shared: PairSharing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing, "MUCH_BYTES", 1000)
+    monkeypatch.setattr(workers, "MUCH_BYTES", 1000)
     shared.kept = 2
     pairs = [Joined() for _ in range(5)]
     loop = asyncio.get_running_loop()
@@ -179,7 +179,7 @@ async def test_what_moves_much_is_given_away_and_so_are_the_oldest_of_very_many(
     while shared.given < 3:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
-    await asyncio.sleep(2 * sharing.LOOK_SECONDS)
+    await asyncio.sleep(2 * workers.LOOK_SECONDS)
     assert [joined.pair.over for joined in pairs] == [True, True, False, False, True]
     for joined in pairs:
         await joined.passes()

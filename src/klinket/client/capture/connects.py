@@ -110,21 +110,8 @@ class HeldConnects:
     # ---- the queue
 
     def _queue_readable(self, queue: socket.socket) -> None:
-        for _ in range(BATCH):
-            try:
-                data = queue.recv(65_536)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self.dropped += 1  # ENOBUFS: the kernel had no room for more and has dropped; the command repeats its SYN
-                logger.debug("packet queue: %s", error)
-                continue
-            try:
-                for message in nfqueue.decode(data):
-                    if isinstance(message, nfqueue.HeldPacket):
-                        self._held(message)
-            except ProtocolError as error:
-                logger.error("packet queue: %s", error.message)
+        lost = packet_queue.take_held(queue, 65_536, BATCH, self._held)  # a program repeats a SYN that is dropped
+        self.dropped += lost  # not in one: what is taken may be dropped, and counted, as well
 
     def _held(self, packet: nfqueue.HeldPacket) -> None:
         try:

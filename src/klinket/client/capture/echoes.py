@@ -189,21 +189,8 @@ class CapturedEchoes:
         self._loop.add_reader(self._queue, self._readable)
 
     def _readable(self) -> None:
-        for _ in range(BATCH):
-            try:
-                data = self._queue.recv(nfqueue.WHOLE_PACKET_BYTES + 4096)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self.dropped += 1  # ENOBUFS: the kernel had no room for more and has dropped
-                logger.debug("packet queue: %s", error)
-                continue
-            try:
-                for message in nfqueue.decode(data):
-                    if isinstance(message, nfqueue.HeldPacket):
-                        self._held(message)
-            except ProtocolError as error:
-                logger.error("packet queue: %s", error.message)
+        lost = packet_queue.take_held(self._queue, nfqueue.WHOLE_PACKET_BYTES + 4096, BATCH, self._held)
+        self.dropped += lost  # not in one: what is taken may be dropped, and counted, as well
 
     def _held(self, packet: nfqueue.HeldPacket) -> None:
         """Take a request out of the kernel. It goes no further whatever it is: the kernel would answer it itself."""

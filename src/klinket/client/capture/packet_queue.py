@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+from collections.abc import Callable
 
 from klinket.client.capture import nfqueue
 from klinket.domain.errors import CaptureImpossible, ProtocolError
+
+logger = logging.getLogger(__name__)
 
 _SECONDS = 5.0
 
@@ -23,3 +27,27 @@ def bind(sock: socket.socket, number: int, copy_bytes: int = nfqueue.COPY_BYTES)
             if isinstance(answer, nfqueue.Acknowledgement) and answer.error:
                 raise CaptureImpossible(f"the kernel's packet queue: errno {answer.error}")
     sock.setblocking(False)
+
+
+def take_held(queue: socket.socket, size: int, rounds: int, take: Callable[[nfqueue.HeldPacket], None]) -> int:
+    """Give each packet that the kernel holds to `take`, in so many reads of at most `size` bytes.
+
+    Returns how often the kernel had no room for more (ENOBUFS), and has dropped what came.
+    """
+    lost = 0
+    for _ in range(rounds):
+        try:
+            data = queue.recv(size)
+        except (BlockingIOError, InterruptedError):
+            break
+        except OSError as error:
+            lost += 1
+            logger.debug("packet queue: %s", error)
+            continue
+        try:
+            for message in nfqueue.decode(data):
+                if isinstance(message, nfqueue.HeldPacket):
+                    take(message)
+        except ProtocolError as error:
+            logger.error("packet queue: %s", error.message)
+    return lost

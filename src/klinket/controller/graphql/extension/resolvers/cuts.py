@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from klinket.controller.app import cuts
-from klinket.controller.app.ports import Transaction
+from klinket.controller.app import cut_views, cuts
 from klinket.controller.app.rows import CutReceiptRow, CutRow
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.extension.resolvers.service_keys import maker
@@ -57,36 +56,13 @@ def _shown(receipt: CutReceiptRow) -> dict[str, Any]:
     }
 
 
-def scope_in_words(tx: Transaction, scope: str) -> str:
-    """Return what was cut by its names, as far as they are still there; `scope` is str(CutScope)."""
-    kind, *ids = scope.split(" ")
-    return " ".join([kind, *(_in_words(tx, kind, id) for id in ids)])
-
-
-def _in_words(tx: Transaction, kind: str, id: str) -> str:
-    if kind == "key":
-        keys = tx.service_keys.find(kid=id)
-        account = tx.service_accounts.get(keys[0].service_account_id) if keys else None
-        return id if account is None else f"{keys[0].name!r} of {account.name!r}"
-    if kind in ("resource", "access") and id.isdigit():
-        resource = tx.resources.get(int(id))
-        return f"to resource {id if resource is None else repr(resource.name)}"
-    if kind == "connector" and id.isdigit():
-        connector = tx.connectors.get(int(id))
-        return id if connector is None else repr(connector.name)
-    if kind in ("account", "access"):
-        accounts = tx.service_accounts.find(uuid=id)
-        return f"of {accounts[0].name!r}" if accounts else f"of {id}"
-    return id
-
-
 FIELDS = {
     "Query.cut": _one,
     "Query.cuts": _many,
     "Cut.id": lambda row, _: to_global_id(TYPE, row.id),
     "Cut.createdAt": lambda row, _: row.created_at_ms,
     "Cut.kind": lambda row, _: row.scope.split(" ")[0].upper(),
-    "Cut.scope": lambda row, info: scope_in_words(info.context.tx, row.scope),
+    "Cut.scope": lambda row, info: cut_views.scope_in_words(info.context.tx, row.scope),
     "Cut.reason": lambda row, _: row.reason,
     "Cut.revision": lambda row, _: row.revision,
     "Cut.actor": lambda row, _: maker(row.actor),
