@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.net import sockets
+from tests.unit.whole import Whole, everything
 
 
 def granted(id: int, address: str, alias: str | None = None) -> Resource:
@@ -136,3 +138,9 @@ def client() -> FakeClient:
     made = FakeClient()
     made.grant("echo.internal")
     return made
+
+
+@pytest.fixture
+async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
+    async with everything(tmp_path) as made:
+        yield made

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,13 +14,7 @@ from klinket.client.opening import ask
 from klinket.domain.errors import ControllerUnreachable, FlowRefused, ServiceKeyRevoked
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from tests.unit.connector.test_connector_dial import closed_port
-from tests.unit.whole import PATIENCE, Whole, eventually, everything, tasks_named
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with everything(tmp_path) as made:
-        yield made
+from tests.unit.whole import PATIENCE, Whole, eventually, tasks_named
 
 
 async def test_a_flow_reaches_the_resource_and_back(whole: Whole) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +15,7 @@ from klinket.net.copies import own_time
 from klinket.net.pipe import SealedPipe
 from klinket.wire import control
 from tests.unit.net.test_net_forks import in_child, seals
-from tests.unit.whole import PATIENCE, Whole, eventually, everything
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with everything(tmp_path) as made:
-        yield made
+from tests.unit.whole import PATIENCE, Whole, eventually
 
 
 def live_pipes(client: Client) -> list[SealedPipe]:

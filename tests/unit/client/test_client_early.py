@@ -6,8 +6,6 @@ import asyncio
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,15 +20,9 @@ from klinket.net.pipe import READ_BYTES
 from klinket.wire.pipe_messages import Failure
 from tests.unit.connector.test_connector_dial import closed_port
 from tests.unit.net.conftest import tcp_pair
-from tests.unit.whole import Whole, eventually, everything
+from tests.unit.whole import Whole, eventually
 
 MEBIBYTE = 1 << 20
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with everything(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

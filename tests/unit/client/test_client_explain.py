@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -15,16 +13,10 @@ from klinket.net.relay_path import RelayPath, RelayUnavailable
 from klinket.wire.key_file import KeyFile
 from tests.unit.connector.test_connector_dial import closed_port
 from tests.unit.controller.running import free_port
-from tests.unit.whole import PATIENCE, Whole, eventually, everything
+from tests.unit.whole import PATIENCE, Whole, eventually
 
 TCP, UDP = TransportProtocol.TCP, TransportProtocol.UDP
 ALL = ["key", "account", "resource", "grant", "path", "connector", "dns", "dial"]
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with everything(tmp_path) as made:
-        yield made
 
 
 async def ask(whole: Whole, destination: Destination) -> Explanation:

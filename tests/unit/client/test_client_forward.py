@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,7 +13,7 @@ from klinket.client.forward import Forward, Listening, parse
 from klinket.domain.errors import Conflict, FlowRefused, InvalidInput, ServiceKeyRevoked
 from klinket.domain.flow import FlowFailure
 from klinket.net.sockets import HostPort
-from tests.unit.whole import PATIENCE, Whole, everything
+from tests.unit.whole import PATIENCE, Whole
 
 
 @pytest.mark.parametrize(
@@ -42,12 +41,6 @@ def test_a_port_or_loopback_address_after_a_resource_is_where_it_listens(
 def test_words_that_mean_nothing_are_refused(words: list[str], told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         parse(words)
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with everything(tmp_path) as made:
-        yield made
 
 
 class Running:

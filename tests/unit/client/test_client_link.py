@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -25,13 +23,7 @@ from klinket.wire.pipe import FrameType
 from tests.unit.client.conftest import granted
 from tests.unit.connector.test_connector_dial import descriptors
 from tests.unit.net.conftest import pipe_ends
-from tests.unit.whole import Whole, eventually, everything
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with everything(tmp_path) as made:
-        yield made
+from tests.unit.whole import Whole, eventually
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -16,17 +14,11 @@ from klinket.connector import name_questions
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
 from klinket.wire.link_control import NameAnswer
-from tests.unit.whole import Whole, eventually, everything
+from tests.unit.whole import Whole, eventually
 
 #: The reverse name of the resource 127.0.0.1.
 NAME = "1.0.0.127.in-addr.arpa"
 PTR, MX = 12, 15
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with everything(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +11,7 @@ from klinket.client import ssh_proxy, standard_streams
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
 from tests.unit.connector.test_connector_dial import closed_port
-from tests.unit.whole import PATIENCE, Whole, everything
-
-
-@pytest.fixture
-async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with everything(tmp_path) as made:
-        yield made
+from tests.unit.whole import PATIENCE, Whole
 
 
 async def read_all(descriptor: int) -> bytes:

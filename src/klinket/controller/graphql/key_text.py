@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from klinket.controller.app import service_accounts, service_keys
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
-from klinket.controller.graphql.context import ApiServices
+from klinket.controller.app.service_keys import ORDINARY, KeyOrigin, KeyUse
+from klinket.controller.graphql.context import ApiServices, RequestContext
+from klinket.controller.graphql.global_id import number_of
 from klinket.domain.errors import InvalidInput, InvalidToken
 from klinket.domain.identifiers import Kid
 from klinket.domain.moments import iso
@@ -55,3 +58,29 @@ def new_key(services: ApiServices, public_key: str | None = None) -> NewKey:
             hint="openssl ec -in KEY.pem -pubout, or the public key your TPM, HSM or KMS exports",
         ) from error
     return NewKey(kid, signing.public_key_to_pem(parsed), "")
+
+
+def create_key(
+    context: RequestContext,
+    account_id: str,
+    days: int,
+    name: str | None,
+    *,
+    public_key: str | None = None,
+    use: KeyUse = ORDINARY,
+) -> tuple[ServiceKeyRow, str]:
+    """Create a key of a service account (its global id); returns it, and its key file. `public_key`: as for new_key()."""
+    account = service_accounts.get(context.tx, number_of(account_id, "ServiceAccount"), account_id)
+    made = new_key(context.services, public_key)
+    row = service_keys.create(
+        context.tx,
+        context.caller.actor,
+        account,
+        days=days,
+        name=name,
+        kid=made.kid,
+        public_key=made.public_key,
+        origin=KeyOrigin.CONTROLLER if public_key is None else KeyOrigin.OWNER,
+        use=use,
+    )
+    return row, made.file_text(context.services, account, row)

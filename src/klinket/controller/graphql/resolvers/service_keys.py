@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from klinket.controller.app import service_accounts, service_keys
+from klinket.controller.app import service_keys
 from klinket.controller.app.api_tokens import PROVISION, WRITE
 from klinket.controller.app.rows import ServiceKeyRow
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.global_id import number_of, to_global_id
-from klinket.controller.graphql.key_text import new_key
+from klinket.controller.graphql.key_text import create_key
 from klinket.controller.graphql.mutation import mutation, query
 
 TYPE = "ServiceAccountKey"
@@ -23,18 +23,8 @@ def _one(context: RequestContext, id: str) -> ServiceKeyRow | None:
 
 @mutation(PROVISION)
 def _create(context: RequestContext, serviceAccountId: str, expirationTime: int, name: str | None = None) -> dict[str, Any]:
-    account = service_accounts.get(context.tx, number_of(serviceAccountId, "ServiceAccount"), serviceAccountId)
-    made = new_key(context.services)
-    row = service_keys.create(
-        context.tx,
-        context.caller.actor,
-        account,
-        days=expirationTime,
-        name=name,
-        kid=made.kid,
-        public_key=made.public_key,
-    )
-    return {"entity": row, "token": made.file_text(context.services, account, row)}
+    row, token = create_key(context, serviceAccountId, expirationTime, name)
+    return {"entity": row, "token": token}
 
 
 @mutation(WRITE)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from klinket.controller.app import key_hygiene, service_accounts, service_keys
+from klinket.controller.app import key_hygiene, service_keys
 from klinket.controller.app.api_tokens import PROVISION, WRITE
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.controller.app.service_keys import KeyOrigin, KeyUse
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.global_id import number_of, to_global_id
-from klinket.controller.graphql.key_text import new_key
+from klinket.controller.graphql.key_text import create_key, new_key
 from klinket.controller.graphql.mutation import mutation, query
 from klinket.domain.account_limits import SeatsExceeded
 from klinket.domain.errors import InvalidInput
@@ -74,19 +74,9 @@ def _generate(
     seatsExceeded: str | None = None,
     isCanary: bool | None = None,
 ) -> dict[str, Any]:
-    account = service_accounts.get(context.tx, number_of(serviceAccountId, "ServiceAccount"), serviceAccountId)
-    made = new_key(context.services)
-    row = service_keys.create(
-        context.tx,
-        context.caller.actor,
-        account,
-        days=expirationTime,
-        name=name,
-        kid=made.kid,
-        public_key=made.public_key,
-        use=KeyUse(seats, _exceeded(seatsExceeded), bool(isCanary)),
-    )
-    return {"entity": row, "token": made.file_text(context.services, account, row)}
+    use = KeyUse(seats, _exceeded(seatsExceeded), bool(isCanary))
+    row, token = create_key(context, serviceAccountId, expirationTime, name, use=use)
+    return {"entity": row, "token": token}
 
 
 @mutation(WRITE)
@@ -106,20 +96,9 @@ def _register(
     seats: int | None = None,
     seatsExceeded: str | None = None,
 ) -> dict[str, Any]:
-    account = service_accounts.get(context.tx, number_of(serviceAccountId, "ServiceAccount"), serviceAccountId)
-    made = new_key(context.services, publicKey)
-    row = service_keys.create(
-        context.tx,
-        context.caller.actor,
-        account,
-        days=expirationTime,
-        name=name,
-        kid=made.kid,
-        public_key=made.public_key,
-        origin=KeyOrigin.OWNER,
-        use=KeyUse(seats, _exceeded(seatsExceeded)),
-    )
-    return {"entity": row, "keyFile": made.file_text(context.services, account, row)}
+    use = KeyUse(seats, _exceeded(seatsExceeded))
+    row, key_file = create_key(context, serviceAccountId, expirationTime, name, public_key=publicKey, use=use)
+    return {"entity": row, "keyFile": key_file}
 
 
 @mutation(PROVISION)
