@@ -87,13 +87,12 @@ class World:
         self._loop = loop
         self._seed = seed
         self._faults: list[str] = []
+        self._slow_until = 0.0
         self._opened: dict[str, tuple[SimulatedConnector, float]] = {}
         self._may_be_lost: set[str] = set()
         database = folder / "klinket.db"
         database.write_bytes(self.template.database)
-        self.controller = Controller(
-            database, self.template.master, self.network, self.now, self.entropy, lambda: self.random.uniform(0.0, 0.01)
-        )
+        self.controller = Controller(database, self.template.master, self.network, self.now, self.entropy, self._disk_delay)
         self.relays = {
             id: Relay(name, id, lambda: self.controller.trust, self.now, self.entropy)
             for name, id in self.template.relays.items()
@@ -112,6 +111,10 @@ class World:
         self.model: Model
         #: Of each resource, everything that it may become.
         self.widest: dict[int, tuple[Resource, ...]] = {}
+
+    def _disk_delay(self) -> float:
+        """Return how long the controller's disk takes, in seconds, before a change and again before its answer."""
+        return self.random.uniform(0.1, 0.3) if self._loop.time() < self._slow_until else self.random.uniform(0.0, 0.01)
 
     def _skew(self) -> Skew:
         return Skew(self.random.uniform(-SKEW_SECONDS, SKEW_SECONDS))
@@ -287,7 +290,9 @@ class World:
 
     async def _one_fault(self) -> None:
         choose = self.random.choice
-        kind = choose(("controller", "connector", "connector", "relay", "client", "partition", "partition", "partition", "clock"))
+        kind = choose(
+            ("controller", "connector", "connector", "relay", "client", "partition", "partition", "partition", "clock", "disk")
+        )
         away = choose((0.3, 2.0, 6.0, LONGEST_FAULT_SECONDS))
         if kind == "partition":
             names = [one.name for one in (*self.connectors, *self.clients)]
@@ -300,6 +305,9 @@ class World:
             who = choose([*self.connectors, *self.clients])
             who.skew.seconds = self.random.uniform(-SKEW_SECONDS, SKEW_SECONDS)
             self.note(f"the wall clock of {who.name} is set to {who.skew.seconds:+.1f} s")
+        elif kind == "disk":
+            self.note(f"the disk of {CONTROLLER} is slow for {away} s")
+            self._slow_until = self._loop.time() + away
         elif kind == "controller" and self.controller.up:
             self.note(f"{CONTROLLER} is killed")
             await self.controller.kill()

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from klinket.cli import relay as cli_relay
 from klinket.cli.main import klinket
 from klinket.connector import observed as connector_observed
 from klinket.connector.core import ConnectorCore
@@ -17,6 +18,7 @@ from klinket.connector.traffic import Traffic
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
 from klinket.domain.readiness import Readiness
+from klinket.net import workers
 from klinket.net.clock import PeerClock
 from klinket.net.exposition import Exposition
 from klinket.relay import observed as relay_observed
@@ -145,3 +147,10 @@ def test_a_shipped_dashboard_or_rule_names_only_labels_and_values_there_are(name
     for expression in expressions(name):
         for value in re.findall(r'=~?"([\w.|-]+)"', expression):
             assert set(value.split("|")) <= known, expression
+
+
+def test_as_many_processes_may_be_asked_for_as_there_may_be() -> None:
+    """The number stands twice: the command line does not load what starts workers."""
+    (option,) = (one for one in cli_relay.relay.params if one.name == "processes")
+    assert isinstance(option.type, click.IntRange)
+    assert (option.type.min, option.type.max) == (1, workers.MAX_PROCESSES)

@@ -37,11 +37,14 @@ class _Path:
     path: DatagramPath = field(init=False)
 
 
-class DatagramPaths:
-    """`process`: the number of this process among those of the connector."""
+#: Datagrams are this process's own affair: one process decides, and workers move bytes of pipes only (decision 0030).
+_PROCESS = 0
 
-    def __init__(self, process: int = 0) -> None:
-        self._process = process
+
+class DatagramPaths:
+    """The paths of all sessions, at one UDP port."""
+
+    def __init__(self) -> None:
         self._sock: socket.socket | None = None
         self._by_receiver: dict[bytes, _Path] = {}
         self._of_session: dict[SessionId, _Path] = {}
@@ -87,7 +90,7 @@ class DatagramPaths:
         client, client_random = message.path()
         if self._sock is None:
             return NoDatagrams()
-        receiver = wire.receiver(self._process, int.from_bytes(entropy(wire.INDEX_BYTES), "big"))
+        receiver = wire.receiver(_PROCESS, int.from_bytes(entropy(wire.INDEX_BYTES), "big"))
         if receiver in self._by_receiver:
             return NoDatagrams()  # once in many million years
         session = record.principal.session

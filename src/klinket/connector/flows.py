@@ -43,12 +43,11 @@ class FlowServer:
         clock: Callable[[], float],
         own: Callable[[], set[str]],
         pipes: ProvenPipes | None = None,
-        paths: DatagramPaths | None = None,
     ) -> None:
         self._core = core
         self.traffic = Traffic()
         #: Sealed datagrams of UDP flows.
-        self.paths = DatagramPaths() if paths is None else paths
+        self.paths = DatagramPaths()
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
         self._names = NameLookups()
         self._events = events
