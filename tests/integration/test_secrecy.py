@@ -192,6 +192,26 @@ async def test_no_secret_rests_in_logs_database_or_audit(loopback: Loopback, mon
     assert files["controller.log"].count(loopback.deployment.api_token.encode()) == 1  # printed by the first start, on purpose
 
 
+async def test_no_process_has_a_secret_in_its_arguments(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """security.md 8: any user may read the arguments of any process."""
+    secrets = await use_everything(loopback, monkeypatch)
+    folder = str(loopback.deployment.directory).encode()
+    seen = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes()
+        except OSError:
+            continue  # it has ended
+        if folder not in arguments:
+            continue
+        seen |= {word for word in (b"controller", b"connector", b"relay") if word in arguments.split(b"\0")}
+        for secret, (what, _) in secrets.known.items():
+            assert secret not in arguments, f"{what} is in the arguments of process {path.parent.name}"
+    assert seen >= {b"controller", b"connector"}
+
+
 async def test_files_with_secrets_are_their_owners_only(loopback: Loopback) -> None:
     root = loopback.deployment.directory
     for name in (*WITH_A_PRIVATE_KEY, *DATABASE, "office-1.json", "controller/keys/master.key", "controller/relay/token"):
