@@ -9,7 +9,21 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Delete, Insert, Select, Table, Update, bindparam, delete, false, insert, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Delete,
+    Insert,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    delete,
+    false,
+    insert,
+    select,
+    update,
+)
 
 from klinket.controller.store import values as stored
 
