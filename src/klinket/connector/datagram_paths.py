@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from klinket.connector.core import LinkRecord
 from klinket.connector.limits import DATAGRAM_PATH_SILENT_SECONDS
 from klinket.domain.identifiers import SessionId
 from klinket.net import datagram_path, forks
 from klinket.net.clock import entropy
-from klinket.net.datagram_path import DatagramPath
+from klinket.net.datagram_path import ConnectorPath
 from klinket.wire import datagram as wire
 from klinket.wire.link import RANDOM_BYTES
 from klinket.wire.link_control import DatagramsOpened, NoDatagrams, OpenDatagrams
@@ -33,8 +31,7 @@ class _Path:
     receiver: bytes
     handle: bytes
     session: SessionId
-    address: Any = None
-    path: DatagramPath = field(init=False)
+    path: ConnectorPath
 
 
 #: Datagrams are this process's own affair: one process decides, and workers move bytes of pipes only (decision 0030).
@@ -98,16 +95,8 @@ class DatagramPaths:
         if former is not None:
             self._drop(former)
         random = entropy(RANDOM_BYTES)
-        made = _Path(receiver, record.link.handle, session)
         keys = wire.connector_keys(record.link, client, receiver, client_random, random)
-        sock = self._sock
-
-        def transmit(sealed: memoryview) -> None:
-            if made.address is None:
-                raise OSError(errno.EDESTADDRREQ, "the client has not shown yet where it is")
-            sock.sendto(sealed, made.address)
-
-        made.path = DatagramPath(keys, transmit, answers=True)
+        made = _Path(receiver, record.link.handle, session, ConnectorPath(keys, self._sock))
         made.path.flows = self._flows.setdefault(session, {})
         self._by_receiver[receiver] = self._of_session[session] = self._of_handle[made.handle] = made
         return DatagramsOpened(receiver=receiver.hex(), random=random.hex())
@@ -179,10 +168,4 @@ class DatagramPaths:
             if one is None:
                 self.dropped += 1
                 continue
-            former = one.address
-            if former is None:
-                one.address = address  # for the answer to the first probe; it is taken back if that is none
-            if one.path.received(sealed):
-                one.address = address
-            else:
-                one.address = former
+            one.path.received(sealed, address)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import errno
+import hmac
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
 from klinket.net import forks
+from klinket.net.clock import entropy
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKeys, DatagramKind
 
 #: Bytes of sealed datagrams that are probed: what IPv4 and IPv6 carry on common links, less their headers and UDP's.
 #: The first is what every link carries (RFC 8200 §5).
 PROBED_BYTES = (1232, 1252, 1352, 1372, 1392, 1412, 1432, 1452, 1472, 8952, 8972)
-#: A probe, and its answer: what the sender has found to arrive (2) | zeros up to the size that is tried.
-_PROBE = struct.Struct(">H")
+#: Seconds between two challenges of a path, wherever they go: all that can be made to go to an address that is not the client's.
+CHALLENGE_SECONDS = 0.1
 #: Every path there is in this process.
 _LIVE: WeakSet[DatagramPath] = WeakSet()
 
@@ -36,32 +38,18 @@ _OUT = memoryview(bytearray(65_536))
 
 
 class DatagramPath:
-    """`transmit`: hands one sealed datagram to the kernel, raises OSError. Where `answers`, probes are answered (the connector).
+    """What both ends have in common; an end says how its sealed datagrams leave.
 
     `size`: bytes of the largest sealed datagram that is known to arrive; 0 while none is. `heard_at`: monotonic seconds of the
     last datagram that verified; `lost`: datagrams the kernel had no room for.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_answers",
-        "_keys",
-        "_open_into",
-        "_seal_into",
-        "_transmit",
-        "flows",
-        "heard_at",
-        "lost",
-        "sent_at",
-        "size",
-    )
+    __slots__ = ("__weakref__", "_keys", "_open_into", "_seal_into", "flows", "heard_at", "lost", "sent_at", "size")
 
-    def __init__(self, keys: DatagramKeys, transmit: Callable[[memoryview], object], *, answers: bool) -> None:
+    def __init__(self, keys: DatagramKeys) -> None:
         self._keys = keys
         self._seal_into = keys.sealer.seal_into
         self._open_into = keys.opener.open_into
-        self._transmit = transmit
-        self._answers = answers
         self.size = 0
         self.lost = 0
         self.heard_at = time.monotonic()
@@ -70,6 +58,10 @@ class DatagramPath:
         self.flows: dict[bytes, Callable[[bytes], None]] = {}
         _LIVE.add(self)
         forks.watch(self)
+
+    def _transmit(self, sealed: memoryview) -> None:
+        """Hand one sealed datagram to the kernel; raises OSError."""
+        raise NotImplementedError
 
     def send(self, flow: bytes, datagram: bytes) -> bool:
         """Send one datagram of a flow; False where it has to go as a frame. One the kernel has no room for is lost."""
@@ -102,43 +94,26 @@ class DatagramPath:
         self.sent_at = time.monotonic()
         return True
 
-    def probe(self, size: int) -> None:
-        """Ask whether a sealed datagram of `size` bytes arrives, and its answer of the same size here."""
-        self._try(DatagramKind.PROBE, self.size, size)
-
-    def _try(self, kind: DatagramKind, found: int, size: int) -> None:
+    def _try(self, kind: DatagramKind, begin: bytes, size: int) -> None:
+        """Send what is no flow's: `begin`, and zeros up to a sealed datagram of `size` bytes."""
         content = size - wire.OVERHEAD_BYTES
-        _PLAIN[:content] = bytes(content)
-        _PROBE.pack_into(_PLAIN, 0, found)
+        _PLAIN[:content] = begin + bytes(content - len(begin))
         known = self.size
         self._out(kind, wire.NO_FLOW, content)
         self.size = known  # what is only tried may fail
 
-    def received(self, sealed: memoryview) -> bool:
-        """Take one datagram; returns whether it verified and is newer than all before: its sender's address is the peer's now."""
-        newest = self._keys.opener.highest
+    def _opened(self, sealed: memoryview) -> tuple[int, int] | None:
+        """Open one, give it to its flow; returns kind and length of its content in PLAIN, None for what is dropped."""
         try:
             kind, flow, size = self._open_into(sealed, _PLAIN)
         except ProtocolError:
-            return False
+            return None
         self.heard_at = time.monotonic()
-        newer = self._keys.opener.highest > newest
         if kind == DatagramKind.PAYLOAD:
             taker = self.flows.get(flow)
             if taker is not None:
                 taker(bytes(_PLAIN[:size]))
-        elif size >= _PROBE.size:
-            self._probed(kind, _PROBE.unpack_from(_PLAIN)[0], len(sealed), newer)
-        return newer
-
-    def _probed(self, kind: int, found: int, size: int, newer: bool) -> None:
-        if kind == DatagramKind.PROBE and self._answers:
-            if newer:
-                self.size = min(found, wire.MAX_SEALED_BYTES)
-            self._try(DatagramKind.PROBE_ANSWER, 0, size)
-        elif kind == DatagramKind.PROBE_ANSWER and not self._answers and size > self.size:
-            self.size = size
-            self.probe(PROBED_BYTES[0])  # so that the other end knows it
+        return kind, size
 
     def forget(self) -> None:
         """Send and take nothing any more."""
@@ -150,6 +125,95 @@ class DatagramPath:
     def forked(self) -> None:
         """Implements forks.Holder."""
         self.forget()
+
+
+class ClientPath(DatagramPath):
+    """The client's end: it asks what arrives. `transmit`: hands one sealed datagram to the kernel, raises OSError."""
+
+    __slots__ = ("_proof", "_transmit_to")
+
+    def __init__(self, keys: DatagramKeys, transmit: Callable[[memoryview], object]) -> None:
+        super().__init__(keys)
+        self._transmit_to = transmit
+        self._proof = bytes(wire.PROOF_BYTES)
+
+    def _transmit(self, sealed: memoryview) -> None:
+        self._transmit_to(sealed)
+
+    def probe(self, size: int) -> None:
+        """Ask whether a sealed datagram of `size` bytes arrives, and its answer of the same size here."""
+        self._try(DatagramKind.PROBE, wire.probe(self.size, self._proof), size)
+
+    def received(self, sealed: memoryview) -> None:
+        """Take one datagram that has arrived."""
+        opened = self._opened(sealed)
+        if opened is None or opened[0] == DatagramKind.PAYLOAD:
+            return
+        kind, content = opened
+        if kind == DatagramKind.CHALLENGE and content == wire.PROOF_BYTES:
+            self._proof = bytes(_PLAIN[:content])
+            self.probe(self.size or PROBED_BYTES[0])  # one for one: challenges alone make no more of them
+        elif kind == DatagramKind.PROBE_ANSWER and len(sealed) > self.size:
+            sizes = PROBED_BYTES[:1] if self.size else PROBED_BYTES[1:]
+            self.size = len(sealed)
+            for size in sizes:  # the first tells the connector what was found; the others find out what else arrives
+                self.probe(size)
+
+
+class ConnectorPath(DatagramPath):
+    """The connector's end: it answers, and sends to an address only after a secret that went there has come back from there.
+
+    `sock`: the unconnected socket all paths share. `address`: where the client has proven to be, None before.
+    """
+
+    __slots__ = ("_candidate", "_challenged_at", "_proof", "_sock", "_to", "address")
+
+    def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
+        super().__init__(keys)
+        self._sock = sock
+        self.address: Any = None
+        self._to: Any = None
+        self._candidate: Any = None
+        self._proof = b""
+        self._challenged_at = -CHALLENGE_SECONDS
+
+    def _transmit(self, sealed: memoryview) -> None:
+        self._sock.sendto(sealed, self._to)
+
+    def received(self, sealed: memoryview, address: Any) -> bool:
+        """Take one datagram that has arrived from `address`; returns whether it verified."""
+        newest = self._keys.opener.highest
+        opened = self._opened(sealed)
+        if opened is None:
+            return False
+        kind, size = opened
+        newer = self._keys.opener.highest > newest
+        probe = wire.read_probe(_PLAIN[:size]) if kind == DatagramKind.PROBE else None
+        if address != self.address:
+            if probe is None or address != self._candidate or not hmac.compare_digest(probe[1], self._proof):
+                if newer:
+                    self._challenge(address, len(sealed))
+                return True
+            self.address = self._to = address
+            self._candidate = None
+        if probe is not None:
+            if newer:
+                self.size = min(probe[0], wire.MAX_SEALED_BYTES)
+            self._try(DatagramKind.PROBE_ANSWER, b"", len(sealed))
+        return True
+
+    def _challenge(self, address: Any, asked: int) -> None:
+        """Send a secret to an address, so that the client can bring it back from there. `asked`: bytes that led to it."""
+        now = time.monotonic()
+        size = wire.PROOF_BYTES + wire.OVERHEAD_BYTES
+        if asked < size or now - self._challenged_at < CHALLENGE_SECONDS:
+            return
+        self._challenged_at = now
+        if address != self._candidate:
+            self._candidate, self._proof = address, entropy(wire.PROOF_BYTES)
+        self._to = address
+        self._try(DatagramKind.CHALLENGE, self._proof, size)
+        self._to = self.address
 
 
 def prepare(sock: socket.socket) -> None:

@@ -46,7 +46,12 @@ MAX_COUNTER = (1 << 44) - 1
 #: Datagrams that do not verify after which a path is over.
 MAX_FORGERIES = 1 << 30
 
+#: Bytes of the secret in a challenge, which comes back in a probe from the same address.
+PROOF_BYTES = 16
+
 _HEADER = struct.Struct(">B7sQ")
+#: A probe: bytes found to arrive (2) | the secret of the newest challenge, zeros before the first (16) | zeros.
+_PROBE = struct.Struct(f">H{PROOF_BYTES}s")
 _TRAILER = struct.Struct(">8sB")
 
 
@@ -56,6 +61,7 @@ class DatagramKind(IntEnum):
     PAYLOAD = 1
     PROBE = 2
     PROBE_ANSWER = 3
+    CHALLENGE = 4
 
 
 _KINDS = {int(kind) for kind in DatagramKind}
@@ -73,6 +79,19 @@ def receiver_of(datagram: memoryview | bytes) -> bytes | None:
     if len(datagram) < OVERHEAD_BYTES or datagram[0] != SEALED:
         return None
     return bytes(datagram[1:8])
+
+
+def probe(found: int, proof: bytes) -> bytes:
+    """Return how the content of a PROBE begins. `found`: bytes of the largest sealed datagram that is known to arrive."""
+    return _PROBE.pack(found, proof)
+
+
+def read_probe(content: memoryview | bytes) -> tuple[int, bytes] | None:
+    """Return what a PROBE says was found, and its proof; None for one that is too short to say it."""
+    if len(content) < _PROBE.size:
+        return None
+    found, proof = _PROBE.unpack_from(content)
+    return found, proof
 
 
 class _Chain:

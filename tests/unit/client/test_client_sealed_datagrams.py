@@ -18,6 +18,8 @@ from klinket.connector.datagram_paths import DatagramPaths
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, ServiceAccountUuid, SessionId, Thumbprint
 from klinket.net import datagram_path
+from klinket.wire import datagram as wire
+from klinket.wire.datagram import DatagramKind
 from klinket.wire.link import Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, OpenDatagrams
 
@@ -200,7 +202,7 @@ async def test_a_datagram_that_comes_twice_is_delivered_once(ends: Ends, line: L
 async def test_what_names_no_path_or_does_not_verify_is_never_answered(ends: Ends) -> None:
     await ends.working()
     (one,) = ends.paths._by_receiver
-    where = ends.paths._by_receiver[one].address
+    where = ends.paths._by_receiver[one].path.address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.connect(("127.0.0.1", ends.port))
         stranger.setblocking(False)
@@ -210,7 +212,7 @@ async def test_what_names_no_path_or_does_not_verify_is_never_answered(ends: End
         await asyncio.sleep(0.02)
         with pytest.raises(BlockingIOError):
             stranger.recv(1)
-    assert ends.paths._by_receiver[one].address == where
+    assert ends.paths._by_receiver[one].path.address == where
     assert ends.at_connector == []
 
 
@@ -234,13 +236,166 @@ async def test_a_recorded_datagram_moves_no_address_and_is_not_delivered_again(e
     ends.client.send(FLOW, b"recorded")
     await until(lambda: ends.at_connector == [b"recorded"])
     (one,) = ends.paths._by_receiver.values()
-    where = one.address
+    where = one.path.address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
         for data in line.seen:
             thief.sendto(data, ("127.0.0.1", ends.port))
     await asyncio.sleep(0.05)
-    assert one.address == where
+    assert one.path.address == where
     assert ends.at_connector == [b"recorded"]
+
+
+@dataclass
+class Liar:
+    """A client that seals right, and whose datagrams come from wherever it says. `socks`: its addresses."""
+
+    ends: Ends
+    socks: list[socket.socket] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        principal = Principal(ServiceAccountUuid("u" * 36), Kid("k"), self.ends.session)
+        opened = self.ends.paths.open(
+            LinkRecord(self.ends.link, principal, Thumbprint("t")), OpenDatagrams(receiver="01" * 7, random="02" * 32)
+        )
+        assert isinstance(opened, DatagramsOpened)
+        self.receiver, random = opened.path()
+        self.keys = wire.client_keys(self.ends.link, b"\1" * 7, self.receiver, b"\2" * 32, random)
+        for _ in range(2):
+            self.socks.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            self.socks[-1].connect(("127.0.0.1", self.ends.port))
+            self.socks[-1].setblocking(False)
+
+    @property
+    def path(self) -> datagram_path.ConnectorPath:
+        return self.ends.paths._by_receiver[self.receiver].path
+
+    def say(self, sock: int, kind: DatagramKind, content: bytes, flow: bytes = FLOW) -> None:
+        self.socks[sock].send(self.keys.sealer.seal(kind, flow, content))
+
+    def probe(self, sock: int, proof: bytes = bytes(wire.PROOF_BYTES)) -> None:
+        self.say(sock, DatagramKind.PROBE, wire.probe(1232, proof) + bytes(1200))
+
+    async def heard(self, sock: int) -> tuple[DatagramKind, bytes]:
+        async with asyncio.timeout(10):
+            kind, _, content = self.keys.opener.open(await asyncio.get_running_loop().sock_recv(self.socks[sock], 65_535))
+        return kind, content
+
+    async def proven(self, sock: int) -> None:
+        self.probe(sock)
+        kind, proof = await self.heard(sock)
+        assert kind is DatagramKind.CHALLENGE
+        self.probe(sock, proof)
+        assert (await self.heard(sock))[0] is DatagramKind.PROBE_ANSWER
+
+    async def quiet(self, sock: int) -> bool:
+        await asyncio.sleep(0.05)
+        try:
+            self.socks[sock].recv(65_535)
+        except BlockingIOError:
+            return True
+        return False
+
+    def close(self) -> None:
+        for sock in self.socks:
+            sock.close()
+
+
+@pytest.fixture
+async def liar(ends: Ends) -> AsyncIterator[Liar]:
+    made = Liar(ends)
+    yield made
+    made.close()
+
+
+async def test_payload_goes_to_an_address_only_after_its_secret_has_come_back_from_there(ends: Ends, liar: Liar) -> None:
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    liar.probe(0)
+    kind, proof = await liar.heard(0)
+    assert (kind, len(proof)) == (DatagramKind.CHALLENGE, wire.PROOF_BYTES)
+    liar.probe(0, bytes(wire.PROOF_BYTES - 1) + b"\1")
+    liar.say(0, DatagramKind.PAYLOAD, bytes(1000))
+    await until(lambda: bool(ends.at_connector))
+    assert not ends.paths.send(ends.session, FLOW, b"answer"), "as a frame"
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
+    assert ends.paths.send(ends.session, FLOW, b"answer")
+    assert await liar.heard(0) == (DatagramKind.PAYLOAD, b"answer")
+
+
+async def test_a_secret_that_went_to_one_address_proves_no_other(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
+    liar.probe(0)
+    _, proof = await liar.heard(0)
+    liar.probe(1, proof)
+    kind, other = await liar.heard(1)
+    assert kind is DatagramKind.CHALLENGE
+    assert other != proof
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.CHALLENGE, "the newest address's secret alone counts"
+    assert liar.path.address is None
+
+
+async def test_until_a_new_address_is_proven_payload_goes_to_the_former(
+    ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    await liar.proven(0)
+    liar.say(1, DatagramKind.PAYLOAD, bytes(100))
+    kind, proof = await liar.heard(1)
+    assert kind is DatagramKind.CHALLENGE, "so that a client whose address has changed is asked at once"
+    assert ends.paths.send(ends.session, FLOW, b"still there")
+    assert await liar.heard(0) == (DatagramKind.PAYLOAD, b"still there")
+    liar.probe(1, proof)
+    assert (await liar.heard(1))[0] is DatagramKind.PROBE_ANSWER
+    assert ends.paths.send(ends.session, FLOW, b"moved")
+    assert await liar.heard(1) == (DatagramKind.PAYLOAD, b"moved")
+    assert await liar.quiet(0)
+
+
+async def test_an_address_that_is_not_proven_gets_few_short_datagrams_and_none_longer_than_what_came(
+    ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 3600.0)
+    liar.path._challenged_at = -3600.0
+    liar.say(0, DatagramKind.PAYLOAD, bytes(wire.PROOF_BYTES - 1))
+    assert await liar.quiet(0)
+    for _ in range(50):
+        liar.probe(0)
+    assert (await liar.heard(0))[0] is DatagramKind.CHALLENGE
+    assert await liar.quiet(0)
+
+
+async def test_challenges_without_end_are_answered_one_for_one(ends: Ends) -> None:
+    link, sent = ends.link, []
+    keys = wire.client_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
+    path = datagram_path.ClientPath(keys, lambda sealed: sent.append(bytes(sealed)))
+    connector = wire.connector_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
+    for number in range(20):
+        proof = bytes((number,)) * wire.PROOF_BYTES
+        path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, proof)))
+        assert len(sent) == number + 1
+        assert wire.read_probe(connector.opener.open(sent[-1])[2]) == (0, proof)
+    path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, b"short")))
+    assert len(sent) == 20
+
+
+async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: Line) -> None:
+    await ends.working()
+    (one,) = ends.paths._by_receiver.values()
+    former = one.path.address
+    loop = asyncio.get_running_loop()
+    loop.remove_reader(line.far)
+    line.far.close()
+    line.far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    line.far.bind(("127.0.0.1", 0))
+    line.far.setblocking(False)
+    loop.add_reader(line.far, line._in)
+    await asyncio.sleep(datagram_path.CHALLENGE_SECONDS)
+    assert ends.client.send(FLOW, bytes(100))
+    await until(lambda: one.path.address not in (former, None))
+    assert ends.paths.send(ends.session, FLOW, b"found")
+    await until(lambda: ends.at_client == [b"found"])
 
 
 async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:
