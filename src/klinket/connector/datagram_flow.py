@@ -10,6 +10,7 @@ from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
+from klinket.net import datagram_path
 from klinket.net.datagram_path import PLAIN
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pipe import SealedPipe
@@ -89,7 +90,15 @@ class DatagramAssociation:
             return  # one datagram may be lost; a port that is closed answers again on the next
 
     def _from_resource(self) -> None:
-        for _ in range(BATCH):
+        try:
+            self._drain()
+        finally:
+            datagram_path.leave_all()
+
+    def _drain(self) -> None:
+        for number in range(BATCH):
+            if number == 1:
+                datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
             try:
                 size = self._resource.recv_into(PLAIN, MAX_DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):

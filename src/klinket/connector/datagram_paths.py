@@ -8,11 +8,12 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from klinket.connector.core import LinkRecord
 from klinket.connector.limits import DATAGRAM_PATH_SILENT_SECONDS
 from klinket.domain.identifiers import SessionId
-from klinket.net import datagram_path, forks
+from klinket.net import datagram_path, forks, segments
 from klinket.net.clock import entropy
 from klinket.net.datagram_path import ConnectorPath
 from klinket.wire import datagram as wire
@@ -156,16 +157,19 @@ class DatagramPaths:
             if sock is None or self._sock is not sock:
                 return
             try:
-                count, address = sock.recvfrom_into(buffer)
+                count, size, address = segments.receive(sock, buffer)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 logger.debug("datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
-            sealed = buffer[:count]
-            receiver = wire.receiver_of(sealed)
-            one = None if receiver is None else self._by_receiver.get(receiver)
-            if one is None:
-                self.dropped += 1
-                continue
+            for start in range(0, max(count, 1), size or 1):
+                self._received(buffer[start : min(start + size, count)], address)
+
+    def _received(self, sealed: memoryview, address: Any) -> None:
+        receiver = wire.receiver_of(sealed)
+        one = None if receiver is None else self._by_receiver.get(receiver)
+        if one is None:
+            self.dropped += 1
+        else:
             one.path.received(sealed, address)

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
-from klinket.net import forks
+from klinket.net import forks, segments
 from klinket.net.clock import entropy
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKeys, DatagramKind
@@ -27,6 +27,10 @@ _LIVE: WeakSet[DatagramPath] = WeakSet()
 
 #: Bytes the kernel may keep for a socket in each direction, where its limits let it.
 BUFFER_BYTES = 4 << 20
+#: Sealed datagrams that leave in one call, at the most, and their bytes: what one UDP datagram carries.
+MOST_GATHERED, MOST_BYTES = 16, 65_000
+#: What the kernel says of one datagram that it has no room for now.
+_NO_ROOM = (errno.EAGAIN, errno.ENOBUFS)
 #: Options of linux/in.h and linux/in6.h that the socket module does not name: nothing is fragmented, on no way.
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 
@@ -37,6 +41,45 @@ _PLAIN = PLAIN
 _OUT = memoryview(bytearray(65_536))
 
 
+class _Gathered:
+    """Sealed datagrams in _OUT that have not left yet: of one path and one size, so that the kernel takes them in one call."""
+
+    __slots__ = ("end", "path", "segment", "wanted")
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.path: DatagramPath | None = None
+        self.segment = 0
+        self.end = 0
+
+    def takes(self, sealed: int) -> bool:
+        """Return whether one of `sealed` bytes may leave with them."""
+        return sealed <= self.segment and self.end + sealed <= MOST_GATHERED * self.segment and self.end + sealed <= MOST_BYTES
+
+
+_GATHERED = _Gathered()
+
+
+def gather() -> None:
+    """Have sealed datagrams wait from now on to leave together; whoever calls it calls leave() before its callback returns."""
+    _GATHERED.wanted = True
+
+
+def leave() -> None:
+    """Let go what has been gathered."""
+    path, _GATHERED.path = _GATHERED.path, None
+    end, _GATHERED.end = _GATHERED.end, 0
+    if path is not None:
+        path.leave(_OUT[:end], _GATHERED.segment)
+
+
+def leave_all() -> None:
+    """As leave(), and what comes after it leaves by itself again."""
+    _GATHERED.wanted = False
+    if _GATHERED.path is not None:
+        leave()
+
+
 class DatagramPath:
     """What both ends have in common; an end says how its sealed datagrams leave.
 
@@ -44,10 +87,27 @@ class DatagramPath:
     last datagram that verified; `lost`: datagrams the kernel had no room for.
     """
 
-    __slots__ = ("__weakref__", "_keys", "_open_into", "_seal_into", "flows", "heard_at", "lost", "sent_at", "size")
+    __slots__ = (
+        "__weakref__",
+        "_keys",
+        "_open_into",
+        "_seal_into",
+        "_segments",
+        "_sock",
+        "_to",
+        "flows",
+        "heard_at",
+        "lost",
+        "sent_at",
+        "size",
+    )
 
-    def __init__(self, keys: DatagramKeys) -> None:
+    def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
         self._keys = keys
+        self._sock = sock
+        #: Where sealed datagrams go; None: where the socket is connected to.
+        self._to: Any = None
+        self._segments = segments.SUPPORTED
         self._seal_into = keys.sealer.seal_into
         self._open_into = keys.opener.open_into
         self.size = 0
@@ -58,10 +118,6 @@ class DatagramPath:
         self.flows: dict[bytes, Callable[[bytes], None]] = {}
         _LIVE.add(self)
         forks.watch(self)
-
-    def _transmit(self, sealed: memoryview) -> None:
-        """Hand one sealed datagram to the kernel; raises OSError."""
-        raise NotImplementedError
 
     def send(self, flow: bytes, datagram: bytes) -> bool:
         """Send one datagram of a flow; False where it has to go as a frame. One the kernel has no room for is lost."""
@@ -78,14 +134,59 @@ class DatagramPath:
         return self._out(DatagramKind.PAYLOAD, flow, size)
 
     def _out(self, kind: int, flow: bytes, size: int) -> bool:
+        if _GATHERED.wanted and kind == DatagramKind.PAYLOAD:
+            return self._gather(flow, size)
+        if _GATHERED.path is not None:
+            leave()
         try:
             end = self._seal_into(kind, flow, _PLAIN, size, _OUT)
-            self._transmit(_OUT[:end])
         except ProtocolError:
             self.size = 0  # used up, or forgotten
             return False
+        return self._transmit(_OUT[:end])
+
+    def _gather(self, flow: bytes, size: int) -> bool:
+        """Seal one datagram behind those that wait to leave together."""
+        waiting = _GATHERED
+        sealed = size + wire.OVERHEAD_BYTES
+        if waiting.path is not None and (waiting.path is not self or not waiting.takes(sealed)):
+            leave()
+        try:
+            end = waiting.end + self._seal_into(DatagramKind.PAYLOAD, flow, _PLAIN, size, _OUT[waiting.end :])
+        except ProtocolError:
+            self.size = 0
+            return False
+        if waiting.path is None:
+            waiting.path, waiting.segment = self, sealed
+        waiting.end = end
+        if sealed < waiting.segment:
+            leave()  # only the last of them may be shorter
+        return True
+
+    def leave(self, sealed: memoryview, segment: int) -> None:
+        """Hand sealed datagrams, of `segment` bytes each but the last, to the kernel: in one call where it takes them so."""
+        if self._segments and len(sealed) > segment:
+            try:
+                segments.send(self._sock, sealed, segment, self._to)
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    self.lost += -(-len(sealed) // segment)
+                    return
+                self._segments = False  # not over this interface, or not in this size: each by itself says which
+            else:
+                self.sent_at = time.monotonic()
+                return
+        for start in range(0, len(sealed), segment):
+            self._transmit(sealed[start : start + segment])
+
+    def _transmit(self, sealed: memoryview) -> bool:
+        try:
+            if self._to is None:
+                self._sock.send(sealed)
+            else:
+                self._sock.sendto(sealed, self._to)
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+            if error.errno in _NO_ROOM:
                 self.lost += 1
                 return True
             # Too large for a link that is nearer than the one the probe found, or no way there at all now.
@@ -128,17 +229,13 @@ class DatagramPath:
 
 
 class ClientPath(DatagramPath):
-    """The client's end: it asks what arrives. `transmit`: hands one sealed datagram to the kernel, raises OSError."""
+    """The client's end: it asks what arrives. `sock`: its own, connected to the connector's port."""
 
-    __slots__ = ("_proof", "_transmit_to")
+    __slots__ = ("_proof",)
 
-    def __init__(self, keys: DatagramKeys, transmit: Callable[[memoryview], object]) -> None:
-        super().__init__(keys)
-        self._transmit_to = transmit
+    def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
+        super().__init__(keys, sock)
         self._proof = bytes(wire.PROOF_BYTES)
-
-    def _transmit(self, sealed: memoryview) -> None:
-        self._transmit_to(sealed)
 
     def probe(self, size: int) -> None:
         """Ask whether a sealed datagram of `size` bytes arrives, and its answer of the same size here."""
@@ -166,19 +263,14 @@ class ConnectorPath(DatagramPath):
     `sock`: the unconnected socket all paths share. `address`: where the client has proven to be, None before.
     """
 
-    __slots__ = ("_candidate", "_challenged_at", "_proof", "_sock", "_to", "address")
+    __slots__ = ("_candidate", "_challenged_at", "_proof", "address")
 
     def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
-        super().__init__(keys)
-        self._sock = sock
+        super().__init__(keys, sock)
         self.address: Any = None
-        self._to: Any = None
         self._candidate: Any = None
         self._proof = b""
         self._challenged_at = -CHALLENGE_SECONDS
-
-    def _transmit(self, sealed: memoryview) -> None:
-        self._sock.sendto(sealed, self._to)
 
     def received(self, sealed: memoryview, address: Any) -> bool:
         """Take one datagram that has arrived from `address`; returns whether it verified."""
@@ -226,6 +318,7 @@ def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+    segments.accept(sock)
 
 
 def forget_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ from klinket.connector.core import LinkRecord
 from klinket.connector.datagram_paths import DatagramPaths
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, ServiceAccountUuid, SessionId, Thumbprint
-from klinket.net import datagram_path
+from klinket.net import datagram_path, segments
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKind
 from klinket.wire.link import Link
@@ -144,6 +145,69 @@ async def test_datagrams_go_both_ways_one_by_one(ends: Ends) -> None:
         assert ends.paths.send(ends.session, FLOW, content)
         await until(lambda: bool(ends.at_client))
         assert ends.at_client.pop() == content
+
+
+SIZES = [100] * 40 + [99, 100, 101, 0, 0, 1200] + [1200] * 70 + [8, 8, 1200, 1201]
+
+
+async def gathered(ends: Ends) -> list[bytes]:
+    """Send datagrams of SIZES each way while they are gathered; return them."""
+    contents = [bytes((number,)) * size for number, size in enumerate(SIZES)]
+    for send, at in (
+        (lambda content: ends.client.send(FLOW, content), ends.at_connector),
+        (lambda content: ends.paths.send(ends.session, FLOW, content), ends.at_client),
+    ):
+        await until(lambda: send(bytes(1300)))  # noqa: B023 - called at once
+        await until(lambda: bool(at))  # noqa: B023
+        at.clear()
+        datagram_path.gather()
+        assert all(send(content) for content in contents)
+        datagram_path.leave_all()
+        await until(lambda: len(at) >= len(contents))  # noqa: B023
+    return contents
+
+
+async def test_datagrams_that_leave_together_arrive_one_by_one_and_in_order(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    send = segments.send
+
+    def counted(*given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        send(*given)
+
+    monkeypatch.setattr(segments, "send", counted)
+    await ends.working()
+    contents = await gathered(ends)
+    assert ends.at_connector == ends.at_client == contents
+    if segments.SUPPORTED:
+        assert 2 < calls < len(contents) / 3
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.EMSGSIZE])
+async def test_where_the_kernel_cuts_none_each_leaves_by_itself(ends: Ends, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, "not on this interface")
+
+    monkeypatch.setattr(segments, "send", refused)
+    await ends.working()
+    contents = await gathered(ends)
+    assert ends.at_connector == ends.at_client == contents
+
+
+async def test_what_the_kernel_has_no_room_for_together_is_lost_together(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no room")
+
+    await ends.working()
+    (one,) = ends.paths._by_receiver.values()
+    monkeypatch.setattr(segments, "send", refused)
+    datagram_path.gather()
+    assert all(ends.paths.send(ends.session, FLOW, b"lost") for _ in range(5))
+    datagram_path.leave_all()
+    assert one.path.lost == 5
+    assert ends.paths.send(ends.session, FLOW, b"next"), "by itself"
+    await until(lambda: ends.at_client == [b"next"])
 
 
 async def test_one_that_is_larger_than_the_path_was_found_to_carry_goes_as_a_frame(ends: Ends) -> None:
@@ -367,17 +431,21 @@ async def test_an_address_that_is_not_proven_gets_few_short_datagrams_and_none_l
 
 
 async def test_challenges_without_end_are_answered_one_for_one(ends: Ends) -> None:
-    link, sent = ends.link, []
+    link = ends.link
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    far.setblocking(False)
     keys = wire.client_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
-    path = datagram_path.ClientPath(keys, lambda sealed: sent.append(bytes(sealed)))
+    path = datagram_path.ClientPath(keys, near)
     connector = wire.connector_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
     for number in range(20):
         proof = bytes((number,)) * wire.PROOF_BYTES
         path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, proof)))
-        assert len(sent) == number + 1
-        assert wire.read_probe(connector.opener.open(sent[-1])[2]) == (0, proof)
+        assert wire.read_probe(connector.opener.open(far.recv(65_535))[2]) == (0, proof)
     path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, b"short")))
-    assert len(sent) == 20
+    with pytest.raises(BlockingIOError):
+        far.recv(1)
+    near.close()
+    far.close()
 
 
 async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: Line) -> None:
