@@ -87,6 +87,7 @@ class DatagramAssociation:
         try:
             self._resource.send(datagram)
         except OSError:
+            self._paths.counted.not_sent += 1
             return  # one datagram may be lost; a port that is closed answers again on the next
 
     def _from_resource(self) -> None:
@@ -112,6 +113,8 @@ class DatagramAssociation:
             self._moved_at = time.monotonic()
             self.bytes_sent += size
             if not self._paths.send_plain(self._session, self._flow, size):
+                before = self._framed.dropped
                 self._framed.send(bytes(PLAIN[:size]))
+                self._paths.counted.pipe_full += self._framed.dropped - before
             if self._over.done():
                 return

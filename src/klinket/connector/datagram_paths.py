@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from klinket.connector.core import LinkRecord
@@ -15,6 +15,7 @@ from klinket.connector.limits import DATAGRAM_PATH_SILENT_SECONDS
 from klinket.domain.identifiers import SessionId
 from klinket.net import datagram_path, forks, segments
 from klinket.net.clock import entropy
+from klinket.net.datagram_counts import DatagramCounts
 from klinket.net.datagram_path import ConnectorPath
 from klinket.wire import datagram as wire
 from klinket.wire.link import RANDOM_BYTES
@@ -49,8 +50,8 @@ class DatagramPaths:
         self._of_handle: dict[bytes, _Path] = {}
         self._flows: dict[SessionId, dict[bytes, _Taker]] = {}
         self._buffer = memoryview(bytearray(65_536))
-        #: Datagrams that named no path.
-        self.dropped = 0
+        #: What has become of datagrams, but those of the paths that are open.
+        self.counted = DatagramCounts()
         forks.watch(self)
 
     def listen(self, host: str, port: int) -> None:
@@ -120,6 +121,7 @@ class DatagramPaths:
             del self._of_handle[one.handle]
         if self._of_session.get(one.session) is one:
             del self._of_session[one.session]
+        self.counted.add(one.path.counts())
         one.path.flows = {}  # the session's own: they outlive this path
         one.path.forget()
         self._tidy(one.session)
@@ -127,6 +129,18 @@ class DatagramPaths:
     def _tidy(self, session: SessionId) -> None:
         if not self._flows.get(session, True) and session not in self._of_session:
             del self._flows[session]
+
+    @property
+    def open_paths(self) -> int:
+        """Return how many paths there are."""
+        return len(self._by_receiver)
+
+    def counts(self) -> DatagramCounts:
+        """Return what has become of datagrams since the connector began."""
+        total = replace(self.counted)
+        for one in self._by_receiver.values():
+            total.add(one.path.counts())
+        return total
 
     # ---- flows
 
@@ -170,6 +184,6 @@ class DatagramPaths:
         receiver = wire.receiver_of(sealed)
         one = None if receiver is None else self._by_receiver.get(receiver)
         if one is None:
-            self.dropped += 1
+            self.counted.no_path += 1
         else:
             one.path.received(sealed, address)

@@ -8,12 +8,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
 from klinket.net import forks, segments
 from klinket.net.clock import entropy
+from klinket.net.datagram_counts import DatagramCounts
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKeys, DatagramKind
 
@@ -84,11 +86,12 @@ class DatagramPath:
     """What both ends have in common; an end says how its sealed datagrams leave.
 
     `size`: bytes of the largest sealed datagram that is known to arrive; 0 while none is. `heard_at`: monotonic seconds of the
-    last datagram that verified; `lost`: datagrams the kernel had no room for.
+    last datagram that verified.
     """
 
     __slots__ = (
         "__weakref__",
+        "_counts",
         "_keys",
         "_open_into",
         "_seal_into",
@@ -97,7 +100,6 @@ class DatagramPath:
         "_to",
         "flows",
         "heard_at",
-        "lost",
         "sent_at",
         "size",
     )
@@ -111,7 +113,7 @@ class DatagramPath:
         self._seal_into = keys.sealer.seal_into
         self._open_into = keys.opener.open_into
         self.size = 0
-        self.lost = 0
+        self._counts = DatagramCounts()
         self.heard_at = time.monotonic()
         self.sent_at = 0.0
         #: Who takes the datagrams of a flow, by the first 8 bytes of its id.
@@ -125,13 +127,22 @@ class DatagramPath:
         if size + wire.OVERHEAD_BYTES > self.size:
             return False
         _PLAIN[:size] = datagram
-        return self._out(DatagramKind.PAYLOAD, flow, size)
+        return self.send_plain(flow, size)
 
     def send_plain(self, flow: bytes, size: int) -> bool:
         """As send(), with the first `size` bytes of PLAIN; they are still there when it returns False."""
         if size + wire.OVERHEAD_BYTES > self.size:
             return False
-        return self._out(DatagramKind.PAYLOAD, flow, size)
+        sent = self._out(DatagramKind.PAYLOAD, flow, size)
+        self._counts.sent += sent
+        return sent
+
+    def counts(self) -> DatagramCounts:
+        """Return what has become of this path's datagrams."""
+        opener, counts = self._keys.opener, replace(self._counts)
+        counts.replayed, counts.forged = opener.replayed, opener.forgeries
+        counts.refused -= opener.replayed + opener.forgeries  # the path itself counts all that do not open
+        return counts
 
     def _out(self, kind: int, flow: bytes, size: int) -> bool:
         if _GATHERED.wanted and kind == DatagramKind.PAYLOAD:
@@ -170,7 +181,7 @@ class DatagramPath:
                 segments.send(self._sock, sealed, segment, self._to)
             except OSError as error:
                 if error.errno in _NO_ROOM:
-                    self.lost += -(-len(sealed) // segment)
+                    self._counts.no_room += -(-len(sealed) // segment)
                     return
                 self._segments = False  # not over this interface, or not in this size: each by itself says which
             else:
@@ -187,7 +198,7 @@ class DatagramPath:
                 self._sock.sendto(sealed, self._to)
         except OSError as error:
             if error.errno in _NO_ROOM:
-                self.lost += 1
+                self._counts.no_room += 1
                 return True
             # Too large for a link that is nearer than the one the probe found, or no way there at all now.
             self.size = PROBED_BYTES[0] if error.errno == errno.EMSGSIZE and self.size > PROBED_BYTES[0] else 0
@@ -208,11 +219,15 @@ class DatagramPath:
         try:
             kind, flow, size = self._open_into(sealed, _PLAIN)
         except ProtocolError:
+            self._counts.refused += 1
             return None
         self.heard_at = time.monotonic()
         if kind == DatagramKind.PAYLOAD:
             taker = self.flows.get(flow)
-            if taker is not None:
+            if taker is None:
+                self._counts.no_flow += 1
+            else:
+                self._counts.received += 1
                 taker(bytes(_PLAIN[:size]))
         return kind, size
 
@@ -301,6 +316,7 @@ class ConnectorPath(DatagramPath):
         if asked < size or now - self._challenged_at < CHALLENGE_SECONDS:
             return
         self._challenged_at = now
+        self._counts.challenges += 1
         if address != self._candidate:
             self._candidate, self._proof = address, entropy(wire.PROOF_BYTES)
         self._to = address

@@ -159,9 +159,9 @@ class DatagramSealer:
 
 
 class DatagramOpener:
-    """Opens the datagrams this end receives. `forgeries`: how many did not verify."""
+    """Opens the datagrams this end receives. `forgeries`: how many did not verify; `replayed`: how many had come before."""
 
-    __slots__ = ("_chain", "_current", "_former", "_next", "_window", "forgeries")
+    __slots__ = ("_chain", "_current", "_former", "_next", "_window", "forgeries", "replayed")
 
     def __init__(self, chain: bytes) -> None:
         self._chain = _Chain(chain)
@@ -170,6 +170,7 @@ class DatagramOpener:
         self._next: AESGCM | None = None
         self._window = ReplayWindow()
         self.forgeries = 0
+        self.replayed = 0
 
     @property
     def highest(self) -> int:
@@ -179,14 +180,15 @@ class DatagramOpener:
     def open_into(self, sealed: memoryview, plain: memoryview) -> tuple[int, bytes, int]:
         """Open one datagram into `plain`; returns (kind, flow, content length). Raises ProtocolError.
 
-        `plain` needs room for the content and TRAILER_BYTES more. Nothing of this object's state, but `forgeries`, is moved by a
-        datagram that does not verify.
+        `plain` needs room for the content and TRAILER_BYTES more. Nothing of this object's state, but what it counts, is moved by
+        a datagram that does not verify.
         """
         inside = len(sealed) - HEADER_BYTES - TAG_BYTES
         if inside < TRAILER_BYTES or sealed[0] != SEALED:
             raise ProtocolError("not a sealed datagram of this version")
         counter = int.from_bytes(sealed[8:HEADER_BYTES], "big")
         if counter > MAX_COUNTER or not self._window.fresh(counter):
+            self.replayed += 1
             raise ProtocolError("a datagram that was seen before, or is too old to know")
         if self.forgeries >= MAX_FORGERIES:
             raise ProtocolError("too many forged datagrams: the path is over")

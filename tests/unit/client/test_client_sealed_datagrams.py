@@ -19,6 +19,7 @@ from klinket.connector.datagram_paths import DatagramPaths
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, ServiceAccountUuid, SessionId, Thumbprint
 from klinket.net import datagram_path, segments
+from klinket.net.datagram_counts import DatagramCounts
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKind
 from klinket.wire.link import Link
@@ -200,12 +201,11 @@ async def test_what_the_kernel_has_no_room_for_together_is_lost_together(ends: E
         raise BlockingIOError(errno.EAGAIN, "no room")
 
     await ends.working()
-    (one,) = ends.paths._by_receiver.values()
     monkeypatch.setattr(segments, "send", refused)
     datagram_path.gather()
     assert all(ends.paths.send(ends.session, FLOW, b"lost") for _ in range(5))
     datagram_path.leave_all()
-    assert one.path.lost == 5
+    assert ends.paths.counts().no_room == 5
     assert ends.paths.send(ends.session, FLOW, b"next"), "by itself"
     await until(lambda: ends.at_client == [b"next"])
 
@@ -272,7 +272,7 @@ async def test_what_names_no_path_or_does_not_verify_is_never_answered(ends: End
         stranger.setblocking(False)
         for data in (b"", b"\x11", bytes(100), b"\x11" + one + bytes(92), b"\x11" + bytes(7) + bytes(92)):
             stranger.send(data)
-        await until(lambda: ends.paths.dropped >= 4)
+        await until(lambda: ends.paths.counts().no_path >= 4)
         await asyncio.sleep(0.02)
         with pytest.raises(BlockingIOError):
             stranger.recv(1)
@@ -293,6 +293,21 @@ async def test_an_answer_is_never_longer_than_what_asked_for_it(ends: Ends, line
     ends.begin()
     await until(lambda: ends.client.works and len(answers) > 3)
     assert sum(answers) <= sum(map(len, line.seen))
+
+
+async def test_what_has_become_of_datagrams_is_counted_and_stays_counted_when_the_path_ends(ends: Ends, liar: Liar) -> None:
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    await liar.proven(0)
+    sealed = liar.keys.sealer.seal(DatagramKind.PAYLOAD, FLOW, b"once")
+    forged = sealed[:8] + (1000).to_bytes(8, "big") + sealed[16:]
+    for datagram in (sealed, sealed, forged, bytes(50), liar.keys.sealer.seal(DatagramKind.PAYLOAD, OTHER, b"whose?")):
+        liar.socks[0].send(datagram)
+    ends.paths.send(ends.session, FLOW, b"back")
+    await until(lambda: ends.paths.counts().no_flow == 1)
+    expected = DatagramCounts(sent=1, received=1, challenges=1, no_path=1, replayed=1, forged=1, no_flow=1)
+    assert ends.paths.counts() == expected
+    ends.paths.close_path(ends.link.handle)
+    assert (ends.paths.open_paths, ends.paths.counts()) == (0, expected)
 
 
 async def test_a_recorded_datagram_moves_no_address_and_is_not_delivered_again(ends: Ends, line: Line) -> None:
