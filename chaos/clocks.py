@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LIBRARIES = (
-    "/usr/lib/*/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-    "/usr/lib64/faketime/libfaketimeMT.so.1",
-)
+LIBRARIES = tuple(f"usr/{folder}/faketime/libfaketimeMT.so.1" for folder in ("lib/*", "lib", "lib64"))
 
 
 def library() -> Path | None:
     """Return libfaketime's library for programs with threads, where it is installed."""
-    return next((path for pattern in LIBRARIES for path in sorted(Path("/").glob(pattern[1:]))), None)
+    return next((path for pattern in LIBRARIES for path in sorted(Path("/").glob(pattern))), None)
 
 
 class Clocks:

@@ -39,12 +39,9 @@ class Network:
             sh("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
             sh("ip", "addr", "add", f"{near}/24", "dev", f"to-{name}")
             sh("ip", "link", "set", f"to-{name}", "up")
-            for words in (
-                ["link", "set", "lo", "up"],
-                ["addr", "add", f"{far}/24", "dev", "eth0"],
-                ["link", "set", "eth0", "up"],
-            ):
-                sh("ip", "-n", name, *words)
+            sh("ip", "-n", name, "addr", "add", f"{far}/24", "dev", "eth0")
+            for link in ("lo", "eth0"):
+                sh("ip", "-n", name, "link", "set", link, "up")
             sh("ip", "-n", name, "route", "add", "default", "via", near)
 
     def enter(self, name: str) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class Row:
-    """One fault. Seconds until a flow and an admin's write worked again, the longest; `flows_lost`: ended by an error meanwhile."""
+    """One fault. `worst_recovery`: seconds until a flow and a write worked again; `flows_lost`: ended by an error meanwhile."""
 
     fault: str
     times: int = 0

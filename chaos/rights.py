@@ -27,6 +27,8 @@ BOUND_SECONDS = 3.0
 GRANT_SECONDS, LEEWAY_SECONDS = 30, 5.0
 #: Seconds between a connector's end of a flow, by its receipt, and the last byte at the target.
 RECEIPT_SECONDS = 1.0
+#: Seconds to wait for a flow after a grant; a right is taken away without one as well.
+TICKS_WITHIN_SECONDS = 15.0
 _NUMBER = struct.Struct(">Q")
 
 
@@ -72,7 +74,10 @@ class Round:
 
 
 class Rights:
-    """Grants, lets flows tick, takes the right away, and reads the receipt; again and again. `breaches` judges at the end."""
+    """Grants, lets flows tick, takes the right away, and reads the receipt; again and again. `breaches` judges at the end.
+
+    `ids`: of the target's resource and of the account. `calm`: whether nothing was struck between two moments.
+    """
 
     def __init__(
         self,
@@ -167,8 +172,7 @@ class Rights:
             self.rounds.append(one)
             if not until(lambda: self._access("resourceAccessAdd"), self._over):
                 return
-            patience = time.monotonic() + 15
-            until(lambda: self._ticking(one) or time.monotonic() > patience, self._over)
+            self._wait_for_ticks(one)
             self._over.wait(self._rng.uniform(0.5, 3.0))
             began = time.time()
             if not until(lambda: self._access("resourceAccessRemove"), self._over):
@@ -177,8 +181,9 @@ class Rights:
             one.ended_at = time.monotonic()
             newest = self._read_receipt(one, newest, time.time() - began)
 
-    def _ticking(self, one: Round) -> bool:
-        return any(number in self._target.heard for number in list(one.numbers))
+    def _wait_for_ticks(self, one: Round) -> None:
+        patience = time.monotonic() + TICKS_WITHIN_SECONDS
+        until(lambda: any(n in self._target.heard for n in list(one.numbers)) or time.monotonic() > patience, self._over)
 
     def _read_receipt(self, one: Round, newest: int, slack: float) -> int:
         """Wait until every connector has answered, or the last grant has ended; note what the receipt allows."""

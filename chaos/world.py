@@ -141,10 +141,9 @@ def _built(deployment: Deployment, service: Service, network: Network, clocks: C
         deployment.add_connector("office", name)
     target = Target()
     made = {}
+    address = ("--network", "office", "--address", SERVICE_ADDRESS)
     for alias, port, title in ((SERVICE_NAME, service.port, "Sums"), (TARGET_NAME, target.port, "Ticks")):
-        made[title] = deployment.admin(
-            "resource", "create", "--network", "office", "--address", SERVICE_ADDRESS, "--alias", alias, "--tcp", str(port), title,
-        )["id"]  # fmt: skip
+        made[title] = deployment.admin("resource", "create", *address, "--alias", alias, "--tcp", str(port), title)["id"]
     for name in CONNECTORS:
         deployment.start_connector(name)
     dials = {}
