@@ -1,4 +1,4 @@
-"""`./dev bench abuse [--quick] [--only NAME] [--json]`: what attacks cost those who behave.
+"""`./dev bench abuse [--quick | --seconds N] [--only NAME]... [--json]`: what attacks cost those who behave.
 
 Real processes on loopback: a controller with its relay, three connectors (one behind the relay, one with a listener of its own, one
 whose key and tokens were stolen), a client with proxies, and an attacker. All the while honest peers connect and echo, through the
@@ -103,6 +103,11 @@ class Honest:
         for line in self.process.stdout:
             self.rounds.append(tuple(json.loads(line)))
 
+    def end(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+
     def between(self, began: float, ended: float) -> tuple[dict[str, list[float]], list[str]]:
         """Return the times of rounds that began then, by kind, sorted, and why others failed."""
         times: dict[str, list[float]] = defaultdict(list)
@@ -122,7 +127,7 @@ class World:
     deployment: Deployment
     ports: dict[str, int]
     given: dict[str, Any]
-    honest: Honest
+    honest: list[Honest]
 
     def pids(self) -> list[int]:
         return [part.pid for name, part in self.deployment.parts.items() if name.split("-")[0] in ("controller", "connector", "client")]
@@ -137,7 +142,12 @@ class World:
             time.sleep(1.0)
             memory = memory_mb(pids)
             peak = max(peak, memory)
-        times, failed = self.honest.between(began, time.monotonic() - 1.0)
+        times: dict[str, list[float]] = {}
+        failed = []
+        for one in self.honest:
+            found, errors = one.between(began, time.monotonic() - 1.0)
+            times |= found
+            failed += errors
         return Measured(times, failed, memory, peak, cpu_seconds(pids) - before)
 
     def attack(self, row: Row, seconds: float) -> tuple[Measured, dict[str, Any]]:
@@ -202,8 +212,9 @@ def prepare(deployment: Deployment) -> World:
         "tokens": str(deployment.directory / "connector-stolen.json"), "state": str(deployment.directory / "connector-stolen"),
     }  # fmt: skip
     time.sleep(3.0)
-    honest = Honest({"socks": socks, "relayed": targets[0], "direct": targets[1], "key": keys["logins"]})
-    return World(deployment, ports, given, honest)
+    told = {"socks": socks, "relayed": targets[0], "direct": targets[1], "key": keys["logins"]}
+    # Logins in a process of their own: what they cost their own side is not to show in the flows.
+    return World(deployment, ports, given, [Honest(told | {"kinds": kinds}) for kinds in (["relayed", "direct"], ["login"])])
 
 
 def judged(row: Row, before: Measured, during: Measured, after_mb: float) -> list[str]:
@@ -247,8 +258,9 @@ HEAD = (
 
 def main() -> None:
     """Run all attacks, print the table."""
-    seconds = 6.0 if "--quick" in sys.argv else 15.0
-    only = [value for flag, value in zip(sys.argv, sys.argv[1:], strict=False) if flag == "--only"]
+    options = list(zip(sys.argv, sys.argv[1:], strict=False))
+    seconds = next((float(value) for flag, value in options if flag == "--seconds"), 6.0 if "--quick" in sys.argv else 15.0)
+    only = [value for flag, value in options if flag == "--only"]
     rows = [row for row in ROWS if not only or any(one in (row.name, row.attack) for one in only)]
     told: list[dict[str, Any]] = []
     found: list[str] = []
@@ -264,6 +276,8 @@ def main() -> None:
                 time.sleep(SETTLE_SECONDS)
                 after_mb = memory_mb(world.pids())
                 wrong = judged(row, before, during, after_mb)
+                if during.failed:
+                    print(deployment.parts["client"].tail(12), file=sys.stderr)
                 found += [f"{row.name}: {one}" for one in wrong]
                 told.append(
                     {"attack": row.name, "rate": row.rate, "before": before.told(), "during": during.told(), "after_mb": after_mb}
@@ -272,8 +286,8 @@ def main() -> None:
                 if "--json" not in sys.argv:
                     print(line(row, before, during, after_mb, said), flush=True)
         finally:
-            world.honest.process.kill()
-            world.honest.process.wait()
+            for one in world.honest:
+                one.end()
     if "--json" in sys.argv:
         print(json.dumps(told, indent=1))
     else:

@@ -78,7 +78,7 @@ def main() -> None:
         (FLOW_SECONDS, "direct", flows(wanted["socks"], *wanted["direct"])),
         (LOGIN_SECONDS, "login", logins(Path(wanted["key"]))),
     ]
-    for one in rounds:
+    for one in (one for one in rounds if one[1] in wanted["kinds"]):
         threading.Thread(target=paced, args=one, daemon=True).start()
     sys.stdin.read()
 

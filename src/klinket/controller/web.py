@@ -54,6 +54,13 @@ class _Http(HttpToolsProtocol):
     #: Bytes of the request that is being read which are not of its body.
     _head_bytes = 0
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        place: Place | None = self.app_state.get(PLACE)
+        tls = transport.get_extra_info("ssl_object")
+        if place is not None and tls is not None:
+            place.seat.tls = tls.version() or ""
+
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
         super().data_received(data)
