@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from klinket.net import datagram_path, forks, sockets
+from klinket.net import datagram_path, forks, segments, sockets
 from klinket.net.clock import entropy
-from klinket.net.datagram_path import PROBED_BYTES, DatagramPath
+from klinket.net.datagram_path import PROBED_BYTES, ClientPath
 from klinket.wire import datagram as wire
 from klinket.wire.link import RANDOM_BYTES, Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, NoDatagrams, OpenDatagrams
@@ -48,7 +48,7 @@ class SealedDatagrams:
         self._where = where
         self._flows: dict[bytes, Callable[[bytes], None]] = {}
         self._asked: tuple[bytes, bytes] | None = None
-        self._path: DatagramPath | None = None
+        self._path: ClientPath | None = None
         self._sock: socket.socket | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._unanswered = 0
@@ -120,19 +120,18 @@ class SealedDatagrams:
             self._given_up(str(error))
             return
         keys = wire.client_keys(self._link, asked[0], receiver, asked[1], random)
-        self._path = DatagramPath(keys, self._sock.send, answers=False)
+        self._path = ClientPath(keys, self._sock)
         self._path.flows = self._flows
         self._unanswered = 0
         asyncio.get_running_loop().add_reader(self._sock, self._readable)
-        for size in PROBED_BYTES:
-            self._path.probe(size)
+        self._path.probe(PROBED_BYTES[0])
 
     def _readable(self) -> None:
         for _ in range(BATCH):
             if self._sock is None or self._path is None:
                 return
             try:
-                count = self._sock.recv_into(_BUFFER)
+                count, size, _ = segments.receive(self._sock, _BUFFER)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionRefusedError:
@@ -141,7 +140,10 @@ class SealedDatagrams:
             except OSError as error:
                 logger.debug("sealed datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
-            self._path.received(_BUFFER[:count])
+            for start in range(0, max(count, 1), size or 1):
+                if self._path is None:
+                    return  # given up by what one of them led to
+                self._path.received(_BUFFER[start : min(start + size, count)])
 
     def _tick_later(self) -> None:
         if self._tick is None and not self._closed:

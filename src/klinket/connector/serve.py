@@ -110,7 +110,7 @@ class Connector:
     def observed(self) -> Observed:
         """Return what is looked at from outside."""
         state = self._channel.is_attached, (lambda: self._configuration is not None), self._attached_relays
-        return Observed(self._core, self._flows.traffic, self._clock, *state, self._listener is not None)
+        return Observed(self._core, self._flows.traffic, self._clock, *state, self._listener is not None, self._flows.paths)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""

@@ -17,6 +17,7 @@ from klinket.client.capture.packets import Endpoint
 from klinket.client.ports import DatagramFlow
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.net import datagram_path
 from klinket.net.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -201,7 +202,15 @@ class CapturedDatagrams:
         self._loop.add_reader(self._sock, self._readable)
 
     def _readable(self) -> None:
-        for _ in range(BATCH):
+        try:
+            self._drain()
+        finally:
+            datagram_path.leave_all()
+
+    def _drain(self) -> None:
+        for number in range(BATCH):
+            if number == 1:
+                datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
             try:
                 count, ancillary, _, source = self._sock.recvmsg_into([_BUFFER], 128)
             except (BlockingIOError, InterruptedError):
