@@ -35,7 +35,8 @@ SECTIONS = dict(
 COMMANDS = [
     "controller", "relay", "connector", "connector drain", "run",
     "setup", "start", "stop", "status", "wait", "resources", "config", "report", "daemon", "version",
-    "client", "forward", "ssh-proxy", "explain", "doctor", "issue api-token", "issue accept-head", "issue signing-key", "revoke", "scan", "admin",
+    "client", "forward", "ssh-proxy", "explain", "doctor", "issue api-token", "issue accept-head",
+    "issue signing-key", "revoke", "scan", "admin",
 ]  # fmt: skip
 
 
