@@ -16,7 +16,7 @@ SLACK, SLACK_SHARE = 4.0, 0.2
 
 
 def measure(roots: Mapping[str, object]) -> Counter[str]:
-    """Return the lengths of all containers that can be reached from klinket's own objects, by path; those of one path are added."""
+    """Return the lengths of all containers that klinket's own objects lead to, by path; those of one path are added."""
     sizes: Counter[str] = Counter()
     seen: set[int] = set()
     waiting = deque(roots.items())
@@ -62,7 +62,7 @@ def measure_modules() -> Counter[str]:
 
 
 def growing(samples: Sequence[Mapping[str, int]]) -> dict[str, list[float]]:
-    """Return what grows from each quarter of the samples to the next, with the median of each: a bound is reached before the second."""
+    """Return what grows from each quarter to the next, with the medians of the quarters; bounds are reached in the first."""
     if len(samples) < 2 * PARTS:
         return {}
     found = {}
