@@ -38,7 +38,7 @@ from tests.simulation.world import Size, World, simulate
 
 HOUR = 3600.0
 #: Looks at all sizes in the whole run.
-LOOKS = 240
+LOOKS = 96
 #: Flow events kept, and in which part of the run each retention forgets.
 FLOW_EVENTS = 1_000
 KEPT_SHARE = 1 / 12
@@ -48,7 +48,7 @@ CHECKED_SECONDS = 300.0
 RECORDS = frozenset({"audit_events", "audit_signatures", "cuts", "cut_receipts"})
 
 
-#: What is kept for an hour at the most, since grants and tickets live no longer: runs below HOURS_TO_KNOW do not show that it ends.
+#: What is kept for an hour at the most, since grants and tickets live no longer: runs below HOURS_TO_KNOW do not show it.
 KEPT_FOR_AN_HOUR = ("_cut_tokens", "_receipts", "_kept", "floors.", "configuration.cuts", "._shown", "._admitted", "bytes of ")
 HOURS_TO_KNOW = 6.0
 
@@ -72,7 +72,7 @@ class DayAdmin(Admin):
 
     def _new_key(self):  # type: ignore[no-untyped-def]
         random, world = self._day.random, self._day
-        honest = [one for one in world.clients if one.honest]
+        honest = [one for one in world.clients if one.honest and one.name not in world.spared]
         client = random.choice([one for one in honest if one.over is not None] or honest)
         account = next(name for name in ACCOUNTS if client.name.startswith(f"client of {name}"))
         self._keys += 1
@@ -95,7 +95,9 @@ class DayAdmin(Admin):
         return new_key, wider, wider
 
     def _revoke_key(self):  # type: ignore[no-untyped-def]
-        kid = self._day.random.choice([one for one in self._day.clients if one.honest]).key.kid
+        kid = self._day.random.choice(
+            [one for one in self._day.clients if one.honest and one.name not in self._day.spared]
+        ).key.kid
 
         def revoke_key(tx: Transaction, actor: Actor) -> None:
             service_keys.revoke(tx, actor, _only(tx.service_keys.find(kid=kid, revoked_at_ms=None)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -49,16 +50,30 @@ def _attributes(value: object) -> Iterable[tuple[str, Any]]:
     return named.items()
 
 
-def measure_modules() -> Counter[str]:
-    """Return the lengths of what modules of klinket keep, caches among them."""
-    sizes: Counter[str] = Counter()
+@cache
+def _kept_by_modules() -> dict[str, Callable[[], int]]:
+    """Return how to tell the length of each container and cache of klinket's modules."""
+    found: dict[str, Callable[[], int]] = {}
     for module in [one for name, one in sys.modules.items() if name.startswith("klinket.")]:
         for name, value in vars(module).items():
             if isinstance(value, dict | list | set | deque) and not name.startswith("__"):
-                sizes[f"{module.__name__}.{name}"] = len(value)
+                found[f"{module.__name__}.{name}"] = partial(_length_in, module, name)
             elif hasattr(value, "cache_info") and value.__module__ == module.__name__:
-                sizes[f"{module.__name__}.{name}()"] = value.cache_info().currsize
-    return sizes
+                found[f"{module.__name__}.{name}()"] = partial(_cached, value)
+    return found
+
+
+def _length_in(module: object, name: str) -> int:
+    return len(getattr(module, name))  # looked up again: a module may put another in its place
+
+
+def _cached(cached: Any) -> int:
+    return int(cached.cache_info().currsize)
+
+
+def measure_modules() -> Counter[str]:
+    """Return the lengths of what modules of klinket keep, caches among them."""
+    return Counter({name: size() for name, size in _kept_by_modules().items()})
 
 
 def growing(samples: Sequence[Mapping[str, int]]) -> dict[str, list[float]]:
