@@ -58,8 +58,9 @@ class Connector:
     def __init__(self, config: ConnectorConfig) -> None:
         self._config = config
         self._context = controller_context(config.controller_ca)
+        config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._run_file = RunFile(config.state)  # before anything there is read: it may be in use
         self._state = ConnectorState(config.state)
-        self._run_file = RunFile(config.state)
         self._key = self._state.identity_key()
         self._clock = PeerClock()
         self._core = ConnectorCore()

@@ -34,7 +34,7 @@ def controller_context(authority_pem: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=authority_pem)
     except (ssl.SSLError, ValueError, TypeError) as error:  # the last two: not ASCII
         raise InvalidInput("controller_ca", f"not certificates in PEM: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # browsers and tools may come with 1.2, klinket's own parts do not
     return context
 
 

@@ -16,6 +16,7 @@ from klinket.domain.errors import ConnectorTokensDead, EnrolledElsewhere, Invali
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId
 from klinket.domain.names import parse_name
+from klinket.domain.printable import printable
 from klinket.domain.token_text import token_hash
 
 KIND = "Connector"
@@ -189,10 +190,10 @@ def heartbeat(
     tx.connectors.change(
         connector_id,
         updated_at_ms=row.updated_at_ms,
-        version=version[:100] or row.version,
-        hostname=hostname[:255],
+        version=printable(version[:100]) or row.version,
+        hostname=printable(hostname[:255]),
         public_ip=public_ip[:45],
-        private_ips=[text[:45] for text in private_ips[:32]],
+        private_ips=[printable(text[:45]) for text in private_ips[:32]],
         last_heartbeat_ms=tx.now_ms,
         clock_offset_ms=max(-MAX_TOLD_MS, min(MAX_TOLD_MS, time_ms - tx.now_ms)) if time_ms else None,
         started_ms=max(0, min(started_ms, tx.now_ms)) or None,
