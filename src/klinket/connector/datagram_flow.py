@@ -16,13 +16,12 @@ from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
 from klinket.net.pump import FlowSummary
+from klinket.net.rounds import Rounds
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe_messages import Failure
 
 #: Bytes of the largest datagram.
 MAX_DATAGRAM_BYTES = 65_507
-#: Datagrams read in one turn of the loop.
-BATCH = 64
 
 
 class DatagramAssociation:
@@ -46,6 +45,7 @@ class DatagramAssociation:
         self._moved_at = time.monotonic()
         self._watches = poll()
         self._over: asyncio.Future[Failure] = self._watches.loop.create_future()
+        self._rounds = Rounds()
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -97,12 +97,13 @@ class DatagramAssociation:
             datagram_path.leave_all()
 
     def _drain(self) -> None:
-        for number in range(BATCH):
+        for number in range(self._rounds.most()):
             if number == 1:
                 datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
             try:
                 size = self._resource.recv_into(PLAIN, MAX_DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):
+                self._rounds.empty()
                 return
             except ConnectionRefusedError:
                 self.cut(Failure(FlowFailure.REFUSED, "the port is closed"))
@@ -118,3 +119,4 @@ class DatagramAssociation:
                 self._paths.counted.pipe_full += self._framed.dropped - before
             if self._over.done():
                 return
+        self._rounds.all_read()
