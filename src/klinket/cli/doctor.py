@@ -71,6 +71,7 @@ def doctor(
         listen=listen,
         metrics=metrics,
         timeout=timeout,
+        url_alone=click.get_current_context().get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE,
     )
     found: list[Finding] = []
     for name, check in steps(given.asked()):

@@ -333,6 +333,7 @@ class Channels:
                 private_ips=message.private_ips,
                 time_ms=message.time_ms,
                 started_ms=message.started_ms,
+                leaves=message.leaves,
             )
             if message.started_ms and not peer.started_ms:
                 live_flows.restarted(tx, peer.connector, min(message.started_ms, tx.now_ms))

@@ -14,6 +14,7 @@ from klinket.connector import drain as connector_drain
 from klinket.connector import run_file
 from klinket.connector.drain import ConnectorNotRunning, DrainIncomplete, drain
 from klinket.connector.run_file import ConnectorAlreadyRunning, RunFile, RunState
+from klinket.controller.app import connectors
 from tests.unit.whole import Whole, eventually, everything
 
 
@@ -33,6 +34,19 @@ async def test_it_takes_no_new_flow_and_waits_for_live_ones(whole: Whole) -> Non
     flow.program.close()
     await asyncio.wait_for(ending, 20)
     assert run_file.read(whole.state / "connector") == (RunState(os.getpid(), True, 0), False)
+
+
+async def test_the_controller_hears_of_an_orderly_end_at_once(whole: Whole) -> None:
+    async def state() -> str:
+        (row,) = await whole.controller.read(lambda tx: tx.connectors.find())
+        return connectors.state(row, round(whole.controller.clock() * 1000))
+
+    assert await state() == "ALIVE"
+    await asyncio.wait_for(whole.end_connector(), 20)
+    async with asyncio.timeout(5):
+        while await state() == "ALIVE":
+            await asyncio.sleep(0.05)
+    assert await state() == "DEAD_NO_HEARTBEAT"
 
 
 async def test_a_client_knows_how_loaded_it_is_and_that_it_is_there(whole: Whole) -> None:
