@@ -12,9 +12,10 @@ from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
 from klinket.net.datagram_path import PLAIN
 from klinket.net.framed_datagrams import FramedDatagrams
+from klinket.net.pacing import DatagramLane, Lanes
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
-from klinket.net.pump import FlowSummary
+from klinket.net.pump_state import FlowSummary
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe_messages import Failure
 
@@ -45,6 +46,8 @@ class DatagramAssociation:
         self._moved_at = time.monotonic()
         self._watches = poll()
         self._over: asyncio.Future[Failure] = self._watches.loop.create_future()
+        self._to_client: DatagramLane | None = None
+        self._to_resource: DatagramLane | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -70,7 +73,20 @@ class DatagramAssociation:
         self._framed.close(failure)
         self._end(failure)
 
+    def pace(self, lanes: Lanes | None) -> None:
+        """Let datagrams wait for their turn in these lanes from now on."""
+        waiting, self._to_client, self._to_resource = (self._to_client, self._to_resource), None, None
+        for lane in waiting:
+            if lane is not None:
+                lane.release()
+        if lanes is not None and not self._over.done():
+            self._to_client = DatagramLane(lanes.to_clients, self._send_to_client)
+            self._to_resource = DatagramLane(lanes.from_clients, self._send_to_resource)
+
     def _stop(self) -> None:
+        for lane in (self._to_client, self._to_resource):
+            if lane is not None:
+                lane.close()
         self._paths.remove(self._session, self._flow, self._from_client)
         if self._resource.fileno() >= 0:
             self._watches.forget(self._resource)
@@ -83,6 +99,12 @@ class DatagramAssociation:
     def _from_client(self, datagram: bytes) -> None:
         self._moved_at = time.monotonic()
         self.bytes_received += len(datagram)
+        if self._to_resource is not None:
+            self._to_resource.offer(datagram)
+        else:
+            self._send_to_resource(datagram)
+
+    def _send_to_resource(self, datagram: bytes) -> None:
         try:
             self._resource.send(datagram)
         except OSError:
@@ -102,7 +124,13 @@ class DatagramAssociation:
                 return
             self._moved_at = time.monotonic()
             self.bytes_sent += size
-            if not self._paths.send_plain(self._session, self._flow, size):
+            if self._to_client is not None:
+                self._to_client.offer(bytes(PLAIN[:size]))
+            elif not self._paths.send_plain(self._session, self._flow, size):
                 self._framed.send(bytes(PLAIN[:size]))
             if self._over.done():
                 return
+
+    def _send_to_client(self, datagram: bytes) -> None:
+        if not self._paths.send(self._session, self._flow, datagram):
+            self._framed.send(datagram)

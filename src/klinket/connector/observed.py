@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from klinket.connector.bandwidth import Bandwidth
 from klinket.connector.core import ConnectorCore
 from klinket.connector.traffic import Traffic, Transport
 from klinket.domain.readiness import Readiness, readiness
@@ -25,6 +26,7 @@ class Observed:
 
     core: ConnectorCore
     traffic: Traffic
+    bandwidth: Bandwidth
     clock: PeerClock
     attached: Callable[[], bool]
     configured: Callable[[], bool]
@@ -56,6 +58,11 @@ class Observed:
         both = {("from_clients", *way): count for way, count in inbound.items()}
         both |= {("to_clients", *way): count for way, count in outbound.items()}
         yield counter("klinket_connector_bytes_total", "Content of flows", ("direction", "transport"), both)
+        lanes = self.bandwidth
+        yield gauge("klinket_connector_bandwidth_accounts", "Accounts with flows and a limit of bandwidth", {}, lanes.accounts)
+        yield counter("klinket_connector_bandwidth_waits_total", "Waits of flows for their bandwidth", (), {(): lanes.waits})
+        dropped: dict[tuple[str, ...], float] = {(): lanes.dropped}
+        yield counter("klinket_connector_datagrams_dropped_total", "Datagrams dropped for a limit of bandwidth", (), dropped)
         # The names that dashboards made for Twingate's connector know.
         yield counter("twingate_inbound_bytes_total", "Content from clients", ("transport",), inbound)
         yield counter("twingate_outbound_bytes_total", "Content to clients", ("transport",), outbound)
