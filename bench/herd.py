@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -268,4 +269,5 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=10_000)
     parser.add_argument("--grant-seconds", type=int, default=300, metavar="SECONDS")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends as well
     print(json.dumps(measure(given.clients, given.grant_seconds), indent=2))
