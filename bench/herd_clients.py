@@ -115,6 +115,8 @@ class Client:
                 )  # fmt: skip
                 await self.answered
         except (OSError, TimeoutError):
+            if self.answered.done():
+                self.answered.exception()  # it was lost before it was waited for
             if self.connection is not None:
                 self.connection.transport.abort()
                 self.connection = None
