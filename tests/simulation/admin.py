@@ -200,7 +200,7 @@ class Admin:
         world = self._world
         if world.random.random() < 0.6:
             return None, None, None
-        connector = world.random.choice(world.connectors)
+        connector = world.random.choice([one for one in world.connectors if one.name not in world.spared])
         told = {}
 
         def new_tokens(tx: Transaction, actor: Actor) -> None:

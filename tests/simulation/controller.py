@@ -82,6 +82,10 @@ class InlineStore(SqlStore):
         return result
 
 
+async def _keep_nothing(_: Controller) -> None:
+    """Do nothing."""
+
+
 class Controller:
     """`database`: its file. `now`: true time in seconds since the epoch, which is what the controller's clock shows."""
 
@@ -95,9 +99,9 @@ class Controller:
         delay: Callable[[], float],
         *,
         grant_seconds: int = GRANT_SECONDS,
-        housekeeping: Callable[[Controller], Coroutine[Any, Any, None]] | None = None,
+        housekeeping: Callable[[Controller], Coroutine[Any, Any, None]] = _keep_nothing,
     ) -> None:
-        """`housekeeping`: what it does by itself from its start on, if anything."""
+        """`housekeeping`: what it does by itself from its start on."""
         self._grant_seconds = grant_seconds
         self._housekeeping = housekeeping
         self._database = database
@@ -142,9 +146,7 @@ class Controller:
         self.enrolments = Enrolments(self.store, self.trust, self._now)
         await self._dispatch.start()
         self.up = True
-        keep = self._housekeeping
-        if keep is not None:
-            self.do(lambda: keep(self))
+        self.do(lambda: self._housekeeping(self))
 
     async def kill(self) -> None:
         """End at once: nothing is written any more, and whoever is connected is reset."""

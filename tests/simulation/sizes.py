@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -16,7 +17,7 @@ SLACK, SLACK_SHARE = 4.0, 0.2
 
 
 def measure(roots: Mapping[str, object]) -> Counter[str]:
-    """Return the lengths of all containers that can be reached from klinket's own objects, by path; those of one path are added."""
+    """Return the lengths of all containers that klinket's own objects lead to, by path; those of one path are added."""
     sizes: Counter[str] = Counter()
     seen: set[int] = set()
     waiting = deque(roots.items())
@@ -49,20 +50,34 @@ def _attributes(value: object) -> Iterable[tuple[str, Any]]:
     return named.items()
 
 
-def measure_modules() -> Counter[str]:
-    """Return the lengths of what modules of klinket keep, caches among them."""
-    sizes: Counter[str] = Counter()
+@cache
+def _kept_by_modules() -> dict[str, Callable[[], int]]:
+    """Return how to tell the length of each container and cache of klinket's modules."""
+    found: dict[str, Callable[[], int]] = {}
     for module in [one for name, one in sys.modules.items() if name.startswith("klinket.")]:
         for name, value in vars(module).items():
             if isinstance(value, dict | list | set | deque) and not name.startswith("__"):
-                sizes[f"{module.__name__}.{name}"] = len(value)
+                found[f"{module.__name__}.{name}"] = partial(_length_in, module, name)
             elif hasattr(value, "cache_info") and value.__module__ == module.__name__:
-                sizes[f"{module.__name__}.{name}()"] = value.cache_info().currsize
-    return sizes
+                found[f"{module.__name__}.{name}()"] = partial(_cached, value)
+    return found
+
+
+def _length_in(module: object, name: str) -> int:
+    return len(getattr(module, name))  # looked up again: a module may put another in its place
+
+
+def _cached(cached: Any) -> int:
+    return int(cached.cache_info().currsize)
+
+
+def measure_modules() -> Counter[str]:
+    """Return the lengths of what modules of klinket keep, caches among them."""
+    return Counter({name: size() for name, size in _kept_by_modules().items()})
 
 
 def growing(samples: Sequence[Mapping[str, int]]) -> dict[str, list[float]]:
-    """Return what grows from each quarter of the samples to the next, with the median of each: a bound is reached before the second."""
+    """Return what grows from each quarter to the next, with the medians of the quarters; bounds are reached in the first."""
     if len(samples) < 2 * PARTS:
         return {}
     found = {}

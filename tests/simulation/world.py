@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, MutableSequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, MutableSequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,10 +104,10 @@ class World:
     #: Names of those that are never killed.
     spared: frozenset[str] = frozenset()
 
-    def __init__(self, seed: int, folder: Path, loop: VirtualLoop) -> None:
+    def __init__(self, seed: int, folder: Path, loop: VirtualLoop, size: Size | None = None) -> None:
         self.random = Random(seed)
         self.entropy = self.random.randbytes
-        self.size = self.random.choice(SIZES)
+        self.size = size or self.random.choice(SIZES)
         self.template = template()
         self.network = Network(self.random, loop.time)
         self.trace: MutableSequence[str] = []
@@ -130,7 +130,7 @@ class World:
             self.entropy,
             self._disk_delay,
             grant_seconds=self.grant_seconds,
-            housekeeping=self.housekeeping,
+            housekeeping=self.keep_house,
         )
         self.relays = {
             id: Relay(name, id, lambda: self.controller.trust, self.now, self.entropy)
@@ -147,7 +147,7 @@ class World:
             *(SimulatedClient(self, f"client of {name}", keys[name], self._skew()) for name in honest),
             SimulatedClient(self, "thief", keys["deploy-1"], self._skew(), honest=False),
         ]
-        self.admin = Admin(self)
+        self.admin: Admin = Admin(self)
         self.model: Model
         #: Of each resource, everything that it may become.
         self.widest: dict[int, tuple[Resource, ...]] = {}
@@ -156,8 +156,8 @@ class World:
         """Return how long the controller's disk takes, in seconds, before a change and again before its answer."""
         return self.random.uniform(0.1, 0.3) if self._loop.time() < self._slow_until else self.random.uniform(0.0, 0.01)
 
-    #: What the controller does by itself: nothing in a minute.
-    housekeeping: Callable[[Controller], Coroutine[Any, Any, None]] | None = None
+    async def keep_house(self, controller: Controller) -> None:
+        """Do what a controller does by itself: nothing within a minute."""
 
     def _skew(self) -> Skew:
         return Skew(self.random.uniform(-SKEW_SECONDS, SKEW_SECONDS))

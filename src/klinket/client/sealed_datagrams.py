@@ -12,14 +12,13 @@ from typing import Any
 from klinket.net import datagram_path, forks, segments, sockets
 from klinket.net.clock import entropy
 from klinket.net.datagram_path import PROBED_BYTES, ClientPath
+from klinket.net.rounds import Rounds
 from klinket.wire import datagram as wire
 from klinket.wire.link import RANDOM_BYTES, Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, NoDatagrams, OpenDatagrams
 
 logger = logging.getLogger(__name__)
 
-#: Datagrams read in one turn of the loop.
-BATCH = 128
 #: Seconds between looks at the path.
 TICK_SECONDS = 1.0
 #: Seconds after which a path on which nothing is sent is probed: what is between keeps the way open.
@@ -51,6 +50,7 @@ class SealedDatagrams:
         self._path: ClientPath | None = None
         self._sock: socket.socket | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self._rounds = Rounds()
         self._unanswered = 0
         self._failures = 0
         self._again_at = 0.0
@@ -127,12 +127,13 @@ class SealedDatagrams:
         self._path.probe(PROBED_BYTES[0])
 
     def _readable(self) -> None:
-        for _ in range(BATCH):
+        for _ in range(self._rounds.most()):
             if self._sock is None or self._path is None:
                 return
             try:
                 count, size, _ = segments.receive(self._sock, _BUFFER)
             except (BlockingIOError, InterruptedError):
+                self._rounds.empty()
                 return
             except ConnectionRefusedError:
                 self._given_up("nobody is at the connector's UDP port")
@@ -144,6 +145,7 @@ class SealedDatagrams:
                 if self._path is None:
                     return  # given up by what one of them led to
                 self._path.received(_BUFFER[start : min(start + size, count)])
+        self._rounds.all_read()
 
     def _tick_later(self) -> None:
         if self._tick is None and not self._closed:

@@ -17,14 +17,13 @@ from klinket.net import datagram_path, forks, segments
 from klinket.net.clock import entropy
 from klinket.net.datagram_counts import DatagramCounts
 from klinket.net.datagram_path import ConnectorPath
+from klinket.net.rounds import Rounds
 from klinket.wire import datagram as wire
 from klinket.wire.link import RANDOM_BYTES
 from klinket.wire.link_control import DatagramsOpened, NoDatagrams, OpenDatagrams
 
 logger = logging.getLogger(__name__)
 
-#: Datagrams read in one turn of the loop.
-BATCH = 128
 _Taker = Callable[[bytes], None]
 
 
@@ -49,6 +48,7 @@ class DatagramPaths:
         self._of_session: dict[SessionId, _Path] = {}
         self._of_handle: dict[bytes, _Path] = {}
         self._flows: dict[SessionId, dict[bytes, _Taker]] = {}
+        self._rounds = Rounds()
         self._buffer = memoryview(bytearray(65_536))
         #: What has become of datagrams, but those of the paths that are open.
         self.counted = DatagramCounts()
@@ -167,18 +167,20 @@ class DatagramPaths:
 
     def _readable(self) -> None:
         sock, buffer = self._sock, self._buffer
-        for _ in range(BATCH):
+        for _ in range(self._rounds.most()):
             if sock is None or self._sock is not sock:
                 return
             try:
                 count, size, address = segments.receive(sock, buffer)
             except (BlockingIOError, InterruptedError):
+                self._rounds.empty()
                 return
             except OSError as error:
                 logger.debug("datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
             for start in range(0, max(count, 1), size or 1):
                 self._received(buffer[start : min(start + size, count)], address)
+        self._rounds.all_read()
 
     def _received(self, sealed: memoryview, address: Any) -> None:
         receiver = wire.receiver_of(sealed)

@@ -110,7 +110,8 @@ class Connector:
     def observed(self) -> Observed:
         """Return what is looked at from outside."""
         state = self._channel.is_attached, (lambda: self._configuration is not None), self._attached_relays
-        return Observed(self._core, self._flows.traffic, self._clock, *state, self._listener is not None, self._flows.paths)
+        traffic, bandwidth, listens = self._flows.traffic, self._flows.bandwidth, self._listener is not None
+        return Observed(self._core, traffic, bandwidth, self._clock, *state, listens, self._flows.paths)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
@@ -259,6 +260,7 @@ class Connector:
             self._traffic_log.configure(message)
         keys = KeySet.from_jwks(message.grant_keys)
         self._core.configure(message.network, RemoteNetworkId(message.remote_network), keys, message.limits, message.own_limits)
+        self._flows.limits_changed()
         if withdrawn := self._core.drop_withdrawn(self._clock.now()):
             logger.warning("a signing key was withdrawn: %d sessions need fresh grants", withdrawn)
         self._new_terminator()

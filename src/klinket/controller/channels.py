@@ -170,9 +170,10 @@ class Channels:
         self, socket: WebSocket, identity: ClientIdentity, claims: AccessClaims, address: str, only: tuple[str, ...]
     ) -> None:
         principal = identity.principal
-        row, _, _ = await self._store.read(lambda tx: sessions.live(tx, principal.session))
-        if self._peers.is_new(principal.session) and row.created_at_ms <= self._clock() * 1000 - SEAT_MS:
-            await self._seat(principal.session)
+        if self._peers.is_new(principal.session):  # others are read together with those that come at the same time
+            row, _, _ = await self._store.read(lambda tx: sessions.live(tx, principal.session))
+            if row.created_at_ms <= self._clock() * 1000 - SEAT_MS:
+                await self._seat(principal.session)
         peer = ClientPeer(principal, claims.jkt, Outbox(socket), only, address)
         former = self._peers.clients.get(principal.session)
         self._peers.clients[principal.session] = peer

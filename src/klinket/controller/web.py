@@ -37,8 +37,10 @@ MAX_UNPROVEN_MESSAGE_BYTES = 32_768
 MAX_HEAD_BYTES = 65_536
 #: Seconds a TLS handshake may take.
 HANDSHAKE_SECONDS = 10.0
-#: Connections accepted in one go, and seconds without accepting when there are no descriptors.
-ACCEPT_ROUNDS = 64
+#: Connections accepted in one turn of the loop. Their handshakes are work: few at a time leave every turn short, and what is
+#: attached already is served between them, however many wait; those wait with the kernel, where they cost nothing.
+ACCEPT_ROUNDS = 8
+#: Seconds without accepting when there are no descriptors.
 NO_DESCRIPTOR_SECONDS = 0.5
 #: Seconds between looks for connections that have proved nothing in time.
 SWEEP_SECONDS = 1.0

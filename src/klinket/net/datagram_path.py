@@ -30,7 +30,7 @@ _LIVE: WeakSet[DatagramPath] = WeakSet()
 #: Bytes the kernel may keep for a socket in each direction, where its limits let it.
 BUFFER_BYTES = 4 << 20
 #: Sealed datagrams that leave in one call, at the most, and their bytes: what one UDP datagram carries.
-MOST_GATHERED, MOST_BYTES = 16, 65_000
+MOST_GATHERED, MOST_BYTES = 8, 65_000
 #: What the kernel says of one datagram that it has no room for now.
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS)
 #: Options of linux/in.h and linux/in6.h that the socket module does not name: nothing is fragmented, on no way.

@@ -314,6 +314,11 @@ class Handle:
         self._worker = worker
         self._number = number
 
+    def tell(self, kind: int, content: bytes = b"") -> None:
+        """Tell the worker something about it that it answers in its own time."""
+        if self._number in self._worker.items:
+            self._worker.channel.send(_ITEM.pack(kind, self._number) + content)
+
     def end(self, kind: int, content: bytes = b"") -> None:
         """Tell the worker to end it now; WorkerPool.settle() waits for its word."""
         worker = self._worker

@@ -247,11 +247,12 @@ class SessionEnded(Message, frozen=True, kw_only=True, tag="session-ended"):
 
 
 class AccountLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits per service account, all keys together, that each connector enforces in its share."""
+    """Limits per service account, all keys together, at each connector. `bytes_per_second`: in each direction, 0: no limit."""
 
     new_flows_per_second: float
     new_flows_burst: int
     max_flows: int
+    bytes_per_second: int = 0
 
 
 class LimitsOfAccount(msgspec.Struct, frozen=True, kw_only=True):

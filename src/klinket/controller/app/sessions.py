@@ -137,6 +137,11 @@ def live(tx: Transaction, session: SessionId) -> tuple[SessionRow, ServiceKeyRow
     return row, key, account
 
 
+def count_live(tx: Transaction) -> int:
+    """Return how many sessions have not ended, whether attached or not."""
+    return tx.sessions.count(ended_at_ms=None)
+
+
 def end(tx: Transaction, session: SessionId, reason: str, address: str, *, cut: bool) -> None:
     """End one session for whoever holds it, if it is live. `cut`: flows of it may live, and end with it."""
     row = tx.sessions.get(session)
