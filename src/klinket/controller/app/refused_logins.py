@@ -7,6 +7,10 @@ from collections import Counter
 from klinket.domain.identifiers import ServiceAccountUuid
 
 
+#: Accounts that are counted; the one whose first refusal is longest ago goes first.
+MAX_ACCOUNTS = 10_000
+
+
 class RefusedLogins:
     """By account and limit: `logins`, `sessions`, `seats`. Only proven logins are counted, so only accounts that exist."""
 
@@ -16,6 +20,8 @@ class RefusedLogins:
     def add(self, account: ServiceAccountUuid, limit: str) -> None:
         """Count one."""
         self._counts.setdefault(account, Counter())[limit] += 1
+        if len(self._counts) > MAX_ACCOUNTS:
+            del self._counts[next(iter(self._counts))]
 
     def total(self, account: str) -> int:
         """Return how many of an account were refused."""
