@@ -6,7 +6,6 @@ from collections import Counter
 
 from klinket.domain.identifiers import ServiceAccountUuid
 
-
 #: Accounts that are counted; the one whose first refusal is longest ago goes first.
 MAX_ACCOUNTS = 10_000
 
