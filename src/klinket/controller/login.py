@@ -12,6 +12,7 @@ import msgspec
 from klinket.controller import head_guard
 from klinket.controller.app import account_limits, key_hygiene, key_seats, sessions
 from klinket.controller.app.ports import Store, Transaction
+from klinket.controller.app.refused_logins import RefusedLogins
 from klinket.controller.app.rows import ServiceAccountRow, ServiceKeyRow
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import AuthorityPurpose, parse_request
@@ -108,12 +109,15 @@ class Logins:
         attached: Callable[[], Collection[str]],
         count_alarm: Callable[[str], None] = lambda _: None,
         began: Callable[[str], None] = lambda _: None,
+        refused: RefusedLogins | None = None,
     ) -> None:
         """`attached`: gives the sessions that are attached now; others free their seats (security.md 20).
 
         `count_alarm`: called with what somebody tries with a canary key; `began`: with each session that begins.
+        `refused`: where logins that a limit refuses are counted.
         """
         self._began = began
+        self._refused = refused or RefusedLogins()
         self._count_alarm = count_alarm
         self._attached = attached
         self._store = store
@@ -128,12 +132,13 @@ class Logins:
 
     async def login(self, request: LoginRequest, address: str) -> LoginAnswer:
         """Return a new session; raises AuthenticationFailed or Throttled, with an audit event where the key is known."""
-        kid = Kid("")
+        kid, holder = Kid(""), None
         try:
             if request.grant_type != GRANT_TYPE:
                 raise InvalidInput("grant_type", f"grant_type must be {GRANT_TYPE}")
             kid = assertion.unverified_kid(request.assertion)
             verified, account, limits = await self._verify(request.assertion, kid, assertion.LOGIN_TYP, self._login_url, address)
+            holder = verified.account
             session_key = parse_request(request.certificate_request)
             if signing.thumbprint(session_key) != verified.jkt:
                 raise InvalidToken("the certificate request is for another key than the assertion names")
@@ -146,8 +151,10 @@ class Logins:
             self._throttle.failed(error, address, kid, time.monotonic())
             code = "wrong-signature" if isinstance(error.__cause__, WrongSignature) else error.code
             logger.warning("login refused: %s, key %s, from %s", code, kid[:64] or "-", address)
+            limit = error.limit if isinstance(error, Throttled) else ""
+            if holder is not None and limit:
+                self._refused.add(holder, limit)
             if kid and self._throttle.may_record(kid, time.monotonic()):
-                limit = error.limit if isinstance(error, Throttled) else ""
                 await self._store.write(lambda tx: sessions.record_refusal(tx, kid, code, address, limit))
             raise
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from klinket.controller.graphql.global_id import to_global_id
 from klinket.controller.login import CLIENT_CERTIFICATE_SECONDS
 from klinket.controller.throttle import FAILURE_BURST, RECORD_BURST
 from klinket.domain.account_limits import DEFAULTS
@@ -227,6 +228,44 @@ async def test_a_second_login_with_a_key_that_refuses_beyond_its_seat_is_told_wh
     assert 50 <= int(answer.headers["Retry-After"]) <= 60
     assert (await controller.last_event()).detail == {"code": "throttled", "limit": "seats"}
     assert await metric(controller, 'klinket_throttled_total{limit="seats"}') == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "limits", "key"),
+    [
+        ("logins", {"loginBurst": 1, "loginsPerSecond": 0.1}, {}),
+        ("sessions", {"maxSessions": 1}, {}),
+        ("seats", {}, {"s": 1, "e": "REFUSE"}),
+    ],
+)
+async def test_a_refusal_for_a_limit_says_which_and_when_and_is_shown_wherever_limits_are(
+    controller: Running, limit: str, limits: dict[str, float], key: dict[str, Any]
+) -> None:
+    key_file = await made_key(controller, **key)
+    (row,) = await controller.read(lambda tx: tx.service_accounts.find())
+    account = to_global_id("ServiceAccount", row.id)
+    query = "mutation ($a: ID!, $l: AccountLimitsInput!) { accountLimitsSet(serviceAccountId: $a, limits: $l) { ok error } }"
+    await controller.query(query, extension=True, a=account, l=limits)
+    shown = "query ($a: ID!) { accountLimits(serviceAccountId: $a) { throttledLogins } }"
+    explained = 'query ($a: ID!) { explain(serviceAccountId: $a, host: "db.internal", port: 1) { steps { evidence } } }'
+
+    async def told() -> tuple[int, str]:
+        count = (await controller.query(shown, extension=True, a=account))["accountLimits"]["throttledLogins"]
+        steps = (await controller.query(explained, extension=True, a=account))["explain"]["steps"]
+        (line,) = [line for step in steps for line in step["evidence"] if line.startswith("logins refused")]
+        return count, line.rpartition(": ")[2]
+
+    assert await told() == (0, "0")
+    assert (await attempt(controller, key_file)).status_code == 200
+    answer = await attempt(controller, key_file)
+    assert (answer.status_code, answer.json()["code"]) == (429, "throttled")
+    assert {"logins": "logs in too often", "sessions": "its limit is 1", "seats": "has one seat"}[limit] in answer.json()[
+        "message"
+    ]
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert await told() == (1, f"1 ({limit} 1)")
+    assert (await controller.last_event()).detail == {"code": "throttled", "limit": limit}
+    assert await metric(controller, f'klinket_throttled_total{{limit="{limit}"}}') == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from klinket.domain.errors import InvalidInput
 
 SELECTION = (
     "serviceAccountName loginBurst loginsPerSecond maxSessions newFlowsBurst newFlowsPerSecond maxFlows bytesPerSecond"
-    " own sessions throttledFlows"
+    " own sessions throttledFlows throttledLogins"
 )
 DEFAULT = "default"
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from klinket.controller.app import account_limits, flow_totals, resources
 from klinket.controller.app.access import versions_of
 from klinket.controller.app.ports import Transaction
+from klinket.controller.app.refused_logins import RefusedLogins
 from klinket.controller.app.resources import BYPASS
 from klinket.controller.app.rows import ConnectorRow, FlowEventRow, ResourceRow, ServiceAccountRow
 from klinket.domain.account_limits import DEFAULTS, AccountLimits
@@ -52,16 +53,18 @@ def explain(
     attached: Mapping[int, Sequence[int]],
     listening: Mapping[int, Sequence[str]] = MappingProxyType({}),
     defaults: AccountLimits = DEFAULTS,
+    refused: RefusedLogins | None = None,
 ) -> Explanation:
     """Return the conditions in the order in which they count. `attached`: connectors online now, and the relays each is at.
 
-    `listening`: where connectors listen for clients themselves; `defaults`: limits of accounts for which nothing else is set.
+    `listening`: where connectors listen for clients themselves; `defaults`: limits of accounts for which nothing else is set;
+    `refused`: logins that limits have refused.
 
     Raises InvalidInput for a host that is none.
     """
     host = canonical_host(destination.host)
     destination = Destination(host, destination.port, destination.protocol)
-    first = (_key_step(tx, account), _account_step(tx, account, defaults))
+    first = (_key_step(tx, account), _account_step(tx, account, defaults, refused or RefusedLogins()))
     links = tx.access.find(service_account_id=account.id)
     ids = [one.resource_id for one in links if one.expires_at_ms is None or one.expires_at_ms > tx.now_ms]
     rows = {row.id: row for row in tx.resources.find(id=ids)}
@@ -90,7 +93,7 @@ def _key_step(tx: Transaction, account: ServiceAccountRow) -> Step:
     return Step(StepName.KEY, False, f"{account.name!r} has no active key", hint=hint, code="service-key-revoked")
 
 
-def _account_step(tx: Transaction, account: ServiceAccountRow, defaults: AccountLimits) -> Step:
+def _account_step(tx: Transaction, account: ServiceAccountRow, defaults: AccountLimits, refused: RefusedLogins) -> Step:
     sessions = tx.sessions.count(service_account_id=account.id, ended_at_ms=None)
     limits, throttled = account_limits.of(tx, account.id, defaults), flow_totals.throttled(tx, account.id)
     evidence = (
@@ -100,6 +103,7 @@ def _account_step(tx: Transaction, account: ServiceAccountRow, defaults: Account
         f"{limits.new_flows_per_second:g} a second",
         f"bandwidth at each connector: {_bandwidth(limits)}",
         f"flows refused in the last 7 days because a limit was used up: {throttled}",
+        f"logins refused because of a limit since the controller began: {refused.told(account.uuid)}",
     )
     return Step(StepName.ACCOUNT, True, f"service account {account.name!r} may log in", evidence)
 

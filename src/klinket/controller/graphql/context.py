@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.app.refused_logins import RefusedLogins
 from klinket.controller.graphql import deadline
 from klinket.controller.graphql.paging import connection
 from klinket.controller.graphql.siblings import Siblings
@@ -38,6 +39,7 @@ class ApiServices:
     own_relays: frozenset[str]
     listening_connectors: Callable[[], Mapping[int, tuple[str, ...]]]
     account_defaults: AccountLimits = DEFAULTS
+    refused_logins: RefusedLogins = field(default_factory=RefusedLogins)
 
 
 @dataclass(frozen=True)

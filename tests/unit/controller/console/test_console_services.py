@@ -17,6 +17,7 @@ from klinket.controller.app import cuts, flow_events, service_keys
 from klinket.controller.app.access import grant
 from klinket.controller.app.ports import Transaction
 from klinket.controller.console.team.services.listing import allowed
+from klinket.controller.graphql.global_id import to_global_id
 from klinket.domain.audit import SYSTEM
 from klinket.domain.identifiers import Kid
 from klinket.domain.service_key import SECONDS_PER_DAY, KeyState
@@ -25,6 +26,7 @@ from klinket.wire.control import FlowEvent
 from klinket.wire.key_file import parse_key_file
 from tests.unit.controller.console.conftest import Browser
 from tests.unit.controller.running import Running
+from tests.unit.controller.test_controller_login import attempt
 
 pytestmark = pytest.mark.sqlite_only
 LIST = "/team/services"
@@ -643,6 +645,15 @@ async def test_a_limit_that_cannot_be_is_refused_at_its_field(world: World, admi
     assert answer.status_code == 400
     assert re.search(rf'name="{field}" value="{value}" aria-invalid="true"', answer.text)
     assert await world.running.read(lambda tx: tx.account_limits.count()) == 0
+
+
+async def test_logins_that_a_limit_refused_are_shown_with_the_limits(world: World, admin: Browser) -> None:
+    assert "None because of a limit since the controller began" in (await admin.get(ONE)).text
+    _, key = await world.running.add_key(to_global_id("ServiceAccount", 1))
+    sent = {"limits_seen": "0", "login_burst": "1", "logins_per_second": "0.01"}
+    assert (await admin.post(ONE + "/limits", sent)).status_code == 303
+    assert [(await attempt(world.running, key)).status_code for _ in range(3)] == [200, 429, 429]
+    assert "2 (logins 2) because of a limit since the controller began" in (await admin.get(ONE)).text
 
 
 async def test_who_may_not_change_services_sees_limits_and_no_form(world: World, support: Browser) -> None:

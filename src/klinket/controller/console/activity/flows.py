@@ -160,7 +160,8 @@ async def _one(page: Page) -> Response:
             target = Destination(line.host, line.port, TransportProtocol(line.protocol))
             try:
                 peers, defaults = page.console.peers, page.console.config.account_defaults
-                explanation = explain.explain(tx, account, target, peers.online(), peers.direct(), defaults)
+                refused = page.console.services.refused_logins
+                explanation = explain.explain(tx, account, target, peers.online(), peers.direct(), defaults, refused)
             except InvalidInput:
                 pass  # a host that no resource could have
         told = [(event, *result_of(event.kind, event.failure)) for event in events]

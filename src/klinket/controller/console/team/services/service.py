@@ -145,6 +145,7 @@ async def shown_service(page: Page, error: KlinketError | None = None) -> Respon
             "line": line,
             "week": week,
             "throttled": flow_totals.throttled(tx, id),
+            "refused_logins": page.console.services.refused_logins.told(row.uuid),
             "keys": _keys(tx, id),
             "reached": reached(tx, id, accesses),
             "sessions": listed_sessions(page, tx, sessions),

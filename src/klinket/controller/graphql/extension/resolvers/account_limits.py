@@ -27,6 +27,7 @@ def _shown(context: RequestContext, row: ServiceAccountRow) -> dict[str, Any]:
         "own": [NAMES[name] for name in NAMES if name in own],
         "sessions": tx.sessions.count(service_account_id=row.id, ended_at_ms=None),
         "throttledFlows": flow_totals.throttled(tx, row.id),
+        "throttledLogins": context.services.refused_logins.total(row.uuid),
     }
 
 

@@ -35,6 +35,7 @@ def _explain(
         services.attached_connectors(),
         services.listening_connectors(),
         services.account_defaults,
+        services.refused_logins,
     )
     return {
         "allowed": found.allowed,
