@@ -228,11 +228,10 @@ class Fleet:
         """Wait until everybody was lost and is back; returns when each was lost, asked for the last time and was back."""
         while any(not client.lost_at or not client.back_at for client in self.clients):
             await asyncio.sleep(0.05)
-        told = [
+        return [
             {"lost": one.lost_at, "asked": one.began, "back": one.back_at, "tries": one.tries, "refused": one.refusals}
             for one in self.clients
         ]
-        return told
 
 
 async def serve(port: int, authority: Path, sessions: Path, first: int) -> None:
