@@ -80,17 +80,8 @@ class Measured:
     cpu_seconds: float
 
     def told(self) -> dict[str, Any]:
-        shares = {
-            kind: {"p50": percentile(times, 0.5), "p99": percentile(times, 0.99), "n": len(times)}
-            for kind, times in self.times.items()
-        }
-        return {
-            "honest": shares,
-            "failed": self.failed,
-            "memory_mb": self.memory_mb,
-            "peak_mb": self.peak_mb,
-            "cpu": self.cpu_seconds,
-        }
+        shares = {kind: {"p50": percentile(times, 0.5), "p99": percentile(times, 0.99), "n": len(times)} for kind, times in self.times.items()}
+        return {"honest": shares, "failed": self.failed, "memory_mb": self.memory_mb, "peak_mb": self.peak_mb, "cpu": self.cpu_seconds}
 
 
 class Honest:
@@ -139,11 +130,7 @@ class World:
     honest: list[Honest]
 
     def pids(self) -> list[int]:
-        return [
-            part.pid
-            for name, part in self.deployment.parts.items()
-            if name.split("-")[0] in ("controller", "connector", "client")
-        ]
+        return [part.pid for name, part in self.deployment.parts.items() if name.split("-")[0] in ("controller", "connector", "client")]
 
     def measure(self, seconds: float) -> Measured:
         """Look on for so long."""
@@ -278,10 +265,7 @@ def main() -> None:
     told: list[dict[str, Any]] = []
     found: list[str] = []
     if "--json" not in sys.argv:
-        print(
-            f"klinket abuse, Python {platform.python_version()}, {seconds:.0f} s before and during each attack\n\n{HEAD}",
-            flush=True,
-        )
+        print(f"klinket abuse, Python {platform.python_version()}, {seconds:.0f} s before and during each attack\n\n{HEAD}", flush=True)
     with tempfile.TemporaryDirectory() as folder, Deployment(Path(folder)) as deployment:
         world = prepare(deployment)
         try:
@@ -293,6 +277,8 @@ def main() -> None:
                 after_mb = memory_mb(world.pids())
                 wrong = judged(row, before, during, after_mb)
                 if during.failed:
+                    import shutil, os  # DEBUG
+                    os.environ.get("ABUSE_LOGS") and [shutil.copy(q, os.environ["ABUSE_LOGS"]) for q in Path(folder).glob("*.log")]  # DEBUG
                     print(deployment.parts["client"].tail(12), file=sys.stderr)
                 found += [f"{row.name}: {one}" for one in wrong]
                 told.append(

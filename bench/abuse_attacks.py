@@ -136,9 +136,7 @@ def client_hello(name: str) -> bytes:
 def begins(port: str) -> bytes:
     if port in ("controller", "relay"):
         return client_hello("localhost")
-    return {"http": b"CONNECT echo:1 HTTP/1.1\r\n", "socks": b"\x05\x01\x00\x05\x01\x00\x03"}.get(
-        port, b"GET /metrics HTTP/1.1\r\n"
-    )
+    return {"http": b"CONNECT echo:1 HTTP/1.1\r\n", "socks": b"\x05\x01\x00\x05\x01\x00\x03"}.get(port, b"GET /metrics HTTP/1.1\r\n")
 
 
 async def slow(attack: Attack) -> None:
@@ -279,25 +277,11 @@ async def graphql(attack: Attack) -> None:
 
 async def documents(attack: Attack) -> None:
     """Deep, wide, long and costly documents of somebody with a valid token that may only read."""
-    deep = (
-        "{ serviceAccounts { edges { node { keys { edges { node "
-        + "{ id serviceAccount " * 400
-        + "{ id }"
-        + " }" * 400
-        + "}}}}}}"
-    )
+    deep = "{ serviceAccounts { edges { node { keys { edges { node " + "{ id serviceAccount " * 400 + "{ id }" + " }" * 400 + "}}}}}}"
     wide = "{" + " ".join(f"a{number}: serviceAccounts {{ edges {{ node {{ id }} }} }}" for number in range(1500)) + "}"
     pages = "{ resources(first: 500) { edges { node { remoteNetwork { resources(first: 500) { edges { node { id } } } } } } } }"
     spread = "{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }"
-    texts = [
-        deep,
-        wide,
-        "#" * 200_000,
-        "{" * 60_000,
-        pages,
-        spread,
-        '{ resources(filter: {name: {in: ["' + '","'.join("x" * 20_000) + '"]}}) { edges { node { id } } } }',
-    ]
+    texts = [deep, wide, "#" * 200_000, "{" * 60_000, pages, spread, '{ resources(filter: {name: {in: ["' + '","'.join("x" * 20_000) + '"]}}) { edges { node { id } } } }']
     token = (f"X-API-KEY: {attack.given['api_token']}",)
     await post(attack, [(GRAPHQL_PATH, json.dumps({"query": text}).encode(), token) for text in texts])
 

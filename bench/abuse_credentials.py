@@ -63,10 +63,7 @@ class BadAssertions:
             )  # fmt: skip
             if number % 20 == 0:
                 token = "no.assertion." + "x" * 1000
-            yield (
-                path,
-                json.dumps({"grant_type": assertion.GRANT_TYPE, "assertion": token, "certificate_request": request}).encode(),
-            )
+            yield path, json.dumps({"grant_type": assertion.GRANT_TYPE, "assertion": token, "certificate_request": request}).encode()
 
 
 def bad_assertions(url: str, key: str) -> BadAssertions:
@@ -197,9 +194,7 @@ class StolenConnector:
         async for text in connection:
             attack.outcomes[f"got {json.loads(text)['type']}"] += 1
 
-    async def _send(
-        self, connection: ClientConnection, attack: Attack, rate: float, event: control.FlowEvent, round: int
-    ) -> None:
+    async def _send(self, connection: ClientConnection, attack: Attack, rate: float, event: control.FlowEvent, round: int) -> None:
         began = time.monotonic()
         for number in count(1):
             if time.monotonic() >= attack.until:

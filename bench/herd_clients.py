@@ -37,7 +37,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
         self.client.connection = self
-        transport.write(self.client.fleet.opening)
+        self.transport.write(self.client.fleet.opening)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from klinket.controller import arrivals, web
-from klinket.controller.app import sessions
+from klinket.controller.app import sessions, snapshot
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.app.store_errors import StoreUnreachable
@@ -46,7 +46,7 @@ class SlowStore:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[SlowStore, Arrivals]:
-    monkeypatch.setattr(arrivals.snapshot, "take", lambda _, principals: frozenset(one.session for one in principals))
+    monkeypatch.setattr(snapshot, "take", lambda _, principals: frozenset(one.session for one in principals))
     store = SlowStore()
     return store, Arrivals(cast(Store, store))
 
@@ -145,13 +145,13 @@ async def several(controller: Running, count: int) -> tuple[str, list[Session]]:
 async def test_many_that_come_back_at_once_cost_few_reads(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     _, who = await several(live, 12)
     taken: list[int] = []
-    take = arrivals.snapshot.take
+    take: Callable[..., Snapshot] = snapshot.take
 
     def counted(tx: Transaction, principals: Any, connectors: Any = ()) -> Snapshot:
         taken.append(len(principals))
         return take(tx, principals, connectors)
 
-    monkeypatch.setattr(arrivals.snapshot, "take", counted)
+    monkeypatch.setattr(snapshot, "take", counted)
 
     async def come_back(one: Session) -> None:
         async with live.attached(one) as channel:
