@@ -115,7 +115,7 @@ class Client:
                 )  # fmt: skip
                 await self.answered
         except (OSError, TimeoutError):
-            if self.answered.done():
+            if self.answered.done() and not self.answered.cancelled():
                 self.answered.exception()  # it was lost before it was waited for
             if self.connection is not None:
                 self.connection.transport.abort()
