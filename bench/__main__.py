@@ -8,11 +8,6 @@ from pathlib import Path
 
 #: What measurements share.
 PARTS = {
-<<<<<<< HEAD
-    "__init__", "__main__", "abuse_attacks", "abuse_credentials", "abuse_honest", "captured", "cut_flows", "herd_clients", "load",
-    "volume",
-}  # fmt: skip
-=======
     "__init__",
     "__main__",
     "abuse_attacks",
@@ -25,7 +20,6 @@ PARTS = {
     "load",
     "volume",
 }
->>>>>>> main
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in PARTS)
 
 if __name__ == "__main__":
