@@ -76,7 +76,7 @@ def _sessions(tx: Transaction, trusted: Trust, count: int) -> list[str]:
     actor = Actor(SYSTEM.type, name="bench")
     resources = tx.resources.find()
     public = signing.public_key_to_pem(signing.generate_private_key().public_key())
-    lines = []
+    lines: list[str] = []
     for number in range(-(-count // SESSIONS_EACH)):
         account = service_accounts.create(tx, actor, name=f"herd-{number}", uuid=str(uuid.uuid4()))
         key = service_keys.create(tx, actor, account, days=0, name="runner", kid=Kid(f"herd-{number}"), public_key=public)
@@ -90,7 +90,7 @@ def _sessions(tx: Transaction, trusted: Trust, count: int) -> list[str]:
                 id=session, service_account_id=account.id, service_key_id=key.id, jkt=jkt,
                 hostname="herd", client_version="0.1.0", address="127.0.0.1",
             )  # fmt: skip
-            identity = ClientIdentity(trusted.network, Principal(ServiceAccountUuid(account.uuid), key.kid, session))
+            identity = ClientIdentity(trusted.network, Principal(ServiceAccountUuid(account.uuid), Kid(key.kid), session))
             signer = trusted.signers[KeyPurpose.ACCESS]
             token = access_token.issue(signer, identity, jkt, now=clock.wall(), lifetime=TOKEN_SECONDS)
             lines.append(json.dumps([token, signing.private_key_to_pem(mine)]))

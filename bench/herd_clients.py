@@ -37,7 +37,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
         self.client.connection = self
-        transport.write(self.client.fleet.opening)
+        self.transport.write(self.client.fleet.opening)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -115,7 +115,7 @@ class Client:
                 )  # fmt: skip
                 await self.answered
         except (OSError, TimeoutError):
-            if self.answered.done():
+            if self.answered.done() and not self.answered.cancelled():
                 self.answered.exception()  # it was lost before it was waited for
             if self.connection is not None:
                 self.connection.transport.abort()
@@ -228,11 +228,10 @@ class Fleet:
         """Wait until everybody was lost and is back; returns when each was lost, asked for the last time and was back."""
         while any(not client.lost_at or not client.back_at for client in self.clients):
             await asyncio.sleep(0.05)
-        told = [
+        return [
             {"lost": one.lost_at, "asked": one.began, "back": one.back_at, "tries": one.tries, "refused": one.refusals}
             for one in self.clients
         ]
-        return told
 
 
 async def serve(port: int, authority: Path, sessions: Path, first: int) -> None:

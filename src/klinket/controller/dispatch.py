@@ -211,7 +211,7 @@ class Dispatch:
     async def tell_client(self, peer: ClientPeer) -> None:
         """Send an attached client its configuration, or end its session: from memory, or read for it when it has just attached.
 
-        Raises what has ended the session of one that was told nothing yet; StoreUnavailable, also when confirmations have run out.
+        Raises what has ended the session of one that was told nothing yet; StoreUnavailable, also when no confirmation lasts.
         """
         try:
             confirmed, confirmed_at = await self._confirmation.fresh()

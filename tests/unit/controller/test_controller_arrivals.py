@@ -7,12 +7,13 @@ import gc
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
 
-from klinket.controller import arrivals
-from klinket.controller.app import sessions
+from klinket.controller import arrivals, web
+from klinket.controller.app import sessions, snapshot
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.app.store_errors import StoreUnreachable
@@ -45,7 +46,7 @@ class SlowStore:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[SlowStore, Arrivals]:
-    monkeypatch.setattr(arrivals.snapshot, "take", lambda _, principals: frozenset(one.session for one in principals))
+    monkeypatch.setattr(snapshot, "take", lambda _, principals: frozenset(one.session for one in principals))
     store = SlowStore()
     return store, Arrivals(cast(Store, store))
 
@@ -144,13 +145,13 @@ async def several(controller: Running, count: int) -> tuple[str, list[Session]]:
 async def test_many_that_come_back_at_once_cost_few_reads(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     _, who = await several(live, 12)
     taken: list[int] = []
-    take = arrivals.snapshot.take
+    take: Callable[..., Snapshot] = snapshot.take
 
     def counted(tx: Transaction, principals: Any, connectors: Any = ()) -> Snapshot:
         taken.append(len(principals))
         return take(tx, principals, connectors)
 
-    monkeypatch.setattr(arrivals.snapshot, "take", counted)
+    monkeypatch.setattr(snapshot, "take", counted)
 
     async def come_back(one: Session) -> None:
         async with live.attached(one) as channel:
@@ -262,3 +263,43 @@ def test_circles_are_still_collected() -> None:
     for _ in range(2 * collecting.YOUNG):
         Circle()
     assert gone > 0
+
+
+async def test_few_connections_are_accepted_in_one_turn_however_many_wait(live: Running) -> None:
+    """What is attached is served between turns: the handshakes of a herd do not come before its heartbeats, renewals and cuts."""
+    listen = live.config.listen
+    waiting = [socket.create_connection((listen.host, listen.port)) for _ in range(10 * web.ACCEPT_ROUNDS)]
+    try:
+        seen = [len(live.seats)]
+        while seen[-1] < len(waiting):
+            await asyncio.sleep(0)
+            seen.append(len(live.seats))
+            assert len(seen) < 100_000
+    finally:
+        for one in waiting:
+            one.close()
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= web.ACCEPT_ROUNDS
+
+
+async def test_renewals_and_cuts_are_served_while_others_come_back(live: Running) -> None:
+    _, who = await several(live, 10)
+    renewing, *herd = who
+    over = asyncio.Event()
+
+    async def come_back(one: Session) -> None:
+        while not over.is_set():
+            async with live.attached(one) as channel:
+                await channel.wait_for(control.ClientConfiguration)
+
+    async with live.attached(renewing) as channel:
+        first = await channel.wait_for(control.ClientConfiguration)
+        coming = [asyncio.create_task(come_back(one)) for one in herd]
+        try:
+            await channel.send(control.Renew())
+            renewed = await channel.wait_for(control.ClientConfiguration)
+            await live.write(lambda tx: sessions.end(tx, SessionId(renewing.id), sessions.LOGOUT, "", cut=True))
+            assert (await channel.wait_for(control.SessionEnded)).code == SessionOver.code
+        finally:
+            over.set()
+            await asyncio.gather(*coming)
+    assert renewed.valid_until_ms >= first.valid_until_ms

@@ -262,7 +262,7 @@ def test_a_signature_has_64_bytes(length: int) -> None:
         signing.verify_signature(f"{first}.{payload}.{changed}", KEY.public_key, "x+jwt")
 
 
-@pytest.mark.parametrize("r, s", [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize(("r", "s"), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_trivial_signatures_are_none(r: int, s: int) -> None:
     signed = signing.sign(KEY, "x+jwt", {}).rpartition(".")[0]
     with pytest.raises(WrongSignature):
