@@ -148,13 +148,21 @@ class Day(World):
     spared = frozenset({"office-1", "relay-1", "client of ci-1"})
 
     def __init__(
-        self, seed: int, folder: Path, loop: VirtualLoop, hours: float, progress: Callable[[float], None] = lambda _: None
+        self,
+        seed: int,
+        folder: Path,
+        loop: VirtualLoop,
+        hours: float,
+        *,
+        pace: float = 1.0,
+        progress: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`progress`: called with the hours that have gone by."""
-        super().__init__(seed, folder, loop, Size(hours * HOUR, 4, 40.0))
+        """`pace`: how much more often things happen than in a whole day. `progress`: called with the hours that have gone by."""
+        super().__init__(seed, folder, loop, Size(hours * HOUR, 4, 40.0 / pace))
         self.trace = deque(maxlen=2_000)
         self.admin = DayAdmin(self)
         self.seconds = hours * HOUR
+        self.between_faults, self.between_changes = self.between_faults / pace, self.between_changes / pace
         self._progress = progress
         self._folder = folder
         #: How large everything is, and how many rows each table has, look by look.
@@ -276,12 +284,12 @@ def short_retention(seconds: float) -> Iterator[None]:
         yield
 
 
-def simulate_day(seed: int, hours: float, progress: Callable[[float], None] = lambda _: None) -> Day:
+def simulate_day(seed: int, hours: float, *, pace: float = 1.0, progress: Callable[[float], None] = lambda _: None) -> Day:
     """Run a world for hours and return it; raises BrokenInvariant."""
     worlds: list[Day] = []
 
     def world_of(seed: int, folder: Path, loop: VirtualLoop) -> Day:
-        worlds.append(Day(seed, folder, loop, hours, progress))
+        worlds.append(Day(seed, folder, loop, hours, pace=pace, progress=progress))
         return worlds[0]
 
     with short_retention(hours * HOUR * KEPT_SHARE):
