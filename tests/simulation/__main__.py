@@ -92,7 +92,7 @@ def _long(seed: int, hours: float) -> int:
             print(f"{told_at - begun:6.0f} s  {gone:.1f} h of virtual time", file=sys.stderr)
 
     try:
-        day = simulate_day(seed, hours, progress)
+        day = simulate_day(seed, hours, progress=progress)
     except BrokenInvariant as broken:
         print(f"{broken}\n\nonce more: ./dev simulate --hours {hours:g} --seed {seed}")
         return 1

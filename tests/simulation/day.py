@@ -148,13 +148,21 @@ class Day(World):
     spared = frozenset({"office-1", "relay-1", "client of ci-1"})
 
     def __init__(
-        self, seed: int, folder: Path, loop: VirtualLoop, hours: float, progress: Callable[[float], None] = lambda _: None
+        self,
+        seed: int,
+        folder: Path,
+        loop: VirtualLoop,
+        hours: float,
+        *,
+        pace: float = 1.0,
+        progress: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`progress`: called with the hours that have gone by."""
-        super().__init__(seed, folder, loop, Size(hours * HOUR, 4, 40.0))
+        """`pace`: how much more often things happen than in a whole day. `progress`: called with the hours that have gone by."""
+        super().__init__(seed, folder, loop, Size(hours * HOUR, 4, 40.0 / pace))
         self.trace = deque(maxlen=2_000)
         self.admin = DayAdmin(self)
         self.seconds = hours * HOUR
+        self.between_faults, self.between_changes = self.between_faults / pace, self.between_changes / pace
         self._progress = progress
         self._folder = folder
         #: How large everything is, and how many rows each table has, look by look.
@@ -231,7 +239,8 @@ class Day(World):
             kept = {"core": client.core, "clock": client._clock, "session": client.session}
             found.update(sizes.measure({f"{client.name}.{name}": part for name, part in kept.items()}))
         found.update({f"module {name}": size for name, size in sizes.measure_modules().items()})
-        found["tasks"] = len(asyncio.all_tasks())
+        running = [task.get_coro().__qualname__ for task in asyncio.all_tasks() if _is_of_klinket(task)]  # type: ignore[union-attr]
+        found.update(Counter(f"tasks {name}" for name in running))
         for folder in (one._folder for one in self.connectors):
             files = [file for file in folder.rglob("*") if file.is_file()]
             found[f"files of {folder.name}"] = len(files)
@@ -255,6 +264,12 @@ class Day(World):
         return found | {f"table {name}": parts for name, parts in tables.items() if name not in RECORDS}
 
 
+def _is_of_klinket(task: asyncio.Task[Any]) -> bool:
+    """Return whether a task runs something real, not a part of the simulated network."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and "/klinket/" in code.co_filename
+
+
 def _rows(tx: Transaction) -> Counter[str]:
     connection = tx._connection  # type: ignore[attr-defined]
     tables = schema.metadata.tables
@@ -276,12 +291,12 @@ def short_retention(seconds: float) -> Iterator[None]:
         yield
 
 
-def simulate_day(seed: int, hours: float, progress: Callable[[float], None] = lambda _: None) -> Day:
+def simulate_day(seed: int, hours: float, *, pace: float = 1.0, progress: Callable[[float], None] = lambda _: None) -> Day:
     """Run a world for hours and return it; raises BrokenInvariant."""
     worlds: list[Day] = []
 
     def world_of(seed: int, folder: Path, loop: VirtualLoop) -> Day:
-        worlds.append(Day(seed, folder, loop, hours, progress))
+        worlds.append(Day(seed, folder, loop, hours, pace=pace, progress=progress))
         return worlds[0]
 
     with short_retention(hours * HOUR * KEPT_SHARE):
