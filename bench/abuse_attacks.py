@@ -24,6 +24,7 @@ from klinket.net.descriptors import raise_limit
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.paths import ENROL_PATH, EXTENSION_PATH, GRAPHQL_PATH, LOGOUT_PATH, REFLECT_PATH, REVOKE_PATH
+from klinket.wire.relay import ADMISSION_PROTOCOL
 
 #: Attempts under way at a time; further ones are left out and counted.
 MAX_UNDER_WAY = 400
@@ -50,6 +51,7 @@ class Attack:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.context.check_hostname = False
         self.context.verify_mode = ssl.CERT_NONE
+        self.context.set_alpn_protocols([ADMISSION_PROTOCOL, "http/1.1"])  # what a relay asks for; the controller does not mind
 
     async def dial(self, port: str, tls: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(
