@@ -24,6 +24,7 @@ from klinket.net.descriptors import raise_limit
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.paths import ENROL_PATH, EXTENSION_PATH, GRAPHQL_PATH, LOGOUT_PATH, REFLECT_PATH, REVOKE_PATH
+from klinket.wire.relay import ADMISSION_PROTOCOL
 
 #: Attempts under way at a time; further ones are left out and counted.
 MAX_UNDER_WAY = 400
@@ -50,6 +51,7 @@ class Attack:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.context.check_hostname = False
         self.context.verify_mode = ssl.CERT_NONE
+        self.context.set_alpn_protocols([ADMISSION_PROTOCOL, "http/1.1"])  # what a relay asks for; the controller does not mind
 
     async def dial(self, port: str, tls: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(
@@ -70,15 +72,17 @@ class Attack:
                 said = "closed"
             self.outcomes[said] += 1
 
-        number, began = 0, time.monotonic()
+        begun, began = 0, time.monotonic()
         while (now := time.monotonic()) < self.until:
-            for number in range(number + 1, int((now - began) * rate) + 1):
+            due = int((now - began) * rate)
+            for number in range(begun, due):
                 if len(under_way) >= MAX_UNDER_WAY:
                     self.outcomes["left out"] += 1
                     continue
                 task = asyncio.create_task(count(number))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
+            begun = max(begun, due)
             await asyncio.sleep(0.01)
         for task in under_way:
             task.cancel()
@@ -136,7 +140,8 @@ def client_hello(name: str) -> bytes:
 def begins(port: str) -> bytes:
     if port in ("controller", "relay"):
         return client_hello("localhost")
-    return {"http": b"CONNECT echo:1 HTTP/1.1\r\n", "socks": b"\x05\x01\x00\x05\x01\x00\x03"}.get(port, b"GET /metrics HTTP/1.1\r\n")
+    beginnings = {"http": b"CONNECT echo:1 HTTP/1.1\r\n", "socks": b"\x05\x01\x00\x05\x01\x00\x03"}
+    return beginnings.get(port, b"GET /metrics HTTP/1.1\r\n")
 
 
 async def slow(attack: Attack) -> None:
@@ -194,7 +199,8 @@ def http(path: str, body: bytes, *headers: str, length: int | None = None, metho
 
 def upgrade(path: str) -> bytes:
     key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    head = (f"GET {path} HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade", key, "Sec-WebSocket-Version: 13")
+    return "\r\n".join(head).encode() + b"\r\n\r\n"
 
 
 def message(text: bytes, announced: int | None = None) -> bytes:
@@ -276,12 +282,15 @@ async def graphql(attack: Attack) -> None:
 
 
 async def documents(attack: Attack) -> None:
-    """Deep, wide, long and costly documents of somebody with a valid token that may only read."""
-    deep = "{ serviceAccounts { edges { node { keys { edges { node " + "{ id serviceAccount " * 400 + "{ id }" + " }" * 400 + "}}}}}}"
+    """Deep, wide, long and costly documents of somebody with a valid token."""
+    nested = "{ id serviceAccount " * 400 + "{ id }" + " }" * 400
+    deep = "{ serviceAccounts { edges { node { keys { edges { node " + nested + "}}}}}}"
     wide = "{" + " ".join(f"a{number}: serviceAccounts {{ edges {{ node {{ id }} }} }}" for number in range(1500)) + "}"
     pages = "{ resources(first: 500) { edges { node { remoteNetwork { resources(first: 500) { edges { node { id } } } } } } } }"
     spread = "{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }"
-    texts = [deep, wide, "#" * 200_000, "{" * 60_000, pages, spread, '{ resources(filter: {name: {in: ["' + '","'.join("x" * 20_000) + '"]}}) { edges { node { id } } } }']
+    names = '","'.join("x" * 20_000)
+    listed = '{ resources(filter: {name: {in: ["' + names + '"]}}) { edges { node { id } } } }'
+    texts = [deep, wide, "#" * 200_000, "{" * 60_000, pages, spread, listed]
     token = (f"X-API-KEY: {attack.given['api_token']}",)
     await post(attack, [(GRAPHQL_PATH, json.dumps({"query": text}).encode(), token) for text in texts])
 

@@ -1,4 +1,4 @@
-"""Credentials of the attackers of `./dev bench abuse`: forged ones, and stolen ones that are used beyond what an honest holder does."""
+"""Credentials of the attackers of `./dev bench abuse`: forged ones, and stolen ones used beyond what an honest holder does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock
 from klinket.wire import access_token, assertion, control, signing
 from klinket.wire.key_file import KeyFile, parse_key_file
-from klinket.wire.paths import LOGOUT_PATH, REVOKE_PATH
 from klinket.wire.relay import ADMISSION_ID_BYTES, RelayHello, RelayRole, encode_ticket
 from klinket.wire.ticket import TicketRole, sign_ticket
 from klinket.wire.version import CONNECTOR_VERSION
@@ -42,7 +41,7 @@ FORGERIES = 200
 
 @dataclass
 class BadAssertions:
-    """`made`: (unknown key, forged signature of a known key)."""
+    """Forgeries for a controller's `url` in the name of a key file's owner."""
 
     url: str
     key_file: KeyFile
@@ -63,7 +62,8 @@ class BadAssertions:
             )  # fmt: skip
             if number % 20 == 0:
                 token = "no.assertion." + "x" * 1000
-            yield path, json.dumps({"grant_type": assertion.GRANT_TYPE, "assertion": token, "certificate_request": request}).encode()
+            body = {"grant_type": assertion.GRANT_TYPE, "assertion": token, "certificate_request": request}
+            yield path, json.dumps(body).encode()
 
 
 def bad_assertions(url: str, key: str) -> BadAssertions:
@@ -174,15 +174,13 @@ class StolenConnector:
             event="denied", flow="f" * 32, time_ms=0, session="s", service_account="a", key="k", resource=None,
             host="h" * 200, port=1, protocol="tcp",
         )  # fmt: skip
-        for number in count(1):
-            if time.monotonic() >= attack.until:
-                return
+        while time.monotonic() < attack.until:
             try:
                 connection = await self._attach(attack)
                 attack.outcomes["attached"] += 1
                 reading = asyncio.create_task(self._read(connection, attack))
                 try:
-                    await self._send(connection, attack, rate, event, number)
+                    await self._send(connection, attack, rate, event)
                 finally:
                     reading.cancel()
                     connection.transport.abort()
@@ -194,7 +192,7 @@ class StolenConnector:
         async for text in connection:
             attack.outcomes[f"got {json.loads(text)['type']}"] += 1
 
-    async def _send(self, connection: ClientConnection, attack: Attack, rate: float, event: control.FlowEvent, round: int) -> None:
+    async def _send(self, connection: ClientConnection, attack: Attack, rate: float, event: control.FlowEvent) -> None:
         began = time.monotonic()
         for number in count(1):
             if time.monotonic() >= attack.until:
@@ -215,6 +213,3 @@ class StolenConnector:
             await connection.send(control.encode(message))
             attack.outcomes["sent"] += 1
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-
-
-__all__ = ["LOGOUT_PATH", "REVOKE_PATH", "StolenConnector", "bad_assertions", "enrolments", "tickets"]

@@ -1,6 +1,6 @@
-"""The honest peers of `./dev bench abuse`: flows through a relay and past it, and logins, each at its own pace, timed one by one.
+"""The honest peers of `./dev bench abuse`: flows through a relay and past it, and logins, each at its own pace.
 
-Prints a line per round: what it was, when it began (monotonic seconds), how many milliseconds it took, and why it failed if it did.
+Prints a line per round: what it was, when it began (monotonic seconds), how many milliseconds it took, and why it failed.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ class FlowEventLog:
             resource_ip=resource_ip,
             bytes_from_client=received,
             bytes_to_client=sent,
-            duration_ms=round((self._clock() - flow.opened_at) * 1000),
+            # The clock is the controller's, and may be set back meanwhile.
+            duration_ms=max(0, round((self._clock() - flow.opened_at) * 1000)),
             failure=failure.value if failure else None,
         )
 

@@ -1,4 +1,4 @@
-"""How fast channels of one peer are taken, and what comes on them (security.md 20): a stolen key is no way to keep others waiting.
+"""How fast one peer's channels, and what comes on them, are taken (security.md 20): a stolen key keeps nobody waiting.
 
 By the address a channel comes from as well: who uses a stolen key elsewhere takes nothing from who was robbed. What comes too
 fast is not lost, it waits unread; so in the end its sender waits.

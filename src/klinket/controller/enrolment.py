@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds a connector's certificate lives; renewed at half of that with the same key.
 CONNECTOR_CERTIFICATE_SECONDS = 24 * 3600.0
-#: Enrolments, and looks whether tokens are valid, of one address that are refused: at once, and how fast they are forgiven a second.
+#: Enrolments of one address with tokens that are not valid, at once, and how fast they are forgiven a second.
 FAILED_ENROLMENTS = 20
 FAILED_ENROLMENTS_PER_SECOND = 0.2
 #: Enrolments of one connector from one address: each is written and signed.
@@ -73,8 +73,8 @@ class Enrolments:
     async def enrol(self, request: EnrolmentRequest, address: str) -> EnrolmentAnswer:
         """Return certificate and access token of a connector.
 
-        Raises ConnectorTokensDead, EnrolledElsewhere, Throttled, ControllerBehind. Tokens are looked up before anything is written:
-        who has none takes no turn of the writer, and keeps nobody out who has, from whatever address.
+        Raises ConnectorTokensDead, EnrolledElsewhere, Throttled, ControllerBehind. Tokens are looked up before anything is
+        written: who has none takes no turn of the writer, and keeps nobody out who has, from whatever address.
         """
         key = parse_request(request.certificate_request)
         jkt = signing.thumbprint(key)

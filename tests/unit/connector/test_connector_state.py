@@ -85,6 +85,13 @@ async def test_events_are_sent_once_on_a_channel_and_forgotten_when_stored(tmp_p
     assert await sent(log) == []
 
 
+async def test_a_clock_that_was_set_back_makes_no_flow_shorter_than_nothing(tmp_path: Path) -> None:
+    log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW - 0.7)
+    log.closed(flow(), 7, "10.0.0.5", 10, 20, None)
+    (batch,) = await sent(log)
+    assert batch.events[0].duration_ms == 0
+
+
 async def test_events_survive_a_restart_and_numbers_only_grow(tmp_path: Path) -> None:
     log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
     log.closed(flow(1), 7, "10.0.0.5", 10, 20, None)

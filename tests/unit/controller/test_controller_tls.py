@@ -33,9 +33,7 @@ def old_context(live: Running, suites: str = "", version: ssl.TLSVersion = ssl.T
 async def agreed(live: Running, context: ssl.SSLContext) -> ssl.SSLObject:
     """Shake hands, and return what was agreed; raises OSError."""
     async with asyncio.timeout(10):
-        _, writer = await asyncio.open_connection(
-            "127.0.0.1", live.config.listen.port, ssl=context, server_hostname="127.0.0.1"
-        )
+        _, writer = await asyncio.open_connection("127.0.0.1", live.config.listen.port, ssl=context, server_hostname="127.0.0.1")
     found = writer.get_extra_info("ssl_object")
     writer.close()
     assert isinstance(found, ssl.SSLObject)

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 REQUEST_SECONDS = 10.0
 #: Connections of programs at a time, per listener.
 MAX_CONNECTIONS = 16_384
-#: Of them those that have not said what they want, in all and of one source; the oldest of the source, or of the biggest, gives way.
+#: Of them those that have not said what they want, in all and of one source; the oldest of it, or of the biggest, gives way.
 MAX_UNASKED, MAX_UNASKED_PER_SOURCE = 2_048, 1_024
 #: Connections accepted in one go.
 ACCEPT_ROUNDS = 64

@@ -56,6 +56,9 @@ def _checked(event: FlowEvent, now_ms: int) -> FlowEvent:
     """Return an event with nothing in it that could not be shown: a connector may be in strange hands."""
     if event.event not in EVENT_TYPES or event.protocol not in {protocol.value for protocol in TransportProtocol}:
         raise ProtocolError(f"a flow event of an unknown kind: {event.event[:40]!r}, {event.protocol[:40]!r}")
+    if event.duration_ms is not None and event.duration_ms < 0:
+        # Of a connector whose clock was set back: refused, the batch would come again and again, and end each of its channels.
+        event = replace(event, duration_ms=0)
     whole = (event.port, event.bytes_from_client, event.bytes_to_client, event.duration_ms or 0, event.resource or 0)
     if not all(0 <= value <= _MAX_WHOLE for value in whole) or event.port > 65_535:
         raise ProtocolError("a flow event with a number out of its range")

@@ -114,7 +114,7 @@ async def test_a_batch_that_is_sent_again_is_stored_once(inventory: Inventory) -
     "wrong",
     [
         {"event": "other"}, {"protocol": "icmp9"}, {"port": 65_536}, {"port": -1}, {"bytes_to_client": -1},
-        {"bytes_from_client": 1 << 60}, {"duration_ms": -5}, {"resource": 1 << 62}, {"resource": -1},
+        {"bytes_from_client": 1 << 60}, {"resource": 1 << 62}, {"resource": -1},
     ],
 )  # fmt: skip
 async def test_what_no_connector_sends_is_refused_as_a_whole(inventory: Inventory, wrong: dict[str, Any]) -> None:
@@ -122,6 +122,11 @@ async def test_what_no_connector_sends_is_refused_as_a_whole(inventory: Inventor
     with pytest.raises(ProtocolError):
         await keep(inventory, seen(inventory), seen(inventory, values.pop("event"), **values))
     assert await inventory.read(lambda tx: tx.flow_events.find()) == []
+
+
+async def test_a_flow_that_ended_before_it_began_lasted_no_time(inventory: Inventory) -> None:
+    (row,) = await keep(inventory, seen(inventory, "closed", duration_ms=-5))  # refused, it would come again for ever
+    assert row.event["connection"]["duration"] == 0
 
 
 async def test_a_batch_has_a_limit(inventory: Inventory) -> None:
