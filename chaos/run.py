@@ -56,7 +56,7 @@ class Trial:
             fault.end(self._world)
         took = max(took, self._recover())
         self._struck[-1] = (began, time.monotonic())
-        print(f": works again after {took:.1f} s", file=sys.stderr, flush=True)
+        print(file=sys.stderr, flush=True)
         if fault.part == "controller" and not self._writes.look_up():
             self._report.breaches.append(f"{fault.name}: what was written could not be looked up")
         row.times += 1
@@ -68,15 +68,18 @@ class Trial:
 
     def _recover(self) -> float:
         """Return after how many seconds a flow and a write were both possible again."""
-        began, flow, write = time.monotonic(), False, False
+        began, flow, write = time.monotonic(), 0.0, 0.0
         while time.monotonic() < began + PATIENCE_SECONDS:
             self._world.heal()
-            flow = flow or self._world.probe()
-            write = write or self._writes.one()
+            if not flow and self._world.probe():
+                flow = time.monotonic() - began
+            if not write and self._writes.one():
+                write = time.monotonic() - began
             if flow and write:
-                return time.monotonic() - began
+                print(f": a flow after {flow:.1f} s, a write after {write:.1f} s", file=sys.stderr, end="", flush=True)
+                return max(flow, write)
             time.sleep(0.1)
-        self._report.breaches.append(f"not even after {PATIENCE_SECONDS:.0f} s: flow {flow}, write {write}")
+        self._report.breaches.append(f"not even after {PATIENCE_SECONDS:.0f} s: flow {bool(flow)}, write {bool(write)}")
         return time.monotonic() - began
 
 
