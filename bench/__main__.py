@@ -7,7 +7,19 @@ import sys
 from pathlib import Path
 
 #: What measurements share.
-PARTS = {"__init__", "__main__", "captured", "cut_flows", "load", "volume"}
+PARTS = {
+    "__init__",
+    "__main__",
+    "abuse_attacks",
+    "abuse_credentials",
+    "abuse_honest",
+    "captured",
+    "captured_resources",
+    "cut_flows",
+    "herd_clients",
+    "load",
+    "volume",
+}
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in PARTS)
 
 if __name__ == "__main__":

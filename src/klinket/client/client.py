@@ -139,7 +139,7 @@ class Client:
             except KlinketError as error:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
-                delay = max(backoff.next(), error.retry_after or 0.0)
+                delay = max(backoff.next(self._core.longest_wait(self._clock.now())), error.retry_after or 0.0)
                 self.channel_trouble = error
                 going_on = "; live flows go on" if self._configured.is_set() else ""
                 logger.warning("%s%s; trying again in %.1f s", error, going_on, delay)

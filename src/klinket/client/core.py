@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -112,6 +113,15 @@ class ClientCore:
         """
         self.resource_for(host)
         return self._index.lookup(host) is not None or self._ever_index.lookup(host) is not None
+
+    def longest_wait(self, now: float) -> float:
+        """Return how many seconds a try to reach the controller may be put off: half of what is left of the grants.
+
+        Whose grants end soon goes first, and has several tries. Without grants there are no live flows, and no bound.
+        """
+        if self._configuration is None or self._configuration.valid_until_ms / 1000 <= now:
+            return math.inf
+        return (self._configuration.valid_until_ms / 1000 - now) / 2
 
     def decide(self, destination: Destination, now: float) -> Resource:
         """Return the resource of an allowed flow; raises FlowRefused. The client checks every flow, as the connector does."""

@@ -103,6 +103,10 @@ class ConnectorCore:
         self._grant_keys, self._limits = grant_keys, account_limits
         self._own_limits = {one.service_account: one.limits for one in own_limits}
 
+    def limits_of(self, account: str) -> AccountLimits:
+        """Return what an account may take here."""
+        return self._own_limits.get(account, self._limits)
+
     def drop_withdrawn(self, now: float) -> int:
         """Forget grants whose signing key is not among the keys any more; returns how many.
 
@@ -259,7 +263,7 @@ class ConnectorCore:
     def _throttle(self, account: str, now: float) -> None:
         if len(self._flows) >= limits.MAX_FLOWS:
             raise FlowRefused(FlowFailure.THROTTLED, f"this connector has {limits.MAX_FLOWS} flows, the limit", retry_after=1)
-        allowed = self._own_limits.get(account, self._limits)
+        allowed = self.limits_of(account)
         if self._per_account[account] >= allowed.max_flows:
             raise FlowRefused(
                 FlowFailure.THROTTLED,

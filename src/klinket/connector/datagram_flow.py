@@ -10,18 +10,19 @@ from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
+from klinket.net import datagram_path
 from klinket.net.datagram_path import PLAIN
 from klinket.net.framed_datagrams import FramedDatagrams
+from klinket.net.pacing import DatagramLane, Lanes
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
-from klinket.net.pump import FlowSummary
+from klinket.net.pump_state import FlowSummary
+from klinket.net.rounds import Rounds
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe_messages import Failure
 
 #: Bytes of the largest datagram.
 MAX_DATAGRAM_BYTES = 65_507
-#: Datagrams read in one turn of the loop.
-BATCH = 64
 
 
 class DatagramAssociation:
@@ -45,6 +46,9 @@ class DatagramAssociation:
         self._moved_at = time.monotonic()
         self._watches = poll()
         self._over: asyncio.Future[Failure] = self._watches.loop.create_future()
+        self._rounds = Rounds()
+        self._to_client: DatagramLane | None = None
+        self._to_resource: DatagramLane | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -70,7 +74,20 @@ class DatagramAssociation:
         self._framed.close(failure)
         self._end(failure)
 
+    def pace(self, lanes: Lanes | None) -> None:
+        """Let datagrams wait for their turn in these lanes from now on."""
+        waiting, self._to_client, self._to_resource = (self._to_client, self._to_resource), None, None
+        for lane in waiting:
+            if lane is not None:
+                lane.release()
+        if lanes is not None and not self._over.done():
+            self._to_client = DatagramLane(lanes.to_clients, self._send_to_client)
+            self._to_resource = DatagramLane(lanes.from_clients, self._send_to_resource)
+
     def _stop(self) -> None:
+        for lane in (self._to_client, self._to_resource):
+            if lane is not None:
+                lane.close()
         self._paths.remove(self._session, self._flow, self._from_client)
         if self._resource.fileno() >= 0:
             self._watches.forget(self._resource)
@@ -83,16 +100,32 @@ class DatagramAssociation:
     def _from_client(self, datagram: bytes) -> None:
         self._moved_at = time.monotonic()
         self.bytes_received += len(datagram)
+        if self._to_resource is not None:
+            self._to_resource.offer(datagram)
+        else:
+            self._send_to_resource(datagram)
+
+    def _send_to_resource(self, datagram: bytes) -> None:
         try:
             self._resource.send(datagram)
         except OSError:
+            self._paths.counted.not_sent += 1
             return  # one datagram may be lost; a port that is closed answers again on the next
 
     def _from_resource(self) -> None:
-        for _ in range(BATCH):
+        try:
+            self._drain()
+        finally:
+            datagram_path.leave_all()
+
+    def _drain(self) -> None:
+        for number in range(self._rounds.most()):
+            if number == 1:
+                datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
             try:
                 size = self._resource.recv_into(PLAIN, MAX_DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):
+                self._rounds.empty()
                 return
             except ConnectionRefusedError:
                 self.cut(Failure(FlowFailure.REFUSED, "the port is closed"))
@@ -102,7 +135,19 @@ class DatagramAssociation:
                 return
             self._moved_at = time.monotonic()
             self.bytes_sent += size
-            if not self._paths.send_plain(self._session, self._flow, size):
-                self._framed.send(bytes(PLAIN[:size]))
+            if self._to_client is not None:
+                self._to_client.offer(bytes(PLAIN[:size]))
+            elif not self._paths.send_plain(self._session, self._flow, size):
+                self._send_framed(bytes(PLAIN[:size]))
             if self._over.done():
                 return
+        self._rounds.all_read()
+
+    def _send_to_client(self, datagram: bytes) -> None:
+        if not self._paths.send(self._session, self._flow, datagram):
+            self._send_framed(datagram)
+
+    def _send_framed(self, datagram: bytes) -> None:
+        before = self._framed.dropped
+        self._framed.send(datagram)
+        self._paths.counted.pipe_full += self._framed.dropped - before

@@ -9,8 +9,9 @@ from klinket.connector.limits import ECHO_BURST, ECHO_IDLE_SECONDS, ECHOES_PER_S
 from klinket.domain.flow import FlowFailure
 from klinket.domain.token_buckets import TokenBuckets
 from klinket.net.echo_socket import EchoSocket
+from klinket.net.pacing import Lanes, Passing
 from klinket.net.pipe import SealedPipe
-from klinket.net.pump import FlowSummary
+from klinket.net.pump_state import FlowSummary
 from klinket.wire.echo import Echo
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure
@@ -25,6 +26,7 @@ class EchoAssociation:
         self._moved_at = time.monotonic()
         self._bucket = TokenBuckets(ECHO_BURST, ECHOES_PER_SECOND, max_buckets=1)
         self._cut: Failure | None = None
+        self._lanes: Lanes | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -52,6 +54,10 @@ class EchoAssociation:
         self._pipe.send_now(FrameType.FAIL, failure.encode())
         self._pipe.abort()  # ends the tasks of carry(); the socket is closed when nothing waits for it any more
 
+    def pace(self, lanes: Lanes | None) -> None:
+        """Let echoes wait for their turn in these lanes from now on; one that waits goes at once where there are none."""
+        self._lanes = lanes
+
     async def _to_resource(self) -> None:
         """Send requests on until the client ends the flow; raises ProtocolError for what is no echo."""
         while True:
@@ -63,6 +69,8 @@ class EchoAssociation:
             self.bytes_received += len(frame.content)
             if self._bucket.take("", self._moved_at):
                 continue
+            if self._lanes is not None:
+                await Passing(self._lanes.from_clients).passes(len(frame.content))
             try:
                 await self._resource.send(echo)
             except OSError as error:
@@ -79,6 +87,8 @@ class EchoAssociation:
                 return
             self._moved_at = time.monotonic()
             self.bytes_sent += len(content)
+            if self._lanes is not None:
+                await Passing(self._lanes.to_clients).passes(len(content))
             await self._pipe.send(FrameType.DATAGRAM, content)
 
     async def _unreachable(self, error: OSError) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from klinket.connector import dial
+from klinket.connector.bandwidth import Bandwidth
 from klinket.connector.core import ConnectorCore, EndedFlow, Flow, LinkRecord
 from klinket.connector.datagram_flow import DatagramAssociation
 from klinket.connector.datagram_paths import DatagramPaths
@@ -46,6 +47,7 @@ class FlowServer:
     ) -> None:
         self._core = core
         self.traffic = Traffic()
+        self.bandwidth = Bandwidth(lambda account: core.limits_of(account).bytes_per_second)
         #: Sealed datagrams of UDP flows.
         self.paths = DatagramPaths()
         self._pipes = ProvenPipes(MAX_PIPES) if pipes is None else pipes
@@ -81,6 +83,10 @@ class FlowServer:
                 )
             )
         return told
+
+    def limits_changed(self) -> None:
+        """Have live flows keep to limits of bandwidth that were set, changed or taken away."""
+        self.bandwidth.limits_changed(self.traffic.live())
 
     def end_unfinished(self) -> None:
         """End the flows whose client has left a frame incomplete for too long."""
@@ -144,6 +150,7 @@ class FlowServer:
             self._events.established(flow, relay, address)
             carrier = self._carrier(flow, reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
             self.traffic.carries(flow, carrier, relay)
+            self.bandwidth.begins(flow, carrier)
             self._enders[flow] = carrier.cut
             summary = await carrier.carry()
         except BaseException:
@@ -157,6 +164,8 @@ class FlowServer:
         finally:
             self._enders.pop(flow, None)
             del self._carried[flow]
+            if carrier is not None:
+                self.bandwidth.over(flow)
             self.traffic.over(flow)
             self._core.close(flow)
         failure = summary.failure.failure if summary.failure else None

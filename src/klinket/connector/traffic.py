@@ -8,7 +8,8 @@ from typing import Protocol
 
 from klinket.connector.core import Flow
 from klinket.domain.flow import FlowFailure
-from klinket.net.pump import FlowSummary
+from klinket.net.pacing import Lanes
+from klinket.net.pump_state import FlowSummary
 from klinket.wire.pipe_messages import Failure
 
 
@@ -35,6 +36,10 @@ class Carrier(Protocol):
         """End it at once, and tell the client why where that needs no waiting."""
         ...
 
+    def pace(self, lanes: Lanes | None) -> None:
+        """Move no more than these lanes let it from now on; None: as much as there is."""
+        ...
+
 
 class Traffic:
     """Counts since the connector began."""
@@ -52,6 +57,10 @@ class Traffic:
         """Note who moves a flow's bytes. `relay`: its id, 0 for a direct way."""
         self.opened += 1
         self._live[flow] = carrier, Transport.RELAY if relay else Transport.DIRECT
+
+    def live(self) -> list[tuple[Flow, Carrier]]:
+        """Return the flows that are carried now."""
+        return [(flow, carrier) for flow, (carrier, _) in self._live.items()]
 
     def over(self, flow: Flow) -> None:
         """Keep what a flow has moved; one that never moved anything does not matter."""

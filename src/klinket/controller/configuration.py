@@ -180,6 +180,7 @@ def _at_connectors(limits: account_limits.AccountLimits) -> AccountLimits:
         new_flows_per_second=limits.new_flows_per_second,
         new_flows_burst=limits.new_flows_burst,
         max_flows=limits.max_flows,
+        bytes_per_second=limits.bytes_per_second or 0,
     )
 
 

@@ -12,6 +12,7 @@ from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.app.store_errors import StoreInUse, StoreUnavailable
+from klinket.controller.arrivals import Arrivals
 from klinket.controller.confirmation import CONFIRM_SECONDS, Confirmation
 from klinket.controller.head_guard import ControllerBehind
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
@@ -64,6 +65,7 @@ class Dispatch:
         self._expiries_changed = asyncio.Event()
         self._tasks = TaskSet("dispatch")
         self._snapshot: Snapshot | None = None
+        self._arrivals = Arrivals(store)
         self._confirmation = Confirmation(store, clock, grant_seconds, self._end)
         self._ended = asyncio.Event()
         self._end_reason: StoreInUse | None = None
@@ -90,6 +92,7 @@ class Dispatch:
     async def aclose(self) -> None:
         """Stop following."""
         await self._tasks.aclose()
+        await self._arrivals.aclose()
         await self._confirmation.aclose()
 
     async def superseded(self) -> StoreInUse:
@@ -198,17 +201,17 @@ class Dispatch:
 
     def _refresh_clients(self, current: Snapshot, confirmed_at: float) -> None:
         for client in list(self._peers.clients.values()):
-            # One that has just attached is told on its own, and another round follows what this one came too early for.
-            if current.covers(client.principal) and current.stamp >= client.stamp:
+            # One that has just attached is told on its own, from this snapshot at the least where it covers it.
+            if client.known is not None and current.covers(client.principal) and current.stamp >= client.stamp:
                 try:
                     self._tell(client, current, confirmed_at)
                 except Exception:
                     logger.exception("session %s could not be told of a change", client.principal.session)
 
     async def tell_client(self, peer: ClientPeer) -> None:
-        """Send a client its configuration, or end its session: from memory, or read for it when it has just attached.
+        """Send an attached client its configuration, or end its session: from memory, or read for it when it has just attached.
 
-        Raises StoreUnavailable, also when nothing was confirmed for as long as a grant lives.
+        Raises what has ended the session of one that was told nothing yet; StoreUnavailable, also when confirmations have run out.
         """
         try:
             confirmed, confirmed_at = await self._confirmation.fresh()
@@ -222,13 +225,15 @@ class Dispatch:
         current = self.snapshot
         if not current.covers(peer.principal) or current.stamp < oldest:
             try:
-                read = await self._store.read(lambda tx: snapshot.take(tx, [peer.principal]))
+                read = await self._arrivals.snapshot_for(peer.principal)
             except StoreUnavailable:
                 if peer.known is None or peer.known.stamp < oldest:
                     raise
                 read = peer.known  # decisions go on from what is known
             # A round may have overtaken this.
             current = self.snapshot if self.snapshot.covers(peer.principal) and self.snapshot.stamp >= read.stamp else read
+        if peer.known is None:
+            current.check(peer.principal, self._clock())
         self._tell(peer, current, confirmed_at, always=True)
 
     def _tell(self, peer: ClientPeer, current: Snapshot, confirmed_at: float, *, always: bool = False) -> None:
@@ -387,7 +392,7 @@ def _made_of(current: Snapshot) -> object:
 
 
 def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str], Stamp]:
-    """Return the row of a connector, the cuts that it may still have to apply, and the head; raises ConnectorTokensDead."""
+    """Return a connector, the cuts that it may still have to apply, and the head; raises ConnectorTokensDead."""
     return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)], tx.head()
 
 

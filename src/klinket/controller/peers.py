@@ -169,6 +169,8 @@ class Peers:
     clients: dict[str, ClientPeer] = field(default_factory=dict)
     connectors: dict[int, ConnectorPeer] = field(default_factory=dict)
     relays: dict[int, RelayPeer] = field(default_factory=dict)
+    #: Clients that are likely to attach soon, to a controller that has just been started.
+    expected: int = 0
     #: Sessions that take a seat right now, long after their login: they count as attached.
     seating: set[str] = field(default_factory=set)
     _unattached: dict[str, None] = field(default_factory=dict)
@@ -192,8 +194,9 @@ class Peers:
         return {*self.clients, *self.seating}
 
     def spread_ms(self) -> int:
-        """Return over how many milliseconds the clients attached now have to come back, should they lose this channel."""
-        return min(MAX_SPREAD_MS, 1000 * len(self.clients) // ATTACHES_PER_SECOND)
+        """Return over how many milliseconds clients have to come back, should they lose this channel: those attached now, and
+        those that have lost it before and are not back yet."""
+        return min(MAX_SPREAD_MS, 1000 * max(len(self.clients), self.expected) // ATTACHES_PER_SECOND)
 
     def dismiss_all(self) -> None:
         """Close all channels: their peers attach again, to whichever controller answers then."""

@@ -34,6 +34,7 @@ from klinket.controller.store.engine import SqlStore, open_store
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
+from klinket.net.collecting import collect_seldom
 from klinket.net.files import replace_private
 from klinket.net.metrics_endpoint import served
 from klinket.net.tasks import TaskSet
@@ -79,11 +80,13 @@ async def _serve(
     tasks = TaskSet("controller")
     try:
         await controller.dispatch.start()
+        controller.peers.expected = await store.read(sessions.count_live)
         listener = web.bind(config.listen)  # before the token is shown: what cannot listen has said nothing yet
         await _say_hello(config, store, announce)
         watched = served(
             config.metrics, lambda: controller.metrics.exposition, controller.observed.ready, controller.observed.measured
         )
+        collect_seldom()
         async with watched, web.serving(controller.app, listener, context) as server:
             await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
@@ -115,6 +118,11 @@ def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # No resumption: clients make a full handshake each time, so a ticket would be made and sent for nothing; and nothing that was
+    # proven once outlives its connection.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
     if config.certificate is not None and config.private_key is not None:
         context.load_cert_chain(config.certificate, config.private_key)
         return context
@@ -153,6 +161,7 @@ async def _housekeeping(store: SqlStore, peers: Peers, counted: Metrics) -> None
     while True:
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         attached = set(peers.clients)
+        peers.expected = 0  # whoever was to come back has
         try:
             await store.write(lambda tx: sessions.end_lost(tx, tx.now_ms - LOST_SESSION_MS, attached))  # noqa: B023
             await store.write(live_flows.forget_unheard)

@@ -16,7 +16,10 @@ from klinket.domain.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class AccountLimits:
-    """`*_burst`: so many at once, and `*_per_second` after that. Flows are counted at each connector."""
+    """`*_burst`: so many at once, and `*_per_second` after that. Flows and bytes are counted at each connector.
+
+    `bytes_per_second`: content of all flows together, in each direction by itself; None: no limit.
+    """
 
     login_burst: int = 60
     logins_per_second: float = 2.0
@@ -24,6 +27,7 @@ class AccountLimits:
     new_flows_burst: int = 2_000
     new_flows_per_second: float = 500.0
     max_flows: int = 10_000
+    bytes_per_second: int | None = None
 
 
 #: What an account has for which nothing is set.
@@ -38,10 +42,11 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "new_flows_burst": (1, 4_000_000),
     "new_flows_per_second": (0.1, 1_000_000),
     "max_flows": (1, 50_000),
+    "bytes_per_second": (10_000, 2_000_000_000),
 }
 #: What connectors enforce; the rest is the controller's.
-AT_CONNECTORS = ("new_flows_burst", "new_flows_per_second", "max_flows")
-_WHOLE = frozenset(field.name for field in fields(AccountLimits) if field.type == "int")
+AT_CONNECTORS = ("new_flows_burst", "new_flows_per_second", "max_flows", "bytes_per_second")
+_WHOLE = frozenset(field.name for field in fields(AccountLimits) if field.type in {"int", "int | None"})
 #: Sessions at a time that one key can be given seats for.
 MAX_SEATS = 10_000
 

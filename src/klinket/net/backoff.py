@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 
@@ -19,11 +20,12 @@ class Backoff:
         self._step = first
         self._random = random.SystemRandom()
 
-    def next(self) -> float:
-        """Return how many seconds to wait before the next try."""
+    def next(self, at_most: float = math.inf) -> float:
+        """Return how many seconds to wait before the next try; `at_most` bounds them, but never below `first`."""
         step = self._step
         self._step = min(self._cap, step * 2)
-        return self._random.uniform(step / 2, max(step, step / 2 + self.spread))
+        longest = min(max(step, step / 2 + self.spread), max(self._first, at_most))
+        return self._random.uniform(min(step, longest) / 2, longest)
 
     def reset(self) -> None:
         """Begin again at `first`: the last try has worked."""

@@ -10,15 +10,14 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVar
 
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import descriptors, pump_worker, workers
 from klinket.net.pipe import forget_with
-from klinket.net.pump import FlowSummary, Pump, attend_with
-from klinket.net.pump_state import KEYS_BYTES
+from klinket.net.pump import Pump, attend_with
+from klinket.net.pump_state import KEYS_BYTES, FlowSummary, PumpState
 from klinket.net.workers import LOOK_SECONDS, Handle, Program, WorkerPool, give_away
 from klinket.wire.pipe_messages import Failure
 
@@ -47,6 +46,11 @@ class _Given:
             for file in files:
                 os.close(file)
             return False
+        if kind == pump_worker.BACK and len(files) == 2:
+            local, pipe_sock = (socket.socket(fileno=file) for file in files)
+            files.clear()
+            self._pump.came_back(local, pipe_sock, PumpState.decode(content))
+            return True
         try:
             summary, rest = pump_worker.decode_end(content)
         except ProtocolError:
@@ -86,7 +90,7 @@ class Carrying:
         self._timer = None
         self.pool.look()
         self._here = {pump: None for pump in self._here if not pump.over}
-        moving = [pump for pump in self._here if not pump.opening]  # whose answer is awaited stays
+        moving = [pump for pump in self._here if not pump.stays]
         give_away(
             moving, lambda pump: pump.bytes_sent + pump.bytes_received, self._kept, lambda pump, busy: self.give(pump, busy=busy)
         )
@@ -98,13 +102,13 @@ class Carrying:
         try:
             state = pump.hand_over()
         except ConnectionResetError:
-            return True  # its keys were forgotten, so it ends with its next byte; or its answer is awaited: it stays
+            return True  # its keys were forgotten, so it ends with its next byte; or it stays
         handle = self.pool.give(pump_worker.CARRY, state.encode(), pump.files, _Given(pump), busy=busy)
         if handle is None:
             pump.stay(state)
             return False
         del self._here[pump]
-        pump.moved(partial(_end, handle))
+        pump.moved(_There(handle))
         return True
 
     def close(self) -> None:
@@ -119,8 +123,19 @@ def _moved(pump: Pump) -> int:
     return pump.bytes_sent + pump.bytes_received
 
 
-def _end(handle: Handle, failure: Failure) -> None:
-    handle.end(pump_worker.END, failure.encode())
+class _There:
+    """A worker, for one flow. Implements pump_state.Elsewhere."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    def end(self, failure: Failure) -> None:
+        self._handle.end(pump_worker.END, failure.encode())
+
+    def come_back(self) -> None:
+        self._handle.tell(pump_worker.RETURN)
 
 
 _carrying: Carrying | None = None

@@ -1,27 +1,17 @@
-"""The hot loop: a program's or resource's socket on one side, a sealed pipe on the other.
-
-Raw sockets on the loop's readers and writers, one frame per read, shared buffers; bytes are copied only under back-pressure.
-"""
+"""A flow that may move to another process and back, and be given a bandwidth while it lives."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from klinket.domain.errors import ProtocolError
-from klinket.domain.flow import FlowFailure
-from klinket.net import sockets
+from klinket.net.pacing import Lanes, paced
 from klinket.net.pipe import SealedPipe
-from klinket.net.poll import poll
-from klinket.net.pump_state import PumpState
-from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
-from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
-from klinket.wire.pipe_messages import Failure, OpenAnswer
+from klinket.net.pump_state import Elsewhere, FlowSummary, PumpState
+from klinket.net.stream import Stream
+from klinket.wire.pipe_messages import Failure
 
-#: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
-LOOK_SECONDS = 1.0
 #: Is told of each flow when it begins to be carried; None: nobody wants to know. Set where a process has workers (net.carrying).
 _attendant: Callable[[Pump], None] | None = None
 
@@ -32,82 +22,60 @@ def attend_with(attendant: Callable[[Pump], None] | None) -> None:
     _attendant = attendant
 
 
-@dataclass(frozen=True, slots=True)
-class FlowSummary:
-    """How a flow ended. Bytes of content into and out of the pipe; `failure` None: both ends finished cleanly."""
-
-    bytes_sent: int
-    bytes_received: int
-    failure: Failure | None = None
-
-
-class Pump:
-    """One flow's bytes. `carry()` moves them; `cut()` ends it from outside, at once.
-
-    `opening`: OPEN went out and its answer is still to come; what `local` sends meanwhile follows it without waiting.
-    `opened`: called when it has come, and is no refusal.
-    """
+class Pump(Stream):
+    """A stream that other processes may carry."""
 
     def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
-        self.opening = opening
-        self.opened: Callable[[], None] = lambda: None
-        self._local = local
-        self._pipe = pipe
-        self._watches = poll()
-        self._done: asyncio.Future[FlowSummary] = self._watches.loop.create_future()
-        self._to_pipe: memoryview | None = None  # sealed bytes the pipe has not taken yet
-        self._to_local: memoryview | None = None  # content that local has not taken yet
-        self._local_ended = False
-        self._pipe_ended = False
-        self._looking: asyncio.TimerHandle | None = None
-        self._over = False  # not told by the future: whoever waits for it may cancel it while the sockets are still watched
-        self._elsewhere: Callable[[Failure], None] | None = None
-        self.bytes_sent = 0
-        self.bytes_received = 0
-
-    async def carry(self) -> FlowSummary:
-        """Move bytes between `local` and the pipe until both have ended; closes `local`.
-
-        After a clean end (`failure` None) the pipe may carry another flow. Otherwise `local` and the pipe were reset.
-        Cancelling resets both.
-        """
-        try:
-            return await self.start()
-        except asyncio.CancelledError:
-            self.cut(Failure(FlowFailure.RESET))
-            raise
+        super().__init__(local, pipe, opening=opening)
+        self._elsewhere: Elsewhere | None = None
+        self._ended_elsewhere: Failure | None = None
+        self._lanes: Lanes | None = None
 
     def start(self) -> asyncio.Future[FlowSummary]:
-        """Begin; the future holds the summary when the flow has ended. Cancelling it does not end the flow: use carry()."""
-        if self._pipe.closed:
-            self._pipe_broke()
-            return self._done
-        sockets.reset_if_dropped(self._local, True)
-        self._watches.add_reader(self._local, self._local_readable)
-        self._watches.add_reader(self._pipe.sock, self._pipe_readable)
-        self._drain()  # frames that came together with OPEN or OPENED are here already
+        """See Stream.start()."""
+        done = super().start()
         if _attendant is not None and not self._over:
             _attendant(self)
-        return self._done
+        return done
 
     def cut(self, failure: Failure) -> None:
-        """Reset both sides now; the peer is told why where that needs no waiting."""
+        """See Stream.cut(); where another process carries the flow, it is told to end it."""
         if self._elsewhere is not None and not self._over:
-            self._elsewhere(failure)
-        elif not self._over:
-            if self._to_pipe is None and not self._local_ended:
-                try:
-                    self._pipe.sock.send(self._pipe.sealer.seal(FrameType.FAIL, failure.encode()))
-                except OSError:
-                    pass
-            self._finish(failure)
-
-    # ---- moving to another process, and back
+            self._ended_elsewhere = failure
+            self._elsewhere.end(failure)
+        else:
+            super().cut(failure)
 
     @property
     def over(self) -> bool:
         """Return whether the flow has ended."""
         return self._over
+
+    @property
+    def stays(self) -> bool:
+        """Return whether the flow is this process's own for now: its answer is awaited, or its bandwidth is counted here."""
+        return self.opening or self._lanes is not None
+
+    def pace(self, lanes: Lanes | None) -> None:
+        """Let `local` give and take in these lanes from now on, None: as fast as it can. A flow that moved comes back."""
+        if self._over or lanes is self._lanes:
+            return
+        self._lanes = lanes
+        if self._elsewhere is None:
+            self._replace_local()
+        else:
+            self._elsewhere.come_back()
+
+    def _replace_local(self) -> None:
+        self._watches.forget(self._local)
+        self._local = paced(self._local, self._lanes, self._watches, self._local_readable, self._local_writable)
+        self._watch_local()
+
+    def _watch_local(self) -> None:
+        if self._to_pipe is None and not self._local_ended:
+            self._watches.add_reader(self._local, self._local_readable)
+        if self._to_local is not None:
+            self._watches.add_writer(self._local, self._local_writable)
 
     @property
     def files(self) -> tuple[int, int]:
@@ -116,8 +84,8 @@ class Pump:
 
     def hand_over(self) -> PumpState:
         """Return all that another process needs to go on; follow with moved(), or stay(). Raises ConnectionResetError."""
-        if self.opening:
-            raise ConnectionResetError("the answer to OPEN is still to come: that is this process's")
+        if self.stays:
+            raise ConnectionResetError("the answer to OPEN is still to come, or bandwidth is counted: that is this process's")
         keys, left = self._pipe.hand_over()
         to_pipe, to_local = (b"" if waiting is None else bytes(waiting) for waiting in (self._to_pipe, self._to_local))
         ended = self._local_ended, self._pipe_ended
@@ -127,9 +95,9 @@ class Pump:
         """Go on here after all: no other process has got the state."""
         self._pipe.take_over(self._pipe.sock, state.keys, state.left)
 
-    def moved(self, end: Callable[[Failure], None]) -> None:
-        """Note that another process carries the flow now, and close the files here. `end` ends it there."""
-        self._elsewhere = end
+    def moved(self, elsewhere: Elsewhere) -> None:
+        """Note that another process carries the flow now, and close the files here."""
+        self._elsewhere = elsewhere
         self._unwatch()
         self._to_pipe = self._to_local = None
         self._local.close()
@@ -148,252 +116,50 @@ class Pump:
         if not self._done.done():
             self._done.set_result(summary)
 
+    def came_back(self, local: socket.socket, pipe: socket.socket, state: PumpState) -> None:
+        """Go on here with what another process has handed back."""
+        self._elsewhere = None
+        if self._pipe.closed or self._done.done():
+            self._over = True
+            local.close()
+            pipe.close()
+            return
+        self._local = local
+        self._pipe.take_over(pipe, state.keys, state.left)
+        self._take(state)
+        if self._ended_elsewhere is not None:
+            self.cut(self._ended_elsewhere)
+            return
+        if self._lanes is not None:
+            self._replace_local()
+        self._go_on()
+        if _attendant is not None and not self._over:
+            _attendant(self)
+
+    def _take(self, state: PumpState) -> None:
+        self._to_pipe = memoryview(state.to_pipe) if state.to_pipe else None
+        self._to_local = memoryview(state.to_local) if state.to_local else None
+        self._local_ended, self._pipe_ended = state.local_ended, state.pipe_ended
+        self.bytes_sent, self.bytes_received = state.bytes_sent, state.bytes_received
+
     @classmethod
     def resumed(cls, local: socket.socket, pipe: SealedPipe, state: PumpState) -> Pump:
         """Return a pump that goes on in this process; begin with resume(). The end of this process resets both sides."""
         made = cls(local, pipe)
-        made._to_pipe = memoryview(state.to_pipe) if state.to_pipe else None
-        made._to_local = memoryview(state.to_local) if state.to_local else None
-        made._local_ended, made._pipe_ended = state.local_ended, state.pipe_ended
-        made.bytes_sent, made.bytes_received = state.bytes_sent, state.bytes_received
+        made._take(state)
         return made
 
     def resume(self, ended: Callable[[FlowSummary], None]) -> None:
         """Go on; `ended` is called once, by the loop."""
         self._done.add_done_callback(lambda done: ended(done.result()))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._watch_local()
         if self._to_pipe is not None:
             self._watches.add_writer(self._pipe.sock, self._pipe_writable)
-        elif not self._local_ended:
-            self._watches.add_reader(self._local, self._local_readable)
-        if self._to_local is not None:
-            self._watches.add_writer(self._local, self._local_writable)
-        else:
+        if self._to_local is None:
             self._watches.add_reader(self._pipe.sock, self._pipe_readable)
             self._drain()
         if self._to_pipe is not None or self._to_local is not None:
             self._look_later()
-
-    @property
-    def incomplete_since(self) -> float | None:
-        """Return the monotonic seconds at which a frame of the pipe began that is not whole yet, or None."""
-        return None if self._over else self._pipe.receiver.incomplete_since
-
-    # ---- local -> pipe
-
-    def _local_readable(self) -> None:
-        plain, sealed = SCRATCH.plain, SCRATCH.sealed
-        try:
-            count = self._local.recv_into(plain, MAX_CONTENT_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
-            return
-        try:
-            if count:
-                self.bytes_sent += count
-                length = self._pipe.sealer.seal_into(FrameType.DATA, plain, count, sealed)
-            else:
-                self._local_ended = True
-                self._watches.remove_reader(self._local)
-                length = self._pipe.sealer.seal_into(FrameType.FIN, plain, 0, sealed)
-        except ConnectionResetError:  # the keys were forgotten
-            self._pipe_broke()
-            return
-        self._send_sealed(sealed[:length])
-
-    def _send_sealed(self, data: memoryview) -> None:
-        try:
-            sent = self._pipe.sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            self._pipe_broke()
-            return
-        if sent < len(data):
-            self._to_pipe = memoryview(bytes(data[sent:]))
-            if not self._local_ended:
-                self._watches.remove_reader(self._local)
-            self._watches.add_writer(self._pipe.sock, self._pipe_writable)
-            self._look_later()
-        elif self._local_ended:
-            self._check_end()
-
-    def _pipe_writable(self) -> None:
-        assert self._to_pipe is not None
-        try:
-            sent = self._pipe.sock.send(self._to_pipe)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self._pipe_broke()
-            return
-        if sent < len(self._to_pipe):
-            self._to_pipe = self._to_pipe[sent:]
-            return
-        self._to_pipe = None
-        self._watches.remove_writer(self._pipe.sock)
-        if self._local_ended:
-            self._check_end()
-        else:
-            self._watches.add_reader(self._local, self._local_readable)
-
-    # ---- pipe -> local
-
-    def _pipe_readable(self) -> None:
-        receiver = self._pipe.receiver
-        try:
-            count = self._pipe.sock.recv_into(receiver.space())
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            count = 0
-        if not count:
-            self._pipe_broke()
-            return
-        receiver.received(count)
-        self._drain()
-
-    def _drain(self) -> None:
-        """Open every whole frame that is here, until local does not take more."""
-        opened, receiver = SCRATCH.opened, self._pipe.receiver
-        try:
-            while not self._over and self._to_local is None:
-                filled, last = 0, 0
-                while RECEIVE_BYTES - filled > MAX_CONTENT_BYTES:
-                    frame = receiver.open_into(opened[filled:])
-                    if frame is None:
-                        last = 0
-                        break
-                    last, size = frame
-                    if last != FrameType.DATA:
-                        break
-                    if self._pipe_ended or self.opening:
-                        raise ProtocolError("DATA before OPENED" if self.opening else "DATA after FIN")
-                    filled += size
-                if filled and not self._send_content(opened[:filled]):
-                    return
-                if last == 0:
-                    return
-                if last != FrameType.DATA:
-                    self._other_frame(last, bytes(opened[filled : filled + size]))
-                    if self._pipe_ended:
-                        return
-        except ProtocolError as error:
-            self._finish(Failure(FlowFailure.RESET, error.message))
-
-    def _other_frame(self, type: int, content: bytes) -> None:
-        if self.opening and type == FrameType.OPENED:
-            OpenAnswer.decode(content)
-            self.opening = False
-            self.opened()
-        elif type == FrameType.FIN and not self._pipe_ended and not self.opening and not content:
-            self._pipe_ended = True
-            if self._to_local is None:
-                self._finish_local()
-        elif type == FrameType.FAIL:
-            self._finish(Failure.decode(content))
-        else:
-            raise ProtocolError(f"frame {type} inside a flow")
-
-    def _send_content(self, data: memoryview) -> bool:
-        """Send to local; False when the flow is over."""
-        self.bytes_received += len(data)
-        try:
-            sent = self._local.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
-            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
-            return False
-        if sent < len(data):
-            self._to_local = memoryview(bytes(data[sent:]))
-            self._watches.remove_reader(self._pipe.sock)
-            self._watches.add_writer(self._local, self._local_writable)
-            self._look_later()
-        return True
-
-    def _local_writable(self) -> None:
-        assert self._to_local is not None
-        try:
-            sent = self._local.send(self._to_local)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
-            return
-        if sent < len(self._to_local):
-            self._to_local = self._to_local[sent:]
-            return
-        self._to_local = None
-        self._watches.remove_writer(self._local)
-        if self._pipe_ended:
-            self._finish_local()
-            return
-        self._watches.add_reader(self._pipe.sock, self._pipe_readable)
-        self._drain()
-
-    # ---- resets under back-pressure
-
-    def _look_later(self) -> None:
-        if self._looking is None:
-            self._looking = self._watches.loop.call_later(LOOK_SECONDS, self._look)
-
-    def _look(self) -> None:
-        """See whether a side that is not read from was reset meanwhile."""
-        self._looking = None
-        if self._over or (self._to_pipe is None and self._to_local is None):
-            return
-        if self._to_pipe is not None and sockets.was_reset(self._local):
-            self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
-        elif self._to_local is not None and sockets.was_reset(self._pipe.sock):
-            self._pipe_broke()
-        else:
-            self._look_later()
-
-    # ---- ends
-
-    def _finish_local(self) -> None:
-        """Everything of the peer is delivered: pass its end of stream on."""
-        try:
-            self._local.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # the program has gone; its own end arrives as a read
-        self._check_end()
-
-    def _check_end(self) -> None:
-        if self._local_ended and self._pipe_ended and self._to_pipe is None and self._to_local is None:
-            self._finish(None)
-
-    def _pipe_broke(self) -> None:
-        # An end without FIN is a reset, never a clean end: the peer's last bytes may be missing.
-        self._finish(Failure(FlowFailure.RESET, "the pipe ended early"))
-
-    def _unwatch(self) -> None:
-        self._stop_looking()
-        for sock in (self._local, self._pipe.sock):
-            self._watches.forget(sock)
-
-    def _stop_looking(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
-
-    def _finish(self, failure: Failure | None) -> None:
-        if self._over:
-            return
-        self._over = True
-        self._stop_looking()
-        self._watches.forget(self._local)
-        if self._pipe.sock.fileno() >= 0:
-            self._watches.remove_reader(self._pipe.sock)
-            self._watches.remove_writer(self._pipe.sock)
-        if failure is None:
-            sockets.reset_if_dropped(self._local, False)
-            self._local.close()
-        else:
-            sockets.reset(self._local)
-            self._pipe.abort()
-        self._to_pipe = self._to_local = None
-        if not self._done.done():
-            self._done.set_result(FlowSummary(self.bytes_sent, self.bytes_received, failure))

@@ -7,13 +7,34 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from klinket.domain.errors import ProtocolError
 from klinket.wire.pipe import STATE_BYTES
+from klinket.wire.pipe_messages import Failure
 
 KEYS_BYTES = 2 * STATE_BYTES
 _HEAD = struct.Struct(f">{KEYS_BYTES}sBQQIII")
 _LOCAL_ENDED, _PIPE_ENDED = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSummary:
+    """How a flow ended. Bytes of content into and out of the pipe; `failure` None: both ends finished cleanly."""
+
+    bytes_sent: int
+    bytes_received: int
+    failure: Failure | None = None
+
+
+class Elsewhere(Protocol):
+    """Another process that carries a flow."""
+
+    def end(self, failure: Failure) -> None:
+        """End it there, at once."""
+
+    def come_back(self) -> None:
+        """Have it handed back."""
 
 
 @dataclass(frozen=True, slots=True)

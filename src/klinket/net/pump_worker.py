@@ -6,6 +6,7 @@ It knows no link, no grant, no resource, and opens no connection.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import sys
@@ -14,8 +15,8 @@ import time
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import pipe
-from klinket.net.pump import FlowSummary, Pump
-from klinket.net.pump_state import PumpState
+from klinket.net.pump import Pump
+from klinket.net.pump_state import FlowSummary, PumpState
 from klinket.net.workers import WorkerEnd, begin_worker
 from klinket.wire.pipe_messages import Failure
 
@@ -25,6 +26,8 @@ CARRY, END = 1, 2
 ENDED = 3
 #: Message of a worker: what a flow that goes on has moved, for who looks at metrics: bytes sent and received.
 MOVED = 4
+#: Message to a worker: hand a flow back. Its answer: the state of its pump, with local and pipe.
+RETURN, BACK = 5, 6
 _MOVED = struct.Struct(">QQ")
 #: Content of ENDED: bytes sent and received, whether a failure or a pipe (keys, and what was received) follows.
 _SUMMARY = struct.Struct(">QQ?")
@@ -55,6 +58,16 @@ def decode_end(content: bytes) -> tuple[FlowSummary, bytes]:
     return FlowSummary(sent, received, Failure.decode(rest) if failed else None), b"" if failed else rest
 
 
+class _Given:
+    """Whoever has a flow that was handed back. Implements pump_state.Elsewhere."""
+
+    def end(self, failure: Failure) -> None:
+        """Nothing of it is here."""
+
+    def come_back(self) -> None:
+        """It does not."""
+
+
 class PumpWorker:
     """All flows of this process. `frame_seconds`: from a frame's first byte to its last, or the flow ends; 0: however long."""
 
@@ -72,8 +85,24 @@ class PumpWorker:
             pump = self._pumps.get(number)
             if pump is not None:  # else it has ended meanwhile, and its end is on the way
                 pump.cut(Failure.decode(content))
+        elif kind == RETURN:
+            self._hand_back(number)
         else:
             raise ProtocolError("an unknown message to a worker")
+
+    def _hand_back(self, number: int) -> None:
+        pump = self._pumps.get(number)
+        if pump is None:
+            return  # it has ended meanwhile, and its end is on the way
+        try:
+            state = pump.hand_over()
+        except ConnectionResetError:
+            return  # its keys were forgotten: it ends with its next byte
+        files = [os.dup(file) for file in pump.files]
+        pump.moved(_Given())
+        del self._pumps[number]
+        self._told.pop(number, None)
+        self._end.tell(BACK, number, state.encode(), files)
 
     def _carry(self, number: int, state: PumpState, local: socket.socket, transport: socket.socket) -> None:
         carried = pipe.resumed_pipe(transport, state.keys, state.left)

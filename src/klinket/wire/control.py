@@ -136,7 +136,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out. `head`: the newest signed head it was ever given.
 
     `started_ms`: when the connector's process began, by the controller's clock; 0: not told. `direct`: host:port where it
-    listens for clients itself, if it does; `punches`: it takes part in hole punching.
+    listens for clients itself, if it does; `punches`: it does hole punching; `leaves`: it ends now.
     """
 
     sequence: int
@@ -151,6 +151,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     started_ms: int = 0
     direct: list[str] = []
     punches: bool = False
+    leaves: bool = False
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):
@@ -246,11 +247,12 @@ class SessionEnded(Message, frozen=True, kw_only=True, tag="session-ended"):
 
 
 class AccountLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits per service account, all keys together, that each connector enforces in its share."""
+    """Limits per service account, all keys together, at each connector. `bytes_per_second`: in each direction, 0: no limit."""
 
     new_flows_per_second: float
     new_flows_burst: int
     max_flows: int
+    bytes_per_second: int = 0
 
 
 class LimitsOfAccount(msgspec.Struct, frozen=True, kw_only=True):

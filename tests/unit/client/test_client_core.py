@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from klinket.client.core import MAX_FORMER, ClientCore
@@ -342,3 +344,17 @@ def test_a_resource_with_a_port_is_a_destination(wanted: str, host: str, port: i
 def test_a_resource_of_many_ports_needs_one_to_be_a_destination() -> None:
     with pytest.raises(InvalidInput, match="which port"):
         core(resources=[entry(1, "db.internal")]).destination("db.internal")
+
+
+# ---- coming back to the controller
+
+
+def test_it_waits_half_of_what_is_left_of_its_grants_at_the_most() -> None:
+    made = core()  # valid for 300 s
+    assert made.longest_wait(NOW) == 150
+    assert made.longest_wait(NOW + 290) == 5
+
+
+def test_without_grants_nothing_presses() -> None:
+    assert ClientCore().longest_wait(NOW) == math.inf
+    assert core().longest_wait(NOW + 300) == math.inf

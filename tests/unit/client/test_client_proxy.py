@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from klinket.client.capture import http_connect
-from klinket.client.capture.proxy import Proxy, speak_http, speak_socks
+from klinket.client.capture import proxy as proxies
+from klinket.client.capture.proxy import Proxy, Speak, speak_http, speak_socks
 from klinket.domain.errors import FlowRefused, InvalidInput
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.net.sockets import HostPort
@@ -34,7 +35,7 @@ async def proxy(client: FakeClient, told: list[tuple[str, str]]) -> AsyncIterato
     def tell(destination: Destination, error: FlowRefused) -> None:
         told.append((f"{destination.host}:{destination.port}", error.failure.value))
 
-    async def start(speak: Callable[[Proxy, socket.socket], Awaitable[None]], *, others_direct: bool = False) -> HostPort:
+    async def start(speak: Speak, *, others_direct: bool = False) -> HostPort:
         running.append(Proxy(client, speak, others_direct=others_direct, told=tell))
         return running[-1].listen(HostPort("127.0.0.1", 0))
 
@@ -58,6 +59,33 @@ async def said(address: HostPort, *parts: bytes) -> bytes:
     except ConnectionResetError:
         return b"RESET"
     finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("speak", [speak_http, speak_socks])
+async def test_programs_that_say_nothing_keep_nobody_out_and_flows_do_not_count(
+    proxy: Start, speak: Speak, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxies, "MAX_UNASKED_PER_SOURCE", 3)
+    address = await proxy(speak)
+    carried, silent = [], []
+    for _ in range(4):
+        reader, writer = await dial(address)
+        if speak is speak_http:
+            writer.write(b"CONNECT echo.internal:5432 HTTP/1.1\r\n\r\nx")
+            await asyncio.wait_for(reader.readexactly(len(http_connect.ESTABLISHED) + 1), 5)
+        else:
+            writer.write(b"\x05\x01\x00" + request(b"echo.internal", 5432) + b"x")
+            await asyncio.wait_for(reader.readexactly(13), 5)
+        carried.append((reader, writer))
+    for _ in range(4):
+        silent.append(await dial(address))
+        await asyncio.sleep(0.05)
+    assert await asyncio.wait_for(silent[0][0].read(), 5) == b""  # the oldest gave way
+    for reader, writer in carried:
+        writer.write(b"y")
+        assert await asyncio.wait_for(reader.readexactly(1), 5) == b"y"
+    for _, writer in (*carried, *silent):
         writer.close()
 
 
@@ -226,7 +254,7 @@ async def guarded(client: FakeClient) -> AsyncIterator[Callable[..., HostPort]]:
     """Starts proxies that want TOKEN, on every address of this machine."""
     running: list[Proxy] = []
 
-    def start(speak: Callable[[Proxy, socket.socket], Awaitable[None]]) -> HostPort:
+    def start(speak: Speak) -> HostPort:
         running.append(Proxy(client, speak, token=TOKEN))
         return HostPort("127.0.0.1", running[-1].listen(HostPort("0.0.0.0", 0)).port)
 

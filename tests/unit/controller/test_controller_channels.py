@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from klinket.controller import channels
+from klinket.controller import channel_pace, channels
 from klinket.controller.app.store_errors import StoreOverloaded
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ProtocolError
@@ -195,6 +195,50 @@ async def test_a_silent_peer_is_dropped(live: Running, monkeypatch: pytest.Monke
         await channel.take(control.ClientConfiguration)
         await channel.closed()
     assert not live.peers.clients
+
+
+# ---- how fast
+
+
+async def test_a_stolen_key_that_attaches_too_often_is_slowed_and_its_owner_elsewhere_is_not(
+    live: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector = await enrolled(live)
+    for _ in range(channel_pace.ATTACH_BURST):
+        async with live.attached(connector) as channel:
+            await channel.take(control.ConnectorConfiguration)
+    async with live.attached(connector) as channel:
+        assert await channel.closed() == 1013
+    monkeypatch.setattr(channel_pace, "source_of", lambda address: "198.51.100.9")  # as if from there
+    async with live.attached(connector) as channel:
+        await channel.take(control.ConnectorConfiguration)
+
+
+async def test_messages_beyond_the_pace_wait_and_none_is_lost() -> None:
+    pace, loop = channel_pace.ChannelPace(), asyncio.get_running_loop()
+    began = loop.time()
+    for _ in range(channel_pace.MESSAGE_BURST):
+        await pace.message("connector 7", "192.0.2.1", control.Renew())
+    assert loop.time() - began < 1 / channel_pace.MESSAGES_PER_SECOND
+    for holder, address in (("connector 7", "192.0.2.2"), ("connector 8", "192.0.2.1")):  # others have their own
+        await asyncio.wait_for(pace.message(holder, address, control.Renew()), 0.1)
+    waiting = asyncio.ensure_future(pace.message("connector 7", "192.0.2.1", control.Renew()))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    # What came of its cuts, and of its flows, does not wait behind them.
+    await asyncio.wait_for(pace.message("connector 7", "192.0.2.1", control.CutReceipt(id=1, stopped_at_ms=1, took_ms=1.0)), 0.1)
+    await asyncio.wait_for(pace.message("connector 7", "192.0.2.1", control.FlowEvents(batch=1, events=[EVENT])), 0.1)
+    await asyncio.wait_for(waiting, 10)
+
+
+async def test_flow_events_are_counted_one_by_one_and_not_by_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_pace, "EVENT_BURST", 10)
+    pace = channel_pace.ChannelPace()
+    await asyncio.wait_for(pace.message("connector 7", "192.0.2.1", control.FlowEvents(batch=1, events=[EVENT] * 1000)), 0.1)
+    waiting = asyncio.ensure_future(pace.message("connector 7", "192.0.2.1", control.FlowEvents(batch=2, events=[EVENT])))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await asyncio.wait_for(waiting, 10)
 
 
 # ---- connectors

@@ -243,7 +243,10 @@ async def test_limits_of_an_account_reach_attached_connectors_at_once(live: Runn
         (own,) = (await edge.take(control.ConnectorConfiguration)).own_limits
         assert own.service_account == (await live.read(lambda tx: tx.service_accounts.find()))[0].uuid
         assert (own.limits.max_flows, own.limits.new_flows_burst) == (5, DEFAULTS.new_flows_burst)
-        await live.query(query, extension=True, a=account, l={"maxFlows": None})
+        assert own.limits.bytes_per_second == first.limits.bytes_per_second == 0
+        await live.query(query, extension=True, a=account, l={"bytesPerSecond": 50_000})
+        assert (await edge.take(control.ConnectorConfiguration)).own_limits[0].limits.bytes_per_second == 50_000
+        await live.query(query, extension=True, a=account, l={"maxFlows": None, "bytesPerSecond": None})
         assert (await edge.take(control.ConnectorConfiguration)).own_limits == []
 
 

@@ -7,6 +7,7 @@ import logging
 import pytest
 from cryptography import x509
 
+from klinket.controller import enrolment
 from klinket.net.certificate_request import certificate_request
 from klinket.wire import signing
 from klinket.wire.paths import ENROL_PATH
@@ -73,3 +74,34 @@ async def test_a_request_that_is_none_uses_nothing_up(controller: Running) -> No
     answer = await controller.post(ENROL_PATH, {**tokens, "certificate_request": "nonsense"})
     assert answer.json()["code"] == "certificate-request-invalid"
     await controller.enrol(tokens)
+
+
+async def test_tokens_that_are_not_valid_are_slowed_by_the_address_and_valid_ones_are_not(controller: Running) -> None:
+    _, tokens = await tokens_of(controller)
+    request = certificate_request(signing.generate_private_key())
+    bad = {"access_token": "kl_ca_none", "refresh_token": "kl_cr_none", "certificate_request": request}
+    answers = [(await controller.post(ENROL_PATH, bad)).status_code for _ in range(enrolment.FAILED_ENROLMENTS + 2)]
+    assert answers == [410] * enrolment.FAILED_ENROLMENTS + [429, 429]
+    assert (await controller.post(ENROL_PATH, bad, source="198.51.100.9")).status_code == 410
+    await controller.enrol(tokens)  # from the very address
+
+
+async def test_one_connectors_enrolments_are_slowed_and_those_from_elsewhere_are_not(controller: Running) -> None:
+    _, tokens = await tokens_of(controller)
+    key = (await controller.enrol(tokens)).key
+    body = {**tokens, "certificate_request": certificate_request(key)}
+    answers = [await controller.post(ENROL_PATH, body) for _ in range(enrolment.ENROLMENT_BURST)]
+    assert [answer.status_code for answer in answers] == [200] * (enrolment.ENROLMENT_BURST - 1) + [429]
+    assert answers[-1].json()["retry_after"] > 0
+    assert (await controller.post(ENROL_PATH, body, source="198.51.100.9")).status_code == 200
+
+
+async def test_stolen_tokens_with_another_key_do_not_fill_the_audit(controller: Running) -> None:
+    _, tokens = await tokens_of(controller)
+    await controller.enrol(tokens)
+    body = {**tokens, "certificate_request": certificate_request(signing.generate_private_key())}
+    for number in range(enrolment.RECORD_BURST + 5):
+        answer = await controller.post(ENROL_PATH, body, source=f"198.51.100.{number}")
+        assert answer.status_code == 409
+    alarms = [row.action for row in await controller.audit()].count("refuse")
+    assert enrolment.RECORD_BURST <= alarms < enrolment.RECORD_BURST + 5

@@ -108,6 +108,38 @@ async def test_who_proves_nothing_in_time_is_closed(live: Running, monkeypatch: 
     await until(lambda: len(live.seats) == 0)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [b"GET /" + b"a" * 70_000, b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000, b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 12_000],
+    ids=["line", "header", "headers"],
+)
+async def test_a_head_without_end_ends_the_connection_at_its_bound(live: Running, part: bytes) -> None:
+    async with dialled(live) as peer:
+        begun = asyncio.get_running_loop().time()
+        with contextlib.suppress(OSError):
+            await peer.send(part)
+        assert await peer.rest() == b""
+        assert asyncio.get_running_loop().time() - begun < web.HANDSHAKE_SECONDS / 2  # and not at its deadline
+    await until(lambda: len(live.seats) == 0)
+
+
+async def test_trailers_without_end_end_the_connection_at_their_bound(live: Running) -> None:
+    head = f"POST {LOGIN_PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n0\r\n".encode()
+    async with dialled(live, first=head) as peer:
+        with contextlib.suppress(OSError):
+            await peer.send(b"X: " + b"a" * 70_000)
+        await peer.rest()
+    await until(lambda: len(live.seats) == 0)
+
+
+async def test_a_body_in_many_pieces_is_no_head(live: Running) -> None:
+    head = f"POST {LOGIN_PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 200000\r\n\r\n".encode()
+    async with dialled(live, first=head) as peer:
+        for _ in range(20):
+            await peer.send(b"x" * 10_000)
+        assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
+
+
 async def test_a_body_that_comes_too_slowly_is_not_waited_for(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request, "BODY_SECONDS", 0.2)
     async with dialled(live, first=HEAD + b"{") as peer:

@@ -20,6 +20,7 @@ from klinket.domain.flow import FlowFailure
 from klinket.net import carrying, pump_worker, sockets, workers
 from klinket.net import pipe as pipes
 from klinket.net.carrying import Carrying
+from klinket.net.pacing import Lanes
 from klinket.net.pump_state import KEYS_BYTES, PumpState
 from klinket.net.workers import Program
 from klinket.wire.pipe import FrameType
@@ -373,3 +374,39 @@ def test_what_a_worker_says_of_bytes_is_two_numbers_or_refused(content: bytes) -
     else:
         with pytest.raises(ProtocolError):
             pump_worker.decode_moved(content)
+
+
+async def test_a_flow_that_gets_a_bandwidth_comes_back_and_loses_no_byte(two: Carrying, ends: Ends) -> None:
+    flow = Flow(ends)
+
+    async def move() -> None:
+        await asyncio.sleep(0.05)
+        assert two.give(flow.connector)
+        await asyncio.sleep(0.05)
+        flow.connector.pace(Lanes.of(8 * MEBIBYTE))
+        await until(lambda: sum(two.pool.sizes) == 0)
+
+    async with asyncio.timeout(100):
+        sent_up, sent_down, read_up, read_down, _ = await asyncio.gather(
+            send_slowly(flow.program, 8 * MEBIBYTE + 13, 1),
+            send_slowly(flow.resource, 8 * MEBIBYTE + 7, 2),
+            read_slowly(flow.resource, 3),
+            read_slowly(flow.program, 4),
+            move(),
+        )
+    assert (sent_up, sent_down) == (read_up, read_down)
+    assert [summary.failure for summary in await flow.ended()] == [None, None]
+    assert flow.connector.stays
+    flow.close()
+
+
+async def test_a_cut_reaches_a_flow_that_is_on_its_way_back(two: Carrying, ends: Ends) -> None:
+    flow = Flow(ends)
+    await passes(flow)
+    assert two.give(flow.connector)
+    flow.connector.pace(Lanes.of(MEBIBYTE))
+    flow.connector.cut(Failure(FlowFailure.CUT, "meanwhile"))
+    two.pool.settle()
+    assert await reset_is_seen(flow.resource)
+    assert (await flow.ended())[1].failure == Failure(FlowFailure.CUT, "meanwhile")
+    flow.close()

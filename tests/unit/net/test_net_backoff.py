@@ -44,3 +44,21 @@ def test_without_a_spread_they_would_be_a_herd() -> None:
     """What the spread is for: a controller that is away for a second has everybody back within the next one or two."""
     back = [comes_back(1.0, 0.0) for _ in range(CLIENTS)]
     assert max(Counter(int(at) for at in back).values()) > CLIENTS / 2
+
+
+@pytest.mark.parametrize("left", [0.01, 1.0, 4.0, 10.0])
+def test_a_bound_shortens_the_step_and_the_spread_alike_and_never_below_the_first_step(left: float) -> None:
+    backoff = Backoff(first=0.25)
+    backoff.spread = SPREAD_SECONDS
+    for _ in range(50):
+        assert 0.125 <= backoff.next(at_most=left) <= max(0.25, left) or left < 0.25
+    assert backoff.next(at_most=0.0) >= 0.125
+
+
+@pytest.mark.parametrize("left", [20.0, 60.0, 300.0])
+def test_who_goes_on_halving_what_is_left_has_several_tries_before_it_is_over(left: float) -> None:
+    backoff, now, tries = Backoff(), 0.0, 0
+    backoff.spread = SPREAD_SECONDS
+    while (now := now + backoff.next(at_most=(left - now) / 2)) < left - 1:
+        tries += 1
+    assert tries >= 4

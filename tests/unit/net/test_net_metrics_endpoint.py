@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 
@@ -85,16 +86,31 @@ async def test_a_request_that_is_too_long_or_too_slow_is_closed(monkeypatch: pyt
         assert (await ask(where, get("/live")))[0] == 200
 
 
-async def test_more_connections_than_there_may_be_are_closed_and_places_come_back() -> None:
+async def test_connections_that_ask_nothing_give_way_the_oldest_first() -> None:
     async with served(LOOPBACK, lambda: Exposition("relay"), ready) as where:
         assert where is not None
         silent = [await asyncio.open_connection(where.host, where.port) for _ in range(MAX_CONNECTIONS)]
-        assert (await ask(where, b""))[0] == 0
+        assert (await ask(where, get("/live")))[0] == 200
+        async with asyncio.timeout(2):  # sooner than its time to ask is over
+            with contextlib.suppress(ConnectionResetError):
+                assert await silent[0][0].read() == b""
         for _, writer in silent:
             writer.close()
-        async with asyncio.timeout(20):
-            while (await ask(where, get("/live")))[0] != 200:
-                await asyncio.sleep(0.01)
+
+
+async def test_no_more_are_answered_at_a_time_than_there_may_be() -> None:
+    go = asyncio.Event()
+
+    async def slowly() -> Readiness:
+        await go.wait()
+        return Readiness()
+
+    async with served(LOOPBACK, lambda: Exposition("relay"), slowly) as where:
+        waiting = [asyncio.ensure_future(ask(where, get("/ready"))) for _ in range(MAX_CONNECTIONS)]
+        await asyncio.sleep(0.2)
+        assert (await ask(where, get("/ready")))[0] == 0
+        go.set()
+        assert [(await one)[0] for one in waiting] == [200] * MAX_CONNECTIONS
 
 
 async def test_without_an_address_nothing_is_made() -> None:

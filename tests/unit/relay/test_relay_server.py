@@ -204,6 +204,21 @@ async def test_only_tls_1_3(relay: Running) -> None:
         await tls(relay, ssl.TLSVersion.TLSv1_2)
 
 
+@pytest.mark.parametrize("offered", [[], ["h2", "http/1.1"]], ids=["none", "others"])
+async def test_only_the_protocol_of_admissions(relay: Running, offered: list[str]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if offered:
+        context.set_alpn_protocols(offered)
+    stream = TlsStream(await relay.raw(), context, server_side=False)
+    await stream.handshake()
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(3):
+            await stream.write(encode_ticket(ticket(TicketRole.CLIENT, now=time.time(), lifetime=3600)))
+            await stream.read_exactly(1)
+
+
 @pytest.mark.parametrize("length", [0, 16_385, 65_535])
 async def test_a_ticket_of_a_wrong_length_ends_the_connection(relay: Running, length: int) -> None:
     stream = await tls(relay)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.domain.errors import InvalidToken
+from klinket.domain.errors import InvalidToken, WrongSignature
 from klinket.wire import signing
 from tests.unit.wire.conftest import ANY_TEXT, JSON, MODERATE, base64url, unbase64url
 
@@ -218,3 +218,52 @@ def test_texts_of_any_characters_are_compared(other: str) -> None:
     assert signing.same("thumb", other) is (other == "thumb")
     assert signing.same(other, "thumb") is (other == "thumb")
     assert signing.same(other, other)
+
+
+# ---- the form of a token (RFC 7515)
+
+
+def respelt(part: str) -> str:
+    """Return another base64url text of the same bytes: a bit that no byte is made of is set."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return part[:-1] + alphabet[alphabet.index(part[-1]) ^ 1]
+
+
+def test_another_implementation_agrees_on_signatures_in_both_directions() -> None:
+    from joserfc import jws
+    from joserfc.jwk import ECKey
+
+    claims = {"iss": "acme", "number": 1}
+    ours = signing.sign(KEY, "x+jwt", claims)
+    assert json.loads(jws.deserialize_compact(ours, ECKey.import_key(PUBLIC_PEM), algorithms=["ES256"]).payload) == claims
+    header = {"alg": "ES256", "typ": "x+jwt", "kid": KEY.kid}
+    theirs = jws.serialize_compact(header, json.dumps(claims), ECKey.import_key(PEM), algorithms=["ES256"])
+    assert signing.verify_signature(theirs, KEY.public_key, "x+jwt") == claims
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_token_has_one_spelling_only(part: int) -> None:
+    parts = signing.sign(KEY, "x+jwt", {"n": "1"}).split(".")
+    for spelling in (parts[part] + "=", parts[part] + "\n", parts[part] + "!", "+" + parts[part]):
+        changed = [*parts[:part], spelling, *parts[part + 1 :]]
+        with pytest.raises(InvalidToken):
+            signing.verify_signature(".".join(changed), KEY.public_key, "x+jwt")
+    last = respelt(parts[2])
+    assert unbase64url(last) == unbase64url(parts[2])
+    with pytest.raises(WrongSignature):
+        signing.verify_signature(".".join([*parts[:2], last]), KEY.public_key, "x+jwt")
+
+
+@pytest.mark.parametrize("length", [0, 1, 32, 63, 65, 128])
+def test_a_signature_has_64_bytes(length: int) -> None:
+    first, payload, last = signing.sign(KEY, "x+jwt", {}).split(".")
+    changed = base64url((unbase64url(last) * 2)[:length])
+    with pytest.raises(WrongSignature):
+        signing.verify_signature(f"{first}.{payload}.{changed}", KEY.public_key, "x+jwt")
+
+
+@pytest.mark.parametrize("r, s", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_trivial_signatures_are_none(r: int, s: int) -> None:
+    signed = signing.sign(KEY, "x+jwt", {}).rpartition(".")[0]
+    with pytest.raises(WrongSignature):
+        signing.verify_signature(f"{signed}.{base64url(r.to_bytes(32) + s.to_bytes(32))}", KEY.public_key, "x+jwt")

@@ -17,7 +17,7 @@ from klinket.domain.account_limits import BOUNDS
 from klinket.domain.errors import InvalidInput
 
 SELECTION = (
-    "serviceAccountName loginBurst loginsPerSecond maxSessions newFlowsBurst newFlowsPerSecond maxFlows"
+    "serviceAccountName loginBurst loginsPerSecond maxSessions newFlowsBurst newFlowsPerSecond maxFlows bytesPerSecond"
     " own sessions throttledFlows"
 )
 DEFAULT = "default"
@@ -26,7 +26,7 @@ DEFAULT = "default"
 def _whole(text: str) -> int | str:
     if text == DEFAULT:
         return text
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if not text.isascii() or not text.isdigit() or len(text) > 10:
         raise InvalidInput("limit", f"not a whole number: {text[:40]!r}", hint=f"write a number, or {DEFAULT}")
     return int(text)
 
@@ -63,11 +63,12 @@ def _option(name: str, parse: Callable[[str], Any], help: str) -> Callable[[Any]
 @_option("--new-flows-burst", _whole, "New flows at once, at each connector.")
 @_option("--new-flows-per-second", _rate, "New flows a second after that.")
 @_option("--max-flows", _whole, "Flows at a time, at each connector.")
+@_option("--bytes-per-second", _whole, "Bytes a second of all flows, each direction by itself, at each connector.")
 @with_api
 def limits(api: AdminApiClient, name: str, as_json: bool, **given: Any) -> None:
     """Show the limits of a service account, or set some: a number, or `default`.
 
-    They hold for all keys of the account together, from the next login and the next flow on.
+    They hold for all keys of the account together, from the next login and the next flow on; bandwidth at once.
 
     \b
     example: klinket admin service limits ci --logins-per-second 5 --max-flows default
@@ -85,7 +86,11 @@ def limits(api: AdminApiClient, name: str, as_json: bool, **given: Any) -> None:
         serviceAccountId=("ID!", id),
         limits=("AccountLimitsInput!", changed),
     )
-    told(f"changed the limits of {name}: they count from the next login and the next flow on", payload["entity"], as_json=as_json)
+    told(
+        f"changed the limits of {name}: they count from the next login and the next flow on, bandwidth at once",
+        payload["entity"],
+        as_json=as_json,
+    )
 
 
 def _field(option: str) -> str:

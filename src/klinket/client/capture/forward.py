@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from klinket.client.capture.proxy import Proxy
+from klinket.client.capture.proxy import Proxy, Speak
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination
 from klinket.net import sockets
 
 
-def speak_for(destination: Destination) -> Callable[[Proxy, socket.socket], Awaitable[None]]:
+def speak_for(destination: Destination) -> Speak:
     """Return how a Proxy serves a connection that leads to `destination`.
 
     The program's connect() has succeeded by then, the kernel does that: a refusal is a reset before the first byte.
     """
 
-    async def speak(proxy: Proxy, program: socket.socket) -> None:
+    async def speak(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
+        asked()  # to come here says it all
         try:
             flow = await proxy.open(destination)
         except FlowRefused:

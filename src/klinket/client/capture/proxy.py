@@ -20,6 +20,7 @@ from klinket.domain.flow import Destination
 from klinket.net import sockets
 from klinket.net.poll import readable
 from klinket.net.sockets import HostPort
+from klinket.net.sources import source_of
 from klinket.net.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -28,11 +29,15 @@ logger = logging.getLogger(__name__)
 REQUEST_SECONDS = 10.0
 #: Connections of programs at a time, per listener.
 MAX_CONNECTIONS = 16_384
+#: Of them those that have not said what they want, in all and of one source; the oldest of the source, or of the biggest, gives way.
+MAX_UNASKED, MAX_UNASKED_PER_SOURCE = 2_048, 1_024
 #: Connections accepted in one go.
 ACCEPT_ROUNDS = 64
 #: Bytes read at once while a head is incomplete.
 _READ_BYTES = 4096
 
+#: Speaks with a program, and calls once it has said what it wants.
+Speak = Callable[["Proxy", socket.socket, Callable[[], None]], Awaitable[None]]
 Told = Callable[[Destination, FlowRefused], None]
 
 
@@ -51,7 +56,7 @@ class Proxy:
     def __init__(
         self,
         client: FlowOpener,
-        speak: Callable[[Proxy, socket.socket], Awaitable[None]],
+        speak: Speak,
         *,
         others_direct: bool = False,
         told: Told = tell_log,
@@ -65,6 +70,8 @@ class Proxy:
         self._others_direct = others_direct
         self._told = told
         self._tasks = TaskSet("proxy")
+        #: Connections that have not said what they want by their source, the oldest first.
+        self._unasked: dict[str, dict[asyncio.Task[None], None]] = {}
         self._listener: socket.socket | None = None
 
     def listen(self, address: HostPort) -> HostPort:
@@ -91,7 +98,7 @@ class Proxy:
             if number % ACCEPT_ROUNDS == 0:
                 await asyncio.sleep(0)  # those accepted have their turn
             try:
-                program, _ = listener.accept()
+                program, where = listener.accept()
             except (BlockingIOError, InterruptedError):
                 await readable(listener)
                 continue
@@ -104,14 +111,36 @@ class Proxy:
                 sockets.reset(program)
                 continue
             program.setblocking(False)  # the rest of what a flow needs is set by whoever carries it
-            self._tasks.start(self._serve(program), "program")
+            source = source_of(str(where[0]))
+            self._make_room(source)
+            self._unasked.setdefault(source, {})[self._tasks.start(self._serve(program, source), "program")] = None
 
-    async def _serve(self, program: socket.socket) -> None:
+    def _make_room(self, source: str) -> None:
+        """End the oldest connection that has said nothing whole, of this source or of the one with the most, for one more."""
+        if len(self._unasked.get(source, ())) >= MAX_UNASKED_PER_SOURCE:
+            biggest = source
+        elif sum(map(len, self._unasked.values())) >= MAX_UNASKED:
+            biggest = max(self._unasked, key=lambda one: len(self._unasked[one]))
+        else:
+            return
+        oldest = next(iter(self._unasked[biggest]))
+        self._has_asked(oldest, biggest)
+        oldest.cancel()
+
+    def _has_asked(self, serving: asyncio.Task[None], source: str) -> None:
+        waiting = self._unasked.get(source)
+        if waiting is not None and waiting.pop(serving, True) is None and not waiting:
+            del self._unasked[source]
+
+    async def _serve(self, program: socket.socket, source: str) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
         try:
-            await self._speak(self, program)
+            await self._speak(self, program, lambda: self._has_asked(serving, source))
         except (OSError, TimeoutError) as error:
             logger.debug("a program went away: %s", error)
         finally:
+            self._has_asked(serving, source)
             if program.fileno() >= 0:
                 program.close()
 
@@ -139,7 +168,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def speak_http(proxy: Proxy, program: socket.socket) -> None:
+async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
     """Serve one connection of the HTTP proxy."""
     loop = asyncio.get_running_loop()
     received = b""
@@ -152,6 +181,7 @@ async def speak_http(proxy: Proxy, program: socket.socket) -> None:
             if len(received) > http_connect.MAX_HEAD_BYTES:
                 await loop.sock_sendall(program, http_connect.bad_request("the request head is too long"))
                 return
+    asked()
     head, early = received[: end + 4], received[end + 4 :]
     if proxy.token is not None and not http_connect.shows(head, proxy.token):
         await loop.sock_sendall(program, http_connect.token_wanted())
@@ -170,7 +200,7 @@ async def speak_http(proxy: Proxy, program: socket.socket) -> None:
     await _hand_over(flow, program, answer, request.forward + early)
 
 
-async def speak_socks(proxy: Proxy, program: socket.socket) -> None:
+async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
     """Serve one connection of the SOCKS5 proxy."""
     talk = _SocksTalk(program)
     try:
@@ -179,6 +209,7 @@ async def speak_socks(proxy: Proxy, program: socket.socket) -> None:
     except ProtocolError as error:
         logger.debug("SOCKS: %s", error.message)
         destination = None
+    asked()
     if destination is None:
         await talk.flush()
         return

@@ -40,7 +40,7 @@ def set_own(
 ) -> None:
     """Set limits of an account, None: the default again; those not given stay. `fields`: how the caller calls each limit.
 
-    They count from the next login and the next flow on: nothing that lives is ended. Raises InvalidInput, Conflict.
+    They count from the next login and the next flow on, bandwidth at once; nothing is ended. Raises InvalidInput, Conflict.
     """
     found = tx.account_limits.find(service_account_id=account.id)
     before = dict(found[0].own) if found else {}

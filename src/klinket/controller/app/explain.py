@@ -98,9 +98,16 @@ def _account_step(tx: Transaction, account: ServiceAccountRow, defaults: Account
         f"logins: {limits.login_burst} at once, then {limits.logins_per_second:g} a second",
         f"flows at each connector: {limits.max_flows} at a time; new ones {limits.new_flows_burst} at once, then "
         f"{limits.new_flows_per_second:g} a second",
+        f"bandwidth at each connector: {_bandwidth(limits)}",
         f"flows refused in the last 7 days because a limit was used up: {throttled}",
     )
     return Step(StepName.ACCOUNT, True, f"service account {account.name!r} may log in", evidence)
+
+
+def _bandwidth(limits: AccountLimits) -> str:
+    if limits.bytes_per_second is None:
+        return "no limit"
+    return f"{limits.bytes_per_second} bytes a second in each direction, all flows together"
 
 
 def _grant_step(step: Step, row: ResourceRow) -> Step:

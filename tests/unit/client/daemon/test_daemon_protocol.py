@@ -141,6 +141,20 @@ async def test_a_user_has_so_many_connections_and_no_more(paths: Paths, monkeypa
                 await asyncio.sleep(0.02)
 
 
+async def test_connections_of_users_keep_root_not_out(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_server, "MAX_CONNECTIONS", 2)
+    users = iter((1000, 1001, 1002))
+    monkeypatch.setattr(control_server, "peer_user", lambda _: next(users, 0))
+    async with serving(paths):
+        waiting = [asyncio.ensure_future(say(paths, b"", end=False)) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        assert await say(paths, STATUS) == b""  # the third user
+        assert await say(paths, STATUS) != b""  # root
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
 @pytest.mark.parametrize("verb", sorted(protocol.CONTROL_VERBS))
 async def test_others_than_root_and_the_daemons_own_user_only_read(
     verb: str, paths: Paths, monkeypatch: pytest.MonkeyPatch

@@ -624,15 +624,17 @@ async def test_limits_are_set_on_the_page_and_shown_there(world: World, admin: B
     page = await admin.get(ONE)
     seen = re.search(r'name="limits_seen" value="(\d+)"', page.text)
     assert seen is not None
-    sent = {"limits_seen": seen.group(1), "max_flows": "7", "logins_per_second": "0.5"}
+    sent = {"limits_seen": seen.group(1), "max_flows": "7", "logins_per_second": "0.5", "bytes_per_second": "12345678"}
     assert (await admin.post(ONE + "/limits", sent)).status_code == 303
     text = (await admin.get(ONE)).text
     assert "then 0.5 a second" in text
     assert "7 at a time" in text
-    assert "2 set for this service" in text
+    assert "12,345,678 bytes a second in each direction" in text
+    assert re.search(r'name="bytes_per_second" value="12345678"', text)
+    assert "3 set for this service" in text
     assert (await admin.post(ONE + "/limits", sent)).status_code == 409
     event = await world.running.last_event()
-    assert event.detail["limits"] == {"max_flows": 7, "logins_per_second": 0.5}
+    assert event.detail["limits"] == {"max_flows": 7, "logins_per_second": 0.5, "bytes_per_second": 12_345_678}
 
 
 @pytest.mark.parametrize(("field", "value"), [("max_flows", "0"), ("login_burst", "many"), ("max_sessions", "nan")])

@@ -224,6 +224,7 @@ async def test_revocations_that_end_nothing_are_slowed_by_the_address_whatever_k
     kids = [f"unknown-{number}" for number in range(FAILED_REVOCATIONS - 1)] + [key_file.key_id, "unknown", key_file.key_id]
     assert [await status(kid) for kid in kids] == [204] * FAILED_REVOCATIONS + [429, 429]
     assert await status("unknown", source="192.0.2.8") == 204
+    assert await status(key_file.key_id, key_file.private_key) == 204  # nobody's failures keep out who holds a key
 
 
 async def test_a_body_that_is_none_is_told_and_many_failures_are_slowed(controller: Running) -> None:

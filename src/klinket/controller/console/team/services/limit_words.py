@@ -9,4 +9,5 @@ WORDS = {
     "new_flows_burst": "New flows at once",
     "new_flows_per_second": "New flows a second",
     "max_flows": "Flows at a time",
+    "bytes_per_second": "Bytes a second, each direction",
 }

@@ -46,7 +46,7 @@ async def _set(page: Page) -> Response:
         await page.write(change)
     except KlinketError as error:
         return await service.shown_service(page, error)
-    return page.redirect(f"{LIST}/{id}", "Limits saved. They count from the next login and the next flow on.")
+    return page.redirect(f"{LIST}/{id}", "Limits saved. They count from the next login and the next flow on, bandwidth at once.")
 
 
 ROUTES: tuple[ConsoleRoute, ...] = (changed(LIST + "/{id:int}/limits", _set, Permission.ADMIN),)
