@@ -28,7 +28,7 @@ _BY_KIND: tuple[tuple[type[KlinketError], int], ...] = (
     (InvalidInput, 400),
 )
 #: By code word: these are defined where they arise.
-_BY_CODE = {"body-cut-short": 400, "body-too-large": 413, "body-too-slow": 408, "took-too-long": 503}
+_BY_CODE = {"body-too-large": 413, "body-too-slow": 408, "took-too-long": 503}
 
 
 def status_of(error: KlinketError) -> int:
