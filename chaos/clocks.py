@@ -31,7 +31,7 @@ class Clocks:
         self.step(part, 0)
         return [
             "env", f"LD_PRELOAD={self._library}", f"FAKETIME_TIMESTAMP_FILE={self._file(part)}",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1", "FAKETIME_CACHE_DURATION=1", "FAKETIME_NO_CACHE=0",
+            "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1", "FAKETIME_CACHE_DURATION=1", "FAKETIME_DISABLE_SHM=1",
         ]  # fmt: skip
 
     def step(self, part: str, offset: int) -> None:

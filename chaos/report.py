@@ -14,6 +14,8 @@ class Row:
     fault: str
     times: int = 0
     worst_recovery: float = 0.0
+    #: The same, divided by how much slower the machine was just then than an idle one.
+    of_idle: float = 0.0
     flows_lost: int = 0
     writes_lost: int = 0
 
@@ -40,11 +42,10 @@ class Report:
         return json.dumps({**asdict(self), "rows": [asdict(row) for row in self.rows.values()]}, indent=2)
 
     def __str__(self) -> str:
-        lines = [f"{'fault':36} {'times':>5} {'worst recovery':>14} {'flows lost':>10} {'writes lost':>11}"]
-        lines += [
-            f"{row.fault:36} {row.times:5} {row.worst_recovery:12.1f} s {row.flows_lost:10} {row.writes_lost:11}"
-            for row in sorted(self.rows.values(), key=lambda row: row.fault)
-        ]
+        lines = [f"{'fault':36} {'times':>5} {'worst recovery':>14} {'on idle':>8} {'flows lost':>10} {'writes lost':>11}"]
+        for row in sorted(self.rows.values(), key=lambda one: one.fault):
+            times = f"{row.times:5} {row.worst_recovery:12.1f} s {row.of_idle:6.1f} s"
+            lines.append(f"{row.fault:36} {times} {row.flows_lost:10} {row.writes_lost:11}")
         ends = ", ".join(f"{count} {word}" for word, count in sorted(self.words.items()))
         lines.append(f"flows: {ends}; {self.refused} connections refused")
         lines.append(f"writes: {self.writes} acknowledged, {sum(row.writes_lost for row in self.rows.values())} lost")

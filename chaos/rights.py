@@ -119,13 +119,14 @@ class Rights:
         lived = (self._lived(one, number) for one in self.rounds for number in one.numbers)
         return max((seconds for seconds in lived if seconds is not None), default=0.0)
 
-    def breaches(self) -> list[str]:
-        """Return a sentence for each flow that outlived its right."""
+    def breaches(self, slowness: Callable[[float, float], float]) -> list[str]:
+        """Return a sentence for each flow that outlived its right. `slowness`: of the machine between two moments, at least 1."""
         return [
             f"a flow ran {lived:.1f} s after its right had ended, allowed were {one.allowed:.1f} s ({one.told})"
             for one in self.rounds
             for number in sorted(one.numbers)
-            if (lived := self._lived(one, number)) is not None and lived > one.allowed
+            if (lived := self._lived(one, number)) is not None
+            and lived > one.allowed * slowness(one.ended_at or 0.0, (one.ended_at or 0.0) + one.allowed)
         ]
 
     def _lived(self, one: Round, number: int) -> float | None:

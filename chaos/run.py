@@ -20,12 +20,14 @@ from chaos.rights import Rights
 from chaos.service import Service
 from chaos.world import CONNECTORS, World, build
 from chaos.writes import Writes
+from chaos.yardstick import Yardstick
 
 #: Seconds between faults, and seconds a fault lasts.
 PAUSE_SECONDS = (0.5, 2.0)
 LAST_SECONDS = (0.3, 4.0)
-#: Seconds within which everything has to work again after a fault, and seconds after which the trial gives up on it.
-RECOVERY_SECONDS, PATIENCE_SECONDS = 10.0, 60.0
+#: Seconds within which everything has to work again after a fault, on a machine that does nothing else (chaos/yardstick.py), and
+#: seconds after which the trial gives up on it.
+RECOVERY_SECONDS, PATIENCE_SECONDS = 10.0, 120.0
 #: Seconds for flows to end after the last fault.
 ENDING_SECONDS = 60.0
 
@@ -33,8 +35,8 @@ ENDING_SECONDS = 60.0
 class Trial:
     """Faults, one after another, upon a world that works; `report` tells what they did."""
 
-    def __init__(self, world: World, load: Load, writes: Writes, report: Report) -> None:
-        self._world, self._load, self._writes, self._report = world, load, writes, report
+    def __init__(self, world: World, load: Load, writes: Writes, yardstick: Yardstick, report: Report) -> None:
+        self._world, self._load, self._writes, self._yardstick, self._report = world, load, writes, yardstick, report
         #: When something was struck, until it worked again (monotonic seconds).
         self._struck: list[tuple[float, float]] = []
 
@@ -56,27 +58,35 @@ class Trial:
             fault.end(self._world)
         took = max(took, self._recover())
         self._struck[-1] = (began, time.monotonic())
-        print(f": works again after {took:.1f} s", file=sys.stderr, flush=True)
+        print(file=sys.stderr, flush=True)
         if fault.part == "controller" and not self._writes.look_up():
             self._report.breaches.append(f"{fault.name}: what was written could not be looked up")
         row.times += 1
         row.worst_recovery = max(row.worst_recovery, took)
         row.flows_lost += self._load.lost - lost
         row.writes_lost += len(self._writes.lost) - failed
-        if took > RECOVERY_SECONDS:
-            self._report.breaches.append(f"{fault.name}: {took:.1f} s until everything worked again")
+        now = time.monotonic()
+        slowness = self._yardstick.slowness(now - took, now)
+        row.of_idle = max(row.of_idle, took / slowness)
+        if took > RECOVERY_SECONDS * slowness:
+            self._report.breaches.append(
+                f"{fault.name}: {took:.1f} s until all worked again, machine {slowness:.1f} times slower"
+            )
 
     def _recover(self) -> float:
         """Return after how many seconds a flow and a write were both possible again."""
-        began, flow, write = time.monotonic(), False, False
+        began, flow, write = time.monotonic(), 0.0, 0.0
         while time.monotonic() < began + PATIENCE_SECONDS:
             self._world.heal()
-            flow = flow or self._world.probe()
-            write = write or self._writes.one()
+            if not flow and self._world.probe():
+                flow = time.monotonic() - began
+            if not write and self._writes.one():
+                write = time.monotonic() - began
             if flow and write:
-                return time.monotonic() - began
+                print(f": a flow after {flow:.1f} s, a write after {write:.1f} s", file=sys.stderr, end="", flush=True)
+                return max(flow, write)
             time.sleep(0.1)
-        self._report.breaches.append(f"not even after {PATIENCE_SECONDS:.0f} s: flow {flow}, write {write}")
+        self._report.breaches.append(f"not even after {PATIENCE_SECONDS:.0f} s: flow {bool(flow)}, write {bool(write)}")
         return time.monotonic() - began
 
 
@@ -94,8 +104,8 @@ def run(directory: Path, minutes: float, flows: int, seed: int) -> Report:
         world, ids = build(directory, service, network, clocks)
         with ExitStack() as stack:
             stack.callback(world.deployment.stop)
-            with Load(world, flows, seed) as load, Writes(world.api, seed) as writes:
-                trial = Trial(world, load, writes, report)
+            with Yardstick() as yardstick, Load(world, flows, seed) as load, Writes(world.api, seed) as writes:
+                trial = Trial(world, load, writes, yardstick, report)
                 rights = Rights(world.api, world.ticks, world.target, ids, trial.calm, seed)
                 with rights:
                     _strike_all(trial, rng, minutes, clocks.possible)
@@ -110,7 +120,7 @@ def run(directory: Path, minutes: float, flows: int, seed: int) -> Report:
     report.refused, report.writes = load.refused, writes.acknowledged
     report.cuts, report.cut_flows, report.slowest_cut = len(rights.rounds), rights.cut_flows, rights.slowest
     report.breaches += [f"{check.rule}: {breach}" for check in CHECKS for breach in check.breaches(world, load)]
-    report.breaches += writes.lost + rights.breaches() + world.ended
+    report.breaches += writes.lost + rights.breaches(yardstick.slowness) + world.ended
     for check in (state.database(world), state.processes(), state.rules(world), state.tracebacks(world)):
         report.breaches += check
     if not rights.cut_flows:

@@ -26,7 +26,7 @@ from klinket.cli.admin.api import AdminApiClient
 CONNECTORS = ("office-1", "office-2")
 SERVICE_NAME, TARGET_NAME = "sums.internal", "ticks.internal"
 #: Seconds one try of a probe may take, and an admin's request.
-PROBE_SECONDS, REQUEST_SECONDS = 2.0, 4.0
+PROBE_SECONDS, REQUEST_SECONDS = 4.0, 5.0
 #: Numbers of probes' flows: no flow of the load has one of them.
 FIRST_PROBE = 1 << 40
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 
 from klinket.controller.seats import asked
 from klinket.domain.errors import InvalidInput, KlinketError
@@ -32,6 +32,13 @@ class BodyTooSlow(KlinketError):
     default_hint = "send it again, and look at the network in between if it stays"
 
 
+class BodyCutShort(KlinketError):
+    """The connection ended within the body of a request: nobody is there to be told."""
+
+    code = "body-cut-short"
+    default_hint = "send it again, and look at the network in between if it stays"
+
+
 def bearer(request: HTTPConnection) -> str:
     """Return the bearer token of a request, or an empty text."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -44,7 +51,9 @@ def address_of(request: HTTPConnection) -> str:
 
 
 async def bounded_body(request: Request) -> bytes:
-    """Return the body; raises BodyTooLarge above MAX_BODY_BYTES without reading further, BodyTooSlow after BODY_SECONDS."""
+    """Return the body; raises BodyTooLarge above MAX_BODY_BYTES without reading further, BodyTooSlow after BODY_SECONDS, and
+    BodyCutShort where the connection ends before.
+    """
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -52,6 +61,8 @@ async def bounded_body(request: Request) -> bytes:
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise BodyTooLarge(f"the request body may hold {MAX_BODY_BYTES} bytes")
+    except ClientDisconnect:
+        raise BodyCutShort("the connection ended before the request's body did") from None
     except TimeoutError:
         raise BodyTooSlow(f"the request body did not arrive within {BODY_SECONDS:g} s") from None
     asked(request)

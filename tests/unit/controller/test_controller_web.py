@@ -148,6 +148,18 @@ async def test_a_body_that_comes_too_slowly_is_not_waited_for(live: Running, mon
     assert json.loads(body)["code"] == "body-too-slow"
 
 
+async def test_a_connection_that_ends_within_a_body_is_no_error_of_the_controller(
+    live: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = live.tokens["read",]
+    known = f"POST /api/graphql/ HTTP/1.1\r\nHost: x\r\nX-API-KEY: {token}\r\nContent-Length: 1000\r\n\r\n".encode()
+    for first in (HEAD + b"{", known + b"{"):
+        async with dialled(live, first=first):
+            await asyncio.sleep(0.3)  # the request is being read when its connection ends
+    await until(lambda: len(live.seats) == 0)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_the_admin_api_says_in_its_own_shape_that_a_body_came_too_slowly(
     live: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
