@@ -221,11 +221,14 @@ class SealedPipe:
                     return frame
                 if self.closed:
                     raise ConnectionResetError("the pipe is closed")
+                # Mostly nothing is there yet: asking the socket first would be a call in vain for each frame.
+                await self._until_readable()
+                if self.closed:
+                    raise ConnectionResetError("the pipe is closed")
                 try:
                     count = self.sock.recv_into(self.receiver.space()[:READ_BYTES])
                 except (BlockingIOError, InterruptedError):
                     self.receiver.rest()
-                    await self._until_readable()
                     continue
                 if not count:
                     raise ConnectionResetError("the peer closed the pipe")

@@ -13,7 +13,7 @@ import time
 
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
-from klinket.net import pipe
+from klinket.net import collector, pipe
 from klinket.net.pump import FlowSummary, Pump
 from klinket.net.pump_state import PumpState
 from klinket.net.workers import WorkerEnd, begin_worker
@@ -113,4 +113,5 @@ async def _work(file: int, frame_seconds: float) -> None:
 if __name__ == "__main__":
     import uvloop
 
+    collector.settle()
     uvloop.run(_work(int(sys.argv[1]), float(sys.argv[2])))
