@@ -8,7 +8,7 @@ from typing import Protocol
 
 from klinket.connector.core import Flow
 from klinket.domain.flow import FlowFailure
-from klinket.net.pump import FlowSummary
+from klinket.net.flow_summary import FlowSummary
 from klinket.wire.pipe_messages import Failure
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
 from klinket.net.pump_state import PumpState
@@ -32,13 +32,8 @@ def attend_with(attendant: Callable[[Pump], None] | None) -> None:
     _attendant = attendant
 
 
-@dataclass(frozen=True, slots=True)
-class FlowSummary:
-    """How a flow ended. Bytes of content into and out of the pipe; `failure` None: both ends finished cleanly."""
-
-    bytes_sent: int
-    bytes_received: int
-    failure: Failure | None = None
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 class Pump:
@@ -48,9 +43,14 @@ class Pump:
     `opened`: called when it has come, and is no refusal.
     """
 
+    __slots__ = (
+        "__weakref__", "_done", "_elsewhere", "_local", "_local_ended", "_looking", "_over", "_pipe", "_pipe_ended", "_to_local",
+        "_to_pipe", "_watches", "bytes_received", "bytes_sent", "opened", "opening",
+    )  # fmt: skip
+
     def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
         self.opening = opening
-        self.opened: Callable[[], None] = lambda: None
+        self.opened: Callable[[], None] = _nothing
         self._local = local
         self._pipe = pipe
         self._watches = poll()

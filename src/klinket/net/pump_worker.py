@@ -14,7 +14,8 @@ import time
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import collector, pipe
-from klinket.net.pump import FlowSummary, Pump
+from klinket.net.flow_summary import FlowSummary
+from klinket.net.pump import Pump
 from klinket.net.pump_state import PumpState
 from klinket.net.workers import WorkerEnd, begin_worker
 from klinket.wire.pipe_messages import Failure

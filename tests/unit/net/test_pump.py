@@ -15,7 +15,8 @@ import uvloop
 from klinket.domain.flow import FlowFailure
 from klinket.net import pump as pump_module
 from klinket.net import sockets
-from klinket.net.pump import FlowSummary, Pump
+from klinket.net.flow_summary import FlowSummary
+from klinket.net.pump import Pump
 from klinket.wire import pipe as wire
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure
