@@ -1,7 +1,7 @@
 """Time limits for what nearly always ends in time: many share one timer of the loop.
 
 `asyncio.timeout` makes a timer for each wait and takes it back, which costs more than most of the waits themselves. Here a
-limit is entered in a slot of time, and taken out of it: it ends late by up to a sixteenth of a second, by a second where it is long.
+limit is entered in a slot of time and taken out of it. It ends up to a sixteenth of a second late, a long one up to a second.
 """
 
 from __future__ import annotations
