@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 #: What measurements share.
-PARTS = {"__init__", "__main__", "captured", "cut_flows", "load", "volume"}
+PARTS = {"__init__", "__main__", "abuse_attacks", "abuse_credentials", "abuse_honest", "captured", "cut_flows", "load", "volume"}
 NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in PARTS)
 
 if __name__ == "__main__":

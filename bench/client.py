@@ -1,7 +1,7 @@
 """The client's figures: start to usable, the daemon's commands, what `klinket run` adds, cold and warm.
 
 As root also what capturing a whole machine costs, in network namespaces: bulk and connect+echo through the daemon beside the
-same without klinket and without capture.
+same without klinket and without capture, and how long a change takes with 10,000 resources.
 """
 
 from __future__ import annotations
@@ -104,8 +104,10 @@ def measure() -> dict[str, float]:
         measure_run(note, deployment, key, port, Path(name))
     if os.geteuid() == 0:
         from bench.captured import measure_captured
+        from bench.captured_resources import measure_captured_resources
 
         measure_captured(note)
+        measure_captured_resources(note)
     else:
         print("not root: capture of a whole machine is not measured", file=sys.stderr)
     return {name: round(statistics.median(values), 3) for name, values in results.items()}

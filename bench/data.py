@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bench.data_plane import measure, report
+from bench.data_plane.results import Results
 from bench.data_plane.systems import SYSTEMS, Way, installed
 from bench.data_plane.topology import Topology
 
@@ -20,7 +21,7 @@ IDLE_CONNECTIONS = 2_000
 FAR = ("plain", "wireguard-go", "nebula", "openvpn", "ssh", "klinket-relay", "klinket-direct")
 
 
-def _near(topology: Topology, way: Way, seconds: float, results: report.Results) -> None:
+def _near(topology: Topology, way: Way, seconds: float, results: Results) -> None:
     for kind, name in (("up", "bulk to the server"), ("down", "bulk from the server")):
         for streams in (1, 8):
             rate, cpu = measure.bulk(topology, way, kind, streams, seconds)
@@ -39,7 +40,7 @@ def _near(topology: Topology, way: Way, seconds: float, results: report.Results)
             results.note(way.name, f"UDP 1,200 B echoes a second, {window} under way", figures["echoes_s"])
 
 
-def _round(names: list[str], seconds: float, results: report.Results, *, far: bool, last: bool) -> None:
+def _round(names: list[str], seconds: float, results: Results, *, far: bool, last: bool) -> None:
     for name in names:
         start, _ = SYSTEMS[name]
         delay, loss = (FAR_DELAY_MS, FAR_LOSS_PERCENT) if far else (0.0, 0)
@@ -84,7 +85,7 @@ def main() -> None:
     wanted = [name for name in given.only.split(",") if name]
     if unknown := [name for name in wanted if name not in SYSTEMS]:
         parser.error(f"no such system: {', '.join(unknown)}; there are {', '.join(SYSTEMS)}")
-    results = report.Results()
+    results = Results()
     for name in [name for name in wanted if not installed(name)]:
         print(f"  {name}: not installed, left out", file=sys.stderr)
         results.left_out[name] = "not installed"

@@ -40,24 +40,24 @@ def serve(address: str, port: int) -> None:
     accept(socket.create_server((address, port), backlog=1024), echo)
 
 
-def dial_directly(address: str, port: int) -> Dial:
-    """Return a function that connects without klinket."""
+def dial_directly(address: str, port: int, seconds: float = 30.0) -> Dial:
+    """Return a function that connects without klinket. `seconds`: until it, or a call on its socket, gives up."""
 
     def dial() -> socket.socket:
-        connection = socket.create_connection((address, port), timeout=30)
+        connection = socket.create_connection((address, port), timeout=seconds)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
     return dial
 
 
-def dial_through_socks(proxy: tuple[str, int], host: str, port: int) -> Dial:
+def dial_through_socks(proxy: tuple[str, int], host: str, port: int, seconds: float = 30.0) -> Dial:
     """Return a function that connects through a SOCKS5 proxy by name (RFC 1928, no authentication)."""
     name = host.encode()
     request = b"\x05\x01\x00\x03" + bytes([len(name)]) + name + struct.pack(">H", port)
 
     def dial() -> socket.socket:
-        connection = dial_directly(*proxy)()
+        connection = dial_directly(*proxy, seconds)()
         connection.sendall(b"\x05\x01\x00" + request)
         answer = b""
         while len(answer) < 12:

@@ -61,9 +61,11 @@ def checked(data: bytes, digest: bytes) -> None:
         raise Wrong("altered")
 
 
-def as_program(connection: socket.socket, number: int, seed: int, up: int, down: int, half_close: bool) -> None:
+def as_program(
+    connection: socket.socket, number: int, seed: int, up: int, down: int, half_close: bool, silence: float = SILENCE_SECONDS
+) -> None:
     """Speak as the program; raises OSError or Wrong."""
-    connection.settimeout(SILENCE_SECONDS)
+    connection.settimeout(silence)
     data = payload(seed, up)
     failures: list[OSError] = []
 
@@ -82,11 +84,11 @@ def as_program(connection: socket.socket, number: int, seed: int, up: int, down:
         checked(exactly(connection, down), digest)
         until_end(connection)
     except Wrong:
-        sending.join(SILENCE_SECONDS)
+        sending.join(silence)
         if failures:  # a reset is told once, to whichever call comes first: the other sees an end
             raise failures[0] from None
         raise
-    sending.join(SILENCE_SECONDS)
+    sending.join(silence)
     if failures:
         raise failures[0]
     if not half_close:

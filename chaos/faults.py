@@ -1,30 +1,195 @@
-"""What strikes: each fault does something to a part, and undoes it after a while."""
+"""What strikes: each fault begins, lasts for a while, and ends; then everything has to work again by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import os
+import random
+import resource
+import signal
+import socket
+from abc import ABC, abstractmethod
+from pathlib import Path
 
+from chaos import disk
+from chaos.network import HUB
 from chaos.world import CONNECTORS, World
 
-
-@dataclass(frozen=True)
-class Fault:
-    """`strike` returns at once; `undo` is called when the fault has lasted for a random time."""
-
-    name: str
-    strike: Callable[[World], None]
-    undo: Callable[[World], None] = lambda _: None
+#: Descriptors left to a part that runs out of them.
+SPARE_DESCRIPTORS = 3
+#: Steps of clocks, in seconds.
+STEPS = (-3600, -90, 90, 3600)
+#: Connections of slow peers to each port that listens, and flows whose program reads nothing.
+SLOW_PEERS, SLOW_FLOWS = 40, 10
 
 
-def killed(part: str) -> Fault:
-    """Return the fault that kills a part and starts it again."""
-    return Fault(f"{part} killed", lambda world: world.kill(part), lambda world: world.start_again(part))
+class Fault(ABC):
+    """`kind`: what is done; `part`: to whom. `bears`: klinket has to work while it lasts as well, without an end."""
+
+    kind: str
+    bears = False
+
+    def __init__(self, part: str, rng: random.Random) -> None:
+        self.part, self._rng = part, rng
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}: {self.part}"
+
+    @abstractmethod
+    def begin(self, world: World) -> None: ...
+
+    @abstractmethod
+    def end(self, world: World) -> None: ...
 
 
-#: In the order of how often they strike, by weight.
-FAULTS: dict[Fault, int] = {
-    **{killed(name): 3 for name in CONNECTORS},
-    Fault("relay killed", World.kill_relay): 3,
-    killed("controller"): 2,
-}
+class Killed(Fault):
+    kind = "killed"
+
+    def begin(self, world: World) -> None:
+        world.kill(self.part)
+
+    def end(self, world: World) -> None:
+        if self.part in world.down:
+            world.start_again(self.part)
+
+
+class Stopped(Fault):
+    """SIGSTOP: the kernel goes on to take connections and bytes in its name."""
+
+    kind = "stopped"
+
+    def begin(self, world: World) -> None:
+        self._stopped = list(world.family(self.part))
+        self._signal(signal.SIGSTOP)
+
+    def end(self, world: World) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+class DiskFull(Fault):
+    kind = "disk full"
+
+    def begin(self, world: World) -> None:
+        disk.fill(world.folder(self.part))
+
+    def end(self, world: World) -> None:
+        disk.empty(world.folder(self.part))
+
+
+class DiskReadOnly(Fault):
+    """A controller keeps its database open, and cannot lose its disk so: it is started on such a disk instead."""
+
+    kind = "disk read-only"
+
+    def begin(self, world: World) -> None:
+        if self.part == "controller":
+            world.kill(self.part)
+        disk.read_only(world.folder(self.part))
+        if self.part == "controller":
+            world.deployment.parts[self.part].start()
+
+    def end(self, world: World) -> None:
+        disk.writable(world.folder(self.part))
+        if self.part in world.down and world.deployment.parts[self.part].running():
+            world.down.discard(self.part)
+
+
+class NoDescriptors(Fault):
+    kind = "no descriptors"
+
+    def begin(self, world: World) -> None:
+        self._limits: dict[int, tuple[int, int]] = {}
+        for pid in world.family(self.part):
+            with contextlib.suppress(OSError):
+                soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+                highest = max(int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir())
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(soft, highest + 1 + SPARE_DESCRIPTORS), hard))
+                self._limits[pid] = (soft, hard)
+
+    def end(self, world: World) -> None:
+        for pid, limits in self._limits.items():
+            with contextlib.suppress(OSError):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+class ClockStepped(Fault):
+    """The step stays until the next one."""
+
+    kind = "clock stepped"
+    bears = True
+
+    def begin(self, world: World) -> None:
+        others = [step for step in (*STEPS, 0) if step != world.clocks.offsets.get(self.part)]
+        world.clocks.step(self.part, self._rng.choice(others))
+
+    def end(self, world: World) -> None:
+        pass
+
+
+class Parted(Fault):
+    """`PART from all`: what the connector leads to as well; otherwise from the controller or the relay alone."""
+
+    kind = "parted"
+
+    def begin(self, world: World) -> None:
+        name, _, other = self.part.partition(" from ")
+        ports = {"controller": [world.deployment.port], "relay": [world.deployment.relay_port], "all": []}[other]
+        world.network.part(name, ports)
+
+    def end(self, world: World) -> None:
+        world.network.join()
+
+
+class SlowPeers(Fault):
+    """Strangers who say a byte and wait at each port, and programs that read nothing."""
+
+    kind = "slow peers"
+    bears = True
+
+    def begin(self, world: World) -> None:
+        self._open: list[socket.socket] = []
+        for port in (world.deployment.port, world.deployment.relay_port):
+            for _ in range(SLOW_PEERS):
+                with contextlib.suppress(OSError):
+                    stranger = socket.create_connection((HUB, port), timeout=2)
+                    self._open.append(stranger)
+                    stranger.sendall(b"\x16")
+        for _ in range(SLOW_FLOWS):
+            with contextlib.suppress(OSError):
+                self._open.append(world.slow_flow())
+
+    def end(self, world: World) -> None:
+        for one in self._open:
+            one.close()
+
+
+_PARTS = ("controller", "relay", *CONNECTORS, "client-ci", "client-brief")
+#: Every fault there is.
+FAULTS: tuple[tuple[type[Fault], str], ...] = (
+    *((Killed, part) for part in _PARTS),
+    *((Stopped, part) for part in _PARTS),
+    *((DiskFull, part) for part in ("controller", *CONNECTORS)),
+    *((DiskReadOnly, part) for part in ("controller", *CONNECTORS)),
+    *((NoDescriptors, part) for part in _PARTS),
+    *((ClockStepped, part) for part in ("controller", *CONNECTORS, "client-ci")),
+    *((Parted, f"{part} from {other}") for part in CONNECTORS for other in ("controller", "relay", "all")),
+    (SlowPeers, "every port"),
+)
+
+
+def deck(rng: random.Random, *, clocks: bool) -> list[Fault]:
+    """Return every fault once, in random order: first one of each kind, then a second of each, and so on."""
+    faults = [kind(part, rng) for kind, part in FAULTS if clocks or kind is not ClockStepped]
+    rng.shuffle(faults)
+    seen: dict[str, int] = {}
+    turns = []
+    for fault in faults:
+        seen[fault.kind] = seen.get(fault.kind, 0) + 1
+        turns.append((seen[fault.kind], fault))
+    return [fault for _, fault in sorted(turns, key=lambda turn: turn[0])]

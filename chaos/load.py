@@ -37,6 +37,11 @@ class Load:
         for thread in self._threads:
             thread.join(200)
 
+    @property
+    def lost(self) -> int:
+        """Return how many flows have ended with an error until now."""
+        return sum(one.word == "error" for one in list(self.outcomes.values()))
+
     def _work(self) -> None:
         while not self._over.is_set():
             with self._lock:

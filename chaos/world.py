@@ -1,88 +1,162 @@
-"""The klinket that faults strike: real processes on loopback, two connectors, a client with a proxy."""
+"""The klinket that faults strike: real processes, two connectors on cables of their own, clients with proxies."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import signal
+import socket
+import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.load import Dial, dial_through_socks
+from chaos import disk
+from chaos.clocks import Clocks
+from chaos.exchange import HEAD, Wrong, as_program
+from chaos.network import HUB, SERVICE_ADDRESS, Network
+from chaos.rights import GRANT_SECONDS, Target
 from chaos.service import Service
 from examples.deployment import Deployment, free_port
+from klinket.cli.admin.api import AdminApiClient
 
-SERVICE_ADDRESS = "127.77.0.60"
-SERVICE_NAME = "sums.internal"
 CONNECTORS = ("office-1", "office-2")
+SERVICE_NAME, TARGET_NAME = "sums.internal", "ticks.internal"
+#: Seconds one try of a probe may take, and an admin's request.
+PROBE_SECONDS, REQUEST_SECONDS = 2.0, 4.0
+#: Numbers of probes' flows: no flow of the load has one of them.
+FIRST_PROBE = 1 << 40
 
 
 @dataclass
 class World:
-    """`service`: what flows lead to. A part whose name is in `down` is to be started again by its fault."""
+    """`service`: what flows lead to. `ended`: parts that ended though nobody had ended them, with the end of their log.
+    `impatient`: `dial` for probes. `ticks`: how the account whose right comes and goes dials the target."""
 
     deployment: Deployment
+    network: Network
+    clocks: Clocks
     service: Service
+    target: Target
     dial: Dial
+    impatient: Dial
+    ticks: Dial
+    api: AdminApiClient
     down: set[str] = field(default_factory=set)
-    #: Connections that were made and ended without a byte, on purpose.
-    probes: int = 0
+    ended: list[str] = field(default_factory=list)
+    _probes: int = FIRST_PROBE
+
+    def folder(self, part: str) -> Path:
+        """Return where a part keeps its state: a small disk of its own."""
+        return self.deployment.directory / part
+
+    def pid(self, part: str) -> int | None:
+        """Return the process id of a part, the relay's as well, if it runs."""
+        if part == "relay":
+            with contextlib.suppress(OSError, ValueError):
+                found = int((self.deployment.state / "relay" / "relay.pid").read_text())
+                if b"relay" in Path(f"/proc/{found}/cmdline").read_bytes():
+                    return found
+            return None
+        one = self.deployment.parts[part]
+        return one.pid if one.running() else None
+
+    def family(self, part: str) -> Iterator[int]:
+        """Yield a part's process and its workers'; the relay is a part of its own."""
+        relay = self.pid("relay")
+        waiting = [pid] if (pid := self.pid(part)) else []
+        while waiting:
+            yield (pid := waiting.pop())
+            with contextlib.suppress(OSError):
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+                waiting += [child for child in map(int, children) if child != relay]
 
     def kill(self, part: str) -> None:
-        """End a part at once (SIGKILL); the relay beside a controller is a process of its own and goes on."""
-        found = self.deployment.parts[part]
-        assert found.process is not None
-        if found.running():
-            os.kill(found.pid, signal.SIGKILL)
-            found.process.wait(10)
-        self.down.add(part)
+        """End a part's first process at once (SIGKILL). The relay's controller, or the next one, starts it again."""
+        if (pid := self.pid(part)) is None:
+            return
+        os.kill(pid, signal.SIGKILL)
+        if part != "relay":
+            process = self.deployment.parts[part].process
+            assert process is not None
+            process.wait(10)
+            self.down.add(part)
 
     def start_again(self, part: str) -> None:
-        """Start a part that was killed; returns at once, it may fail while others are away and is tried again."""
+        """Start a part; returns at once, it may fail while others are away and is tried again."""
         self.deployment.parts[part].start()
         self.down.discard(part)
 
-    def kill_relay(self) -> None:
-        """End the relay; the controller starts it again, or the next one does."""
+    def probe(self) -> bool:
+        """Return whether a new flow is opened and carries what it should."""
+        self._probes += 1
         try:
-            os.kill(int((self.deployment.state / "relay" / "relay.pid").read_text()), signal.SIGKILL)
-        except (OSError, ValueError):
-            pass
-
-    def works(self) -> bool:
-        """Return whether a new connection is made."""
-        try:
-            self.dial().close()
-        except OSError:
+            with self.impatient() as flow:
+                # Where it gives up, the other end is told so by a reset: a clean end would be a truncated stream.
+                flow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                as_program(flow, self._probes, self._probes, 100, 100, True, PROBE_SECONDS)
+        except (OSError, Wrong):  # the other end's outcome is judged at the service
             return False
-        self.probes += 1
         return True
 
+    def slow_flow(self) -> socket.socket:
+        """Return a flow of which much is asked, and nothing read."""
+        self._probes += 1
+        flow = self.dial()
+        flow.sendall(HEAD.pack(self._probes, 0, 0, 16_000_000, False, hashlib.sha256(b"").digest()))
+        return flow
+
     def heal(self) -> None:
-        """Start again what is down, or has ended because others were."""
+        """Start again what has ended, as a supervisor would; what nobody had ended is noted."""
         for name, part in self.deployment.parts.items():
             if not part.running():
+                if name not in self.down:
+                    self.ended.append(f"{name} ended by itself: {part.tail(3)}")
                 self.start_again(name)
 
 
-def build(deployment: Deployment, service: Service) -> World:
-    """Bring everything up; returns when a first connection works."""
-    deployment.start_controller()
+def build(directory: Path, service: Service, network: Network, clocks: Clocks) -> tuple[World, tuple[str, str]]:
+    """Bring everything up; returns when a first flow works, with the ids of the target's resource and the account to cut."""
+
+    def enter(part: str) -> list[str]:
+        return [] if part == "admin" else [*network.enter(part), *clocks.enter(part)]
+
+    deployment = Deployment(directory, address=HUB, network="chaos", enter=enter)
+    try:
+        return _built(deployment, service, network, clocks)
+    except BaseException:
+        deployment.stop()
+        raise
+
+
+def _built(deployment: Deployment, service: Service, network: Network, clocks: Clocks) -> tuple[World, tuple[str, str]]:
+    for part in ("controller", *CONNECTORS):
+        disk.make(deployment.directory / part)
+    deployment.start_controller("--grant-seconds", str(GRANT_SECONDS))
     deployment.admin("network", "create", "office")
     for name in CONNECTORS:
         deployment.add_connector("office", name)
-    deployment.admin(
-        "resource", "create", "--network", "office", "--address", SERVICE_ADDRESS, "--alias", SERVICE_NAME,
-        "--tcp", str(service.port), "Sums",
-    )  # fmt: skip
+    target = Target()
+    made = {}
+    address = ("--network", "office", "--address", SERVICE_ADDRESS)
+    for alias, port, title in ((SERVICE_NAME, service.port, "Sums"), (TARGET_NAME, target.port, "Ticks")):
+        made[title] = deployment.admin("resource", "create", *address, "--alias", alias, "--tcp", str(port), title)["id"]
     for name in CONNECTORS:
         deployment.start_connector(name)
-    deployment.admin("service", "create", "ci")
-    deployment.admin("service", "grant", "ci", "Sums")
-    proxy = ("127.0.0.1", free_port())
-    key: Path = deployment.add_key("ci", "runner")
-    command = [sys.executable, "-m", "klinket", "client", "--key-file", str(key), "--socks", f"{proxy[0]}:{proxy[1]}"]
-    deployment.start("client", command)
-    world = World(deployment, service, dial_through_socks(proxy, SERVICE_NAME, service.port))
-    deployment.wait_for("the client", world.works)
-    return world
+    dials = {}
+    for account, title, alias, port in (("ci", "Sums", SERVICE_NAME, service.port), ("brief", "Ticks", TARGET_NAME, target.port)):
+        made[account] = deployment.admin("service", "create", account)["id"]
+        deployment.admin("service", "grant", account, title)
+        proxy = ("127.0.0.1", free_port())
+        key = deployment.add_key(account, "runner")
+        words = [sys.executable, "-m", "klinket", "client", "--key-file", str(key), "--socks", f"{proxy[0]}:{proxy[1]}"]
+        deployment.start(f"client-{account}", words)
+        dials[account] = dial_through_socks(proxy, alias, port)
+        dials[f"impatient {account}"] = dial_through_socks(proxy, alias, port, PROBE_SECONDS)
+    api = AdminApiClient(deployment.url, deployment.api_token, str(deployment.authority), timeout=REQUEST_SECONDS)
+    world = World(deployment, network, clocks, service, target, dials["ci"], dials["impatient ci"], dials["brief"], api)
+    deployment.wait_for("the client", world.probe)
+    return world, (made["Ticks"], made["brief"])

@@ -1,71 +1,12 @@
-"""Figures of all ways: medians, ratios to what a figure is compared with, a table, JSON, a chart."""
+"""The kept page of `./dev bench data`: figures, what is wanted of them, a chart."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import statistics
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-
-@dataclass
-class Results:
-    """Values by figure and way, in the order in which they came first."""
-
-    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def note(self, way: str, figure: str, value: float) -> None:
-        """Add one measured value."""
-        self.values.setdefault(figure, {}).setdefault(way, []).append(value)
-
-    @property
-    def ways(self) -> list[str]:
-        """Return all ways."""
-        return list(dict.fromkeys(way for ways in self.values.values() for way in ways))
-
-    def median(self, figure: str, way: str) -> float | None:
-        """Return the median of a figure of a way; None where it was not measured."""
-        values = self.values.get(figure, {}).get(way)
-        return statistics.median(values) if values else None
-
-    def to_json(self) -> str:
-        """Return all medians, with the machine."""
-        medians = {
-            figure: {way: round(statistics.median(found), 4) for way, found in ways.items()}
-            for figure, ways in self.values.items()
-        }
-        return json.dumps({"machine": machine(), "figures": medians, "left out": self.left_out}, indent=2)
-
-    def to_text(self) -> str:
-        """Return a table: a line a figure and way, with the ratio to plain TCP and to wireguard-go."""
-        lines = [machine()]
-        for figure, ways in self.values.items():
-            lines.append(f"\n{figure}")
-            for way in ways:
-                value = self.median(figure, way)
-                assert value is not None
-                ratios = "".join(self._ratio(figure, value, other) for other in ("plain TCP", "wireguard-go"))
-                lines.append(f"  {way:<26}{_number(value):>10}{ratios}")
-        return "\n".join(lines)
-
-    def _ratio(self, figure: str, value: float, other: str) -> str:
-        base = self.median(figure, other)
-        return f"{value / base:>10.2f} x {other}" if base else ""
-
-
-def machine() -> str:
-    """Return date, processor count, kernel and Python: figures mean nothing without them."""
-    day = datetime.now(UTC).strftime("%Y-%m-%d")
-    return f"{day}, {os.cpu_count()} cores {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+from bench.data_plane import targets
+from bench.data_plane.results import Results, in_short, machine
 
 
 def keep(results: Results, document: Path) -> None:
@@ -77,7 +18,13 @@ def keep(results: Results, document: Path) -> None:
         "",
         f"Measured by `./dev bench data` on {machine()}; medians.",
         "Client, router and server are network namespaces of one machine, so all programs share its cores: compare by ratios.",
-        "Every way authenticates as in earnest.",
+        "Every way authenticates as in earnest. [What bounds the figures](explanation/performance.md) says more.",
+        "",
+        "What is wanted, in the same run:",
+        "",
+        "| figure | way | beside | wanted | found | |",
+        "|---|---|---|---|---|---|",
+        *(_target(target, ratio) for target, ratio in targets.found(results)),
         "",
         f"![Bulk throughput, one stream]({chart.name})",
         "",
@@ -86,10 +33,16 @@ def keep(results: Results, document: Path) -> None:
     ]
     for figure in results.values:
         cells = [results.median(figure, way) for way in results.ways]
-        lines.append(f"| {figure} | " + " | ".join("" if cell is None else _number(cell) for cell in cells) + " |")
+        lines.append(f"| {figure} | " + " | ".join("" if cell is None else in_short(cell) for cell in cells) + " |")
     for name, why in results.left_out.items():
         lines.append(f"\n{name} was left out: {why[:200]}")
     document.write_text("\n".join(lines) + "\n")
+
+
+def _target(target: targets.Target, ratio: float) -> str:
+    wanted = f"{'at most' if target.at_most else 'at least'} {target.ratio:g} x"
+    verdict = "" if target.reached(ratio) else "not reached"
+    return f"| {target.figure} | {target.way} | {target.other} | {wanted} | {ratio:.2f} x | {verdict} |"
 
 
 def _chart(results: Results, figure: str) -> str:
@@ -106,5 +59,5 @@ def _chart(results: Results, figure: str) -> str:
         width = 440 * value / highest
         parts.append(f'<text x="12" y="{y + 14}">{escape(way)}</text>')
         parts.append(f'<rect x="180" y="{y}" width="{width:.1f}" height="19" rx="3" fill="{colour}"/>')
-        parts.append(f'<text x="{188 + width:.1f}" y="{y + 14}">{_number(value)}</text>')
+        parts.append(f'<text x="{188 + width:.1f}" y="{y + 14}">{in_short(value)}</text>')
     return "".join(parts) + "</svg>\n"

@@ -34,6 +34,7 @@ RELAY_MAY_LOAD = {
     "klinket.net.splice",
     "klinket.net.tasks",
     "klinket.net.tls",
+    "klinket.net.undumpable",
     "klinket.net.worker_channel",
     "klinket.net.workers",
     "klinket.wire.relay",

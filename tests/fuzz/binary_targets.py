@@ -154,6 +154,7 @@ def sealed_datagrams(data: bytes) -> None:
     sealed = client.sealer.seal(datagram.DatagramKind.PAYLOAD, b"f" * datagram.FLOW_BYTES, data[:1000])
     for forged in (data, sealed[: len(sealed) - 1 - len(data) % 40], data[:16].ljust(16, b"\0") + sealed[16:]):
         datagram.receiver_of(forged)
+        datagram.read_probe(forged)
         assert forged == sealed or attempt(opener.open, forged) is None
     assert opener.open(sealed)[2] == data[:1000]
     assert attempt(opener.open, sealed) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -58,6 +59,16 @@ def test_a_revoked_key_ends_with_67(loopback: Loopback, revoked: Path) -> None:
     done = explained(loopback, f"{ECHO_NAME}:1", key=revoked)
     assert done.returncode == 67
     assert done.stdout.startswith("NO  key ")
+
+
+def test_without_a_key_it_takes_the_daemons(loopback: Loopback, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "klinket", "explain", "--json", f"{ECHO_NAME}:{loopback.echo_port}"]
+    environment = clean_environment() | {"KLINKET_ETC": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert "no service key was given" in done.stdout + done.stderr
+    shutil.copy(loopback.key, tmp_path / "service_key.json")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, json.loads(done.stdout)["reached"]) == (0, True), done.stderr
 
 
 def test_a_mistake_ends_with_2(loopback: Loopback) -> None:

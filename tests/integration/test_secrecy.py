@@ -82,20 +82,23 @@ class Secrets:
         self.add(f"{what}, the number in decimal", str(number))
 
 
-async def use_everything(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> Secrets:
-    """Reach a resource, revoke a key, log in and attach with a session whose secrets are known; return all secrets."""
+async def use_everything(loopback: Loopback, monkeypatch: pytest.MonkeyPatch, mark: str = "") -> Secrets:
+    """Reach a resource, revoke a key, log in and attach with a session whose secrets are known; return all secrets.
+
+    `mark`: of the names of what is made, which are taken once.
+    """
     deployment = loopback.deployment
     secrets = Secrets()
     secrets.add("API token", deployment.api_token, "controller.log")
     with loopback.dial() as flow:
         loopback.echo(flow)
-    revoked = deployment.add_key("ci", "to-be-revoked")
-    deployment.admin("service", "key", "revoke", "ci", "to-be-revoked")
-    made = deployment.admin("token", "create", "scanner")
+    revoked = deployment.add_key("ci", f"to-be-revoked{mark}")
+    deployment.admin("service", "key", "revoke", "ci", f"to-be-revoked{mark}")
+    made = deployment.admin("token", "create", f"scanner{mark}")
     secrets.add("another API token", made["token"])
     secrets.add("password of a sink", PASSWORD)
-    given = {"name": "mail", "kind": "SMTP", "streams": ["WARNINGS"], "address": "192.0.2.9:587", "sender": "k@example.com",
-             "recipients": ["o@example.com"], "user": "klinket", "secret": PASSWORD}  # fmt: skip
+    given = {"name": f"mail{mark}", "kind": "SMTP", "streams": ["WARNINGS"], "address": "192.0.2.9:587",
+             "sender": "k@example.com", "recipients": ["o@example.com"], "user": "klinket", "secret": PASSWORD}  # fmt: skip
     answer = AdminApiClient(deployment.url, deployment.api_token, str(deployment.authority)).extension.change(
         "sinkCreate",
         "mutation($name: String!, $kind: SinkKind!, $streams: [SinkStream!]!, $address: String, $sender: String,"
@@ -190,6 +193,24 @@ async def test_no_secret_rests_in_logs_database_or_audit(loopback: Loopback, mon
             known = known or (name == "office-1/head.json" and typ_of(token) == head_token.TYP)
             assert known, f"a signed token is in {name}: {token[:60]!r}"
     assert files["controller.log"].count(loopback.deployment.api_token.encode()) == 1  # printed by the first start, on purpose
+
+
+async def test_no_process_has_a_secret_in_its_arguments(loopback: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+    """security.md 8: any user may read the arguments of any process."""
+    secrets = await use_everything(loopback, monkeypatch, "-2")
+    folder = str(loopback.deployment.directory).encode()
+    seen = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes()
+        except OSError:
+            continue  # it has ended
+        if folder not in arguments:
+            continue
+        seen |= {word for word in (b"controller", b"connector", b"relay") if word in arguments.split(b"\0")}
+        for secret, (what, _) in secrets.known.items():
+            assert secret not in arguments, f"{what} is in the arguments of process {path.parent.name}"
+    assert seen >= {b"controller", b"connector"}
 
 
 async def test_files_with_secrets_are_their_owners_only(loopback: Loopback) -> None:

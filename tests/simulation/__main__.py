@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
+from tests.simulation.day import LOOKS, RECORDS, simulate_day
 from tests.simulation.world import BrokenInvariant, simulate
 
 #: Seconds between lines of progress.
@@ -37,7 +38,14 @@ def main() -> int:
     parser.add_argument("--from-seed", type=int, default=1, metavar="N", help="the first seed (default: 1)")
     parser.add_argument("--seed", type=int, metavar="N", help="only this one, with what happened in it")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one for each core")
+    parser.add_argument(
+        "--hours", type=float, metavar="N", help="one long run instead: N hours of virtual time, in which nothing may grow"
+    )
     wanted = parser.parse_args()
+    if wanted.hours is not None:
+        if wanted.hours <= 0:
+            parser.error("--hours is more than 0")
+        return _long(1 if wanted.seed is None else wanted.seed, wanted.hours)
     if wanted.seed is not None:
         return _one(wanted.seed)
     if wanted.minutes <= 0 or wanted.seeds < 0 or wanted.processes < 1:
@@ -71,6 +79,34 @@ def main() -> int:
                 print(f"{told_at - begun:6.0f} s  {done} seeds, {flows} flows, nothing broken", file=sys.stderr)
     print(f"{done} seeds from {wanted.from_seed} on in {time.monotonic() - begun:.0f} s, {flows} flows opened: nothing broken")
     return 0
+
+
+def _long(seed: int, hours: float) -> int:
+    logging.disable(logging.CRITICAL)
+    told_at = begun = time.perf_counter()
+
+    def progress(gone: float) -> None:
+        nonlocal told_at
+        if time.perf_counter() - told_at >= PROGRESS_SECONDS:
+            told_at = time.perf_counter()
+            print(f"{told_at - begun:6.0f} s  {gone:.1f} h of virtual time", file=sys.stderr)
+
+    try:
+        day = simulate_day(seed, hours, progress)
+    except BrokenInvariant as broken:
+        print(f"{broken}\n\nonce more: ./dev simulate --hours {hours:g} --seed {seed}")
+        return 1
+    last = day.tables[-1]
+    print(f"{hours:g} h of virtual time in {time.perf_counter() - begun:.0f} s, {LOOKS} looks at {len(day.looks[-1])} containers "
+          f"and {len(last)} tables")  # fmt: skip
+    print("rows in the end: " + ", ".join(f"{name} {rows}" for name, rows in sorted(last.items()) if rows))
+    print(f"kept for ever, as the record of what was done: {', '.join(sorted(RECORDS))}")
+    grown = day.growing()
+    for name, parts in sorted(grown.items()):
+        print(f"GROWS {name}: {' -> '.join(f'{part:g}' for part in parts)}")
+    if not grown:
+        print("nothing grows")
+    return 1 if grown else 0
 
 
 def _one(seed: int) -> int:

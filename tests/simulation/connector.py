@@ -115,6 +115,16 @@ class Flows:
         return _told.end(ended, received_at)
 
 
+class NoRunFile:
+    """Stands in for RunFile: nobody asks the machine how a connector is."""
+
+    def tell(self, **_: object) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class Links:
     """Stands in for LinkServer, which holds sockets only."""
 

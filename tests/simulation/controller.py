@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+from sqlalchemy import Engine
 
 from klinket.controller import trust
 from klinket.controller.app.ports import Transaction
@@ -21,6 +24,7 @@ from klinket.controller.login import Logins
 from klinket.controller.peers import Peers
 from klinket.controller.punching import Punching
 from klinket.controller.sealing import MasterKey
+from klinket.controller.store import sqlite
 from klinket.controller.store.engine import SqlStore, _Job
 from klinket.controller.store.sqlite import SqliteBackend
 from klinket.controller.trust import KeyPurpose, Trust
@@ -35,6 +39,24 @@ NETWORK = "acme"
 URL = "https://klinket.internal:8443"
 #: Seconds a grant lives here: short, so that a run sees many.
 GRANT_SECONDS = 10
+
+
+class KeptStatements(SqliteBackend):
+    """The real database, but for what depends on no file: compiled statements outlive each life of each controller."""
+
+    _kept: Engine | None = None
+
+    def __init__(self, path: Path) -> None:
+        true = sqlite._engine
+
+        def engine(*args: Any, **more: Any) -> Engine:
+            made = true(*args, **more)
+            kept = KeptStatements._kept = KeptStatements._kept or made
+            made.dialect, made._compiled_cache = kept.dialect, kept._compiled_cache
+            return made
+
+        with patch.object(sqlite, "_engine", engine):
+            super().__init__(path)
 
 
 class InlineStore(SqlStore):
@@ -60,6 +82,10 @@ class InlineStore(SqlStore):
         return result
 
 
+async def _keep_nothing(_: Controller) -> None:
+    """Do nothing."""
+
+
 class Controller:
     """`database`: its file. `now`: true time in seconds since the epoch, which is what the controller's clock shows."""
 
@@ -71,7 +97,13 @@ class Controller:
         now: Callable[[], float],
         entropy: Callable[[int], bytes],
         delay: Callable[[], float],
+        *,
+        grant_seconds: int = GRANT_SECONDS,
+        housekeeping: Callable[[Controller], Coroutine[Any, Any, None]] = _keep_nothing,
     ) -> None:
+        """`housekeeping`: what it does by itself from its start on."""
+        self._grant_seconds = grant_seconds
+        self._housekeeping = housekeeping
         self._database = database
         self._master = master
         self._network = network
@@ -91,11 +123,13 @@ class Controller:
 
     async def start(self) -> None:
         """Begin from what is on disk."""
-        self.store = InlineStore(SqliteBackend(self._database), self._now, self._delay)
+        self.store = InlineStore(KeptStatements(self._database), self._now, self._delay)
         self.trust = await trust.load_or_make(self.store, self._master, NETWORK, self._now, self._entropy)
-        self.store.use_cut_signer(lambda cut: sign_cut(self.trust.signers[KeyPurpose.CUT], cut, network=NETWORK), GRANT_SECONDS)
+        self.store.use_cut_signer(
+            lambda cut: sign_cut(self.trust.signers[KeyPurpose.CUT], cut, network=NETWORK), self._grant_seconds
+        )
         self.peers = Peers()
-        self._dispatch = Dispatch(self.store, self.trust, self.peers, self._now, GRANT_SECONDS)
+        self._dispatch = Dispatch(self.store, self.trust, self.peers, self._now, self._grant_seconds)
         self._channels = Channels(
             self.store,
             self.trust,
@@ -112,6 +146,7 @@ class Controller:
         self.enrolments = Enrolments(self.store, self.trust, self._now)
         await self._dispatch.start()
         self.up = True
+        self.do(lambda: self._housekeeping(self))
 
     async def kill(self) -> None:
         """End at once: nothing is written any more, and whoever is connected is reset."""

@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, MutableSequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import TypeVar
-from unittest.mock import Mock, patch
+from unittest.mock import patch
 
-from klinket.connector import enrol, serve
+from klinket.connector import addresses, enrol, serve
 from klinket.connector.enrol import Credentials
 from klinket.connector.limits import BATCH_SECONDS
 from klinket.controller.app import audit_check, cuts
@@ -43,7 +43,7 @@ from klinket.wire.signing import LEEWAY_SECONDS
 from tests.simulation import model
 from tests.simulation.admin import Admin
 from tests.simulation.client import SimulatedClient
-from tests.simulation.connector import LiveFlow, Presence, SimulatedConnector
+from tests.simulation.connector import LiveFlow, NoRunFile, Presence, SimulatedConnector
 from tests.simulation.controller import GRANT_SECONDS, Controller
 from tests.simulation.controller import NAME as CONTROLLER
 from tests.simulation.model import NEVER, Model
@@ -53,10 +53,11 @@ from tests.simulation.template import DESTINATIONS, template
 from tests.simulation.virtual_time import EPOCH, PLACE, Skew, VirtualLoop, run_at, virtual_time
 
 T = TypeVar("T")
-#: Seconds of changes and faults, and seconds in which all has to be well again.
-TROUBLE_SECONDS = 30.0
+#: Seconds in which all has to be well again when the last fault is over, and for which it is waited in any case: a grant's life.
 RECOVERY_SECONDS = 25.0
-LONGEST_FAULT_SECONDS = 20.0
+QUIET_SECONDS = GRANT_SECONDS + LEEWAY_SECONDS + 1.0
+#: Seconds that faults last.
+FAULT_SECONDS = (0.3, 2.0, 6.0, 20.0)
 #: Seconds from an acknowledged change until the last flow of it has ended at a connector that is attached: the bound of a cut,
 #: and the longest that a word takes.
 CUT_SECONDS = 1.0
@@ -69,6 +70,24 @@ SKEW_SECONDS = 5.0
 ASK_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class Size:
+    """How much of a world there is: small ones find more in the same time, some things happen in large ones only.
+
+    `trouble`: seconds of changes and faults. `clients`: how many, the thief among them. `between`: seconds at the most from one
+    flow of a program to the next.
+    """
+
+    trouble: float
+    clients: int
+    between: float
+
+
+#: The whole, and parts of it.
+WHOLE = Size(30.0, 4, 7.0)
+SIZES = (WHOLE, Size(20.0, 3, 5.0), Size(12.0, 4, 4.0), Size(10.0, 3, 3.0), Size(8.0, 2, 2.0))
+
+
 class BrokenInvariant(AssertionError):
     """What must hold did not; the text has the seed and what happened."""
 
@@ -76,23 +95,43 @@ class BrokenInvariant(AssertionError):
 class World:
     """Everything of one simulation. `trace`: what happened, in order."""
 
-    def __init__(self, seed: int, folder: Path, loop: VirtualLoop) -> None:
+    grant_seconds = GRANT_SECONDS
+    #: Seconds between faults, and between changes of an admin, on average; and between looks at live flows.
+    between_faults, between_changes, between_looks = 4.0, 2.0, LOOK_SECONDS
+    fault_kinds: tuple[str, ...] = (
+        "controller", "connector", "connector", "relay", "client", "partition", "partition", "partition", "clock", "disk",
+    )  # fmt: skip
+    #: Names of those that are never killed.
+    spared: frozenset[str] = frozenset()
+
+    def __init__(self, seed: int, folder: Path, loop: VirtualLoop, size: Size | None = None) -> None:
         self.random = Random(seed)
         self.entropy = self.random.randbytes
+        self.size = size or self.random.choice(SIZES)
         self.template = template()
         self.network = Network(self.random, loop.time)
-        self.trace: list[str] = []
+        self.trace: MutableSequence[str] = []
         #: How often each part has begun: links and seats are of one life.
         self.lives: dict[str, int] = {}
         self._loop = loop
         self._seed = seed
         self._faults: list[str] = []
         self._slow_until = 0.0
+        self._running_faults: set[asyncio.Task[None]] = set()
         self._opened: dict[str, tuple[SimulatedConnector, float]] = {}
         self._may_be_lost: set[str] = set()
         database = folder / "klinket.db"
         database.write_bytes(self.template.database)
-        self.controller = Controller(database, self.template.master, self.network, self.now, self.entropy, self._disk_delay)
+        self.controller = Controller(
+            database,
+            self.template.master,
+            self.network,
+            self.now,
+            self.entropy,
+            self._disk_delay,
+            grant_seconds=self.grant_seconds,
+            housekeeping=self.keep_house,
+        )
         self.relays = {
             id: Relay(name, id, lambda: self.controller.trust, self.now, self.entropy)
             for name, id in self.template.relays.items()
@@ -103,11 +142,12 @@ class World:
         for connector in self.connectors:
             connector.tokens = self.template.tokens[connector.name]
         keys = self.template.keys
+        honest = self.random.sample(sorted(keys), self.size.clients - 1)
         self.clients = [
-            *(SimulatedClient(self, f"client of {name}", key, self._skew()) for name, key in keys.items()),
+            *(SimulatedClient(self, f"client of {name}", keys[name], self._skew()) for name in honest),
             SimulatedClient(self, "thief", keys["deploy-1"], self._skew(), honest=False),
         ]
-        self.admin = Admin(self)
+        self.admin: Admin = Admin(self)
         self.model: Model
         #: Of each resource, everything that it may become.
         self.widest: dict[int, tuple[Resource, ...]] = {}
@@ -115,6 +155,9 @@ class World:
     def _disk_delay(self) -> float:
         """Return how long the controller's disk takes, in seconds, before a change and again before its answer."""
         return self.random.uniform(0.1, 0.3) if self._loop.time() < self._slow_until else self.random.uniform(0.0, 0.01)
+
+    async def keep_house(self, controller: Controller) -> None:
+        """Do what a controller does by itself: nothing within a minute."""
 
     def _skew(self) -> Skew:
         return Skew(self.random.uniform(-SKEW_SECONDS, SKEW_SECONDS))
@@ -220,7 +263,7 @@ class World:
         last = self.model.last_allowed(flow.principal, flow.destination, connector.id, live.token_hash, now)
         if last >= now:
             return
-        limit = last + GRANT_SECONDS + LEEWAY_SECONDS + CUT_SECONDS
+        limit = last + self.grant_seconds + LEEWAY_SECONDS + CUT_SECONDS
         if connector.attached:
             heard = max(last, connector.configured_at, EPOCH + self.network.joined_since(connector.name, CONTROLLER))
             limit = min(limit, heard + CUT_SECONDS + WORD_SECONDS)
@@ -234,12 +277,12 @@ class World:
             for connector in self.connectors:
                 for live in list(connector.flows.live.values()):
                     self._check(connector, live)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self.between_looks)
 
     async def _program(self, client: SimulatedClient) -> None:
         """Open flows now and then, as the programs of a machine do."""
         while True:
-            await asyncio.sleep(self.random.uniform(0.5, 7.0))
+            await asyncio.sleep(self.random.uniform(0.5, self.size.between))
             destination = self.random.choice(DESTINATIONS)
             try:
                 if client.honest:
@@ -285,15 +328,15 @@ class World:
     async def _trouble(self) -> None:
         """One fault after another, each for a while."""
         while True:
-            await asyncio.sleep(self.random.expovariate(1 / 4))
-            asyncio.ensure_future(self._one_fault())  # noqa: RUF006 - all have ended before the simulation does
+            await asyncio.sleep(self.random.expovariate(1 / self.between_faults))
+            fault = asyncio.ensure_future(self._one_fault())
+            self._running_faults.add(fault)
+            fault.add_done_callback(self._running_faults.discard)
 
     async def _one_fault(self) -> None:
         choose = self.random.choice
-        kind = choose(
-            ("controller", "connector", "connector", "relay", "client", "partition", "partition", "partition", "clock", "disk")
-        )
-        away = choose((0.3, 2.0, 6.0, LONGEST_FAULT_SECONDS))
+        kind = choose(self.fault_kinds)
+        away = choose(FAULT_SECONDS)
         if kind == "partition":
             names = [one.name for one in (*self.connectors, *self.clients)]
             one, other = choose(names), choose([CONTROLLER, CONTROLLER, *(relay.name for relay in self.relays.values())])
@@ -315,20 +358,23 @@ class World:
             await self._start_controller()
         elif kind == "relay":
             relay = choose(list(self.relays.values()))
-            if relay.up:
+            if relay.up and relay.name not in self.spared:
                 self.note(f"{relay.name} is killed")
                 relay.kill()
                 await asyncio.sleep(away)
                 self._start_relay(relay)
         elif kind == "connector":
             connector = choose(self.connectors)
-            if connector.up:
+            if connector.up and connector.name not in self.spared:
                 await self._restart_connector(connector, away)
         elif kind == "client":
-            client = choose(self.clients)
-            await client.kill()
-            self.note(f"{client.name} is killed")
-            self._start_client(client)
+            client = choose([one for one in self.clients if one.name not in self.spared])
+            await self._restart_client(client)
+
+    async def _restart_client(self, client: SimulatedClient) -> None:
+        await client.kill()
+        self.note(f"{client.name} is killed")
+        self._start_client(client)
 
     async def _restart_connector(self, connector: SimulatedConnector, away: float) -> None:
         self.note(f"{connector.name} is killed")
@@ -338,7 +384,7 @@ class World:
 
     async def _administer(self) -> None:
         while True:
-            await asyncio.sleep(self.random.expovariate(1 / 2))
+            await asyncio.sleep(self.random.expovariate(1 / self.between_changes))
             try:
                 await self.admin.change()
             except ControllerUnreachable:
@@ -368,29 +414,47 @@ class World:
         programs = [asyncio.ensure_future(self._program(client)) for client in self.clients]
         watching = asyncio.ensure_future(self._watch())
         trouble = [asyncio.ensure_future(self._trouble()), asyncio.ensure_future(self._administer())]
-        await asyncio.sleep(TROUBLE_SECONDS)
+        await self._pass()
         await _end(trouble)
         self.note("no more trouble")
-        await asyncio.sleep(LONGEST_FAULT_SECONDS)  # the last faults end
+        await asyncio.gather(*self._running_faults)
+        await asyncio.sleep(self._slow_until - self._loop.time())
         self.network.join_all()
         await self.admin.settle()
         await self._deploy_tokens()
-        await asyncio.sleep(RECOVERY_SECONDS)
+        await self._recover()
         await _end(programs)
         await self._all_is_well()
         await _end([watching])
         await self._close()
         if self._faults:
-            raise BrokenInvariant("\n".join([f"seed {self._seed}: {self._faults[0]}", *self.trace[-200:]]))
+            raise BrokenInvariant("\n".join([f"seed {self._seed}: {self._faults[0]}", *list(self.trace)[-200:]]))
+
+    async def _pass(self) -> None:
+        """Let the time of trouble go by."""
+        await asyncio.sleep(self.size.trouble)
+
+    async def _recover(self) -> None:
+        """Return when all seems well again, or the time for it is over."""
+        until = self._loop.time() + RECOVERY_SECONDS
+        await asyncio.sleep(QUIET_SECONDS)
+        while self._loop.time() < until and not self._seems_well():
+            await asyncio.sleep(1.0)
+
+    def _seems_well(self) -> bool:
+        """Return whether everybody who may is attached."""
+        waiting = [one for connector in self.connectors for one in connector.made._relays.values() if not one.attached]
+        outside = [one for one in self.clients if one.honest and one.over is None and not one.core.configured]
+        return not waiting and not outside and all(connector.attached for connector in self.connectors)
 
     def _give_ends(self, tx: Transaction) -> None:
         """Let some keys and some access end by themselves during the simulation."""
         for key in tx.service_keys.find():
             if self.random.random() < 0.3:
-                tx.service_keys.change(key.id, expires_at_ms=tx.now_ms + round(self.random.uniform(10, TROUBLE_SECONDS) * 1000))
+                tx.service_keys.change(key.id, expires_at_ms=tx.now_ms + round(self.random.uniform(5, self.size.trouble) * 1000))
         for row in tx.access.find():
             if self.random.random() < 0.3:
-                tx.access.change(row.id, expires_at_ms=tx.now_ms + round(self.random.uniform(10, TROUBLE_SECONDS) * 1000))
+                tx.access.change(row.id, expires_at_ms=tx.now_ms + round(self.random.uniform(5, self.size.trouble) * 1000))
         tx.bump()
 
     def _know_widest(self) -> None:
@@ -482,18 +546,19 @@ async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def simulate(seed: int) -> list[str]:
+def simulate(seed: int, world_of: Callable[[int, Path, VirtualLoop], World] = World) -> MutableSequence[str]:
     """Run one simulation and return its trace; raises BrokenInvariant."""
     template()
     folder = Path(tempfile.mkdtemp(prefix="klinket-simulation-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     try:
         with virtual_time() as loop, ExitStack() as stack:
-            world = World(seed, folder, loop)
+            world = world_of(seed, folder, loop)
             stack.enter_context(patch.object(channel, "open_channel", world._open_channel))
             stack.enter_context(patch.object(enrol, "enrol", world._enrol))
             stack.enter_context(patch.object(serve, "RelayPresence", world._presence))
             stack.enter_context(patch.object(serve, "own_addresses", set))
-            stack.enter_context(patch.object(serve, "RunFile", lambda _: Mock()))
+            stack.enter_context(patch.object(addresses, "own_addresses", list))
+            stack.enter_context(patch.object(serve, "RunFile", lambda _: NoRunFile()))
             stack.enter_context(patch.object(serve, "controller_context", lambda _: None))
             stack.enter_context(patch.object(serve, "LinkTerminator", lambda *_: object()))
             stack.enter_context(patch.object(CopyWatch, "start", lambda _: None))

@@ -14,6 +14,7 @@ from klinket.cli import relay as cli_relay
 from klinket.cli.main import klinket
 from klinket.connector import observed as connector_observed
 from klinket.connector.core import ConnectorCore
+from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.traffic import Traffic
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
@@ -54,7 +55,7 @@ METRIC = r"\b(?:klinket|twingate|process)_\w+"
 def texts() -> list[str]:
     """Return what each part serves: the metrics of parts that have just begun."""
     clock, core = PeerClock(), ConnectorCore()
-    connector = connector_observed.Observed(core, Traffic(), clock, lambda: False, lambda: False, list, False)
+    connector = connector_observed.Observed(core, Traffic(), clock, lambda: False, lambda: False, list, False, DatagramPaths())
     relay = relay_observed.Observed(RelayCore(RelayLimits(), os.urandom), clock, RelayTraffic(), lambda: 0, list)
     parts = [
         Metrics(Peers()).exposition,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from klinket.cli import roles
+from klinket.domain.printable import escaped
 
 if TYPE_CHECKING:
     from klinket.doctor.finding import Finding
@@ -70,6 +71,7 @@ def doctor(
         listen=listen,
         metrics=metrics,
         timeout=timeout,
+        url_alone=click.get_current_context().get_parameter_source("url") is click.core.ParameterSource.COMMANDLINE,
     )
     found: list[Finding] = []
     for name, check in steps(given.asked()):
@@ -105,6 +107,6 @@ def _progress(name: str, *, shown: bool) -> Iterator[None]:
 
 def _show(finding: Finding) -> None:
     word = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}[finding.outcome.value]
-    click.echo(f"{word} {finding.name:<17} {finding.text}")
+    click.echo(escaped(f"{word} {finding.name:<17} {finding.text}"))
     if finding.next:
-        click.echo(f"{'':22} -> {finding.next}")
+        click.echo(escaped(f"{'':22} -> {finding.next}"))

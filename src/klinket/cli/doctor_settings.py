@@ -35,15 +35,17 @@ class Given:
     listen: str | None
     metrics: str | None
     timeout: float
+    #: `url` was given as an option: the way there is asked for, also by who has no credentials. A variable belongs to the part.
+    url_alone: bool = False
 
     def asked(self) -> Asked:
         """Return what is to be looked at; raises InvalidInput for an option that is none."""
         found: list[Finding] = []
         url, authority, context = self._url(), None, None
         try:
-            if self.role == "client" and (self.key_file is not None or url is None):
+            if self.role == "client" and (self.key_file is not None or not self.url_alone):
                 url, authority = self._key(found)
-            elif self.role == "connector" and (self.tokens_file is not None or url is None):
+            elif self.role == "connector" and (self.tokens_file is not None or not self.url_alone):
                 made = connector_config.load(self.tokens_file, url, None, self.state or Path())
                 url, authority = made.controller, made.controller_ca
                 found.append(ok("settings", f"tokens of a connector at {made.controller}"))

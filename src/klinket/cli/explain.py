@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ def explain(key_file: str | None, udp: bool, icmp: bool, timeout: float, as_json
     """Go the way to an address step by step, and say where it ends, why, and what to do.
 
     The steps: key, account, resource, grant, path, connector, dns, dial. The address is really dialled, by the connector. The
-    exit code is 0 when it is reached, else that of `klinket run` for what failed.
+    exit code is 0 when it is reached, else that of `klinket run` for what failed. Without a key it takes the one that this
+    machine's daemon was set up with.
 
     \b
     example: klinket explain --key-file ci-runner.json db.internal:5432
@@ -37,7 +39,7 @@ def explain(key_file: str | None, udp: bool, icmp: bool, timeout: float, as_json
     from klinket.client.key_source import KeySource
     from klinket.net.sockets import HostPort
 
-    source = KeySource(key_file)
+    source = KeySource(key_file or _key_of_the_daemon())
     roles.check_timeout(timeout)
     hint = "for example db.internal:5432, or [2001:db8::7]:5432"
     protocol = roles.protocol_of(udp=udp, icmp=icmp)
@@ -63,6 +65,15 @@ def explain(key_file: str | None, udp: bool, icmp: bool, timeout: float, as_json
         click.echo(f"{destination} is {'not reached' if found.failed else 'reached'}")
     if found.failed is not None:
         sys.exit(EXIT_CODES.get(found.failed.code or "", INTERNAL))
+
+
+def _key_of_the_daemon() -> str | None:
+    """Return the path of the key of this machine's daemon, where no other is given and there is one to read."""
+    from klinket.client.daemon.paths import Paths
+    from klinket.client.key_source import is_in_environment
+
+    path = Paths.from_environment().key_file
+    return str(path) if not is_in_environment() and os.access(path, os.R_OK) else None
 
 
 def _document(found: Explanation) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,16 +64,24 @@ def api_token(name: str, state: Path | None, given: database.Given) -> None:
 
 @issue.command("accept-head")
 @_STATE
+@click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
 @database.options
-def accept_head(state: Path | None, given: database.Given) -> None:
+def accept_head(state: Path | None, yes: bool, given: database.Given) -> None:
     """Say that a restored backup is the network's state from now on; until then the controller grants nothing.
 
     Run it after every restore. What was revoked, disabled or deleted after the backup has come back: look at that first.
 
     \b
-    example: klinket issue accept-head --state /var/lib/klinket
+    example: klinket issue accept-head --state /var/lib/klinket --yes
     """
     from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput(
+                "--yes", "nobody is there to be asked", hint="look at what came back with the backup, then repeat it with --yes"
+            )
+        click.confirm("What was revoked or deleted after the backup works again from now on. Have you looked at it?", abort=True)
 
     def accept(tx: Transaction) -> str:
         before = tx.head()

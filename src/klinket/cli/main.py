@@ -96,24 +96,26 @@ def main() -> None:
     """Run the command; klinket's own errors end with one line, a hint and a stable exit code."""
     from klinket.cli.exit_codes import INTERNAL, exit_code
     from klinket.domain.errors import InvalidInput, KlinketError
+    from klinket.domain.printable import escaped
 
     try:
         klinket(prog_name="klinket")
     except KlinketError as error:
         word = getattr(getattr(error, "failure", None), "value", None) or error.code
         where = f"{error.field}: " if isinstance(error, InvalidInput) else ""
-        print(f"klinket: {word}: {where}{error.message}", file=sys.stderr)
+        print(escaped(f"klinket: {word}: {where}{error.message}"), file=sys.stderr)
         if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
+            print(escaped(f"  hint: {error.hint}"), file=sys.stderr)
         sys.exit(exit_code(error))
     except OSError as error:
-        print(f"klinket: internal: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(escaped(f"klinket: internal: {error.strerror or error}{where}"), file=sys.stderr)
         if isinstance(error, PermissionError):
             print("  hint: run it as root, or name a folder this user may write to", file=sys.stderr)
         sys.exit(INTERNAL)
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        print(f"klinket: internal: {type(error).__name__}: {error}", file=sys.stderr)
+        print(escaped(f"klinket: internal: {type(error).__name__}: {error}"), file=sys.stderr)
         print(f"  hint: this is a fault of klinket; with {TRACEBACK_VARIABLE}=1 it says where", file=sys.stderr)
         sys.exit(INTERNAL)

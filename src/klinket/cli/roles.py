@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klinket.domain.errors import InvalidInput
+from klinket.domain.printable import escaped
 
 if TYPE_CHECKING:
     import asyncio
@@ -53,6 +54,21 @@ def check_timeout(seconds: float, option: str = "timeout", *, or_none: bool = Fa
         raise InvalidInput(option, f"--{option} is not between 0 and {MAX_TIMEOUT_SECONDS} seconds")
 
 
+class OneLine(logging.Formatter):
+    """Lines as they are, whatever others have put into them: nobody forges a second one, or moves the cursor of who reads it.
+
+    A traceback goes on below its line, each line of it set in.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging calls it so
+        """Return the line."""
+        return escaped(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as above
+        """Return a traceback."""
+        return "\n".join(f"  {escaped(line)}" for line in super().formatException(ei).splitlines())
+
+
 def set_up_logging(level: str, file: Path | None = None) -> None:
     """Log lines of this level and above to stderr, or to a file that is rotated, with time and logger."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
@@ -60,9 +76,8 @@ def set_up_logging(level: str, file: Path | None = None) -> None:
         from logging.handlers import RotatingFileHandler
 
         handler = RotatingFileHandler(file, maxBytes=MAX_LOG_BYTES, backupCount=LOGS_KEPT)
-    logging.basicConfig(
-        handlers=[handler], level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for noisy in ("websockets", "asyncio", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
@@ -70,11 +85,11 @@ def set_up_logging(level: str, file: Path | None = None) -> None:
 def show_steps(steps: Iterable[Step]) -> None:
     """Print the steps of an explanation: what was found, the evidence below it, and what to do where one is not met."""
     for step in steps:
-        click.echo(f"{'ok ' if step.ok else 'NO '} {step.name.value:<10} {step.text}")
+        click.echo(escaped(f"{'ok ' if step.ok else 'NO '} {step.name.value:<10} {step.text}"))
         for line in step.evidence:
-            click.echo(f"{'':14} {line}")
+            click.echo(escaped(f"{'':14} {line}"))
         if step.hint and not step.ok:
-            click.echo(f"{'':14} -> {step.hint}")
+            click.echo(escaped(f"{'':14} -> {step.hint}"))
 
 
 def protocol_of(*, udp: bool, icmp: bool) -> TransportProtocol:
@@ -158,9 +173,17 @@ def end_at_ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def forbid_core_dumps() -> None:
-    """Keep secrets out of core files, and other processes of the user out of this one's memory."""
+def forbid_core_dumps(*, later: bool = False) -> None:
+    """Keep secrets out of core files, and other processes of the user out of this one's memory; raises OSError.
+
+    `later`: the second by the caller, after it has made a child with a user namespace, which needs files of /proc.
+    """
     if sys.platform != "win32":
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux" and not later:
+        from klinket.net.undumpable import be_undumpable
+
+        # A handler that core_pattern pipes to gets its core whatever the limit is (core(5)).
+        be_undumpable()

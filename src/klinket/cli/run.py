@@ -9,6 +9,7 @@ import click
 
 from klinket.cli import roles
 from klinket.domain.errors import InvalidInput
+from klinket.domain.printable import escaped
 
 #: As wire.control.MAX_ONLY has it, which is not imported for it.
 MAX_ONLY, MAX_ONLY_CHARACTERS = 64, 256
@@ -84,12 +85,12 @@ def run(
     from klinket.client.run import run as run_command
 
     roles.set_up_logging(log_level)
-    roles.forbid_core_dumps()
+    roles.forbid_core_dumps(later=True)
     try:
         settings = RunSettings(command, wait, timeout, capture, pass_fd, only, env_proxy, host_loopback)
         sys.exit(run_command(KeySource(key_file), settings, roles.run_async))
     except NotExecuted as error:
-        click.echo(f"klinket: {error.code}: {error.message}", err=True)
+        click.echo(escaped(f"klinket: {error.code}: {error.message}"), err=True)
         sys.exit(error.exit_code)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from klinket.domain.printable import escaped
+
 #: Bytes of a file that are looked at; a larger one is named and left out.
 MAX_FILE_BYTES = 64 * 1024 * 1024
 #: As grep has it, turned around: 0 is clean.
@@ -41,7 +43,7 @@ def scan(paths: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
     else:
         for row in rows:
-            click.echo(f"{row['file']}:{row['line']}: {row['kind']} {row['id']}")
+            click.echo(escaped(f"{row['file']}:{row['line']}: {row['kind']} {row['id']}"))
         click.echo(f"{len(rows)} found in {files} files" if rows else f"nothing found in {files} files", err=True)
         if any(row["kind"] == "service key" for row in rows):
             click.echo("end a service key at once: klinket revoke --key-file FILE", err=True)
@@ -77,9 +79,9 @@ def _read(path: Path) -> str | None:
         if not stat.S_ISREG(facts.st_mode):
             return None
         if facts.st_size > MAX_FILE_BYTES:
-            click.echo(f"{path}: larger than {MAX_FILE_BYTES} bytes, left out", err=True)
+            click.echo(escaped(f"{path}: larger than {MAX_FILE_BYTES} bytes, left out"), err=True)
             return None
         return path.read_bytes().decode("utf-8", "replace")
     except OSError as error:
-        click.echo(f"{path}: {error.strerror}, left out", err=True)
+        click.echo(escaped(f"{path}: {error.strerror}, left out"), err=True)
         return None

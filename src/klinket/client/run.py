@@ -53,9 +53,9 @@ def run(source: KeySource, settings: RunSettings, run_async: Callable[..., int])
         tell(f"klinket: the key file has {names} (hard links): only {source.files[0]} can be hidden from the command")
     forked = _fork(source, settings)
     if sys.platform == "linux":
-        from klinket.client.capture import syscalls
+        from klinket.net.undumpable import be_undumpable
 
-        syscalls.be_undumpable()
+        be_undumpable()
     from klinket.client.job import Job
 
     job = Job(source, settings, forked)

@@ -9,17 +9,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from klinket.net import datagram_path, forks, sockets
+from klinket.net import datagram_path, forks, segments, sockets
 from klinket.net.clock import entropy
-from klinket.net.datagram_path import PROBED_BYTES, DatagramPath
+from klinket.net.datagram_path import PROBED_BYTES, ClientPath
+from klinket.net.rounds import Rounds
 from klinket.wire import datagram as wire
 from klinket.wire.link import RANDOM_BYTES, Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, NoDatagrams, OpenDatagrams
 
 logger = logging.getLogger(__name__)
 
-#: Datagrams read in one turn of the loop.
-BATCH = 128
 #: Seconds between looks at the path.
 TICK_SECONDS = 1.0
 #: Seconds after which a path on which nothing is sent is probed: what is between keeps the way open.
@@ -48,9 +47,10 @@ class SealedDatagrams:
         self._where = where
         self._flows: dict[bytes, Callable[[bytes], None]] = {}
         self._asked: tuple[bytes, bytes] | None = None
-        self._path: DatagramPath | None = None
+        self._path: ClientPath | None = None
         self._sock: socket.socket | None = None
         self._tick: asyncio.TimerHandle | None = None
+        self._rounds = Rounds()
         self._unanswered = 0
         self._failures = 0
         self._again_at = 0.0
@@ -120,20 +120,20 @@ class SealedDatagrams:
             self._given_up(str(error))
             return
         keys = wire.client_keys(self._link, asked[0], receiver, asked[1], random)
-        self._path = DatagramPath(keys, self._sock.send, answers=False)
+        self._path = ClientPath(keys, self._sock)
         self._path.flows = self._flows
         self._unanswered = 0
         asyncio.get_running_loop().add_reader(self._sock, self._readable)
-        for size in PROBED_BYTES:
-            self._path.probe(size)
+        self._path.probe(PROBED_BYTES[0])
 
     def _readable(self) -> None:
-        for _ in range(BATCH):
+        for _ in range(self._rounds.most()):
             if self._sock is None or self._path is None:
                 return
             try:
-                count = self._sock.recv_into(_BUFFER)
+                count, size, _ = segments.receive(self._sock, _BUFFER)
             except (BlockingIOError, InterruptedError):
+                self._rounds.empty()
                 return
             except ConnectionRefusedError:
                 self._given_up("nobody is at the connector's UDP port")
@@ -141,7 +141,11 @@ class SealedDatagrams:
             except OSError as error:
                 logger.debug("sealed datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
-            self._path.received(_BUFFER[:count])
+            for start in range(0, max(count, 1), size or 1):
+                if self._path is None:
+                    return  # given up by what one of them led to
+                self._path.received(_BUFFER[start : min(start + size, count)])
+        self._rounds.all_read()
 
     def _tick_later(self) -> None:
         if self._tick is None and not self._closed:

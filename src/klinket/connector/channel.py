@@ -15,7 +15,7 @@ from klinket.connector.config import ConnectorConfig
 from klinket.connector.core import ConnectorCore
 from klinket.connector.enrol import Credentials
 from klinket.connector.events import FlowEventLog
-from klinket.connector.limits import BATCH_SECONDS
+from klinket.connector.limits import BATCH_SECONDS, LEAVE_SECONDS
 from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, ProtocolError
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
@@ -63,6 +63,7 @@ class ConnectorChannel:
         self._handle_cut = handle_cut
         self._renewed = renewed
         self._sequence = 0
+        self._left = False
         #: Hears of meetings with clients; None: this connector takes part in none.
         self.punch_told: Callable[[control.PunchInvitation | control.PunchStart], None] | None = None
         self._revision = 0
@@ -162,30 +163,44 @@ class ConnectorChannel:
                 raise ProtocolError(f"unexpected {type(message).__name__}")
 
     async def _beat(self, connection: ClientConnection) -> None:
-        while True:
+        while not self._left:
             self._sequence += 1
             self._beat_at = self._sequence, own_time()
             self._relays_changed.clear()
-            beat = control.Heartbeat(
-                sequence=self._sequence,
-                time_ms=round(time.time() * 1000),
-                version=CONNECTOR_VERSION,
-                hostname=socket.gethostname(),
-                private_ips=self._private_ips(),
-                relays=self._relays(),
-                revision=self._revision,
-                flows=self._core.flows,
-                head=self.head,
-                direct=self._direct(),
-                punches=self.punch_told is not None,
-                started_ms=round((self._clock.now() - (own_time() - self._began)) * 1000),
-            )
-            await channel.send(connection, control.encode(beat))
+            await channel.send(connection, control.encode(self._heartbeat()))
             try:
                 async with asyncio.timeout(control.HEARTBEAT_SECONDS):
                     await self._relays_changed.wait()
             except TimeoutError:
                 pass
+
+    def _heartbeat(self, *, leaves: bool = False) -> control.Heartbeat:
+        return control.Heartbeat(
+            sequence=self._sequence,
+            time_ms=round(time.time() * 1000),
+            version=CONNECTOR_VERSION,
+            hostname=socket.gethostname(),
+            private_ips=self._private_ips(),
+            relays=self._relays(),
+            revision=self._revision,
+            flows=self._core.flows,
+            head=self.head,
+            direct=self._direct(),
+            punches=self.punch_told is not None,
+            started_ms=round((self._clock.now() - (own_time() - self._began)) * 1000),
+            leaves=leaves,
+        )
+
+    async def leave(self) -> None:
+        """Tell the controller that this connector ends now, if there is a channel; nothing is waited for beyond LEAVE_SECONDS."""
+        if self._connection is None:
+            return
+        self._left = True
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await channel.send(self._connection, control.encode(self._heartbeat(leaves=True)))
+        except (TimeoutError, ControllerUnreachable) as error:
+            logger.info("the controller was not told that this connector ends: %s", error)
 
     async def _send_events(self, connection: ClientConnection) -> None:
         while True:

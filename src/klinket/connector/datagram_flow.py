@@ -10,6 +10,7 @@ from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
+from klinket.net import datagram_path
 from klinket.net.datagram_path import PLAIN
 from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
@@ -20,8 +21,6 @@ from klinket.wire.pipe_messages import Failure
 
 #: Bytes of the largest datagram.
 MAX_DATAGRAM_BYTES = 65_507
-#: Datagrams read in one turn of the loop.
-BATCH = 64
 
 
 class DatagramAssociation:
@@ -45,6 +44,7 @@ class DatagramAssociation:
         self._moved_at = time.monotonic()
         self._watches = poll()
         self._over: asyncio.Future[Failure] = self._watches.loop.create_future()
+        self._rounds = Rounds()
         self.bytes_sent = 0
         self.bytes_received = 0
 
@@ -86,13 +86,23 @@ class DatagramAssociation:
         try:
             self._resource.send(datagram)
         except OSError:
+            self._paths.counted.not_sent += 1
             return  # one datagram may be lost; a port that is closed answers again on the next
 
     def _from_resource(self) -> None:
-        for _ in range(BATCH):
+        try:
+            self._drain()
+        finally:
+            datagram_path.leave_all()
+
+    def _drain(self) -> None:
+        for number in range(self._rounds.most()):
+            if number == 1:
+                datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
             try:
                 size = self._resource.recv_into(PLAIN, MAX_DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):
+                self._rounds.empty()
                 return
             except ConnectionRefusedError:
                 self.cut(Failure(FlowFailure.REFUSED, "the port is closed"))
@@ -103,6 +113,9 @@ class DatagramAssociation:
             self._moved_at = time.monotonic()
             self.bytes_sent += size
             if not self._paths.send_plain(self._session, self._flow, size):
+                before = self._framed.dropped
                 self._framed.send(bytes(PLAIN[:size]))
+                self._paths.counted.pipe_full += self._framed.dropped - before
             if self._over.done():
                 return
+        self._rounds.all_read()

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from klinket.connector.core import LinkRecord
 from klinket.connector.limits import DATAGRAM_PATH_SILENT_SECONDS
 from klinket.domain.identifiers import SessionId
-from klinket.net import datagram_path, forks
+from klinket.net import datagram_path, forks, segments
 from klinket.net.clock import entropy
-from klinket.net.datagram_path import DatagramPath
+from klinket.net.datagram_counts import DatagramCounts
+from klinket.net.datagram_path import ConnectorPath
+from klinket.net.rounds import Rounds
 from klinket.wire import datagram as wire
 from klinket.wire.link import RANDOM_BYTES
 from klinket.wire.link_control import DatagramsOpened, NoDatagrams, OpenDatagrams
 
 logger = logging.getLogger(__name__)
 
-#: Datagrams read in one turn of the loop.
-BATCH = 128
 _Taker = Callable[[bytes], None]
 
 
@@ -33,8 +32,7 @@ class _Path:
     receiver: bytes
     handle: bytes
     session: SessionId
-    address: Any = None
-    path: DatagramPath = field(init=False)
+    path: ConnectorPath
 
 
 #: Datagrams are this process's own affair: one process decides, and workers move bytes of pipes only (decision 0030).
@@ -50,9 +48,10 @@ class DatagramPaths:
         self._of_session: dict[SessionId, _Path] = {}
         self._of_handle: dict[bytes, _Path] = {}
         self._flows: dict[SessionId, dict[bytes, _Taker]] = {}
+        self._rounds = Rounds()
         self._buffer = memoryview(bytearray(65_536))
-        #: Datagrams that named no path.
-        self.dropped = 0
+        #: What has become of datagrams, but those of the paths that are open.
+        self.counted = DatagramCounts()
         forks.watch(self)
 
     def listen(self, host: str, port: int) -> None:
@@ -98,16 +97,8 @@ class DatagramPaths:
         if former is not None:
             self._drop(former)
         random = entropy(RANDOM_BYTES)
-        made = _Path(receiver, record.link.handle, session)
         keys = wire.connector_keys(record.link, client, receiver, client_random, random)
-        sock = self._sock
-
-        def transmit(sealed: memoryview) -> None:
-            if made.address is None:
-                raise OSError(errno.EDESTADDRREQ, "the client has not shown yet where it is")
-            sock.sendto(sealed, made.address)
-
-        made.path = DatagramPath(keys, transmit, answers=True)
+        made = _Path(receiver, record.link.handle, session, ConnectorPath(keys, self._sock))
         made.path.flows = self._flows.setdefault(session, {})
         self._by_receiver[receiver] = self._of_session[session] = self._of_handle[made.handle] = made
         return DatagramsOpened(receiver=receiver.hex(), random=random.hex())
@@ -130,6 +121,7 @@ class DatagramPaths:
             del self._of_handle[one.handle]
         if self._of_session.get(one.session) is one:
             del self._of_session[one.session]
+        self.counted.add(one.path.counts())
         one.path.flows = {}  # the session's own: they outlive this path
         one.path.forget()
         self._tidy(one.session)
@@ -137,6 +129,18 @@ class DatagramPaths:
     def _tidy(self, session: SessionId) -> None:
         if not self._flows.get(session, True) and session not in self._of_session:
             del self._flows[session]
+
+    @property
+    def open_paths(self) -> int:
+        """Return how many paths there are."""
+        return len(self._by_receiver)
+
+    def counts(self) -> DatagramCounts:
+        """Return what has become of datagrams since the connector began."""
+        total = replace(self.counted)
+        for one in self._by_receiver.values():
+            total.add(one.path.counts())
+        return total
 
     # ---- flows
 
@@ -163,26 +167,25 @@ class DatagramPaths:
 
     def _readable(self) -> None:
         sock, buffer = self._sock, self._buffer
-        for _ in range(BATCH):
+        for _ in range(self._rounds.most()):
             if sock is None or self._sock is not sock:
                 return
             try:
-                count, address = sock.recvfrom_into(buffer)
+                count, size, address = segments.receive(sock, buffer)
             except (BlockingIOError, InterruptedError):
+                self._rounds.empty()
                 return
             except OSError as error:
                 logger.debug("datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
-            sealed = buffer[:count]
-            receiver = wire.receiver_of(sealed)
-            one = None if receiver is None else self._by_receiver.get(receiver)
-            if one is None:
-                self.dropped += 1
-                continue
-            former = one.address
-            if former is None:
-                one.address = address  # for the answer to the first probe; it is taken back if that is none
-            if one.path.received(sealed):
-                one.address = address
-            else:
-                one.address = former
+            for start in range(0, max(count, 1), size or 1):
+                self._received(buffer[start : min(start + size, count)], address)
+        self._rounds.all_read()
+
+    def _received(self, sealed: memoryview, address: Any) -> None:
+        receiver = wire.receiver_of(sealed)
+        one = None if receiver is None else self._by_receiver.get(receiver)
+        if one is None:
+            self.counted.no_path += 1
+        else:
+            one.path.received(sealed, address)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from klinket.connector.core import ConnectorCore
+from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.traffic import Traffic, Transport
 from klinket.domain.readiness import Readiness, readiness
 from klinket.net.clock import PeerClock
@@ -30,6 +31,7 @@ class Observed:
     configured: Callable[[], bool]
     relays: Callable[[], list[int]]
     listens: bool
+    paths: DatagramPaths
 
     async def ready(self) -> Readiness:
         """Return whether clients can use this connector now."""
@@ -56,6 +58,16 @@ class Observed:
         both = {("from_clients", *way): count for way, count in inbound.items()}
         both |= {("to_clients", *way): count for way, count in outbound.items()}
         yield counter("klinket_connector_bytes_total", "Content of flows", ("direction", "transport"), both)
+        datagrams = self.paths.counts()
+        yield gauge(
+            "klinket_connector_datagram_paths", "Sessions that a path of sealed datagrams is open for", {}, self.paths.open_paths
+        )
+        ways: dict[tuple[str, ...], float] = {("from_clients",): datagrams.received, ("to_clients",): datagrams.sent}
+        yield counter("klinket_connector_sealed_datagrams_total", "Sealed datagrams of flows", ("direction",), ways)
+        dropped: dict[tuple[str, ...], float] = {(reason,): count for reason, count in datagrams.dropped().items()}
+        yield counter("klinket_connector_datagrams_dropped_total", "Datagrams dropped, by reason", ("reason",), dropped)
+        challenges: dict[tuple[str, ...], float] = {(): datagrams.challenges}
+        yield counter("klinket_connector_datagram_challenges_total", "Unproven addresses asked", (), challenges)
         # The names that dashboards made for Twingate's connector know.
         yield counter("twingate_inbound_bytes_total", "Content from clients", ("transport",), inbound)
         yield counter("twingate_outbound_bytes_total", "Content to clients", ("transport",), outbound)

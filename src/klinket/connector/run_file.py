@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from klinket.domain.errors import KlinketError
+
 logger = logging.getLogger(__name__)
 
 _NAME = "running.json"
@@ -31,29 +33,39 @@ class RunState:
     flows: int
 
 
+class ConnectorAlreadyRunning(KlinketError):
+    """A connector runs with this state folder: two would take each other's place for ever, and overwrite each other's cuts."""
+
+    code = "already-running"
+
+
 class RunFile:
-    """Held by the connector of a state folder as long as it runs."""
+    """Held by the connector of a state folder as long as it runs. Raises ConnectorAlreadyRunning, OSError."""
 
     def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self._told: RunState | None = None
-        self._held = self._lock()
-        if not self._held:
-            logger.error("another connector runs with the state folder %s: one of them has to go", folder)
+        try:
+            self._lock(folder)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
 
-    def _lock(self) -> bool:
+    def _lock(self, folder: Path) -> None:
         for _ in range(_TRIES):
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except OSError:
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 time.sleep(0.02)  # whoever only looks holds it for a moment
-        return False
+        raise ConnectorAlreadyRunning(
+            f"another connector runs with the state folder {folder}",
+            hint="give each connector a --state and tokens of its own, or end the other one: klinket connector drain",
+        )
 
     def tell(self, *, draining: bool, flows: int) -> None:
         """Say how it goes."""
         state = RunState(os.getpid(), draining, flows)
-        if not self._held or state == self._told:
+        if state == self._told:
             return
         self._told = state
         data = json.dumps({"pid": state.pid, "draining": draining, "flows": flows}).encode()

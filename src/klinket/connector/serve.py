@@ -33,7 +33,7 @@ from klinket.domain.nearest_relays import KEPT_RELAYS
 from klinket.net import carrying, descriptors
 from klinket.net import pipe as pipes
 from klinket.net.backoff import Backoff
-from klinket.net.channel import controller_context
+from klinket.net.channel import controller_context, was_refused
 from klinket.net.clock import PeerClock
 from klinket.net.copies import CopyWatch
 from klinket.net.link import LinkTerminator
@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between tries with tokens that the controller calls dead: somebody has to act.
 DEAD_TOKENS_SECONDS = 60.0
+#: Where the channel ended as one that is not believed does, and no word came that says why.
+REFUSED_HINT = "; if it stays: klinket admin connector tokens NAME makes new tokens, the controller's log says what it refused"
 #: Seconds between looks at grants that end.
 TICK_SECONDS = 0.25
 
@@ -58,8 +60,9 @@ class Connector:
     def __init__(self, config: ConnectorConfig) -> None:
         self._config = config
         self._context = controller_context(config.controller_ca)
+        config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._run_file = RunFile(config.state)  # before anything there is read: it may be in use
         self._state = ConnectorState(config.state)
-        self._run_file = RunFile(config.state)
         self._key = self._state.identity_key()
         self._clock = PeerClock()
         self._core = ConnectorCore()
@@ -107,7 +110,7 @@ class Connector:
     def observed(self) -> Observed:
         """Return what is looked at from outside."""
         state = self._channel.is_attached, (lambda: self._configuration is not None), self._attached_relays
-        return Observed(self._core, self._flows.traffic, self._clock, *state, self._listener is not None)
+        return Observed(self._core, self._flows.traffic, self._clock, *state, self._listener is not None, self._flows.paths)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then drain."""
@@ -124,6 +127,7 @@ class Connector:
         self._tasks.start(self._look_for_nearer_relays(), "nearer relays")
         await first_of(stop, self._failed)
         await self._drain()
+        await self._channel.leave()
         self._copies.close()
         await self._tasks.aclose()
         await self._leave_relays()
@@ -197,7 +201,8 @@ class Connector:
                     backoff.reset()
                 delay = max(backoff.next(), error.retry_after or 0.0)
                 going_on = "; live flows go on" if self._configuration is not None else ""
-                logger.warning("%s%s; trying again in %.1f s", error, going_on, delay)
+                hint = REFUSED_HINT if was_refused(error) else ""
+                logger.warning("%s%s; trying again in %.1f s%s", error, going_on, delay, hint)
                 await asyncio.sleep(delay)
             except Exception:
                 # A defect, here or in what was sent. Without this task no cut would be heard any more: it must not die.

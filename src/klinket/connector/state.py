@@ -27,8 +27,9 @@ class ConnectorState:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._spool = folder / "flow-events"
-        self._spool.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # it may have been there already
+        self._spool.mkdir(exist_ok=True)
         # Looked up once, in order: only this process writes here, and thousands of names are not to be read each second.
         self._waiting = dict.fromkeys(sorted(int(path.stem) for path in self._spool.glob(_BATCHES)))
 

@@ -17,11 +17,12 @@ from klinket.controller.app.key_seats import SEAT_MS
 from klinket.controller.app.ports import Store, Transaction
 from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import parse_request
+from klinket.controller.channel_pace import ChannelPace
 from klinket.controller.dispatch import Dispatch, told_as_refused
 from klinket.controller.head_guard import HeadGuard
 from klinket.controller.peers import POLICY_VIOLATION, TRY_AGAIN, ClientPeer, ConnectorPeer, Outbox, Peers, receive_text
 from klinket.controller.punching import Punching
-from klinket.controller.seats import proven
+from klinket.controller.seats import is_modern, proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.cut import Stamp
 from klinket.domain.errors import (
@@ -77,15 +78,19 @@ class Channels:
         self._guard = guard
         self._clock = clock
         self._entropy = entropy
+        self._pace = ChannelPace()
 
     async def serve(self, socket: WebSocket) -> None:
         """Serve one WebSocket until it ends."""
+        if not is_modern(socket):
+            return await socket.close(POLICY_VIOLATION)
         await socket.accept()
         address = socket.client.host if socket.client else ""
         try:
             claims, only = await self._prove(socket)
             try:
                 proven(socket, _holder(claims.identity))
+                self._pace.attach(_name(claims.identity), address)
             except Throttled as error:  # it is believed: it comes again
                 logger.warning("channel from %s ended: %s", address, error.message)
                 return await _close(socket, TRY_AGAIN)
@@ -120,14 +125,18 @@ class Channels:
         access_token.verify_proof(message.proof, jkt=claims.jkt, nonce=nonce, now=now)
         return claims, tuple(message.only)
 
-    async def _run(self, socket: WebSocket, outbox: Outbox, handle: Callable[[control.ToController], object]) -> None:
-        """Send and receive side by side until either ends."""
+    async def _run(
+        self, socket: WebSocket, outbox: Outbox, name: str, address: str, handle: Callable[[control.ToController], object]
+    ) -> None:
+        """Send and receive side by side until either ends. `name`, `address`: whose pace counts."""
         sender = asyncio.create_task(outbox.run())
         try:
             while True:
                 async with asyncio.timeout(control.CHANNEL_SILENCE_SECONDS):
                     text = await receive_text(socket)
-                done = handle(control.decode_to_controller(text))
+                message = control.decode_to_controller(text)
+                await self._pace.message(name, address, message)
+                done = handle(message)
                 if asyncio.iscoroutine(done):
                     await done
         finally:
@@ -172,7 +181,8 @@ class Channels:
             former.outbox.finish()
         try:
             await self._dispatch.tell_client(peer)
-            await self._run(socket, peer.outbox, lambda message: self._client_message(peer, message, address))
+            name = _name(identity)
+            await self._run(socket, peer.outbox, name, address, lambda message: self._client_message(peer, message, address))
         finally:
             if self._peers.clients.get(principal.session) is peer:
                 del self._peers.clients[principal.session]
@@ -232,7 +242,8 @@ class Channels:
         logger.info("connector %s (%d) attached from %s", row.name, connector, address)
         try:
             await self._dispatch.configure_connector(peer)
-            await self._run(socket, peer.outbox, lambda message: self._connector_message(peer, message, address))
+            name = _name(identity)
+            await self._run(socket, peer.outbox, name, address, lambda message: self._connector_message(peer, message, address))
         finally:
             if self._peers.connectors.get(connector) is peer:
                 del self._peers.connectors[connector]
@@ -322,6 +333,7 @@ class Channels:
                 private_ips=message.private_ips,
                 time_ms=message.time_ms,
                 started_ms=message.started_ms,
+                leaves=message.leaves,
             )
             if message.started_ms and not peer.started_ms:
                 live_flows.restarted(tx, peer.connector, min(message.started_ms, tx.now_ms))
@@ -349,6 +361,13 @@ def _holder(identity: ClientIdentity | ConnectorIdentity) -> str:
     """Return whose share of the connections a channel takes: all sessions of an account have one together."""
     if isinstance(identity, ClientIdentity):
         return f"service account {identity.principal.account}"
+    return f"connector {identity.connector}"
+
+
+def _name(identity: ClientIdentity | ConnectorIdentity) -> str:
+    """Return whose pace a channel takes: each session's own."""
+    if isinstance(identity, ClientIdentity):
+        return f"session {identity.principal.session}"
     return f"connector {identity.connector}"
 
 

@@ -149,7 +149,7 @@ class Endpoints:
 
     async def _validate_tokens(self, request: Request) -> Response:
         body = await decoded(request, RefreshToken)
-        await self._enrolments.tokens_valid(bearer(request), body.refresh_token)
+        await self._enrolments.tokens_valid(bearer(request), body.refresh_token, address_of(request))
         return JSONResponse({"ok": True})
 
     async def _reflect(self, request: Request) -> Response:

@@ -51,12 +51,12 @@ class KeyRevocations:
 
     async def revoke(self, request: RevokeRequest, address: str) -> None:
         """Revoke the key whose assertion this is, if it is one; raises Throttled for an address that failed too often."""
-        self._count(address)
         try:
             kid = assertion.unverified_kid(request.assertion)
             await self._verify(request.assertion, kid)
         except AuthenticationFailed as error:
             logger.warning("revocation refused: %s, from %s", error.code, address)
+            self._failed(address, error)
             return
 
         def revoke(tx: Transaction) -> bool:
@@ -69,20 +69,20 @@ class KeyRevocations:
                 service_keys.revoke(tx, holder, key)
             return True
 
-        if await self._store.write(revoke):
-            self._failures.give_back(source_of(address), time.monotonic())  # whoever ends many keys at once is not slowed
-        else:
+        if not await self._store.write(revoke):
             self._count_alarm("revocation")
+            self._failed(address)
 
-    def _count(self, address: str) -> None:
-        """Count an attempt before any work is done for it; raises Throttled."""
+    def _failed(self, address: str, error: AuthenticationFailed | None = None) -> None:
+        """Count an attempt that ended nothing; raises Throttled. A proof is cheap to check, so it comes first: nobody's attempts
+        keep somebody from the same address from ending a key."""
         wait = self._failures.take(source_of(address), time.monotonic())
         if wait:
             raise Throttled(
                 f"too many revocations from {address} that end nothing: {FAILED_REVOCATIONS} are allowed",
                 hint=f"try again in {wait:.0f} s",
                 retry_after=wait,
-            )
+            ) from error
 
     async def _verify(self, token: str, kid: Kid) -> None:
         """Raise AuthenticationFailed unless the key has signed; the same reads and checks for a key that does not exist."""

@@ -11,9 +11,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from klinket.controller.app import relays
 from klinket.controller.app.ports import Store
 from klinket.controller.app.rows import RelayRow
+from klinket.controller.channel_pace import ChannelPace
 from klinket.controller.peers import POLICY_VIOLATION, TRY_AGAIN, Outbox, Peers, RelayPeer, receive_text
 from klinket.controller.request import address_of, bearer
-from klinket.controller.seats import proven
+from klinket.controller.seats import is_modern, proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import AuthenticationFailed, KlinketError
 from klinket.net.sockets import HostPort
@@ -31,20 +32,21 @@ class RelayChannels:
         self._trust = trust
         self._peers = peers
         self._clock = clock
+        self._pace = ChannelPace()
 
     async def serve(self, socket: WebSocket) -> None:
         """Serve one WebSocket until it ends."""
         token = bearer(socket)
+        if not is_modern(socket):
+            return await socket.close(POLICY_VIOLATION)
         try:
             row = await self._store.read(lambda tx: relays.by_token(tx, token))
         except AuthenticationFailed as error:
             logger.warning("relay from %s refused: %s", address_of(socket), error.message)
-            await socket.close(POLICY_VIOLATION)
-            return
+            return await socket.close(POLICY_VIOLATION)
         except KlinketError as error:
             logger.warning("relay from %s not answered: %s", address_of(socket), error.code)
-            await socket.close(TRY_AGAIN)
-            return
+            return await socket.close(TRY_AGAIN)
         proven(socket)
         await socket.accept()
         try:
@@ -58,6 +60,7 @@ class RelayChannels:
             known = isinstance(error, KlinketError)
             logger.warning("relay %s: its channel ends: %s", row.name, error, exc_info=None if known else error)
             await _close(socket, TRY_AGAIN)
+        return None
 
     async def _attend(self, socket: WebSocket, row: RelayRow) -> None:
         """Take reports and answer each until the relay goes or is silent for too long."""
@@ -70,7 +73,9 @@ class RelayChannels:
         try:
             while True:
                 async with asyncio.timeout(wire.RELAY_SILENCE_SECONDS):
-                    report = wire.decode_report(await receive_text(socket))
+                    text = await receive_text(socket)
+                report = wire.decode_report(text)
+                await self._pace.message(f"relay {row.id}", address_of(socket))
                 await self._take(row, report, address_of(socket))
                 peer.outbox.put_text(wire.encode(self._configuration(row)))
         finally:

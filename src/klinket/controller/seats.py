@@ -31,7 +31,7 @@ SPARE_DESCRIPTORS = 128
 class Seat:
     """One connection. `close` ends it at once. `asked`: a whole request has come, so it waits for us and not we for it.
 
-    `since`: when it began to be unproven. `holder`: who has proved it, where that counts.
+    `since`: when it began to be unproven. `holder`: who has proved it, where that counts. `tls`: the version that was agreed.
     """
 
     source: str
@@ -40,6 +40,7 @@ class Seat:
     asked: bool = False
     proven: bool = False
     holder: str = ""
+    tls: str = ""
     when_proven: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -181,6 +182,12 @@ def abandon(request: HTTPConnection) -> None:
     place = _place_of(request)
     if place is not None:
         place.seat.close()
+
+
+def is_modern(request: HTTPConnection) -> bool:
+    """Return whether a connection is inside TLS 1.3, as everything between klinket's own parts is."""
+    place = _place_of(request)
+    return place is None or place.seat.tls == "TLSv1.3"
 
 
 def asked(request: HTTPConnection) -> None:

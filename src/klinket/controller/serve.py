@@ -115,6 +115,7 @@ def _web_context(config: ControllerConfig, trusted: Trust) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if config.certificate is not None and config.private_key is not None:
         context.load_cert_chain(config.certificate, config.private_key)
         return context

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of a WebSocket message before its peer has proved who it is.
 MAX_UNPROVEN_MESSAGE_BYTES = 32_768
+#: Bytes of a request beside its body: its line, headers and trailers. More ends the connection, where it was not read at once.
+MAX_HEAD_BYTES = 65_536
 #: Seconds a TLS handshake may take.
 HANDSHAKE_SECONDS = 10.0
 #: Connections accepted in one go, and seconds without accepting when there are no descriptors.
@@ -45,8 +47,33 @@ SWEEP_SECONDS = 1.0
 class _Http(HttpToolsProtocol):
     """uvicorn's HTTP connection; its end gives the seat back, unless a WebSocket has taken it over.
 
-    A proof counts until the answer to its request is sent: what comes next, or does not come, has a deadline again.
+    A proof counts until the answer to its request is sent: what comes next, or does not come, has a deadline again. The parser
+    alone would collect a head, or trailers, without end.
     """
+
+    #: Bytes of the request that is being read which are not of its body.
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        place: Place | None = self.app_state.get(PLACE)
+        tls = transport.get_extra_info("ssl_object")
+        if place is not None and tls is not None:
+            place.seat.tls = tls.version() or ""
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.transport.abort()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         place: Place | None = self.app_state.get(PLACE)

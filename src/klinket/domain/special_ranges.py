@@ -31,17 +31,21 @@ SPECIAL: tuple[IPNetwork, ...] = tuple(
         "fd00:ec2::/32",  # Amazon: metadata, DNS, time, pod identity
         "fd20:ce::/32",  # Google's metadata
         "fd00:c1::/32",  # Oracle's metadata
+        "3fff::/20",  # documentation (RFC 9637)
+        "5f00::/16",  # segment identifiers of one operator (RFC 9602)
     )
 )
 
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
+#: Of stateless translators (RFC 2765; Linux takes such an address for any other, a translator on the way does not).
+_TRANSLATED = ipaddress.IPv6Network("::ffff:0:0:0/96")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 #: The last 64 bits of an ISATAP address begin like this (RFC 5214 §6.1), with the universal bit or without.
 _ISATAP = (0x0000_5EFE, 0x0200_5EFE)
 
 
 def meanings(address: IPAddress) -> Iterator[IPAddress]:
-    """Yield the address itself, and the IPv4 addresses a packet to it may end at: compatible, NAT64, 6to4, Teredo, ISATAP.
+    """Yield the address itself, and the IPv4 addresses it may end at: compatible, translated, NAT64, 6to4, Teredo, ISATAP.
 
     Mapped addresses are plain IPv4 already (address.parse_ip).
     """
@@ -49,7 +53,8 @@ def meanings(address: IPAddress) -> Iterator[IPAddress]:
     if isinstance(address, ipaddress.IPv4Address):
         return
     low = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1) or (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
+    holds = address in _NAT64 or address in _TRANSLATED or (address in _COMPATIBLE and int(address) > 1)
+    if holds or (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
         yield low
     if address.sixtofour is not None:
         yield address.sixtofour

@@ -24,6 +24,8 @@ CONNECT_SECONDS = 10.0
 _HTTPS_PORT = 443
 #: Seconds between configurations that a peer asks for, at the least.
 RENEW_SECONDS = 1.0
+#: Close code for a peer that is not believed (RFC 6455 §7.4.1).
+POLICY_VIOLATION = 1008
 
 
 def controller_context(authority_pem: str | None) -> ssl.SSLContext:
@@ -34,7 +36,7 @@ def controller_context(authority_pem: str | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cadata=authority_pem)
     except (ssl.SSLError, ValueError, TypeError) as error:  # the last two: not ASCII
         raise InvalidInput("controller_ca", f"not certificates in PEM: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3  # browsers and tools may come with 1.2, klinket's own parts do not
     return context
 
 
@@ -107,6 +109,19 @@ async def until_due(seconds: float, sooner: asyncio.Event) -> None:
     except TimeoutError:
         pass
     sooner.clear()
+
+
+def was_refused(error: BaseException) -> bool:
+    """Return whether a channel's end says that its peer is not believed: HTTP 401 or 403 before it, or close code 1008.
+
+    A gateway may answer 403 as well: this is a reason to look, never one to end for good.
+    """
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+    cause = error.__cause__ if isinstance(error, ControllerUnreachable) else error
+    if isinstance(cause, InvalidStatus):
+        return cause.response.status_code in (401, 403)
+    return isinstance(cause, ConnectionClosed) and cause.rcvd is not None and cause.rcvd.code == POLICY_VIOLATION
 
 
 def _why(error: Exception) -> str:

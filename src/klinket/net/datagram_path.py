@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import errno
+import hmac
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
-from klinket.net import forks
+from klinket.net import forks, segments
+from klinket.net.clock import entropy
+from klinket.net.datagram_counts import DatagramCounts
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKeys, DatagramKind
 
 #: Bytes of sealed datagrams that are probed: what IPv4 and IPv6 carry on common links, less their headers and UDP's.
 #: The first is what every link carries (RFC 8200 §5).
 PROBED_BYTES = (1232, 1252, 1352, 1372, 1392, 1412, 1432, 1452, 1472, 8952, 8972)
-#: A probe, and its answer: what the sender has found to arrive (2) | zeros up to the size that is tried.
-_PROBE = struct.Struct(">H")
+#: Seconds between two challenges of a path, wherever they go: all that can be made to go to an address that is not the client's.
+CHALLENGE_SECONDS = 0.1
 #: Every path there is in this process.
 _LIVE: WeakSet[DatagramPath] = WeakSet()
 
 #: Bytes the kernel may keep for a socket in each direction, where its limits let it.
 BUFFER_BYTES = 4 << 20
+#: Sealed datagrams that leave in one call, at the most, and their bytes: what one UDP datagram carries.
+MOST_GATHERED, MOST_BYTES = 8, 65_000
+#: What the kernel says of one datagram that it has no room for now.
+_NO_ROOM = (errno.EAGAIN, errno.ENOBUFS)
 #: Options of linux/in.h and linux/in6.h that the socket module does not name: nothing is fragmented, on no way.
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 
@@ -35,35 +43,77 @@ _PLAIN = PLAIN
 _OUT = memoryview(bytearray(65_536))
 
 
+class _Gathered:
+    """Sealed datagrams in _OUT that have not left yet: of one path and one size, so that the kernel takes them in one call."""
+
+    __slots__ = ("end", "path", "segment", "wanted")
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.path: DatagramPath | None = None
+        self.segment = 0
+        self.end = 0
+
+    def takes(self, sealed: int) -> bool:
+        """Return whether one of `sealed` bytes may leave with them."""
+        return sealed <= self.segment and self.end + sealed <= MOST_GATHERED * self.segment and self.end + sealed <= MOST_BYTES
+
+
+_GATHERED = _Gathered()
+
+
+def gather() -> None:
+    """Have sealed datagrams wait from now on to leave together; whoever calls it calls leave() before its callback returns."""
+    _GATHERED.wanted = True
+
+
+def leave() -> None:
+    """Let go what has been gathered."""
+    path, _GATHERED.path = _GATHERED.path, None
+    end, _GATHERED.end = _GATHERED.end, 0
+    if path is not None:
+        path.leave(_OUT[:end], _GATHERED.segment)
+
+
+def leave_all() -> None:
+    """As leave(), and what comes after it leaves by itself again."""
+    _GATHERED.wanted = False
+    if _GATHERED.path is not None:
+        leave()
+
+
 class DatagramPath:
-    """`transmit`: hands one sealed datagram to the kernel, raises OSError. Where `answers`, probes are answered (the connector).
+    """What both ends have in common; an end says how its sealed datagrams leave.
 
     `size`: bytes of the largest sealed datagram that is known to arrive; 0 while none is. `heard_at`: monotonic seconds of the
-    last datagram that verified; `lost`: datagrams the kernel had no room for.
+    last datagram that verified.
     """
 
     __slots__ = (
         "__weakref__",
-        "_answers",
+        "_counts",
         "_keys",
         "_open_into",
         "_seal_into",
-        "_transmit",
+        "_segments",
+        "_sock",
+        "_to",
         "flows",
         "heard_at",
-        "lost",
         "sent_at",
         "size",
     )
 
-    def __init__(self, keys: DatagramKeys, transmit: Callable[[memoryview], object], *, answers: bool) -> None:
+    def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
         self._keys = keys
+        self._sock = sock
+        #: Where sealed datagrams go; None: where the socket is connected to.
+        self._to: Any = None
+        self._segments = segments.SUPPORTED
         self._seal_into = keys.sealer.seal_into
         self._open_into = keys.opener.open_into
-        self._transmit = transmit
-        self._answers = answers
         self.size = 0
-        self.lost = 0
+        self._counts = DatagramCounts()
         self.heard_at = time.monotonic()
         self.sent_at = 0.0
         #: Who takes the datagrams of a flow, by the first 8 bytes of its id.
@@ -77,24 +127,78 @@ class DatagramPath:
         if size + wire.OVERHEAD_BYTES > self.size:
             return False
         _PLAIN[:size] = datagram
-        return self._out(DatagramKind.PAYLOAD, flow, size)
+        return self.send_plain(flow, size)
 
     def send_plain(self, flow: bytes, size: int) -> bool:
         """As send(), with the first `size` bytes of PLAIN; they are still there when it returns False."""
         if size + wire.OVERHEAD_BYTES > self.size:
             return False
-        return self._out(DatagramKind.PAYLOAD, flow, size)
+        sent = self._out(DatagramKind.PAYLOAD, flow, size)
+        self._counts.sent += sent
+        return sent
+
+    def counts(self) -> DatagramCounts:
+        """Return what has become of this path's datagrams."""
+        opener, counts = self._keys.opener, replace(self._counts)
+        counts.replayed, counts.forged = opener.replayed, opener.forgeries
+        counts.refused -= opener.replayed + opener.forgeries  # the path itself counts all that do not open
+        return counts
 
     def _out(self, kind: int, flow: bytes, size: int) -> bool:
+        if _GATHERED.wanted and kind == DatagramKind.PAYLOAD:
+            return self._gather(flow, size)
+        if _GATHERED.path is not None:
+            leave()
         try:
             end = self._seal_into(kind, flow, _PLAIN, size, _OUT)
-            self._transmit(_OUT[:end])
         except ProtocolError:
             self.size = 0  # used up, or forgotten
             return False
+        return self._transmit(_OUT[:end])
+
+    def _gather(self, flow: bytes, size: int) -> bool:
+        """Seal one datagram behind those that wait to leave together."""
+        waiting = _GATHERED
+        sealed = size + wire.OVERHEAD_BYTES
+        if waiting.path is not None and (waiting.path is not self or not waiting.takes(sealed)):
+            leave()
+        try:
+            end = waiting.end + self._seal_into(DatagramKind.PAYLOAD, flow, _PLAIN, size, _OUT[waiting.end :])
+        except ProtocolError:
+            self.size = 0
+            return False
+        if waiting.path is None:
+            waiting.path, waiting.segment = self, sealed
+        waiting.end = end
+        if sealed < waiting.segment:
+            leave()  # only the last of them may be shorter
+        return True
+
+    def leave(self, sealed: memoryview, segment: int) -> None:
+        """Hand sealed datagrams, of `segment` bytes each but the last, to the kernel: in one call where it takes them so."""
+        if self._segments and len(sealed) > segment:
+            try:
+                segments.send(self._sock, sealed, segment, self._to)
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    self._counts.no_room += -(-len(sealed) // segment)
+                    return
+                self._segments = False  # not over this interface, or not in this size: each by itself says which
+            else:
+                self.sent_at = time.monotonic()
+                return
+        for start in range(0, len(sealed), segment):
+            self._transmit(sealed[start : start + segment])
+
+    def _transmit(self, sealed: memoryview) -> bool:
+        try:
+            if self._to is None:
+                self._sock.send(sealed)
+            else:
+                self._sock.sendto(sealed, self._to)
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-                self.lost += 1
+            if error.errno in _NO_ROOM:
+                self._counts.no_room += 1
                 return True
             # Too large for a link that is nearer than the one the probe found, or no way there at all now.
             self.size = PROBED_BYTES[0] if error.errno == errno.EMSGSIZE and self.size > PROBED_BYTES[0] else 0
@@ -102,43 +206,30 @@ class DatagramPath:
         self.sent_at = time.monotonic()
         return True
 
-    def probe(self, size: int) -> None:
-        """Ask whether a sealed datagram of `size` bytes arrives, and its answer of the same size here."""
-        self._try(DatagramKind.PROBE, self.size, size)
-
-    def _try(self, kind: DatagramKind, found: int, size: int) -> None:
+    def _try(self, kind: DatagramKind, begin: bytes, size: int) -> None:
+        """Send what is no flow's: `begin`, and zeros up to a sealed datagram of `size` bytes."""
         content = size - wire.OVERHEAD_BYTES
-        _PLAIN[:content] = bytes(content)
-        _PROBE.pack_into(_PLAIN, 0, found)
+        _PLAIN[:content] = begin + bytes(content - len(begin))
         known = self.size
         self._out(kind, wire.NO_FLOW, content)
         self.size = known  # what is only tried may fail
 
-    def received(self, sealed: memoryview) -> bool:
-        """Take one datagram; returns whether it verified and is newer than all before: its sender's address is the peer's now."""
-        newest = self._keys.opener.highest
+    def _opened(self, sealed: memoryview) -> tuple[int, int] | None:
+        """Open one, give it to its flow; returns kind and length of its content in PLAIN, None for what is dropped."""
         try:
             kind, flow, size = self._open_into(sealed, _PLAIN)
         except ProtocolError:
-            return False
+            self._counts.refused += 1
+            return None
         self.heard_at = time.monotonic()
-        newer = self._keys.opener.highest > newest
         if kind == DatagramKind.PAYLOAD:
             taker = self.flows.get(flow)
-            if taker is not None:
+            if taker is None:
+                self._counts.no_flow += 1
+            else:
+                self._counts.received += 1
                 taker(bytes(_PLAIN[:size]))
-        elif size >= _PROBE.size:
-            self._probed(kind, _PROBE.unpack_from(_PLAIN)[0], len(sealed), newer)
-        return newer
-
-    def _probed(self, kind: int, found: int, size: int, newer: bool) -> None:
-        if kind == DatagramKind.PROBE and self._answers:
-            if newer:
-                self.size = min(found, wire.MAX_SEALED_BYTES)
-            self._try(DatagramKind.PROBE_ANSWER, 0, size)
-        elif kind == DatagramKind.PROBE_ANSWER and not self._answers and size > self.size:
-            self.size = size
-            self.probe(PROBED_BYTES[0])  # so that the other end knows it
+        return kind, size
 
     def forget(self) -> None:
         """Send and take nothing any more."""
@@ -152,6 +243,87 @@ class DatagramPath:
         self.forget()
 
 
+class ClientPath(DatagramPath):
+    """The client's end: it asks what arrives. `sock`: its own, connected to the connector's port."""
+
+    __slots__ = ("_proof",)
+
+    def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
+        super().__init__(keys, sock)
+        self._proof = bytes(wire.PROOF_BYTES)
+
+    def probe(self, size: int) -> None:
+        """Ask whether a sealed datagram of `size` bytes arrives, and its answer of the same size here."""
+        self._try(DatagramKind.PROBE, wire.probe(self.size, self._proof), size)
+
+    def received(self, sealed: memoryview) -> None:
+        """Take one datagram that has arrived."""
+        opened = self._opened(sealed)
+        if opened is None or opened[0] == DatagramKind.PAYLOAD:
+            return
+        kind, content = opened
+        if kind == DatagramKind.CHALLENGE and content == wire.PROOF_BYTES:
+            self._proof = bytes(_PLAIN[:content])
+            self.probe(self.size or PROBED_BYTES[0])  # one for one: challenges alone make no more of them
+        elif kind == DatagramKind.PROBE_ANSWER and len(sealed) > self.size:
+            sizes = PROBED_BYTES[:1] if self.size else PROBED_BYTES[1:]
+            self.size = len(sealed)
+            for size in sizes:  # the first tells the connector what was found; the others find out what else arrives
+                self.probe(size)
+
+
+class ConnectorPath(DatagramPath):
+    """The connector's end: it answers, and sends to an address only after a secret that went there has come back from there.
+
+    `sock`: the unconnected socket all paths share. `address`: where the client has proven to be, None before.
+    """
+
+    __slots__ = ("_candidate", "_challenged_at", "_proof", "address")
+
+    def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
+        super().__init__(keys, sock)
+        self.address: Any = None
+        self._candidate: Any = None
+        self._proof = b""
+        self._challenged_at = -CHALLENGE_SECONDS
+
+    def received(self, sealed: memoryview, address: Any) -> bool:
+        """Take one datagram that has arrived from `address`; returns whether it verified."""
+        newest = self._keys.opener.highest
+        opened = self._opened(sealed)
+        if opened is None:
+            return False
+        kind, size = opened
+        newer = self._keys.opener.highest > newest
+        probe = wire.read_probe(_PLAIN[:size]) if kind == DatagramKind.PROBE else None
+        if address != self.address:
+            if probe is None or address != self._candidate or not hmac.compare_digest(probe[1], self._proof):
+                if newer:
+                    self._challenge(address, len(sealed))
+                return True
+            self.address = self._to = address
+            self._candidate = None
+        if probe is not None:
+            if newer:
+                self.size = min(probe[0], wire.MAX_SEALED_BYTES)
+            self._try(DatagramKind.PROBE_ANSWER, b"", len(sealed))
+        return True
+
+    def _challenge(self, address: Any, asked: int) -> None:
+        """Send a secret to an address, so that the client can bring it back from there. `asked`: bytes that led to it."""
+        now = time.monotonic()
+        size = wire.PROOF_BYTES + wire.OVERHEAD_BYTES
+        if asked < size or now - self._challenged_at < CHALLENGE_SECONDS:
+            return
+        self._challenged_at = now
+        self._counts.challenges += 1
+        if address != self._candidate:
+            self._candidate, self._proof = address, entropy(wire.PROOF_BYTES)
+        self._to = address
+        self._try(DatagramKind.CHALLENGE, self._proof, size)
+        self._to = self.address
+
+
 def prepare(sock: socket.socket) -> None:
     """Make a UDP socket non-blocking, with buffers for bursts, and never let it send fragments (where the system can: Linux)."""
     sock.setblocking(False)
@@ -162,6 +334,7 @@ def prepare(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+    segments.accept(sock)
 
 
 def forget_all() -> None:

@@ -21,10 +21,11 @@ ROUNDS = 16
 class FramedDatagrams:
     """Reads a pipe that carries one UDP flow, and writes to it. The pipe is this object's alone; close() or abort() ends both.
 
-    `deliver`: takes each datagram; `ended`: is called once, when the other end, or an error, ends the flow.
+    `deliver`: takes each datagram; `ended`: is called once, when the other end, or an error, ends the flow. `dropped`: datagrams
+    that gave way to later ones.
     """
 
-    __slots__ = ("_closed", "_deliver", "_ended", "_left", "_pipe", "_waiting", "_watches")
+    __slots__ = ("_closed", "_deliver", "_ended", "_left", "_pipe", "_waiting", "_watches", "dropped")
 
     def __init__(self, pipe: SealedPipe, deliver: Callable[[bytes], None], ended: Callable[[Failure], None]) -> None:
         self._pipe = pipe
@@ -34,6 +35,7 @@ class FramedDatagrams:
         self._left = b""
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
         self._closed = False
+        self.dropped = 0
 
     def start(self) -> None:
         """Begin; what was received before is delivered at once."""
@@ -48,6 +50,7 @@ class FramedDatagrams:
         if self._closed:
             return
         if self._left:
+            self.dropped += len(self._waiting) == MAX_WAITING
             self._waiting.append(datagram)
             return
         self._write(datagram)

@@ -17,7 +17,7 @@ from klinket.net.sockets import HostPort
 
 logger = logging.getLogger(__name__)
 
-#: Connections at a time; one more is closed at once.
+#: Connections at a time that have not asked yet, of which the oldest gives way, and as many that are answered.
 MAX_CONNECTIONS = 16
 #: Bytes of a request, headers included, and seconds for it and its answer.
 MAX_REQUEST_BYTES = 8_192
@@ -39,26 +39,42 @@ class MetricsEndpoint:
         self._measured = ready if measured is None else measured
         self._exposition = exposition
         self._ready = ready
-        self._connections = 0
+        #: Those that have not asked yet, the oldest first.
+        self._silent: dict[asyncio.Task[None], None] = {}
+        self._answering = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request and close."""
-        if self._connections >= MAX_CONNECTIONS:
-            writer.close()
-            return
-        self._connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._silent) >= MAX_CONNECTIONS:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.cancel()
+        self._silent[task] = None
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await self._answer(head.split(b"\r\n", 1)[0]))
-                await writer.drain()
+                self._silent.pop(task, None)
+                if self._answering < MAX_CONNECTIONS:
+                    await self._tell(writer, head)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):  # TimeoutError is an OSError
             pass  # whoever asks so learns nothing
+        except asyncio.CancelledError:
+            writer.transport.abort()  # it gave way, or the part ends
         except Exception:
             logger.exception("metrics could not be told")
         finally:
-            self._connections -= 1
+            self._silent.pop(task, None)
             writer.close()
+
+    async def _tell(self, writer: asyncio.StreamWriter, head: bytes) -> None:
+        self._answering += 1
+        try:
+            writer.write(await self._answer(head.split(b"\r\n", 1)[0]))
+            await writer.drain()
+        finally:
+            self._answering -= 1
 
     async def _answer(self, line: bytes) -> bytes:
         words = line.split(b" ")

@@ -28,6 +28,8 @@ DIAL_SECONDS = 15.0
 #: Seconds a whole exchange may take, however the peer drips its bytes.
 EXCHANGE_SECONDS = 30.0
 
+#: Where public IPv6 addresses are: nothing else is given to anybody (RFC 4291, 2.4; the second: NAT64).
+_ASSIGNED = (ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("64:ff9b::/96"))
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Found = Sequence[tuple[int, int, int, str, tuple[Any, ...]]]
 
@@ -42,6 +44,8 @@ class OutboundRefused(KlinketError):
 def is_public(address: IPAddress) -> bool:
     """Return whether an address is one of the public internet, also when it is written as IPv6 or holds IPv4."""
     plain = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped else address
+    if isinstance(plain, ipaddress.IPv6Address) and not any(plain in assigned for assigned in _ASSIGNED):
+        return False
     return all(
         one.is_global and not one.is_multicast and not any(one in special for special in SPECIAL) for one in meanings(plain)
     )

@@ -6,7 +6,6 @@ Whoever decides is one process. A worker decides nothing: it is handed what was 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, TypeVar
 
 from klinket.net.descriptors import raise_limit
+from klinket.net.undumpable import be_undumpable
 from klinket.net.worker_channel import WorkerChannel
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,6 @@ TICK_SECONDS = 1.0
 SILENCE_SECONDS = 5.0
 #: What of the environment workers get: where modules are, and nothing that could be a secret.
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
-_PR_SET_DUMPABLE = 4
 _ITEM = struct.Struct(">BQ")
 #: The first message of a worker: it can be given work.
 _HELLO = 0
@@ -110,7 +109,7 @@ class Program:
 
 def begin_worker(file: int) -> socket.socket:
     """Make this process a worker; returns its end of the channel."""
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # nobody reads keys out of a worker's memory
+    be_undumpable()  # nobody reads keys out of a worker's memory
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of its channel ends it: what is live may be drained until then
     raise_limit()

@@ -17,6 +17,10 @@ from klinket.wire.relay import RelayConfiguration, RelayReport
 
 logger = logging.getLogger(__name__)
 
+_DEAD_HINT = (
+    "; the controller does not take this relay's token: it was replaced, or the relay was removed. On the controller's machine:"
+    " klinket issue relay-token NAME, into --token-file"
+)
 #: Bytes of one message from the controller.
 MAX_MESSAGE_BYTES = 262_144
 
@@ -75,5 +79,5 @@ async def keep_channel(
                     await tasks.aclose()
         except Exception as error:
             delay = backoff.next()
-            logger.warning("relay: %s; trying again in %.1f s", error, delay)
+            logger.warning("relay: %s; trying again in %.1f s%s", error, delay, _DEAD_HINT if channel.was_refused(error) else "")
             await asyncio.sleep(delay)

@@ -21,6 +21,7 @@ from klinket.relay.limits import RelayLimits
 from klinket.relay.sharing import PairSharing
 from klinket.relay.traffic import RelayTraffic
 from klinket.wire.relay import (
+    ADMISSION_PROTOCOL,
     HELLO_BYTES,
     MAX_TICKET_BYTES,
     TLS_HANDSHAKE,
@@ -212,6 +213,8 @@ class RelayServer:
     async def _admit(self, sock: socket.socket, received: bytes) -> None:
         stream = TlsStream(sock, self._context, server_side=True, received=received)
         await stream.handshake()
+        if stream.protocol != ADMISSION_PROTOCOL:
+            return
         length = int.from_bytes(await stream.read_exactly(2), "big")
         if not 0 < length <= MAX_TICKET_BYTES:
             return

@@ -136,7 +136,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     """Every HEARTBEAT_SECONDS. Clients leave the connector's facts out. `head`: the newest signed head it was ever given.
 
     `started_ms`: when the connector's process began, by the controller's clock; 0: not told. `direct`: host:port where it
-    listens for clients itself, if it does; `punches`: it takes part in hole punching.
+    listens for clients itself, if it does; `punches`: it does hole punching; `leaves`: it ends now.
     """
 
     sequence: int
@@ -151,6 +151,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     started_ms: int = 0
     direct: list[str] = []
     punches: bool = False
+    leaves: bool = False
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):

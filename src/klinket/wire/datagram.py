@@ -46,7 +46,12 @@ MAX_COUNTER = (1 << 44) - 1
 #: Datagrams that do not verify after which a path is over.
 MAX_FORGERIES = 1 << 30
 
+#: Bytes of the secret in a challenge, which comes back in a probe from the same address.
+PROOF_BYTES = 16
+
 _HEADER = struct.Struct(">B7sQ")
+#: A probe: bytes found to arrive (2) | the secret of the newest challenge, zeros before the first (16) | zeros.
+_PROBE = struct.Struct(f">H{PROOF_BYTES}s")
 _TRAILER = struct.Struct(">8sB")
 
 
@@ -56,6 +61,7 @@ class DatagramKind(IntEnum):
     PAYLOAD = 1
     PROBE = 2
     PROBE_ANSWER = 3
+    CHALLENGE = 4
 
 
 _KINDS = {int(kind) for kind in DatagramKind}
@@ -73,6 +79,19 @@ def receiver_of(datagram: memoryview | bytes) -> bytes | None:
     if len(datagram) < OVERHEAD_BYTES or datagram[0] != SEALED:
         return None
     return bytes(datagram[1:8])
+
+
+def probe(found: int, proof: bytes) -> bytes:
+    """Return how the content of a PROBE begins. `found`: bytes of the largest sealed datagram that is known to arrive."""
+    return _PROBE.pack(found, proof)
+
+
+def read_probe(content: memoryview | bytes) -> tuple[int, bytes] | None:
+    """Return what a PROBE says was found, and its proof; None for one that is too short to say it."""
+    if len(content) < _PROBE.size:
+        return None
+    found, proof = _PROBE.unpack_from(content)
+    return found, proof
 
 
 class _Chain:
@@ -140,9 +159,9 @@ class DatagramSealer:
 
 
 class DatagramOpener:
-    """Opens the datagrams this end receives. `forgeries`: how many did not verify."""
+    """Opens the datagrams this end receives. `forgeries`: how many did not verify; `replayed`: how many had come before."""
 
-    __slots__ = ("_chain", "_current", "_former", "_next", "_window", "forgeries")
+    __slots__ = ("_chain", "_current", "_former", "_next", "_window", "forgeries", "replayed")
 
     def __init__(self, chain: bytes) -> None:
         self._chain = _Chain(chain)
@@ -151,6 +170,7 @@ class DatagramOpener:
         self._next: AESGCM | None = None
         self._window = ReplayWindow()
         self.forgeries = 0
+        self.replayed = 0
 
     @property
     def highest(self) -> int:
@@ -160,14 +180,15 @@ class DatagramOpener:
     def open_into(self, sealed: memoryview, plain: memoryview) -> tuple[int, bytes, int]:
         """Open one datagram into `plain`; returns (kind, flow, content length). Raises ProtocolError.
 
-        `plain` needs room for the content and TRAILER_BYTES more. Nothing of this object's state, but `forgeries`, is moved by a
-        datagram that does not verify.
+        `plain` needs room for the content and TRAILER_BYTES more. Nothing of this object's state, but what it counts, is moved by
+        a datagram that does not verify.
         """
         inside = len(sealed) - HEADER_BYTES - TAG_BYTES
         if inside < TRAILER_BYTES or sealed[0] != SEALED:
             raise ProtocolError("not a sealed datagram of this version")
         counter = int.from_bytes(sealed[8:HEADER_BYTES], "big")
         if counter > MAX_COUNTER or not self._window.fresh(counter):
+            self.replayed += 1
             raise ProtocolError("a datagram that was seen before, or is too old to know")
         if self.forgeries >= MAX_FORGERIES:
             raise ProtocolError("too many forged datagrams: the path is over")

@@ -8,9 +8,10 @@ import msgspec
 
 from klinket.domain.address import MAX_NAME_CHARS
 from klinket.domain.errors import ProtocolError
+from klinket.domain.printable import printable
 from klinket.wire.datagram import RECEIVER_BYTES
 from klinket.wire.link import RANDOM_BYTES
-from klinket.wire.pipe_messages import MAX_MESSAGE_BYTES, printable
+from klinket.wire.pipe_messages import MAX_MESSAGE_BYTES
 
 #: A feature of connectors: they answer AskName.
 ASK_NAME = "ask-name"

@@ -9,6 +9,7 @@ from klinket.domain.address import canonical_host
 from klinket.domain.errors import InvalidInput, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId, ResourceId
+from klinket.domain.printable import printable
 
 #: Bytes of an OPEN's content: all are equally long, so their length tells nothing about the name. With the type: 512.
 OPEN_BYTES = 511
@@ -41,11 +42,6 @@ FAILURE_NUMBERS = {
     FlowFailure.ICMP_UNAVAILABLE: 16,
 }
 _FAILURES = {number: failure for failure, number in FAILURE_NUMBERS.items()}
-
-
-def printable(text: str) -> str:
-    """Return a peer's text as it may be shown on a terminal and written to a log: what cannot be printed is `?`."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 @dataclass(frozen=True, slots=True)

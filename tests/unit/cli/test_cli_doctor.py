@@ -30,6 +30,18 @@ def test_a_key_that_is_missing_is_found_and_said_how_to_give() -> None:
     assert "1 fail" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize("role", ["client", "connector"])
+def test_a_part_without_credentials_is_not_well_though_the_environment_names_the_controller(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KLINKET_ACCESS_TOKEN", "KLINKET_REFRESH_TOKEN", "TWINGATE_ACCESS_TOKEN", "TWINGATE_REFRESH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KLINKET_URL", f"https://127.0.0.1:{free_port()}")
+    done = CliRunner().invoke(doctor, ["--role", role, "--timeout", "1"])
+    assert done.exit_code == FOUND
+    assert "FAIL settings" in done.stdout
+
+
 def test_json_has_the_same_checks_and_counts_them(tmp_path: Path) -> None:
     done = CliRunner().invoke(doctor, ["--role", "controller", "--state", str(tmp_path / "nothing"), "--json"])
     document = json.loads(done.stdout)

@@ -35,6 +35,16 @@ async def test_a_new_signing_key_is_made_and_signs_later(controller: Running) ->
     assert f"made {controller.trust.signers[KeyPurpose.GRANT].kid}; it signs in 5 min" in told
 
 
+async def test_accepting_a_head_is_asked_back_and_changes_nothing_until_it_is_said_so(controller: Running) -> None:
+    before = await controller.read(lambda tx: tx.head())
+    refused = await issue(controller, "accept-head")
+    assert isinstance(refused.exception, InvalidInput)
+    assert "--yes" in str(refused.exception.hint)
+    assert await controller.read(lambda tx: tx.head()) == before
+    assert (await issue(controller, "accept-head", "--yes")).output.startswith("accepted: epoch ")
+    assert (await controller.read(lambda tx: tx.head()))[0] > before[0]
+
+
 async def test_a_signing_key_for_nothing_there_is_names_what_there_is(controller: Running) -> None:
     result = await issue(controller, "signing-key", "coffee")
     assert isinstance(result.exception, InvalidInput)

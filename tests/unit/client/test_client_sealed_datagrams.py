@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,10 @@ from klinket.connector.core import LinkRecord
 from klinket.connector.datagram_paths import DatagramPaths
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, ServiceAccountUuid, SessionId, Thumbprint
-from klinket.net import datagram_path
+from klinket.net import datagram_path, segments
+from klinket.net.datagram_counts import DatagramCounts
+from klinket.wire import datagram as wire
+from klinket.wire.datagram import DatagramKind
 from klinket.wire.link import Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, OpenDatagrams
 
@@ -144,6 +148,68 @@ async def test_datagrams_go_both_ways_one_by_one(ends: Ends) -> None:
         assert ends.at_client.pop() == content
 
 
+SIZES = [100] * 40 + [99, 100, 101, 0, 0, 1200] + [1200] * 70 + [8, 8, 1200, 1201]
+
+
+async def gathered(ends: Ends) -> list[bytes]:
+    """Send datagrams of SIZES each way while they are gathered; return them."""
+    contents = [bytes((number,)) * size for number, size in enumerate(SIZES)]
+    for send, at in (
+        (lambda content: ends.client.send(FLOW, content), ends.at_connector),
+        (lambda content: ends.paths.send(ends.session, FLOW, content), ends.at_client),
+    ):
+        await until(lambda: send(bytes(1300)))  # noqa: B023 - called at once
+        await until(lambda: bool(at))  # noqa: B023
+        at.clear()
+        datagram_path.gather()
+        assert all(send(content) for content in contents)
+        datagram_path.leave_all()
+        await until(lambda: len(at) >= len(contents))  # noqa: B023
+    return contents
+
+
+async def test_datagrams_that_leave_together_arrive_one_by_one_and_in_order(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    send = segments.send
+
+    def counted(*given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        send(*given)
+
+    monkeypatch.setattr(segments, "send", counted)
+    await ends.working()
+    contents = await gathered(ends)
+    assert ends.at_connector == ends.at_client == contents
+    if segments.SUPPORTED:
+        assert 2 < calls < len(contents) / 3
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.EMSGSIZE])
+async def test_where_the_kernel_cuts_none_each_leaves_by_itself(ends: Ends, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, "not on this interface")
+
+    monkeypatch.setattr(segments, "send", refused)
+    await ends.working()
+    contents = await gathered(ends)
+    assert ends.at_connector == ends.at_client == contents
+
+
+async def test_what_the_kernel_has_no_room_for_together_is_lost_together(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "no room")
+
+    await ends.working()
+    monkeypatch.setattr(segments, "send", refused)
+    datagram_path.gather()
+    assert all(ends.paths.send(ends.session, FLOW, b"lost") for _ in range(5))
+    datagram_path.leave_all()
+    assert ends.paths.counts().no_room == 5
+    assert ends.paths.send(ends.session, FLOW, b"next"), "by itself"
+    await until(lambda: ends.at_client == [b"next"])
+
+
 async def test_one_that_is_larger_than_the_path_was_found_to_carry_goes_as_a_frame(ends: Ends) -> None:
     await ends.working()
     await until(lambda: ends.client.send(FLOW, bytes(8900)))  # loopback carries the largest size that is probed
@@ -200,17 +266,17 @@ async def test_a_datagram_that_comes_twice_is_delivered_once(ends: Ends, line: L
 async def test_what_names_no_path_or_does_not_verify_is_never_answered(ends: Ends) -> None:
     await ends.working()
     (one,) = ends.paths._by_receiver
-    where = ends.paths._by_receiver[one].address
+    where = ends.paths._by_receiver[one].path.address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.connect(("127.0.0.1", ends.port))
         stranger.setblocking(False)
         for data in (b"", b"\x11", bytes(100), b"\x11" + one + bytes(92), b"\x11" + bytes(7) + bytes(92)):
             stranger.send(data)
-        await until(lambda: ends.paths.dropped >= 4)
+        await until(lambda: ends.paths.counts().no_path >= 4)
         await asyncio.sleep(0.02)
         with pytest.raises(BlockingIOError):
             stranger.recv(1)
-    assert ends.paths._by_receiver[one].address == where
+    assert ends.paths._by_receiver[one].path.address == where
     assert ends.at_connector == []
 
 
@@ -229,18 +295,190 @@ async def test_an_answer_is_never_longer_than_what_asked_for_it(ends: Ends, line
     assert sum(answers) <= sum(map(len, line.seen))
 
 
+async def test_what_has_become_of_datagrams_is_counted_and_stays_counted_when_the_path_ends(ends: Ends, liar: Liar) -> None:
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    await liar.proven(0)
+    sealed = liar.keys.sealer.seal(DatagramKind.PAYLOAD, FLOW, b"once")
+    forged = sealed[:8] + (1000).to_bytes(8, "big") + sealed[16:]
+    for datagram in (sealed, sealed, forged, bytes(50), liar.keys.sealer.seal(DatagramKind.PAYLOAD, OTHER, b"whose?")):
+        liar.socks[0].send(datagram)
+    ends.paths.send(ends.session, FLOW, b"back")
+    await until(lambda: ends.paths.counts().no_flow == 1)
+    expected = DatagramCounts(sent=1, received=1, challenges=1, no_path=1, replayed=1, forged=1, no_flow=1)
+    assert ends.paths.counts() == expected
+    ends.paths.close_path(ends.link.handle)
+    assert (ends.paths.open_paths, ends.paths.counts()) == (0, expected)
+
+
 async def test_a_recorded_datagram_moves_no_address_and_is_not_delivered_again(ends: Ends, line: Line) -> None:
     await ends.working()
     ends.client.send(FLOW, b"recorded")
     await until(lambda: ends.at_connector == [b"recorded"])
     (one,) = ends.paths._by_receiver.values()
-    where = one.address
+    where = one.path.address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
         for data in line.seen:
             thief.sendto(data, ("127.0.0.1", ends.port))
     await asyncio.sleep(0.05)
-    assert one.address == where
+    assert one.path.address == where
     assert ends.at_connector == [b"recorded"]
+
+
+@dataclass
+class Liar:
+    """A client that seals right, and whose datagrams come from wherever it says. `socks`: its addresses."""
+
+    ends: Ends
+    socks: list[socket.socket] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        principal = Principal(ServiceAccountUuid("u" * 36), Kid("k"), self.ends.session)
+        opened = self.ends.paths.open(
+            LinkRecord(self.ends.link, principal, Thumbprint("t")), OpenDatagrams(receiver="01" * 7, random="02" * 32)
+        )
+        assert isinstance(opened, DatagramsOpened)
+        self.receiver, random = opened.path()
+        self.keys = wire.client_keys(self.ends.link, b"\1" * 7, self.receiver, b"\2" * 32, random)
+        for _ in range(2):
+            self.socks.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            self.socks[-1].connect(("127.0.0.1", self.ends.port))
+            self.socks[-1].setblocking(False)
+
+    @property
+    def path(self) -> datagram_path.ConnectorPath:
+        return self.ends.paths._by_receiver[self.receiver].path
+
+    def say(self, sock: int, kind: DatagramKind, content: bytes, flow: bytes = FLOW) -> None:
+        self.socks[sock].send(self.keys.sealer.seal(kind, flow, content))
+
+    def probe(self, sock: int, proof: bytes = bytes(wire.PROOF_BYTES)) -> None:
+        self.say(sock, DatagramKind.PROBE, wire.probe(1232, proof) + bytes(1200))
+
+    async def heard(self, sock: int) -> tuple[DatagramKind, bytes]:
+        async with asyncio.timeout(10):
+            kind, _, content = self.keys.opener.open(await asyncio.get_running_loop().sock_recv(self.socks[sock], 65_535))
+        return kind, content
+
+    async def proven(self, sock: int) -> None:
+        self.probe(sock)
+        kind, proof = await self.heard(sock)
+        assert kind is DatagramKind.CHALLENGE
+        self.probe(sock, proof)
+        assert (await self.heard(sock))[0] is DatagramKind.PROBE_ANSWER
+
+    async def quiet(self, sock: int) -> bool:
+        await asyncio.sleep(0.05)
+        try:
+            self.socks[sock].recv(65_535)
+        except BlockingIOError:
+            return True
+        return False
+
+    def close(self) -> None:
+        for sock in self.socks:
+            sock.close()
+
+
+@pytest.fixture
+async def liar(ends: Ends) -> AsyncIterator[Liar]:
+    made = Liar(ends)
+    yield made
+    made.close()
+
+
+async def test_payload_goes_to_an_address_only_after_its_secret_has_come_back_from_there(ends: Ends, liar: Liar) -> None:
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    liar.probe(0)
+    kind, proof = await liar.heard(0)
+    assert (kind, len(proof)) == (DatagramKind.CHALLENGE, wire.PROOF_BYTES)
+    liar.probe(0, bytes(wire.PROOF_BYTES - 1) + b"\1")
+    liar.say(0, DatagramKind.PAYLOAD, bytes(1000))
+    await until(lambda: bool(ends.at_connector))
+    assert not ends.paths.send(ends.session, FLOW, b"answer"), "as a frame"
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
+    assert ends.paths.send(ends.session, FLOW, b"answer")
+    assert await liar.heard(0) == (DatagramKind.PAYLOAD, b"answer")
+
+
+async def test_a_secret_that_went_to_one_address_proves_no_other(liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
+    liar.probe(0)
+    _, proof = await liar.heard(0)
+    liar.probe(1, proof)
+    kind, other = await liar.heard(1)
+    assert kind is DatagramKind.CHALLENGE
+    assert other != proof
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.CHALLENGE, "the newest address's secret alone counts"
+    assert liar.path.address is None
+
+
+async def test_until_a_new_address_is_proven_payload_goes_to_the_former(
+    ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    await liar.proven(0)
+    liar.say(1, DatagramKind.PAYLOAD, bytes(100))
+    kind, proof = await liar.heard(1)
+    assert kind is DatagramKind.CHALLENGE, "so that a client whose address has changed is asked at once"
+    assert ends.paths.send(ends.session, FLOW, b"still there")
+    assert await liar.heard(0) == (DatagramKind.PAYLOAD, b"still there")
+    liar.probe(1, proof)
+    assert (await liar.heard(1))[0] is DatagramKind.PROBE_ANSWER
+    assert ends.paths.send(ends.session, FLOW, b"moved")
+    assert await liar.heard(1) == (DatagramKind.PAYLOAD, b"moved")
+    assert await liar.quiet(0)
+
+
+async def test_an_address_that_is_not_proven_gets_few_short_datagrams_and_none_longer_than_what_came(
+    ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 3600.0)
+    liar.path._challenged_at = -3600.0
+    liar.say(0, DatagramKind.PAYLOAD, bytes(wire.PROOF_BYTES - 1))
+    assert await liar.quiet(0)
+    for _ in range(50):
+        liar.probe(0)
+    assert (await liar.heard(0))[0] is DatagramKind.CHALLENGE
+    assert await liar.quiet(0)
+
+
+async def test_challenges_without_end_are_answered_one_for_one(ends: Ends) -> None:
+    link = ends.link
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    far.setblocking(False)
+    keys = wire.client_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
+    path = datagram_path.ClientPath(keys, near)
+    connector = wire.connector_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
+    for number in range(20):
+        proof = bytes((number,)) * wire.PROOF_BYTES
+        path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, proof)))
+        assert wire.read_probe(connector.opener.open(far.recv(65_535))[2]) == (0, proof)
+    path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, b"short")))
+    with pytest.raises(BlockingIOError):
+        far.recv(1)
+    near.close()
+    far.close()
+
+
+async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: Line) -> None:
+    await ends.working()
+    (one,) = ends.paths._by_receiver.values()
+    former = one.path.address
+    loop = asyncio.get_running_loop()
+    loop.remove_reader(line.far)
+    line.far.close()
+    line.far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    line.far.bind(("127.0.0.1", 0))
+    line.far.setblocking(False)
+    loop.add_reader(line.far, line._in)
+    await asyncio.sleep(datagram_path.CHALLENGE_SECONDS)
+    assert ends.client.send(FLOW, bytes(100))
+    await until(lambda: one.path.address not in (former, None))
+    assert ends.paths.send(ends.session, FLOW, b"found")
+    await until(lambda: ends.at_client == [b"found"])
 
 
 async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:

@@ -13,7 +13,8 @@ import pytest
 from klinket.connector import drain as connector_drain
 from klinket.connector import run_file
 from klinket.connector.drain import ConnectorNotRunning, DrainIncomplete, drain
-from klinket.connector.run_file import RunFile, RunState
+from klinket.connector.run_file import ConnectorAlreadyRunning, RunFile, RunState
+from klinket.controller.app import connectors
 from tests.unit.whole import Whole, eventually, everything
 
 
@@ -33,6 +34,19 @@ async def test_it_takes_no_new_flow_and_waits_for_live_ones(whole: Whole) -> Non
     flow.program.close()
     await asyncio.wait_for(ending, 20)
     assert run_file.read(whole.state / "connector") == (RunState(os.getpid(), True, 0), False)
+
+
+async def test_the_controller_hears_of_an_orderly_end_at_once(whole: Whole) -> None:
+    async def state() -> str:
+        (row,) = await whole.controller.read(lambda tx: tx.connectors.find())
+        return connectors.state(row, round(whole.controller.clock() * 1000))
+
+    assert await state() == "ALIVE"
+    await asyncio.wait_for(whole.end_connector(), 20)
+    async with asyncio.timeout(5):
+        while await state() == "ALIVE":
+            await asyncio.sleep(0.05)
+    assert await state() == "DEAD_NO_HEARTBEAT"
 
 
 async def test_a_client_knows_how_loaded_it_is_and_that_it_is_there(whole: Whole) -> None:
@@ -57,15 +71,25 @@ def test_nobody_is_taken_for_running_who_has_ended(tmp_path: Path) -> None:
     assert run_file.read(tmp_path) == (None, False)
 
 
-def test_a_second_connector_of_a_folder_says_so_and_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_connector_of_a_folder_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     first = RunFile(tmp_path)
     first.tell(draining=False, flows=1)
-    second = RunFile(tmp_path)
-    assert "another connector runs" in caplog.text
-    second.tell(draining=True, flows=9)
+    files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConnectorAlreadyRunning, match="another connector runs") as refused:
+        RunFile(tmp_path)
+    assert "--state" in str(refused.value.hint)
+    assert len(os.listdir("/proc/self/fd")) == files
     assert run_file.read(tmp_path) == (RunState(os.getpid(), False, 1), True)
-    second.close()
     first.close()
+    RunFile(tmp_path).close()
+
+
+def test_the_run_file_is_never_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("untouched")
+    (tmp_path / "running.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"[Ss]ymbolic"):
+        RunFile(tmp_path)
+    assert (tmp_path / "elsewhere").read_text() == "untouched"
 
 
 def test_without_a_running_connector_the_command_says_so(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from klinket.controller import audit_signing, exports
-from klinket.controller.app import audit_log, flow_events
+from klinket.controller.app import audit_log, export_csv, flow_events
 from klinket.controller.exports import MAX_EXPORTS, MAX_EXPORTS_PER_TOKEN
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
@@ -192,6 +192,19 @@ async def test_the_audit_as_csv_has_no_cell_that_a_spreadsheet_computes(controll
     assert rows[-1]["target_names"] == "'=cmd 1 ü"
     assert json.loads(rows[-1]["targets"])[0]["name"] == "=cmd 1 ü"
     assert rows[-1]["digest"] == (await controller.last_event()).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"), ("  @SUM(1)", "'  @SUM(1)"), ("\n=1", "'\n'=1"), ("\uff1d1", "'\uff1d1"), ("\uff20x", "'\uff20x"),
+        ("web;=cmd|' /C calc'!A0", "web;'=cmd|' /C calc'!A0"), ("a\r\n+1", "a\r'\n'+1"), ("a\t-1", "a\t'-1"),
+        ("a - b; c = d", "a - b; c = d"), ("büro", "büro"),
+    ],
+)  # fmt: skip
+def test_no_part_of_a_cell_begins_as_a_formula_however_a_spreadsheet_parts_it(text: str, cell: str) -> None:
+    ((shown,),) = csv.reader(io.StringIO(export_csv.lines([[text]]).decode(), newline=""))
+    assert shown == cell
 
 
 # ---- who may, and what is asked

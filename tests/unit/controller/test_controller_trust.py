@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from klinket.controller import trust
 from klinket.controller.app import signing_keys
@@ -52,6 +54,35 @@ async def test_a_second_start_has_the_same_trust(controller: Running) -> None:
         assert again.authorities[purpose].certificate == controller.trust.authorities[purpose].certificate
     for key_purpose in KeyPurpose:
         assert again.signers[key_purpose].kid == controller.trust.signers[key_purpose].kid
+
+
+@pytest.mark.parametrize(
+    ("purpose", "usage"),
+    [
+        (AuthorityPurpose.CLIENT, ExtendedKeyUsageOID.CLIENT_AUTH),
+        (AuthorityPurpose.CONNECTOR, ExtendedKeyUsageOID.SERVER_AUTH),
+        (AuthorityPurpose.WEB, ExtendedKeyUsageOID.SERVER_AUTH),
+    ],
+)
+async def test_an_authority_certifies_leaves_of_one_use_and_no_authority(
+    controller: Running, purpose: AuthorityPurpose, usage: x509.ObjectIdentifier
+) -> None:
+    """security.md 11."""
+    authority = controller.trust.authorities[purpose]
+    root = authority.certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (root.critical, root.value) == (True, x509.BasicConstraints(ca=True, path_length=0))
+    key = signing.generate_private_key().public_key()
+    serials = set()
+    for _ in range(3):
+        text = authority.certify(key, "spiffe://acme/x", now=controller.clock(), lifetime=60)
+        leaf = x509.load_pem_x509_certificate(text.encode())
+        constraints = leaf.extensions.get_extension_for_class(x509.BasicConstraints)
+        assert (constraints.critical, constraints.value.ca) == (True, False)
+        assert list(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [usage]
+        leaf.verify_directly_issued_by(authority.certificate)
+        serials.add(leaf.serial_number)
+    assert len(serials) == 3
+    assert all(serial.bit_length() > 100 for serial in serials)
 
 
 async def test_no_purpose_shares_a_key_and_no_kind_of_token_verifies_as_another(controller: Running) -> None:

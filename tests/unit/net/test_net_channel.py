@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import trustme
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
 from klinket.domain.errors import ControllerUnreachable
 from klinket.net import channel
@@ -77,6 +78,32 @@ async def test_whatever_ends_a_channel_is_one_kind_of_error(handle: Callable[[Se
         async with open_channel(url, "/channel", controller_context(TRUSTED), max_bytes=1000) as connection:
             with pytest.raises(ControllerUnreachable):
                 await channel.receive(connection, 0.3)
+
+
+async def leaves(connection: ServerConnection) -> None:
+    await connection.close(1013, "try again")
+
+
+@pytest.mark.parametrize(("handle", "is_refusal"), [(closes, True), (leaves, False), (aborts, False), (never, False)])
+async def test_a_refusal_is_told_from_other_ends(handle: Callable[[ServerConnection], Awaitable[None]], is_refusal: bool) -> None:
+    async with channel_to(handle) as url, asyncio.timeout(10):
+        async with open_channel(url, "/channel", controller_context(TRUSTED), max_bytes=1000) as connection:
+            with pytest.raises(ControllerUnreachable) as ended:
+                await channel.receive(connection, 0.3)
+    assert channel.was_refused(ended.value) is is_refusal
+
+
+@pytest.mark.parametrize(("status", "is_refusal"), [(401, True), (403, True), (404, False), (503, False)])
+async def test_a_channel_that_is_refused_before_it_opens_is_a_refusal(status: int, is_refusal: bool) -> None:
+    def refuse(connection: ServerConnection, _: Request) -> Response:
+        return connection.respond(status, "no\n")
+
+    async with serve(never, "127.0.0.1", 0, ssl=server_context(), process_request=refuse) as server, asyncio.timeout(10):
+        url = f"https://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        with pytest.raises(ControllerUnreachable) as refused:
+            async with open_channel(url, "/channel", controller_context(TRUSTED), max_bytes=1000):
+                pass
+    assert channel.was_refused(refused.value) is is_refusal
 
 
 async def test_a_controller_that_does_not_prove_who_it_is_gets_no_channel() -> None:

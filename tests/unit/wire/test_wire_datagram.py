@@ -46,6 +46,15 @@ def test_what_is_sealed_opens_at_the_other_end_alone(content: bytes, flow: bytes
         client.opener.open(sealed)  # the other direction has other keys
 
 
+@given(st.binary(max_size=60))
+def test_a_probe_reads_as_it_was_made_and_what_is_too_short_says_nothing(content: bytes) -> None:
+    read = wire.read_probe(content)
+    if read is None:
+        assert len(content) < 2 + wire.PROOF_BYTES
+    else:
+        assert wire.probe(*read) == content[: 2 + wire.PROOF_BYTES]
+
+
 def test_every_cut_and_every_flipped_bit_is_refused_and_moves_nothing() -> None:
     client, connector = ends()
     sealed = client.sealer.seal(PAYLOAD, FLOW, b"content")
@@ -178,3 +187,9 @@ def test_the_exact_bytes() -> None:
             sealed = sender.sealer.seal(DatagramKind[one["kind"]], bytes.fromhex(one["flow"]), bytes.fromhex(one["content"]))
             assert sealed.hex() == one["sealed"]
             assert opener.opener.open(sealed)[2].hex() == one["content"]
+
+
+def test_the_exact_bytes_of_a_probe() -> None:
+    for one in VECTORS["probes"]:
+        assert wire.probe(one["found"], bytes.fromhex(one["proof"])).hex() == one["content"]
+        assert wire.read_probe(bytes.fromhex(one["content"]) + bytes(10)) == (one["found"], bytes.fromhex(one["proof"]))

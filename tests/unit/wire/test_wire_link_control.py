@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klinket.domain.errors import ProtocolError
+from klinket.domain.printable import printable
 from klinket.wire import link_control
 from klinket.wire.grant_token import MAX_GRANT_CHARS
 from klinket.wire.link_control import MAX_PARTS, PART_CHARS, GrantParts, PresentGrant
 from klinket.wire.pipe import MAX_CONTENT_BYTES
-from klinket.wire.pipe_messages import printable
 from tests.unit.wire.conftest import MODERATE, hostile_json, messages
 
 FROM_CLIENT, FROM_CONNECTOR = get_args(link_control.FromClient), get_args(link_control.FromConnector)

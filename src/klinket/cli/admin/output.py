@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from klinket.domain.errors import Conflict, InvalidInput
+from klinket.domain.printable import escaped
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, empty: str = "") -> None:
@@ -56,7 +57,7 @@ def told(text: str, row: Mapping[str, Any] | None = None, *, as_json: bool) -> N
     if as_json:
         click.echo(json.dumps(row if row is not None else {"ok": True}, indent=2))
     else:
-        click.echo(text, err=True)
+        click.echo(escaped(text), err=True)
 
 
 def reserve_secret(path: str) -> int:
@@ -92,12 +93,17 @@ def print_secret(text: str) -> None:
 
 
 def _cell(value: Any) -> str:
+    """Return a value as it is shown: what others have called themselves moves no cursor and breaks no line."""
+    return escaped(_text(value))
+
+
+def _text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(_cell(item) for item in value) or "-"
+        return ", ".join(_text(item) for item in value) or "-"
     if isinstance(value, dict):
         return json.dumps(value)
     return str(value)

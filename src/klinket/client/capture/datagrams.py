@@ -17,6 +17,8 @@ from klinket.client.capture.packets import Endpoint
 from klinket.client.ports import DatagramFlow
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.net import datagram_path
+from klinket.net.rounds import Rounds
 from klinket.net.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -183,6 +185,7 @@ class CapturedDatagrams:
         """`max_per_source`: associations of one source address; None: as many as of all."""
         self._max_per_source = max_per_source
         self._of_source: Counter[str] = Counter()
+        self._rounds = Rounds()
         self._sock = sock
         self._raw = raw
         self.doorway = doorway
@@ -201,10 +204,19 @@ class CapturedDatagrams:
         self._loop.add_reader(self._sock, self._readable)
 
     def _readable(self) -> None:
-        for _ in range(BATCH):
+        try:
+            self._drain()
+        finally:
+            datagram_path.leave_all()
+
+    def _drain(self) -> None:
+        for number in range(self._rounds.most()):
+            if number == 1:
+                datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
             try:
                 count, ancillary, _, source = self._sock.recvmsg_into([_BUFFER], 128)
             except (BlockingIOError, InterruptedError):
+                self._rounds.empty()
                 return
             except OSError as error:
                 logger.debug("datagrams: %s", error)
@@ -224,6 +236,7 @@ class CapturedDatagrams:
                 if len(self._lately) >= MAX_ASSOCIATIONS:
                     self._lately.clear()
                 self._lately[source, ancillary[0][2]] = association
+        self._rounds.all_read()
 
     def _association(self, source: Endpoint, target: Endpoint, content: bytes) -> _Association | None:
         key = (source, target)

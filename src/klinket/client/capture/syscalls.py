@@ -14,7 +14,6 @@ MS_PRIVATE = 0x4_0000
 
 _CAP_NET_RAW = 13
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
@@ -48,11 +47,6 @@ def _prctl(option: int, *arguments: int) -> int:
 def die_with_parent(signal: int) -> None:
     """Have this signal sent when the parent dies; kept over execve of an ordinary program."""
     _check(_prctl(_PR_SET_PDEATHSIG, signal), "PR_SET_PDEATHSIG")
-
-
-def be_undumpable() -> None:
-    """Keep other processes of the user out of this one's memory, environment and descriptors."""
-    _check(_prctl(_PR_SET_DUMPABLE, 0), "PR_SET_DUMPABLE")
 
 
 def give_up_capabilities() -> None:

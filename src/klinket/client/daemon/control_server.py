@@ -21,7 +21,7 @@ from klinket.net.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
 
-#: Connections at a time, and of one user among them (root's are not counted).
+#: Connections of users at a time, and of one user among them; root's are not counted: no user keeps root out.
 MAX_CONNECTIONS = 128
 MAX_CONNECTIONS_PER_USER = 16
 #: Seconds to send a request, and to take the answer.
@@ -67,7 +67,8 @@ class ControlServer:
                 continue
             connection.setblocking(False)
             user = peer_user(connection)
-            if len(self._tasks) > MAX_CONNECTIONS or (user != 0 and self._users[user] >= MAX_CONNECTIONS_PER_USER):
+            others = self._users.total() - self._users[0]
+            if user != 0 and (others >= MAX_CONNECTIONS or self._users[user] >= MAX_CONNECTIONS_PER_USER):
                 connection.close()
                 continue
             self._users[user] += 1

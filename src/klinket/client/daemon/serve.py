@@ -39,9 +39,9 @@ _STEP_SECONDS = 0.05
 async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop`; raises AlreadyRunning, CaptureImpossible, InvalidInput, ServiceKeyInvalid, OSError."""
     if sys.platform == "linux":
-        from klinket.client.capture import syscalls
+        from klinket.net.undumpable import be_undumpable
 
-        syscalls.be_undumpable()
+        be_undumpable()
     token = proxy_token.read(None)
     settings.check(has_proxy_token=token is not None)
     descriptors.raise_limit()  # a flow takes two

@@ -16,6 +16,7 @@ from klinket.domain.errors import ConnectorTokensDead, EnrolledElsewhere, Invali
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId
 from klinket.domain.names import parse_name
+from klinket.domain.printable import printable
 from klinket.domain.token_text import token_hash
 
 KIND = "Connector"
@@ -180,22 +181,25 @@ def heartbeat(
     private_ips: Sequence[str],
     time_ms: int = 0,
     started_ms: int = 0,
+    leaves: bool = False,
 ) -> Stamp:
     """Note a connector's report; returns the head. Raises ConnectorTokensDead.
 
-    `time_ms`: by its own clock; 0 of a time: not told. The difference of the clocks holds the report's time on the way as well.
+    `time_ms`: by its own clock; 0 of a time: not told. The difference of the clocks holds the report's time on the way
+    as well. `leaves`: it ends now.
     """
     row = believed(tx, connector_id, jkt)
     tx.connectors.change(
         connector_id,
         updated_at_ms=row.updated_at_ms,
-        version=version[:100] or row.version,
-        hostname=hostname[:255],
+        version=printable(version[:100]) or row.version,
+        hostname=printable(hostname[:255]),
         public_ip=public_ip[:45],
-        private_ips=[text[:45] for text in private_ips[:32]],
+        private_ips=[printable(text[:45]) for text in private_ips[:32]],
         last_heartbeat_ms=tx.now_ms,
         clock_offset_ms=max(-MAX_TOLD_MS, min(MAX_TOLD_MS, time_ms - tx.now_ms)) if time_ms else None,
         started_ms=max(0, min(started_ms, tx.now_ms)) or None,
+        left_ms=tx.now_ms if leaves else None,
     )
     return tx.head()
 
@@ -214,7 +218,7 @@ def prove_head(tx: Transaction, connector_id: int, proven: Stamp, source: str) -
 
 def state(row: ConnectorRow, now_ms: int) -> str:
     """Return the ConnectorState of the Admin API."""
-    if row.last_heartbeat_ms is None:
+    if row.last_heartbeat_ms is None or row.left_ms is not None:
         return "DEAD_NO_HEARTBEAT"
     if now_ms - row.last_heartbeat_ms > HEARTBEAT_TOO_OLD_MS:
         return "DEAD_HEARTBEAT_TOO_OLD"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,12 +24,13 @@ AUDIT_COLUMNS = (
     "number", "time", "actor_type", "actor_id", "actor_name", "source", "action", "target_types", "target_ids", "target_names",
     "request_id", "correlation_id", "user_agent", "targets", "detail", "digest",
 )  # fmt: skip
-#: A spreadsheet takes a cell that begins with one of these for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: A spreadsheet takes a cell that begins with one of these for a formula, also after spaces. Where numbers have decimal commas
+#: it parts cells at semicolons, whatever stands in quotes before them, and some part them at tabs and line breaks.
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
 
 
 def lines(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return rows as CSV; None is an empty cell, and no text begins as a formula does: an apostrophe goes before it."""
+    """Return rows as CSV; None is an empty cell, and nothing begins as a formula does: an apostrophe goes before it."""
     text = io.StringIO()
     writer = csv.writer(text)
     for row in rows:
@@ -37,8 +39,8 @@ def lines(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
+    if isinstance(value, str):
+        return _FORMULA.sub(r"\1'", value)
     return "" if value is None else value
 
 

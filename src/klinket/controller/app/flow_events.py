@@ -13,6 +13,7 @@ from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import FlowEventRow
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import TransportProtocol
+from klinket.domain.printable import printable
 from klinket.wire.control import FlowEvent
 from klinket.wire.traffic_log import EVENT_TYPES, Named, Surroundings, log_entry, status_of
 
@@ -43,6 +44,7 @@ def keep(tx: Transaction, connector_id: int, batch: int, events: Sequence[FlowEv
         raise ProtocolError(f"a batch of {len(events)} flow events, the limit is {MAX_BATCH_EVENTS}")
     checked = [_checked(event, tx.now_ms) for event in events]
     names = _Names(tx, connector_id, checked)
+    checked = [names.within_reach(event) for event in checked]
     stored = [_row(names, connector_id, batch, number, event) for number, event in enumerate(checked)]
     tx.flow_events.add_all(stored)
     live_flows.follow(tx, connector_id, checked, stored)
@@ -59,15 +61,15 @@ def _checked(event: FlowEvent, now_ms: int) -> FlowEvent:
         raise ProtocolError("a flow event with a number out of its range")
     return replace(
         event,
-        flow=event.flow[:64],
+        flow=printable(event.flow[:64]),
         time_ms=min(max(0, event.time_ms), now_ms),
-        session=event.session[:64],
-        service_account=event.service_account[:64],
-        key=event.key[:64],
-        host=event.host[:253],
-        resource_ip=None if event.resource_ip is None else event.resource_ip[:45],
-        client_ip=None if event.client_ip is None else event.client_ip[:45],
-        failure=None if event.failure is None else event.failure[:40],
+        session=printable(event.session[:64]),
+        service_account=printable(event.service_account[:64]),
+        key=printable(event.key[:64]),
+        host=printable(event.host[:253]),
+        resource_ip=None if event.resource_ip is None else printable(event.resource_ip[:45]),
+        client_ip=None if event.client_ip is None else printable(event.client_ip[:45]),
+        failure=None if event.failure is None else printable(event.failure[:40]),
     )
 
 
@@ -85,8 +87,22 @@ class _Names:
         self.resources = {row.id: row for row in tx.resources.find(id=given([event.resource for event in events]))}
         self.sessions = {row.id: row for row in tx.sessions.find(id=given([event.session for event in events]))}
         self.relays = {row.id: row for row in tx.relays.find()}
+        self.begun = {
+            (row.flow, row.resource_id)
+            for row in tx.live_flows.find(connector_id=connector_id, flow=given([event.flow for event in events]))
+        }
         self.connector = tx.connectors.get(connector_id)
         self.network = None if self.connector is None else tx.remote_networks.get(self.connector.remote_network_id)
+
+    def within_reach(self, event: FlowEvent) -> FlowEvent:
+        """Return the event without its resource where that is in another remote network than the connector.
+
+        One that was moved away meanwhile still ends flows there: those that were told as begun.
+        """
+        resource = None if event.resource is None else self.resources.get(event.resource)
+        if resource is None or (self.network is not None and resource.remote_network_id == self.network.id):
+            return event
+        return event if (event.flow, resource.id) in self.begun else replace(event, resource=None)
 
     def around(self, connector_id: int, event: FlowEvent) -> Surroundings:
         """Return the names of one event."""

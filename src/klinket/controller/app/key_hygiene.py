@@ -12,6 +12,7 @@ from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.errors import Conflict, InvalidInput, LifecycleError
 from klinket.domain.identifiers import Kid
 from klinket.domain.moments import iso
+from klinket.domain.printable import printable
 from klinket.domain.service_key import SECONDS_PER_DAY, WARN_DAYS, KeyState, due_warning
 
 #: Hours a rotated key goes on beside the new one, unless the new one is used before.
@@ -70,7 +71,11 @@ def used(tx: Transaction, key: ServiceKeyRow, *, hostname: str, address: str, cl
     tx.service_keys.change(
         key.id,
         last_used_ms=tx.now_ms,
-        last_used_by={"hostname": hostname[:255], "address": address[:45], "clientVersion": client_version[:100]},
+        last_used_by={
+            "hostname": printable(hostname[:255]),
+            "address": address[:45],
+            "clientVersion": printable(client_version[:100]),
+        },
         updated_at_ms=key.updated_at_ms,  # a login changes nothing that admins have set
     )
     if key.replaces_key_id is not None:

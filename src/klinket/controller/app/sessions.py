@@ -22,6 +22,7 @@ from klinket.domain.errors import (
 )
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import Kid, SessionId
+from klinket.domain.printable import printable
 from klinket.domain.service_key import KeyState
 from klinket.wire.assertion import Assertion
 
@@ -88,13 +89,13 @@ def begin(
         service_account_id=account.id,
         service_key_id=key.id,
         jkt=assertion.jkt,
-        hostname=hostname[:255],
-        client_version=client_version[:100],
+        hostname=printable(hostname[:255]),
+        client_version=printable(client_version[:100]),
         address=address[:45],
     )
     actor = Actor(SYSTEM.type, id=account.uuid, name=account.name, source=address)
     target = key_target(key, account, tx.now_ms)
-    tx.record(AuditEvent(AuditAction.LOGIN, actor, (target,), {"session": session, "hostname": hostname[:255]}))
+    tx.record(AuditEvent(AuditAction.LOGIN, actor, (target,), {"session": session, "hostname": row.hostname}))
     if beyond:
         key_seats.alert(tx, key, account, row, beyond)
     return row, key, account

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -27,27 +27,24 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from klinket.controller.app.ports import Position
-from klinket.controller.store import looking
+from klinket.controller.store import looking, statements
 from klinket.controller.store import values as stored
 from klinket.controller.store.broken_rules import conflict_of
 from klinket.controller.store.lazy_rows import Conditions, LazyRows, Order
+from klinket.controller.store.statements import BY, MANY
 
 R = TypeVar("R")
 
-#: Values of a condition above which they travel as one list: databases bound how many a statement may have.
-MANY = 500
-
 
 @cache
-def _shape(table: Table, row: Callable[..., Any]) -> tuple[list[str], list[Column[Any]], Column[Any]]:
-    """Return names and columns of a row, and the primary key: a transaction has a repository of each table, most never used."""
-    names = [field.name for field in fields(row)]  # type: ignore[arg-type]
-    return names, [table.c[name] for name in names], next(iter(table.primary_key.columns))
+def _shape(table: Table, row: Callable[..., Any]) -> tuple[tuple[Column[Any], ...], Column[Any]]:
+    """Return the columns of a row, and the primary key: a transaction has a repository of each table, most never used."""
+    columns = tuple(table.c[field.name] for field in fields(row))  # type: ignore[arg-type]
+    return columns, next(iter(table.primary_key.columns))
 
 
 class SqlRepository(Generic[R]):
@@ -57,23 +54,34 @@ class SqlRepository(Generic[R]):
         self._connection = connection
         self._table = table
         self._row = row
-        self._names, self._columns, self._key = _shape(table, row)
+        self._columns, self._key = _shape(table, row)
         # Texts are ordered by code points in SQLite, and by the server's language in PostgreSQL, unless it is told.
         by_text = connection.dialect.name == "postgresql" and isinstance(self._key.type, String)
-        self._by_key: ColumnElement[Any] = self._key.collate("C") if by_text else self._key
+        self._collation = "C" if by_text else None
         self._now_ms = now_ms
+
+    @property
+    def _by_key(self) -> ColumnElement[Any]:
+        return self._key if self._collation is None else self._key.collate(self._collation)
 
     def get(self, id: Any) -> R | None:
         """Return the row with this primary key, or None."""
         if not stored.can_hold(self._key, id):
             return None
-        found = self._connection.execute(select(*self._columns).where(self._key == id)).first()
+        query = statements.getting(self._columns, self._key)
+        found = self._connection.execute(query, {BY + self._key.name: id}).first()
         return None if found is None else self._made(found)
 
     def find(self, **equal: Any) -> list[R]:
         """Return the rows that meet all conditions, by primary key."""
-        query = select(*self._columns).where(*self._conditions(equal)).order_by(self._by_key)
-        return [self._made(found) for found in self._connection.execute(query)]
+        return [self._made(found) for found in self._found(self._columns, equal)]
+
+    def _found(self, columns: tuple[Column[Any], ...], equal: dict[str, Any]) -> Iterable[Row[Any]]:
+        known = statements.shape_of(self._table, equal)
+        if known is None:
+            return self._connection.execute(select(*columns).where(*self._conditions(equal)).order_by(self._by_key))
+        shape, bound = known
+        return self._connection.execute(statements.finding(self._table, columns, shape, self._collation), bound)
 
     def all(self) -> Sequence[R]:
         """Return all rows by primary key, read when they are asked for."""
@@ -109,8 +117,7 @@ class SqlRepository(Generic[R]):
 
     def pick(self, columns: Sequence[str], **equal: Any) -> list[tuple[Any, ...]]:
         """Return some columns of the rows that meet all conditions, by primary key."""
-        query = select(*(self._table.c[name] for name in columns)).where(*self._conditions(equal)).order_by(self._by_key)
-        return [tuple(found) for found in self._connection.execute(query)]
+        return [tuple(found) for found in self._found(tuple(self._table.c[name] for name in columns), equal)]
 
     def totals(
         self,
@@ -138,9 +145,13 @@ class SqlRepository(Generic[R]):
 
     def lowest(self, column: str, **equal: Any) -> int | None:
         """Return the lowest value of `column` in the rows that meet all conditions; None where there is none."""
-        by = self._table.c[column]
-        query = select(by).where(by.is_not(None), *self._conditions(equal)).order_by(by).limit(1)
-        found = self._connection.execute(query).first()
+        known = statements.shape_of(self._table, equal)
+        if known is None:
+            by = self._table.c[column]
+            query = select(by).where(by.is_not(None), *self._conditions(equal)).order_by(by).limit(1)
+            found = self._connection.execute(query).first()
+        else:
+            found = self._connection.execute(statements.lowest(self._table, column, known[0]), known[1]).first()
         return None if found is None else int(found[0])
 
     def part(self, conditions: Conditions, order: Order, start: int, size: int | None) -> list[R]:
@@ -274,14 +285,10 @@ class SqlRepository(Generic[R]):
                 values[name] = self._now_ms()
         self._check(values)
         try:
-            result = self._connection.execute(insert(self._table).values(**values))
+            added = self._connection.execute(statements.adding(self._table, self._columns), values).one()
         except IntegrityError as error:
             raise conflict_of(error) from error
-        key = result.inserted_primary_key
-        assert key is not None
-        added = self.get(key[0])
-        assert added is not None
-        return added
+        return self._made(added)
 
     def change(self, id: Any, **values: Any) -> R:
         """Change a row and return it; raises Conflict."""
@@ -289,17 +296,19 @@ class SqlRepository(Generic[R]):
             values.setdefault("updated_at_ms", self._now_ms())
         self._check(values)
         try:
-            self._connection.execute(update(self._table).where(self._key == id).values(**values))
+            query = statements.changing(self._table, self._columns, self._key)
+            changed = self._connection.execute(query, {BY + self._key.name: id, **values}).one()
         except IntegrityError as error:
             raise conflict_of(error) from error
-        changed = self.get(id)
-        assert changed is not None
-        return changed
+        return self._made(changed)
 
     def remove(self, **equal: Any) -> int:
         """Delete the rows that meet all conditions; returns how many. Raises Conflict."""
+        known = statements.shape_of(self._table, equal)
         try:
-            return self._connection.execute(delete(self._table).where(*self._conditions(equal))).rowcount
+            if known is None:
+                return self._connection.execute(delete(self._table).where(*self._conditions(equal))).rowcount
+            return self._connection.execute(statements.removing(self._table, known[0]), known[1]).rowcount
         except IntegrityError as error:
             raise conflict_of(error) from error
 

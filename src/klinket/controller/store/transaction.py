@@ -16,6 +16,9 @@ from klinket.domain.audit import AuditEvent
 from klinket.domain.cut import Cut, Stamp
 
 CutSigner = Callable[[Cut], str]
+_HEAD = select(schema.head.c.epoch, schema.head.c.revision)
+_PROVEN = select(schema.head.c.proven_epoch, schema.head.c.proven_revision)
+_BUMP = update(schema.head).values(revision=schema.head.c.revision + 1).returning(schema.head.c.epoch, schema.head.c.revision)
 
 
 class SqlTransaction:
@@ -91,14 +94,14 @@ class SqlTransaction:
 
     def head(self) -> Stamp:
         """Return (epoch, revision) of the last change."""
-        found = self._connection.execute(select(schema.head.c.epoch, schema.head.c.revision)).one()
+        found = self._connection.execute(_HEAD).one()
         return found.epoch, found.revision
 
     def bump(self) -> Stamp:
         """Count one more change."""
-        self._connection.execute(update(schema.head).values(revision=schema.head.c.revision + 1))
+        found = self._connection.execute(_BUMP).one()
         self.bumped = True
-        return self.head()
+        return found.epoch, found.revision
 
     def begin_epoch(self) -> Stamp:
         """Begin another life of this database: epochs are times of beginning in ms, so that later ones are higher."""
@@ -110,7 +113,7 @@ class SqlTransaction:
 
     def proven_head(self) -> Stamp | None:
         """Return the highest head above its own that was proved to this database since its epoch began."""
-        found = self._connection.execute(select(schema.head.c.proven_epoch, schema.head.c.proven_revision)).one()
+        found = self._connection.execute(_PROVEN).one()
         return None if found.proven_epoch is None else (found.proven_epoch, found.proven_revision)
 
     def prove_head(self, proven: Stamp) -> bool:

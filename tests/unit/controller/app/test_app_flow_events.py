@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from klinket.controller.app import flow_events, relays, service_accounts
+from klinket.controller.app import connectors, flow_events, relays, remote_networks, service_accounts
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import FlowEventRow
 from klinket.domain.errors import ProtocolError
@@ -140,6 +140,37 @@ async def test_a_connector_in_strange_hands_can_make_no_event_of_the_future_nor_
     assert row.time_ms == int(inventory.now * 1000)
     assert len(str(row.event)) < 2_000
     assert (await keep(inventory, seen(inventory, time_ms=-5), batch=2))[1].time_ms == 0
+
+
+async def test_nothing_a_connector_tells_has_control_characters(inventory: Inventory) -> None:
+    (row,) = await keep(inventory, seen(inventory, host="a\x1b]0;x\x07\nb", session="s\r", failure="cut\n", client_ip="1\x9b"))
+    assert row.event["resource"]["address"] == "a?]0;x??b"
+    assert row.event["device"]["id"] == "s?"
+
+
+async def test_a_connector_tells_nothing_of_resources_of_another_remote_network(inventory: Inventory) -> None:
+    def add(tx: Transaction) -> tuple[int, int]:
+        network = remote_networks.create(tx, ADMIN, name="plant", location="ON_PREMISE", network_type="REGULAR", is_active=True)
+        connector = connectors.create(tx, ADMIN, network, name="plant-1", has_status_notifications=True)
+        return network.id, connector.id
+
+    network, other = await inventory.write(add)
+    await inventory.write(lambda tx: flow_events.keep(tx, other, 1, [seen(inventory)]))
+    (row,) = await inventory.read(lambda tx: tx.flow_events.find())
+    assert (row.resource_id, row.event["resource"]["id"], row.remote_network_id) == (None, None, network)
+    assert [live.resource_id for live in await inventory.read(lambda tx: tx.live_flows.find())] == [None]
+
+
+async def test_the_end_of_a_flow_names_its_resource_also_when_that_was_moved_away_meanwhile(inventory: Inventory) -> None:
+    await keep(inventory, seen(inventory))
+
+    def move(tx: Transaction) -> None:
+        network = remote_networks.create(tx, ADMIN, name="plant", location="ON_PREMISE", network_type="REGULAR", is_active=True)
+        tx.resources.change(inventory.database.id, remote_network_id=network.id)
+
+    await inventory.write(move)
+    _, closed, other = await keep(inventory, seen(inventory, "closed"), seen(inventory, flow="flow-2"), batch=2)
+    assert (closed.resource_id, other.resource_id) == (inventory.database.id, None)
 
 
 async def test_events_are_forgotten_by_age(inventory: Inventory) -> None:

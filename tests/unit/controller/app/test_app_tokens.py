@@ -9,6 +9,7 @@ import pytest
 
 from klinket.controller.app import api_tokens, connectors, relays
 from klinket.controller.app.ports import Transaction
+from klinket.controller.app.rows import ConnectorRow
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import AuthenticationFailed, Conflict, ConnectorTokensDead
 from tests.unit.controller.running import everything_stored
@@ -86,6 +87,22 @@ async def test_a_heartbeat_is_no_change_of_the_inventory(inventory: Inventory) -
     assert connectors.state(row, round(inventory.now * 1000)) == "ALIVE"
     assert connectors.state(row, round(inventory.now * 1000) + 60_000) == "DEAD_HEARTBEAT_TOO_OLD"
     assert connectors.state(inventory.connector, 0) == "DEAD_NO_HEARTBEAT"
+
+
+async def test_a_connector_that_said_that_it_ends_is_dead_at_once_and_alive_with_its_next_word(inventory: Inventory) -> None:
+    report = {"version": "1.80.0", "hostname": "h", "public_ip": "192.0.2.1", "private_ips": []}
+
+    async def state(leaves: bool) -> str:
+        def beat(tx: Transaction) -> ConnectorRow | None:
+            tx.connectors.change(inventory.connector.id, enrolled_jkt="jkt")
+            connectors.heartbeat(tx, inventory.connector.id, "jkt", **report, leaves=leaves)  # type: ignore[arg-type]
+            return tx.connectors.get(inventory.connector.id)
+
+        row = await inventory.write(beat)
+        assert row is not None
+        return connectors.state(row, round(inventory.now * 1000))
+
+    assert [await state(leaves) for leaves in (False, True, False)] == ["ALIVE", "DEAD_NO_HEARTBEAT", "ALIVE"]
 
 
 async def test_made_up_connector_names_never_clash(inventory: Inventory) -> None:

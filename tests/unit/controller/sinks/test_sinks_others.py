@@ -244,6 +244,12 @@ def test_a_peer_that_drips_is_cut_off() -> None:
         ("2a00::200:5efe:a9fe:a9fe", False),
         ("2a00::5efe:808:808", True),
         ("2001:0:808:808::80ff:fffe", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("::ffff:0:8.8.8.8", False),
+        ("3fff::1", False),
+        ("5f00::1", False),
+        ("1::1", False),
+        ("4000::1", False),
     ],
 )
 def test_what_is_public(address: str, public: bool) -> None:

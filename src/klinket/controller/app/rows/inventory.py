@@ -22,7 +22,10 @@ class RemoteNetworkRow:
 
 @dataclass(frozen=True, slots=True)
 class ConnectorRow:
-    """What its last heartbeat told: `clock_offset_ms`: by how much its clock is ahead; `started_ms`: when its process began."""
+    """What its last heartbeat told: `clock_offset_ms`: by how much its clock is ahead; `started_ms`: when its process began.
+
+    `left_ms`: when it said that it ends; None: it has not.
+    """
 
     id: int
     created_at_ms: int
@@ -40,6 +43,7 @@ class ConnectorRow:
     last_heartbeat_ms: int | None
     clock_offset_ms: int | None
     started_ms: int | None
+    left_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)

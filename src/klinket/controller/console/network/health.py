@@ -39,6 +39,8 @@ def health(row: ConnectorRow, online: Container[int], now_ms: int) -> Health:
         kind, label, told = "ok", "Online", "It is attached and takes flows."
     elif row.last_heartbeat_ms is None:
         kind, label, told = "idle", "Never connected", "It has never reported. Start it with its tokens."
+    elif row.left_ms is not None:
+        kind, label, told = "idle", "Stopped", "It was stopped in order. Start it again to reach its remote network through it."
     elif state == "ALIVE":
         kind, label, told = "warn", "Connection lost", "Its channel has just ended; it comes back by itself if it still runs."
     else:

@@ -62,6 +62,7 @@ connectors = Table(
     Column("last_heartbeat_ms", BigInteger),
     Column("clock_offset_ms", BigInteger),
     Column("started_ms", BigInteger),
+    Column("left_ms", BigInteger),
     UniqueConstraint("name"),
     UniqueConstraint("access_token_hash"),
     Index(None, "remote_network_id"),
