@@ -16,6 +16,7 @@ from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
+from klinket.net.rounds import Rounds
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe_messages import Failure
 
