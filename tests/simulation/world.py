@@ -401,7 +401,10 @@ class World:
         """Restart connectors that were given new tokens."""
         for connector in self.connectors:
             if connector.up and token_hash(connector.tokens[0]) != connector.token_hash and not self.admin.in_doubt:
-                await self._restart_connector(connector, 0.5)
+                restart = asyncio.ensure_future(self._restart_connector(connector, 0.5))
+                self._running_faults.add(restart)
+                restart.add_done_callback(self._running_faults.discard)
+                await asyncio.shield(restart)  # the end of trouble does not leave it down
 
     # ---- the simulation
 
