@@ -16,6 +16,7 @@ class TokenBuckets:
         self._rate = per_second
         self._max_buckets = max_buckets
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._all_alike = True
 
     def wait(self, name: str, now: float) -> float:
         """Return after how many seconds there is a token; 0: now. Takes none."""
@@ -33,13 +34,23 @@ class TokenBuckets:
         wait = max(0.0, (1.0 - tokens) / rate)
         self._buckets[name] = (tokens if wait else tokens - count, now)
         self._buckets.move_to_end(name)
+        self._all_alike = self._all_alike and size is None
         if len(self._buckets) > self._max_buckets:
             self._buckets.popitem(last=False)
+        self._forget_full(now)
         return wait
 
     def give_back(self, name: str, now: float, count: int = 1) -> None:
         """Put back `count` tokens that were taken for what turned out not to count."""
         self._buckets[name] = (min(self._burst, self._filled(name, now) + count), now)
+
+    def _forget_full(self, now: float) -> None:
+        """Forget the oldest buckets that are full again, as those are that nobody has: two at most, so it never takes long."""
+        for _ in range(2 if self._all_alike else 0):
+            name = next(iter(self._buckets), None)
+            if name is None or self._filled(name, now) < self._burst:
+                return
+            del self._buckets[name]
 
     def _filled(self, name: str, now: float) -> float:
         tokens, at = self._buckets.get(name, (self._burst, now))

@@ -86,3 +86,18 @@ def test_a_bucket_of_another_size_is_filled_at_its_own_rate_and_shrinks_to_its_b
     assert buckets.take("small", 2.0, size=(2, 0.5)) == 0
     assert buckets.take("large", 0.0) == 0
     assert [buckets.take("large", 0.0, size=(1, 0.5)) for _ in range(2)] == [0, 2.0]
+
+
+def test_buckets_that_are_full_again_are_forgotten() -> None:
+    buckets = TokenBuckets(2, 1.0)
+    for number in range(100):
+        assert buckets.take(f"session {number}", float(number)) == 0
+    assert len(buckets) <= 3
+
+
+def test_a_bucket_that_is_not_full_again_is_kept() -> None:
+    buckets = TokenBuckets(2, 1.0)
+    assert buckets.take("a", 0.0, 10) == 0
+    for number in range(7):
+        assert buckets.take("b", float(number), 0) == 0
+    assert buckets.take("a", 7.0) > 0
