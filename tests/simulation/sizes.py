@@ -13,7 +13,7 @@ from typing import Any
 _PLAIN = (str, bytes, int, float, bool, type(None), type)
 #: Quarters of a life that are compared; and by how much the last may be above the second: noise of a load that is constant.
 PARTS = 4
-SLACK, SLACK_SHARE = 4.0, 0.2
+SLACK, SLACK_SHARE = 8.0, 0.2
 
 
 def measure(roots: Mapping[str, object]) -> Counter[str]:
