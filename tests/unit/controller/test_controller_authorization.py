@@ -1,0 +1,151 @@
+"""Every caller at every door of tests/authorization.py, from which docs/reference/authorization.md is made.
+
+A caller is refused where the answer says that it is not believed or not allowed, and nothing has changed then; it is let in where
+the answer is any other, save that the controller has failed or asks it to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, get_args
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from klinket.controller.app.console_sessions import PROOF_MS
+from klinket.controller.graphql.extension.load import load_extension
+from klinket.controller.graphql.schema import load_schema
+from klinket.controller.oidc_settings import OidcSettings, parse_rules
+from klinket.domain.errors import ControllerUnreachable
+from klinket.net.certificate_request import certificate_request
+from klinket.wire import control
+from klinket.wire.paths import DRY_RUN, EXTENSION_PATH, GRAPHQL_PATH, REFLECT_PATH
+from klinket.wire.relay import RelayReport, encode
+from tests.authorization import (
+    CALLERS,
+    CHANNEL_DOORS,
+    CHANNEL_PATHS,
+    FIELD_DOORS,
+    PAGE_DOORS,
+    PATH_DOORS,
+    SIGN_IN_DOORS,
+    Door,
+    routes_of,
+)
+from tests.unit.controller.authorization_callers import Answer, Callers, filled
+from tests.unit.controller.graphql.documents import root_fields
+from tests.unit.controller.running import Channel, Running
+
+pytestmark = pytest.mark.sqlite_only
+DOCUMENTS = {GRAPHQL_PATH: root_fields(load_schema()), EXTENSION_PATH: root_fields(load_extension())}
+#: Statuses of a refusal: not believed, not allowed, a connector's tokens that are dead.
+REFUSED = {401, 403, 410}
+FORMS = {str(door) for door in SIGN_IN_DOORS}
+POLICY_VIOLATION = 1008
+
+
+def each(*tables: list[Door]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("door", [door for table in tables for door in table], ids=str)
+
+
+@pytest.fixture(scope="module")
+def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
+    # An identity provider that nobody needs to reach: its pages are there.
+    rules = parse_rules(["example.com"], [], None)
+    oidc = OidcSettings(issuer="https://provider.example", client_id="klinket", rules=rules)
+    running = Running(tmp_path_factory.mktemp("controller"), oidc=oidc)
+    callers = Callers(running)
+
+    async def prepare() -> None:
+        await running.open()
+        await callers.arrive()
+
+    asyncio.run(prepare())
+    yield callers
+    running.store.close()
+
+
+async def let_in(running: Running, door: Door, ask: Callable[[str], Awaitable[bool]]) -> set[str]:
+    """Return who is let in. Who is to be refused asks first, and changes nothing."""
+    before = await running.read(lambda tx: tx.head())
+    others = {caller for caller in CALLERS if caller not in door.who and await ask(caller)}
+    assert await running.read(lambda tx: tx.head()) == before
+    return others | {caller for caller in CALLERS if caller in door.who and await ask(caller)}
+
+
+def is_in(answer: Answer) -> bool:
+    assert answer.status < 500, answer
+    assert answer.status != 429, answer
+    return answer.status not in REFUSED and not answer.location.startswith("/console/sign-in")
+
+
+# ---- the table is whole
+
+
+async def test_every_path_has_a_line_and_every_line_a_path(callers: Callers) -> None:
+    lines = [*map(str, [*PATH_DOORS, *SIGN_IN_DOORS, *PAGE_DOORS]), *CHANNEL_PATHS.values()]
+    assert sorted(lines) == sorted(routes_of(callers.running.app))
+
+
+@pytest.mark.parametrize("path", FIELD_DOORS)
+def test_every_field_has_a_line_and_every_line_a_field(path: str) -> None:
+    assert sorted(door.name for door in FIELD_DOORS[path]) == sorted(DOCUMENTS[path])
+
+
+def test_every_message_has_a_line_and_every_line_a_message() -> None:
+    tags = {str(kind.__struct_config__.tag) for kind in get_args(control.ToController)}
+    assert {door.name for door in CHANNEL_DOORS if door.kind == "live"} == tags
+    assert {door.name for door in CHANNEL_DOORS if door.kind == "relay"} == {"attach", RelayReport.__struct_config__.tag}
+
+
+# ---- who is let in
+
+
+@each(*FIELD_DOORS.values())
+async def test_a_field_answers_who_its_line_names(callers: Callers, door: Door) -> None:
+    document = DOCUMENTS[door.kind][door.name]
+
+    async def ask(caller: str, path: str) -> bool:
+        answer = await callers.ask(caller, "POST", path, json={"query": document})
+        assert answer.status in (200, 401, 403), answer
+        assert (answer.status == 200) != ("errors" in json.loads(answer.text)), answer
+        return answer.status == 200
+
+    for path in (door.kind, *([door.kind + DRY_RUN] if document.startswith("mutation") else [])):
+        assert await let_in(callers.running, door, lambda caller, path=path: ask(caller, path)) == door.who, path  # type: ignore[misc]
+
+
+@each([door for door in PATH_DOORS if door.name != REFLECT_PATH])
+async def test_a_path_is_open_to_who_its_line_names(callers: Callers, door: Door) -> None:
+    async def ask(caller: str) -> bool:
+        sent = {"json": await callers.body(caller, door.name)} if door.kind == "POST" else {}
+        return is_in(await callers.ask(caller, door.kind, filled(door.name), **sent))
+
+    await callers.sign_in()
+    assert await let_in(callers.running, door, ask) == door.who
+
+
+async def test_metrics_are_open_to_this_machine(callers: Callers) -> None:
+    for caller in CALLERS:
+        assert (await callers.ask(caller, "GET", "/metrics", source="127.0.0.1")).status == 200
+
+
+@each(SIGN_IN_DOORS, PAGE_DOORS)
+async def test_a_page_is_open_to_who_its_line_names(callers: Callers, door: Door) -> None:
+    await callers.sign_in()
+
+    async def ask(caller: str) -> bool:
+        return is_in(await callers.visit(caller, door.kind, filled(door.name)))
+
+    assert await let_in(callers.running, door, ask) == door.who
+
+
+@each(PAGE_DOORS)
+async def test_a_page_asks_for_a_recent_proof_where_its_line_says_so(callers: Callers, door: Door) -> None:
+    await callers.sign_in()
+    callers.running.offset += PROOF_MS / 1000 + 1
+    for caller in door.who:
+        answer = await callers.visit(caller, door.kind, filled(door.name))
+        assert answer.location.startswith("/console/prove?") == door.proof, caller
