@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, get_args
+from contextlib import suppress
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -42,8 +44,6 @@ pytestmark = pytest.mark.sqlite_only
 DOCUMENTS = {GRAPHQL_PATH: root_fields(load_schema()), EXTENSION_PATH: root_fields(load_extension())}
 #: Statuses of a refusal: not believed, not allowed, a connector's tokens that are dead.
 REFUSED = {401, 403, 410}
-FORMS = {str(door) for door in SIGN_IN_DOORS}
-POLICY_VIOLATION = 1008
 
 
 def each(*tables: list[Door]) -> pytest.MarkDecorator:
@@ -149,3 +149,111 @@ async def test_a_page_asks_for_a_recent_proof_where_its_line_says_so(callers: Ca
     for caller in door.who:
         answer = await callers.visit(caller, door.kind, filled(door.name))
         assert answer.location.startswith("/console/prove?") == door.proof, caller
+
+
+# ---- live channels
+
+
+@pytest.fixture
+async def listening(tmp_path: Path) -> AsyncIterator[Callers]:
+    running = Running(tmp_path)
+    await running.open()
+    callers = Callers(running)
+    await callers.arrive()
+    async with running.listening():
+        yield callers
+    running.store.close()
+
+
+def message(callers: Callers, caller: str, tag: str) -> control.Message | None:
+    """Return a message of a live channel; None: nothing beyond attaching."""
+    if tag == "attach":
+        return None
+    key = callers.attaches_with(caller)[1]
+    messages: list[control.Message] = [
+        control.Heartbeat(sequence=1, time_ms=1),
+        control.Renew(),
+        control.RenewCertificate(request=certificate_request(key)),
+        control.Punch(connector=1),
+        control.EndSession(),
+        control.CutReceipt(id=1, stopped_at_ms=1, took_ms=1.0),
+        control.FlowEvents(batch=1, events=[]),
+    ]
+    return {str(one.__struct_config__.tag): one for one in messages}[tag]
+
+
+async def on_live_channel(callers: Callers, caller: str, tag: str) -> bool:
+    async with callers.running.channel() as channel:
+        await channel.attach(*callers.attaches_with(caller))
+        if json.loads(await channel.text())["type"] == "refused":
+            return False
+        sent = message(callers, caller, tag)
+        return await is_taken(channel, sent and control.encode(sent))
+
+
+async def is_taken(channel: Channel, text: str | None) -> bool:
+    """Send a message, and return whether it is answered by no refusal: the channel goes on, or ends as the message asks."""
+    with suppress(ConnectionClosed):  # what was said before that can still be read
+        if text is not None:
+            await channel.connection.send(text)
+        await channel.send(control.Heartbeat(sequence=77, time_ms=1))
+    try:
+        while (answer := json.loads(await channel.text()))["type"] != "refused":
+            if answer["type"] == "heartbeat-answer" and answer["sequence"] == 77:
+                return True
+    except ConnectionClosed:
+        return True
+    return False
+
+
+async def on_relay_channel(callers: Callers, caller: str, tag: str) -> bool:
+    report = RelayReport(address="127.0.0.1:1", certificate_sha256="0" * 64, version="1")
+    try:
+        async with callers.running.relay_channel(callers.secrets[caller]) as channel:
+            if tag == "relay-report":
+                await channel.connection.send(encode(report))
+                return json.loads(await channel.text())["type"] == "relay-configuration"
+            return True
+    except ControllerUnreachable:
+        return False
+
+
+@each([door for door in CHANNEL_DOORS if door.name != "end-session"])
+async def test_a_channel_takes_a_message_from_who_its_line_names(listening: Callers, door: Door) -> None:
+    ask = on_live_channel if door.kind == "live" else on_relay_channel
+    assert {caller for caller in CALLERS if await ask(listening, caller, door.name)} == door.who
+
+
+async def test_a_session_is_ended_by_its_client_and_by_no_other_peer(listening: Callers) -> None:
+    (door,) = [door for door in CHANNEL_DOORS if door.name == "end-session"]
+    read = listening.running.read
+    refused = [caller for caller in CALLERS if not await on_live_channel(listening, caller, door.name)]
+    assert set(CALLERS) - set(refused) == door.who
+    ended = await read(lambda tx: [row.id for row in tx.sessions.find() if row.ended_at_ms is not None])
+    assert ended == [listening.session.id]
+
+
+async def test_a_meeting_is_reflected_for_its_two_sides(listening: Callers) -> None:
+    """The token of the meeting stands in the body: the address it was given to is the other half of the credential."""
+    (door,) = [door for door in PATH_DOORS if door.name == REFLECT_PATH]
+    running = listening.running
+    connector, client = listening.connector, listening.session
+    async with running.attached(connector) as its, running.attached(client) as mine:
+        await its.send(control.Heartbeat(sequence=1, time_ms=1, punches=True))
+        while not any(one.punches for one in (await mine.wait_for(control.ClientConfiguration)).connectors):
+            pass
+        addresses = {"client": "8.8.8.8", "connector": "9.9.9.9"}
+        for peer in running.peers.clients.values():
+            peer.address = addresses["client"]
+        running.peers.connectors[connector.id].address = addresses["connector"]
+        await mine.send(control.Punch(connector=connector.id))
+        tokens = {
+            "client": (await mine.wait_for(control.PunchInvitation)).token,
+            "connector": (await its.wait_for(control.PunchInvitation)).token,
+        }
+        got = set()
+        for caller in CALLERS:
+            body = {"token": tokens.get(caller, listening.secrets[caller])}
+            if is_in(await listening.ask(caller, "POST", REFLECT_PATH, source=addresses.get(caller, "8.8.4.4"), json=body)):
+                got.add(caller)
+        assert got == door.who
