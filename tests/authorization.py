@@ -42,7 +42,7 @@ WHO: dict[str, frozenset[str]] = {
     "provision": frozenset({"provision"}),
     "begun": frozenset({"begun"}),
     "set-up": frozenset({"set-up"}),
-    "begun-or-set-up": frozenset({"begun", "set-up"}),
+    "set-up-or-people": frozenset({"set-up", *_PEOPLE}),
     "people": frozenset(_PEOPLE),
     "network": frozenset({"DEVOPS", "ADMIN"}),
     "admin": frozenset({"ADMIN"}),
@@ -146,7 +146,7 @@ EXTENSION = """
     sinkUpdate                  provision
 """
 
-#: Paths beside the console and the Admin API's own. What a line says besides is said by `NOTES`.
+#: Every other path but the pages of the console.
 PATHS = """
     GET  /                                            everybody
     GET  /.well-known/jwks.json                       everybody
@@ -195,7 +195,7 @@ SIGN_IN = """
     GET  /console/sign-in/set-up                      set-up
     GET  /console/sign-in/set-up/app                  set-up
     POST /console/sign-in/set-up/app                  set-up
-    GET  /console/sign-in/app.svg                     set-up
+    GET  /console/sign-in/app.svg                     set-up-or-people
     POST /console/sign-in/set-up/passkey              set-up
     GET  /console/prove                               people
     GET  /console/prove/oidc                          people

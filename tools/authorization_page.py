@@ -41,12 +41,14 @@ _PATHS = """
 - `/metrics` answers requests from the controller's own machine only, and those whoever sends them.
 - `headless/` paths take an assertion that the service key signs, of a kind of its own for each; `reflect` takes the token of a
   meeting, which the controller gives to both sides over their live channels, from the address these come from.
+- `headless/logout` and `headless/revoke` answer everybody alike; what ended, or did not, was looked at instead.
 """
 _SIGN_IN = """
 ## Signing in to the console
 
-A page that is open to everybody here gives nothing by itself: it takes a password, a passkey, a one-time link or a word of the
-identity provider. The last three pages' paths with `oidc` are there with [single sign-on](../how-to/sign-in-to-the-console.md).
+**yes**: the page is shown, or its form read. That alone gives nothing: what a form takes is a password, a code, a passkey, a
+one-time link or a word of the identity provider, and the page tells when that is wrong. **·**: it leads to the first page. Paths
+with `oidc` are there with [single sign-on](../how-to/sign-in-to-the-console.md). Signing out ends the session it is asked with.
 """
 _PAGES = """
 ## Pages and forms of the console

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -17,13 +18,14 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from klinket.controller.app.console_sessions import PROOF_MS
+from klinket.controller.console.gate import SIGN_IN_PATH
 from klinket.controller.graphql.extension.load import load_extension
 from klinket.controller.graphql.schema import load_schema
 from klinket.controller.oidc_settings import OidcSettings, parse_rules
 from klinket.domain.errors import ControllerUnreachable
 from klinket.net.certificate_request import certificate_request
 from klinket.wire import control
-from klinket.wire.paths import DRY_RUN, EXTENSION_PATH, GRAPHQL_PATH, REFLECT_PATH
+from klinket.wire.paths import DRY_RUN, EXTENSION_PATH, GRAPHQL_PATH, LOGOUT_PATH, REFLECT_PATH, REVOKE_PATH
 from klinket.wire.relay import RelayReport, encode
 from tests.authorization import (
     CALLERS,
@@ -43,7 +45,11 @@ from tests.unit.controller.running import Channel, Running
 pytestmark = pytest.mark.sqlite_only
 DOCUMENTS = {GRAPHQL_PATH: root_fields(load_schema()), EXTENSION_PATH: root_fields(load_extension())}
 #: Statuses of a refusal: not believed, not allowed, a connector's tokens that are dead.
-REFUSED = {401, 403, 410}
+REFUSED = frozenset({401, 403, 410})
+#: Of pages of the sign-in, which tell what is wrong with a password or link in a form with 401.
+REFUSED_BY_SIGN_IN = frozenset({403})
+#: These answer everybody the same: who guesses learns nothing. Whether something ended says who was let in.
+SILENT = {LOGOUT_PATH, REVOKE_PATH}
 
 
 def each(*tables: list[Door]) -> pytest.MarkDecorator:
@@ -75,10 +81,10 @@ async def let_in(running: Running, door: Door, ask: Callable[[str], Awaitable[bo
     return others | {caller for caller in CALLERS if caller in door.who and await ask(caller)}
 
 
-def is_in(answer: Answer) -> bool:
+def is_in(answer: Answer, refused: frozenset[int] = REFUSED) -> bool:
     assert answer.status < 500, answer
     assert answer.status != 429, answer
-    return answer.status not in REFUSED and not answer.location.startswith("/console/sign-in")
+    return answer.status not in refused and answer.location.partition("?")[0] != SIGN_IN_PATH
 
 
 # ---- the table is whole
@@ -107,21 +113,26 @@ def test_every_message_has_a_line_and_every_line_a_message() -> None:
 async def test_a_field_answers_who_its_line_names(callers: Callers, door: Door) -> None:
     document = DOCUMENTS[door.kind][door.name]
 
-    async def ask(caller: str, path: str) -> bool:
+    async def ask(path: str, caller: str) -> bool:
         answer = await callers.ask(caller, "POST", path, json={"query": document})
         assert answer.status in (200, 401, 403), answer
         assert (answer.status == 200) != ("errors" in json.loads(answer.text)), answer
         return answer.status == 200
 
     for path in (door.kind, *([door.kind + DRY_RUN] if document.startswith("mutation") else [])):
-        assert await let_in(callers.running, door, lambda caller, path=path: ask(caller, path)) == door.who, path  # type: ignore[misc]
+        assert await let_in(callers.running, door, partial(ask, path)) == door.who, path
 
 
 @each([door for door in PATH_DOORS if door.name != REFLECT_PATH])
 async def test_a_path_is_open_to_who_its_line_names(callers: Callers, door: Door) -> None:
     async def ask(caller: str) -> bool:
         sent = {"json": await callers.body(caller, door.name)} if door.kind == "POST" else {}
-        return is_in(await callers.ask(caller, door.kind, filled(door.name), **sent))
+        before = await callers.running.read(lambda tx: tx.head())
+        answer = await callers.ask(caller, door.kind, filled(door.name), **sent)
+        if door.name in SILENT:
+            assert answer.status == 204
+            return await callers.running.read(lambda tx: tx.head()) != before
+        return is_in(answer)
 
     await callers.sign_in()
     assert await let_in(callers.running, door, ask) == door.who
@@ -132,7 +143,27 @@ async def test_metrics_are_open_to_this_machine(callers: Callers) -> None:
         assert (await callers.ask(caller, "GET", "/metrics", source="127.0.0.1")).status == 200
 
 
-@each(SIGN_IN_DOORS, PAGE_DOORS)
+@each([door for door in SIGN_IN_DOORS if door.name != "/console/sign-out"])
+async def test_a_page_of_the_sign_in_is_open_to_who_its_line_names(callers: Callers, door: Door) -> None:
+    await callers.sign_in()
+
+    async def ask(caller: str) -> bool:
+        return is_in(await callers.visit(caller, door.kind, door.name), REFUSED_BY_SIGN_IN)
+
+    assert await let_in(callers.running, door, ask) == door.who
+
+
+async def test_everybody_may_sign_out_and_then_has_no_session(callers: Callers) -> None:
+    (door,) = [door for door in SIGN_IN_DOORS if door.name == "/console/sign-out"]
+    assert door.who == set(CALLERS)
+    await callers.sign_in()
+    for caller in CALLERS:
+        answer = await callers.visit(caller, door.kind, door.name)
+        assert (answer.status, answer.location) == (303, SIGN_IN_PATH)
+        assert not is_in(await callers.visit(caller, "GET", "/console/"))
+
+
+@each(PAGE_DOORS)
 async def test_a_page_is_open_to_who_its_line_names(callers: Callers, door: Door) -> None:
     await callers.sign_in()
 
@@ -221,7 +252,7 @@ async def on_relay_channel(callers: Callers, caller: str, tag: str) -> bool:
 @each([door for door in CHANNEL_DOORS if door.name != "end-session"])
 async def test_a_channel_takes_a_message_from_who_its_line_names(listening: Callers, door: Door) -> None:
     ask = on_live_channel if door.kind == "live" else on_relay_channel
-    assert {caller for caller in CALLERS if await ask(listening, caller, door.name)} == door.who
+    assert await let_in(listening.running, door, lambda caller: ask(listening, caller, door.name)) == door.who
 
 
 async def test_a_session_is_ended_by_its_client_and_by_no_other_peer(listening: Callers) -> None:
