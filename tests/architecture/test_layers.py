@@ -23,6 +23,8 @@ RELAY_MAY_LOAD = {
     "klinket.net.backoff",
     "klinket.net.channel",
     "klinket.net.clock",
+    "klinket.net.collector",
+    "klinket.net.deadlines",
     "klinket.net.descriptors",
     "klinket.net.exposition",
     "klinket.net.files",

@@ -114,6 +114,9 @@ class Flows:
             self.live.pop(one.flow, None)
         return _told.end(ended, received_at)
 
+    def limits_changed(self) -> None:
+        """Do nothing: no bytes are carried, so none are paced."""
+
 
 class NoRunFile:
     """Stands in for RunFile: nobody asks the machine how a connector is."""

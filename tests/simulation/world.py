@@ -7,6 +7,7 @@ Invariants
 - Nothing that was acknowledged is lost: in the end the store says what the model says, with an audit event for each change.
 - When all is well again, every granted flow opens, and no other.
 - Every flow that was opened is in the flow events, but for what a killed connector had no time to write.
+- No part meets an exception that it does not expect, also where it logs it and goes on.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from tests.simulation.client import SimulatedClient
 from tests.simulation.connector import LiveFlow, NoRunFile, Presence, SimulatedConnector
 from tests.simulation.controller import GRANT_SECONDS, Controller
 from tests.simulation.controller import NAME as CONTROLLER
+from tests.simulation.defects import defects_told
 from tests.simulation.model import NEVER, Model
 from tests.simulation.network import Network
 from tests.simulation.relay import Relay
@@ -174,6 +176,10 @@ class World:
         """Note that something that must hold does not."""
         self.note(f"BROKEN: {what}")
         self._faults.append(what)
+
+    def met_defect(self, what: str) -> None:
+        """Note an exception that a part did not expect."""
+        self.broken(f"{PLACE.get() or 'somebody'} met a defect: {what}")
 
     def connector(self, id: int) -> SimulatedConnector:
         """Return a connector by its id."""
@@ -553,6 +559,7 @@ def simulate(seed: int, world_of: Callable[[int, Path, VirtualLoop], World] = Wo
     try:
         with virtual_time() as loop, ExitStack() as stack:
             world = world_of(seed, folder, loop)
+            stack.enter_context(defects_told(world.met_defect))
             stack.enter_context(patch.object(channel, "open_channel", world._open_channel))
             stack.enter_context(patch.object(enrol, "enrol", world._enrol))
             stack.enter_context(patch.object(serve, "RelayPresence", world._presence))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_LOG_BYTES = 10 * 1024 * 1024
 LOGS_KEPT = 2
 LEVELS = ("error", "warning", "info", "debug")
+#: Seconds after its start when a part has made what it keeps as long as it lives.
+SETTLED_SECONDS = 3.0
 #: Of everything that uses a service key; tab completion lists files.
 KEY_FILE_OPTION = click.option(
     "--key-file", type=click.Path(), metavar="FILE|-", help="The service key; default: the variable KLINKET_SERVICE_KEY."
@@ -124,6 +126,8 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
 
     import asyncio
 
+    from klinket.net import collector
+
     async def run() -> Any:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -136,6 +140,7 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[Any]]) -> Any:
         if sys.platform != "win32":
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, ask)
+        loop.call_later(SETTLED_SECONDS, collector.settle)
         return await main(stop)
 
     return run_async(run())

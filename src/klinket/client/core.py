@@ -157,7 +157,8 @@ class ClientCore:
         for id in self.choice.order(configuration.session, resource.id, host, here, now):
             connector = here[id]
             met_at = [relays[one] for one in connector.relays or linked.get(id, ()) if one in relays]
-            met_at.sort(key=lambda relay: self._score(-relay.id))
+            if len(met_at) > 1:
+                met_at.sort(key=lambda relay: self._score(-relay.id))
             if met_at or connector.direct or id in linked:
                 routes.append(Route(connector, tuple(met_at)))
         if not routes:

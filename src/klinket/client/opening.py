@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from klinket.client.flow import OPEN_SECONDS
 from klinket.client.link import LinkLost
 from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
@@ -11,6 +9,7 @@ from klinket.domain.flow import HINTS, Destination, FlowFailure
 from klinket.domain.identifiers import FlowId
 from klinket.domain.resource import Resource
 from klinket.net.clock import entropy
+from klinket.net.deadlines import within
 from klinket.net.pipe import SealedPipe
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer, OpenRequest
@@ -21,7 +20,7 @@ async def ask(pipe: SealedPipe, destination: Destination, resource: Resource) ->
     request = OpenRequest(destination, resource.id, FlowId(entropy(16).hex()))
     pipe.flow = bytes.fromhex(request.flow)
     try:
-        async with asyncio.timeout(OPEN_SECONDS):
+        with within(OPEN_SECONDS):
             await pipe.send(FrameType.OPEN, request.encode())
             frame = await pipe.receive()
     except TimeoutError as error:

@@ -12,11 +12,11 @@ from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
 from klinket.net import datagram_path
 from klinket.net.datagram_path import PLAIN
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pacing import DatagramLane, Lanes
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
-from klinket.net.pump_state import FlowSummary
 from klinket.net.rounds import Rounds
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe_messages import Failure

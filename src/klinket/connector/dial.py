@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 import time
@@ -16,6 +15,7 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import sockets
+from klinket.net.deadlines import within
 from klinket.net.echo_socket import EchoSocket
 from klinket.net.sockets import FamilyAddress
 
@@ -33,7 +33,7 @@ async def reach(
     begun = time.monotonic()
     addresses: list[FamilyAddress] | None = None
     try:
-        async with asyncio.timeout(None if parse_ip(host) is not None else DIAL_SECONDS):
+        with within(None if parse_ip(host) is not None else DIAL_SECONDS):
             addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
         if destination.protocol is TransportProtocol.UDP:
             return _associate(addresses)

@@ -9,9 +9,9 @@ from klinket.connector.limits import ECHO_BURST, ECHO_IDLE_SECONDS, ECHOES_PER_S
 from klinket.domain.flow import FlowFailure
 from klinket.domain.token_buckets import TokenBuckets
 from klinket.net.echo_socket import EchoSocket
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.pacing import Lanes, Passing
 from klinket.net.pipe import SealedPipe
-from klinket.net.pump_state import FlowSummary
 from klinket.wire.echo import Echo
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure

@@ -23,6 +23,7 @@ from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import carrying
+from klinket.net.deadlines import within
 from klinket.net.echo_socket import EchoSocket
 from klinket.net.pipe import READ_BYTES, Frame, SealedPipe
 from klinket.net.pump import Pump
@@ -105,7 +106,7 @@ class FlowServer:
                     if not self._pipes.rests(pipe):
                         pipe.close()
                         return
-                    async with asyncio.timeout(PIPE_IDLE_SECONDS):
+                    with within(PIPE_IDLE_SECONDS):
                         frame = await pipe.receive()
                     self._pipes.works(pipe)
                 if frame.type is not FrameType.OPEN:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from klinket.connector.core import Flow
 from klinket.domain.flow import FlowFailure
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.pacing import Lanes
-from klinket.net.pump_state import FlowSummary
 from klinket.wire.pipe_messages import Failure
 
 

@@ -64,7 +64,8 @@ class ConnectorChoice:
         def rank(id: int) -> tuple[bool, bool, float]:
             return self.is_failing(id, now), self._misses(id, resource, host, now), -score(session, resource, id, self.weight(id))
 
-        return sorted(connectors, key=rank)
+        known = list(connectors)
+        return sorted(known, key=rank) if len(known) > 1 else known
 
     def is_failing(self, connector: int, now: float) -> bool:
         """Return whether a connector failed lately."""

@@ -190,6 +190,8 @@ class Floors:
     def striking(self, principal: Principal, resource: ResourceId, granted_at: Stamp) -> list[Cut]:
         """Return the cuts that bear on this entry, the newest first."""
         found: list[Cut] = []
+        if not self._cuts:
+            return found
         keys = (*_about(principal), ("resource", resource, None), ("access", principal.account, resource), _EVERYTHING)
         for key in keys:
             found += [cut for cut in self._found.get(key, ()) if cut.strikes(principal, resource, granted_at)]
@@ -197,6 +199,8 @@ class Floors:
 
     def ending(self, principal: Principal) -> Cut | None:
         """Return the cut that ended this principal's session, key or account for good, or None."""
+        if not self._cuts:
+            return None
         return next((cuts[-1] for key in _about(principal) if (cuts := self._found.get(key))), None)
 
     def forget(self, issued_before: float) -> None:

@@ -15,9 +15,10 @@ from typing import TypeVar
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import descriptors, pump_worker, workers
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.pipe import forget_with
 from klinket.net.pump import Pump, attend_with
-from klinket.net.pump_state import KEYS_BYTES, FlowSummary, PumpState
+from klinket.net.pump_state import KEYS_BYTES, PumpState
 from klinket.net.workers import LOOK_SECONDS, Handle, Program, WorkerPool, give_away
 from klinket.wire.pipe_messages import Failure
 

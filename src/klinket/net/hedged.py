@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from klinket.net.deadlines import After, within
+
 T = TypeVar("T")
 
 
@@ -21,24 +23,23 @@ async def hedged(
     As long as `first` is quick there is no task and nothing to clean up. The one that loses is cancelled; what it gives
     nevertheless is discarded. `final`: an error after which nothing else is tried. Raises the error of `first` when both fail.
     """
-    loop = asyncio.get_running_loop()
     beside: asyncio.Task[T] | None = None
-    scope = asyncio.timeout(None)
+    scope = within(None)
     inside = taken = False
 
     def begin() -> None:
         nonlocal beside
-        beside = loop.create_task(_run(second))
+        beside = asyncio.get_running_loop().create_task(_run(second))
         beside.add_done_callback(over)
 
     def over(task: asyncio.Task[T]) -> None:
         if inside and _decides(task, final):
-            scope.reschedule(loop.time())
+            scope.end()
 
-    timer = loop.call_later(after, begin)
+    timer = After(after, begin)
     try:
         try:
-            async with scope:
+            with scope:
                 inside = True
                 try:
                     result = await first()

@@ -158,7 +158,6 @@ class SealedPipe:
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         _LIVE.add(self)
-        forks.watch(self)
 
     async def send(self, type: FrameType, content: bytes = b"") -> None:
         """Seal and send one frame; raises OSError, after which the pipe is dead."""
@@ -221,11 +220,14 @@ class SealedPipe:
                     return frame
                 if self.closed:
                     raise ConnectionResetError("the pipe is closed")
+                # Mostly nothing is there yet: asking the socket first would be a call in vain for each frame.
+                await self._until_readable()
+                if self.closed:
+                    raise ConnectionResetError("the pipe is closed")
                 try:
                     count = self.sock.recv_into(self.receiver.space()[:READ_BYTES])
                 except (BlockingIOError, InterruptedError):
                     self.receiver.rest()
-                    await self._until_readable()
                     continue
                 if not count:
                     raise ConnectionResetError("the peer closed the pipe")
@@ -282,7 +284,7 @@ class SealedPipe:
         self.receiver.take_over(wire.Opener.resumed(keys[wire.STATE_BYTES :]), left)
 
     def forked(self) -> None:
-        """Implements forks.Holder. The loop's watch is the parent's too: it stays."""
+        """Forget keys and socket in a child process. The loop's watch is the parent's too: it stays."""
         self.forget_keys()
         self.closed = True
         self.sock.close()
@@ -313,6 +315,19 @@ class SealedPipe:
 
 #: The pipes of this process.
 _LIVE: WeakSet[SealedPipe] = WeakSet()
+
+
+class _LivePipes:
+    """All pipes as one holder: thousands would each take a place of their own there."""
+
+    def forked(self) -> None:
+        """Implements forks.Holder."""
+        for pipe in list(_LIVE):
+            pipe.forked()
+
+
+_LIVE_PIPES = _LivePipes()
+forks.watch(_LIVE_PIPES)
 
 
 def forget_all_keys() -> None:

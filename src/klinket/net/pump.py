@@ -6,9 +6,10 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.pacing import Lanes, paced
 from klinket.net.pipe import SealedPipe
-from klinket.net.pump_state import Elsewhere, FlowSummary, PumpState
+from klinket.net.pump_state import Elsewhere, PumpState
 from klinket.net.stream import Stream
 from klinket.wire.pipe_messages import Failure
 
@@ -24,6 +25,8 @@ def attend_with(attendant: Callable[[Pump], None] | None) -> None:
 
 class Pump(Stream):
     """A stream that other processes may carry."""
+
+    __slots__ = ("__weakref__", "_elsewhere", "_ended_elsewhere", "_lanes")
 
     def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
         super().__init__(local, pipe, opening=opening)

@@ -18,15 +18,6 @@ _HEAD = struct.Struct(f">{KEYS_BYTES}sBQQIII")
 _LOCAL_ENDED, _PIPE_ENDED = 1, 2
 
 
-@dataclass(frozen=True, slots=True)
-class FlowSummary:
-    """How a flow ended. Bytes of content into and out of the pipe; `failure` None: both ends finished cleanly."""
-
-    bytes_sent: int
-    bytes_received: int
-    failure: Failure | None = None
-
-
 class Elsewhere(Protocol):
     """Another process that carries a flow."""
 

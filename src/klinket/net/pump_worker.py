@@ -14,9 +14,10 @@ import time
 
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
-from klinket.net import pipe
+from klinket.net import collector, pipe
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.pump import Pump
-from klinket.net.pump_state import FlowSummary, PumpState
+from klinket.net.pump_state import PumpState
 from klinket.net.workers import WorkerEnd, begin_worker
 from klinket.wire.pipe_messages import Failure
 
@@ -142,4 +143,5 @@ async def _work(file: int, frame_seconds: float) -> None:
 if __name__ == "__main__":
     import uvloop
 
+    collector.settle()
     uvloop.run(_work(int(sys.argv[1]), float(sys.argv[2])))

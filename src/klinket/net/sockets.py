@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from klinket.domain.errors import InvalidInput
+from klinket.net.deadlines import within
 from klinket.net.poll import readable, writable
 
 #: A connection without traffic is probed after this many seconds, then every so many, and is dead after so many probes without an
@@ -172,7 +173,7 @@ async def connect_first(addresses: Sequence[FamilyAddress], timeout: float) -> s
             failure = error
             continue
         try:
-            async with asyncio.timeout(max(0.0, deadline - loop.time()) / (len(addresses) - number)):
+            with within(max(0.0, deadline - loop.time()) / (len(addresses) - number)):
                 await connect_to(prepare(sock), address)
             return sock
         except OSError as error:  # TimeoutError is one

@@ -25,6 +25,8 @@ MAX_SPARE_PIPES = 64
 NO_PIPE_SECONDS = 0.05
 #: Seconds between looks whether a side that is not read from, since the other takes nothing, was reset.
 LOOK_SECONDS = 1.0
+#: Bytes taken at once after which there may well be more: with fewer the source is empty now, and looking would be in vain.
+MORE_BYTES = 32_768
 #: Rounds a direction runs before others get their turn.
 ROUNDS = 8
 
@@ -165,13 +167,15 @@ class Pair:
     def _move(self, half: _Half) -> None:
         if self._over:
             return
+        moved = MORE_BYTES
         try:
             for _ in range(ROUNDS):
                 if not half.held and not half.ended and not self._take(half):
                     break
+                moved = half.held
                 if half.held and not self._give(half):
                     return
-                if half.ended:
+                if half.ended or moved < MORE_BYTES:
                     break
         except OSError:
             self.reset()

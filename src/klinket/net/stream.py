@@ -12,15 +12,19 @@ from collections.abc import Callable
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
-from klinket.net.pump_state import FlowSummary
 from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer
 
 #: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
 LOOK_SECONDS = 1.0
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 class Stream:
@@ -30,9 +34,14 @@ class Stream:
     `opened`: called when it has come, and is no refusal.
     """
 
+    __slots__ = (
+        "_done", "_local", "_local_ended", "_looking", "_over", "_pipe", "_pipe_ended", "_to_local", "_to_pipe", "_watches",
+        "bytes_received", "bytes_sent", "opened", "opening",
+    )  # fmt: skip
+
     def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
         self.opening = opening
-        self.opened: Callable[[], None] = lambda: None
+        self.opened: Callable[[], None] = _nothing
         self._local = local
         self._pipe = pipe
         self._watches = poll()

@@ -8,6 +8,7 @@ import struct
 import sys
 from functools import partial
 
+from klinket.net import collector
 from klinket.net.splice import KernelPipes, Pair
 from klinket.net.workers import WorkerEnd, begin_worker
 
@@ -78,4 +79,5 @@ async def _work(file: int, idle_seconds: float) -> None:
 if __name__ == "__main__":
     import uvloop
 
+    collector.settle()
     uvloop.run(_work(int(sys.argv[1]), float(sys.argv[2])))

@@ -10,6 +10,7 @@ that is never reset. A direction's key ratchets after each OPEN or OPENED, and a
 
 from __future__ import annotations
 
+import hmac
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -20,8 +21,6 @@ from weakref import ref
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from klinket.domain.errors import ProtocolError
 from klinket.wire.link import HANDLE_BYTES, RANDOM_BYTES, Link
@@ -88,13 +87,15 @@ class _NoKey:
 class _Direction:
     """One direction's chain of keys and its counter."""
 
-    __slots__ = ("__weakref__", "_aead", "_bytes", "_chain", "_counter", "_frames", "_key")
+    __slots__ = ("__weakref__", "_aead", "_bytes", "_chain", "_counter", "_frames", "_key", "_listed")
     #: Raised for the frame after the last one: a counter never begins again.
     used_up: ClassVar[type[Exception]]
 
     def __init__(self, chain: bytes) -> None:
         #: None while the direction rests: a cipher that is ready takes 40 times the memory of its key.
         self._aead: AESGCM | _NoKey | None
+        #: It is in _READY, once.
+        self._listed = False
         self._chain = chain
         self._counter = 0
         self._new_key()
@@ -105,6 +106,7 @@ class _Direction:
         made = cls.__new__(cls)
         made._key, made._chain, made._counter, made._frames, made._bytes = _STATE.unpack(state)
         made._aead = None
+        made._listed = False
         return made
 
     def hand_over(self) -> bytes:
@@ -130,12 +132,15 @@ class _Direction:
     def _ready(self) -> AESGCM:
         """Return the cipher of the present key, made anew; of many directions the one made ready first rests again."""
         made = self._aead = AESGCM(self._key)
-        if len(_READY) >= MAX_READY and (oldest := _READY.popleft()()) is not None:
-            oldest._rest()
-        _READY.append(ref(self))
+        if not self._listed:
+            if len(_READY) >= MAX_READY and (oldest := _READY.popleft()()) is not None:
+                oldest._rest()
+            _READY.append(ref(self))
+            self._listed = True
         return made
 
     def _rest(self) -> None:
+        self._listed = False
         if self._key:
             self._aead = None
 
@@ -279,7 +284,8 @@ def _root(link: Link, purpose: Purpose, client_random: bytes, connector_random: 
 
 
 def _expand(secret: bytes, info: bytes) -> bytes:
-    return HKDFExpand(SHA256(), 32, info).derive(secret)
+    """Return HKDF-Expand (RFC 5869) of one block, with SHA-256: that is one HMAC."""
+    return hmac.digest(secret, info + b"\x01", "sha256")
 
 
 #: Finds the link of a handle at the connector; None when there is none.

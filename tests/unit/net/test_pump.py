@@ -15,8 +15,8 @@ import uvloop
 from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
 from klinket.net import stream as pump_module
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.pump import Pump
-from klinket.net.pump_state import FlowSummary
 from klinket.wire import pipe as wire
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure

@@ -419,3 +419,23 @@ def test_arbitrary_bytes_have_a_length_none_or_are_refused(data: bytes) -> None:
         return
     assert (length is None) is (len(data) < 4)
     assert length is None or 21 <= length <= pipe.MAX_FRAME_BYTES
+
+
+def test_many_flows_on_few_pipes_make_each_cipher_once_per_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    class Counted:
+        def __init__(self, key: bytes) -> None:
+            nonlocal made
+            made += 1
+
+        def encrypt(self, *_: object) -> bytes:
+            return b""
+
+    monkeypatch.setattr(pipe, "AESGCM", Counted)
+    sealers = [Sealer(bytes([number]) * 32) for number in range(4)]
+    for _ in range(pipe.MAX_READY):
+        for sealer in sealers:
+            sealer.seal(FrameType.OPEN)
+            sealer.seal(FrameType.DATA)
+    assert made == len(sealers) * (pipe.MAX_READY + 1)

@@ -18,6 +18,7 @@ from klinket.client.ports import CarriedFlow, FlowOpener
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
 from klinket.domain.flow import Destination
 from klinket.net import sockets
+from klinket.net.deadlines import within
 from klinket.net.poll import readable
 from klinket.net.sockets import HostPort
 from klinket.net.sources import source_of
@@ -204,7 +205,7 @@ async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], 
     """Serve one connection of the SOCKS5 proxy."""
     talk = _SocksTalk(program)
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+        with within(REQUEST_SECONDS):
             destination = await _socks_destination(talk, proxy.token)
     except ProtocolError as error:
         logger.debug("SOCKS: %s", error.message)
