@@ -98,7 +98,7 @@ class Callers:
         return f"2001:db8:0:{next(self._numbers):x}::1"
 
     async def ask(self, caller: str, method: str, path: str, source: str = "", **sent: Any) -> Answer:
-        """Return the answer to a caller that shows its credential in every header that any door reads. `sent`: as httpx has it."""
+        """Return the answer to a caller that shows its credential in every header that any door reads. `sent`: httpx's words."""
         secret = self.secrets[caller]
         headers = dict(SAME_ORIGIN)
         if secret:

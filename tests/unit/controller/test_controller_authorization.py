@@ -46,8 +46,8 @@ pytestmark = pytest.mark.sqlite_only
 DOCUMENTS = {GRAPHQL_PATH: root_fields(load_schema()), EXTENSION_PATH: root_fields(load_extension())}
 #: Statuses of a refusal: not believed, not allowed, a connector's tokens that are dead.
 REFUSED = frozenset({401, 403, 410})
-#: Of pages of the sign-in, which tell what is wrong with a password or link in a form with 401.
-REFUSED_BY_SIGN_IN = frozenset({403})
+#: Of the console: who is not signed in is led to the sign-in, and 401 tells that a password or code in a form is wrong.
+REFUSED_BY_CONSOLE = frozenset({403})
 #: These answer everybody the same: who guesses learns nothing. Whether something ended says who was let in.
 SILENT = {LOGOUT_PATH, REVOKE_PATH}
 
@@ -148,7 +148,7 @@ async def test_a_page_of_the_sign_in_is_open_to_who_its_line_names(callers: Call
     await callers.sign_in()
 
     async def ask(caller: str) -> bool:
-        return is_in(await callers.visit(caller, door.kind, door.name), REFUSED_BY_SIGN_IN)
+        return is_in(await callers.visit(caller, door.kind, door.name), REFUSED_BY_CONSOLE)
 
     assert await let_in(callers.running, door, ask) == door.who
 
@@ -160,7 +160,7 @@ async def test_everybody_may_sign_out_and_then_has_no_session(callers: Callers) 
     for caller in CALLERS:
         answer = await callers.visit(caller, door.kind, door.name)
         assert (answer.status, answer.location) == (303, SIGN_IN_PATH)
-        assert not is_in(await callers.visit(caller, "GET", "/console/"))
+        assert not is_in(await callers.visit(caller, "GET", "/console/"), REFUSED_BY_CONSOLE)
 
 
 @each(PAGE_DOORS)
@@ -168,7 +168,7 @@ async def test_a_page_is_open_to_who_its_line_names(callers: Callers, door: Door
     await callers.sign_in()
 
     async def ask(caller: str) -> bool:
-        return is_in(await callers.visit(caller, door.kind, filled(door.name)))
+        return is_in(await callers.visit(caller, door.kind, filled(door.name)), REFUSED_BY_CONSOLE)
 
     assert await let_in(callers.running, door, ask) == door.who
 
