@@ -11,6 +11,7 @@ from graphql import (
     GraphQLInputType,
     GraphQLList,
     GraphQLNonNull,
+    GraphQLSchema,
     get_named_type,
     is_leaf_type,
 )
@@ -53,3 +54,13 @@ def call(name: str, field: GraphQLField, selection: str = "__typename") -> str:
     given = arguments(field.args)
     selected = "" if is_leaf_type(get_named_type(field.type)) else f" {{ {selection} }}"
     return f"{name}({given}){selected}" if given else name + selected
+
+
+def root_fields(schema: GraphQLSchema) -> dict[str, str]:
+    """Return a document that asks for each field of Query and Mutation alone."""
+    assert schema.query_type is not None
+    assert schema.mutation_type is not None
+    return {
+        **{name: f"query {{ {call(name, one)} }}" for name, one in schema.query_type.fields.items()},
+        **{name: f"mutation {{ {call(name, one)} }}" for name, one in schema.mutation_type.fields.items()},
+    }

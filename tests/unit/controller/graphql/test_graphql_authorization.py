@@ -1,7 +1,7 @@
 """Who gets an answer: every field of Query and Mutation of both schemas, asked by everybody.
 
-A new field is one line in the table of its schema, with the least scope that covers it; a field that is missing here, and a
-line without a field, fail. What each caller gets is the matrix below.
+A new field is one line in the table of its schema (tests/authorization.py), with the least scope that covers it; a field that is
+missing there, and a line without a field, fail. What each caller gets is the matrix below.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-from graphql import GraphQLSchema
 
 from klinket.controller.app import api_tokens
 from klinket.controller.graphql.context import ApiCaller, ApiServices, KeyFileFacts
@@ -22,101 +21,9 @@ from klinket.controller.graphql.extension.load import load_extension
 from klinket.controller.graphql.schema import load_schema
 from klinket.domain.audit import SYSTEM
 from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH
-from tests.unit.controller.graphql.documents import call
+from tests.authorization import CONTRACT, EXTENSION, scopes_of
+from tests.unit.controller.graphql.documents import root_fields
 from tests.unit.controller.running import Running
-
-CONTRACT = """
-    connector                   read
-    connectors                  read
-    device                      read
-    devices                     read
-    group                       read
-    groups                      read
-    remoteNetwork               read
-    remoteNetworks              read
-    resource                    read
-    resources                   read
-    securityPolicies            read
-    securityPolicy              read
-    serialNumbers               read
-    serviceAccount              read
-    serviceAccountKey           read
-    serviceAccounts             read
-    user                        read
-    users                       read
-
-    connectorCreate             write
-    connectorDelete             write
-    connectorGenerateTokens     provision
-    connectorUpdate             write
-    deviceArchive               write
-    deviceBlock                 write
-    deviceUnarchive             write
-    deviceUnblock               write
-    deviceUpdate                write
-    groupCreate                 write
-    groupDelete                 write
-    groupUpdate                 write
-    remoteNetworkCreate         write
-    remoteNetworkDelete         write
-    remoteNetworkUpdate         write
-    resourceAccessAdd           write
-    resourceAccessRemove        write
-    resourceAccessSet           write
-    resourceCreate              write
-    resourceDelete              write
-    resourceUpdate              write
-    securityPolicyUpdate        write
-    serialNumbersCreate         write
-    serialNumbersDelete         write
-    serviceAccountCreate        write
-    serviceAccountDelete        write
-    serviceAccountKeyCreate     provision
-    serviceAccountKeyDelete     provision
-    serviceAccountKeyRevoke     provision
-    serviceAccountKeyUpdate     write
-    serviceAccountUpdate        write
-    userCreate                  write
-    userDelete                  write
-    userDetailsUpdate           write
-    userResetMfa                write
-    userRoleUpdate              write
-"""
-
-EXTENSION = """
-    accountLimits               read
-    apiToken                    read
-    apiTokens                   read
-    auditEvent                  read
-    auditEvents                 read
-    controller                  read
-    cut                         read
-    cuts                        read
-    explain                     read
-    flowEvents                  read
-    relay                       read
-    relays                      read
-    serviceKey                  read
-    serviceKeys                 read
-    sessions                    read
-    sink                        read
-    sinks                       read
-
-    accountLimitsSet            write
-    apiTokenCreate              provision
-    apiTokenDelete              provision
-    apiTokenUpdate              provision
-    relayDelete                 write
-    serviceKeyGenerate          provision
-    serviceKeyRegister          provision
-    serviceKeyRotate            provision
-    serviceKeySetSeats          write
-    sessionEnd                  write
-    sinkCreate                  provision
-    sinkDelete                  provision
-    sinkTest                    provision
-    sinkUpdate                  provision
-"""
 
 ANSWERED = "200"
 UNKNOWN, FORBIDDEN = "401 authentication-failed", "403 forbidden"
@@ -139,25 +46,9 @@ EXPECTED: dict[str, tuple[str, str, str]] = {
 SCHEMAS = {GRAPHQL_PATH: load_schema(), EXTENSION_PATH: load_extension()}
 
 
-def parsed(table: str) -> dict[str, str]:
-    lines = [line.split() for line in table.splitlines() if line.strip()]
-    assert len({field for field, _ in lines}) == len(lines)
-    return dict(tuple(line) for line in lines)
-
-
-TABLES = {GRAPHQL_PATH: parsed(CONTRACT), EXTENSION_PATH: parsed(EXTENSION)}
+TABLES = {GRAPHQL_PATH: scopes_of(CONTRACT), EXTENSION_PATH: scopes_of(EXTENSION)}
 FIELDS = [(path, field) for path, table in TABLES.items() for field in table]
 each_field = pytest.mark.parametrize(("path", "field"), FIELDS, ids=[field for _, field in FIELDS])
-
-
-def root_fields(schema: GraphQLSchema) -> dict[str, str]:
-    """Return a document that asks for each field of Query and Mutation alone."""
-    assert schema.query_type is not None
-    assert schema.mutation_type is not None
-    return {
-        **{name: f"query {{ {call(name, one)} }}" for name, one in schema.query_type.fields.items()},
-        **{name: f"mutation {{ {call(name, one)} }}" for name, one in schema.mutation_type.fields.items()},
-    }
 
 
 DOCUMENTS = {path: root_fields(schema) for path, schema in SCHEMAS.items()}
