@@ -186,7 +186,7 @@ async def test_a_controller_that_is_proved_to_be_behind_grants_nothing_until_tha
         # Another program, on the controller's machine.
         state = str(live.config.state)
         environment = {} if live.config.postgres is None else {"KLINKET_DATABASE": _url(live.config.postgres)}
-        done = await asyncio.to_thread(CliRunner().invoke, accept_head, ["--state", state], env=environment)
+        done = await asyncio.to_thread(CliRunner().invoke, accept_head, ["--state", state, "--yes"], env=environment)
         assert "accepted: epoch" in done.output
         async with live.channel() as again:
             await configured(live, again, enrolled)
