@@ -1,6 +1,6 @@
 /* Preloaded into a part: its clock of the day is the machine's plus the seconds in the file that KLINKET_CHAOS_CLOCK names.
 
-Only the calls that read the clock are replaced, and they take no lock: waits are left alone (see chaos/clocks.py). */
+Only the calls that read the clock are replaced, and they take no lock. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 """Clocks of parts, faked by a small preloaded library (clock.c): each part reads its own offset while it runs.
 
-Not by libfaketime: it replaces `pthread_cond_timedwait` too, on which threads of Python wait for each other; a controller under it
-took eight times the processor time to start, and seconds for a write that takes hundredths.
+Not by libfaketime: under it threads of Python got in each other's way. A controller took eight times the processor time to start,
+and seconds for a write that takes hundredths.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from chaos.world import World
 SIZES = ((0, 2_000), (2_000, 200_000), (200_000, 4_000_000), (4_000_000, 24_000_000))
 WEIGHTS = (40, 40, 17, 3)
 #: Seconds a program waits between two flows: the machine has to have time left, or recoveries tell of the load alone.
-PAUSE_SECONDS = (1.0, 5.0)
+PAUSE_SECONDS = (0.5, 2.5)
 
 
 class Load:

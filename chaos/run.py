@@ -95,7 +95,8 @@ class Trial:
 def run(directory: Path, minutes: float, flows: int, seed: int, only: str = "") -> Report:
     """Run a trial in namespaces of its own (chaos/apart.py); one fault of each kind strikes however short it is.
 
-    `only`: strike with faults alone whose name has this in it. `seed`: of sizes, faults and times; what the processes do in time nobody repeats.
+    `only`: strike with faults alone whose name has this in it.
+    `seed`: of sizes, faults and times; what the processes do in time nobody repeats.
     """
     rng, report = random.Random(seed), Report(seed)
     network, clocks = Network(CONNECTORS), Clocks(directory)
