@@ -12,6 +12,8 @@ from chaos.world import World
 #: Bytes of a direction: mostly small, some that take long enough to be struck.
 SIZES = ((0, 2_000), (2_000, 200_000), (200_000, 4_000_000), (4_000_000, 24_000_000))
 WEIGHTS = (40, 40, 17, 3)
+#: Seconds a program waits between two flows: the machine has to have time left, or recoveries tell of the load alone.
+PAUSE_SECONDS = (0.5, 2.5)
 
 
 class Load:
@@ -65,3 +67,4 @@ class Load:
             except Exception as error:
                 found = error
         self.outcomes[number] = outcome(found)
+        self._over.wait(rng.uniform(*PAUSE_SECONDS))

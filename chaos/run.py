@@ -6,6 +6,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -83,22 +84,31 @@ class Trial:
             if not write and self._writes.one():
                 write = time.monotonic() - began
             if flow and write:
-                print(f": a flow after {flow:.1f} s, a write after {write:.1f} s", file=sys.stderr, end="", flush=True)
+                why = f" ({self._writes.error})" if write > RECOVERY_SECONDS else ""
+                print(f": a flow after {flow:.1f} s, a write after {write:.1f} s{why}", file=sys.stderr, end="", flush=True)
                 return max(flow, write)
             time.sleep(0.1)
         self._report.breaches.append(f"not even after {PATIENCE_SECONDS:.0f} s: flow {bool(flow)}, write {bool(write)}")
         return time.monotonic() - began
 
 
-def run(directory: Path, minutes: float, flows: int, seed: int) -> Report:
+def run(directory: Path, minutes: float, flows: int, seed: int, only: str = "") -> Report:
     """Run a trial in namespaces of its own (chaos/apart.py); one fault of each kind strikes however short it is.
 
+    `only`: strike with faults alone whose name has this in it.
     `seed`: of sizes, faults and times; what the processes do in time nobody repeats.
     """
     rng, report = random.Random(seed), Report(seed)
     network, clocks = Network(CONNECTORS), Clocks(directory)
     if not clocks.possible:
-        report.notes.append("clocks were not stepped: libfaketime is missing (Debian: apt-get install libfaketime)")
+        report.notes.append("clocks were not stepped: there is no C compiler (Debian: apt-get install gcc)")
+
+    def deck_of(rng: random.Random) -> list[Fault]:
+        return [fault for fault in deck(rng, clocks=clocks.possible) if only in fault.name]
+
+    if not deck_of(rng):
+        report.breaches.append(f"no fault has {only[:40]!r} in its name")
+        return report
     network.make()
     with Service(SERVICE_ADDRESS) as service:
         world, ids = build(directory, service, network, clocks)
@@ -108,7 +118,7 @@ def run(directory: Path, minutes: float, flows: int, seed: int) -> Report:
                 trial = Trial(world, load, writes, yardstick, report)
                 rights = Rights(world.api, world.ticks, world.target, ids, trial.calm, seed)
                 with rights:
-                    _strike_all(trial, rng, minutes, clocks.possible)
+                    _strike_all(trial, rng, minutes, deck_of)
                     time.sleep(1)
             deadline = time.monotonic() + ENDING_SECONDS
             while time.monotonic() < deadline and service.live:
@@ -128,12 +138,12 @@ def run(directory: Path, minutes: float, flows: int, seed: int) -> Report:
     return report
 
 
-def _strike_all(trial: Trial, rng: random.Random, minutes: float, clocks: bool) -> None:
+def _strike_all(trial: Trial, rng: random.Random, minutes: float, deck_of: Callable[[random.Random], list[Fault]]) -> None:
     end = time.monotonic() + minutes * 60
     kinds: set[str] = set()
-    every = {fault.kind for fault in deck(random.Random(0), clocks=clocks)}
+    every = {fault.kind for fault in deck_of(random.Random(0))}
     while True:
-        for fault in deck(rng, clocks=clocks):
+        for fault in deck_of(rng):
             if time.monotonic() > end and kinds >= every:
                 return
             time.sleep(rng.uniform(*PAUSE_SECONDS))

@@ -28,6 +28,8 @@ class Writes:
         self._gone: set[str] = set()
         self.acknowledged = 0
         self.failed = 0
+        #: Of the newest change that failed.
+        self.error = ""
         self.lost: list[str] = []
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -44,8 +46,9 @@ class Writes:
         with self._lock:
             try:
                 self._change(self._rng.choice(VERBS) if len(self._names) > 5 else "create")
-            except KlinketError:
+            except KlinketError as error:
                 self.failed += 1
+                self.error = f"{error.code}: {error.message}"
                 return False
             self.acknowledged += 1
             return True

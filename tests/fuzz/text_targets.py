@@ -86,7 +86,7 @@ def _verify_all(token: str) -> list[Any]:
         attempt(audit_signature.verify_range, token, _KEYS),
         attempt(cut_token.verify_cut, token, _KEYS, network="acme", now=NOW),
         attempt(grant_token.verify_grant, token, _KEYS, network="acme", remote_network=RemoteNetworkId(1), now=NOW),
-        attempt(head_token.verify_head, token, _KEYS, network="acme", now=NOW),
+        attempt(head_token.verify_head, token, _KEYS, network="acme"),
         attempt(receipt_token.verify_receipt, token, _CONNECTOR, jkt=_JKT, now=NOW),
         attempt(ticket.verify_ticket, token, _KEYS, network="acme", relay=1, now=NOW),
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from chaos.apart import left_over
-from chaos.clocks import library
+from chaos.clocks import compiler
 from chaos.faults import FAULTS
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
@@ -26,7 +26,7 @@ def test_klinket_holds_and_recovers_under_a_fault_of_each_kind() -> None:
     assert told.returncode == 0, told.stdout + told.stderr
     report = json.loads(told.stdout)
     assert report["breaches"] == []
-    kinds = {kind.kind for kind, _ in FAULTS} - (set() if library() else {"clock stepped"})
+    kinds = {kind.kind for kind, _ in FAULTS} - (set() if compiler() else {"clock stepped"})
     assert {row["fault"].partition(":")[0] for row in report["rows"]} == kinds
     assert report["writes"] > 0
     assert report["cut_flows"] > 0

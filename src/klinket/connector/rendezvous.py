@@ -85,6 +85,7 @@ class RelayPresence:
         while True:
             missing = min(self._wanted - len(self._idle), AT_ONCE if self.attached else 1)
             if missing > 0:
+                delay = 0.0
                 try:
                     async with asyncio.TaskGroup() as group:
                         for _ in range(missing):
@@ -93,6 +94,7 @@ class RelayPresence:
                     self.attached = False
                     delay = self._backoff.next()
                     logger.warning("relay %s: %s; trying again in %.1f s", self.relay.address, errors.exceptions[0], delay)
+                if delay:  # outside of except*: a cancellation there would come out as a group of errors
                     await asyncio.sleep(delay)
                 continue
             self._wake.clear()

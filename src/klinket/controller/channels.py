@@ -321,7 +321,7 @@ class Channels:
         punches = message.punches and self._punching.enabled
         changed = (relays, direct, punches) != (peer.relays, peer.direct, peer.punches)
         peer.relays, peer.direct, peer.punches = relays, direct, punches
-        shown = self._guard.shown(message.head, peer.connector, self._clock()) if message.head else None
+        shown = self._guard.shown(message.head, peer.connector) if message.head else None
 
         def note(tx: Transaction) -> tuple[Stamp, Stamp | None, bool]:
             head = connectors.heartbeat(

@@ -33,10 +33,10 @@ class HeadGuard:
         self._trust = trust
         self._strange: set[int] = set()
 
-    def shown(self, token: str, connector: int, now: float) -> Stamp | None:
-        """Return the head that a connector shows, None for one that this controller never signed. `now` in seconds."""
+    def shown(self, token: str, connector: int) -> Stamp | None:
+        """Return the head that a connector shows, None for one that this controller never signed."""
         try:
-            return verify_head(token, self._trust.keys[KeyPurpose.HEAD], network=self._trust.network, now=now)
+            return verify_head(token, self._trust.keys[KeyPurpose.HEAD], network=self._trust.network)
         except InvalidToken as error:
             if connector not in self._strange:
                 self._strange.add(connector)

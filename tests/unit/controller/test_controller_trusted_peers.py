@@ -17,7 +17,7 @@ from klinket.controller.channels import RENEW_SECONDS
 from klinket.controller.database import PostgresAddress
 from klinket.controller.peers import TRY_AGAIN
 from klinket.controller.trust import KeyPurpose
-from klinket.domain.errors import ConnectorTokensDead
+from klinket.domain.errors import ConnectorTokensDead, InvalidToken
 from klinket.net.certificate_request import certificate_request
 from klinket.wire import assertion, control, signing
 from klinket.wire.head_token import sign_head, verify_head
@@ -119,7 +119,7 @@ async def test_a_connector_is_given_a_signed_head(live: Running) -> None:
     _, enrolled, _ = await office(live)
     async with live.channel() as channel:
         told = await configured(live, channel, enrolled)
-    head = verify_head(told.head, live.trust.keys[KeyPurpose.HEAD], network="acme", now=live.clock())
+    head = verify_head(told.head, live.trust.keys[KeyPurpose.HEAD], network="acme")
     assert head == (told.epoch, told.revision)
 
 
@@ -130,8 +130,30 @@ async def test_the_head_is_the_one_that_the_cuts_beside_it_were_read_at(live: Ru
     live.dispatch._snapshot = replace(live.dispatch.snapshot, stamp=(epoch, 1))
     async with live.channel() as channel:
         told = await configured(live, channel, enrolled)
-    head = verify_head(told.head, live.trust.keys[KeyPurpose.HEAD], network="acme", now=live.clock())
+    head = verify_head(told.head, live.trust.keys[KeyPurpose.HEAD], network="acme")
     assert (told.epoch, told.revision) == head == (epoch, revision)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600, 400 * 24 * 3600], ids=["before", "after", "long after"])
+async def test_a_head_proves_whatever_the_clock_says(live: Running, seconds: float) -> None:
+    _, enrolled, _ = await office(live)
+    epoch, revision = await live.read(lambda tx: tx.head())
+    proof = sign_head(live.trust.signers[KeyPurpose.HEAD], (epoch, revision + 1), network="acme", now=live.clock() - seconds)
+    async with live.channel() as connector:
+        await configured(live, connector, enrolled)
+        await connector.send(control.Heartbeat(sequence=1, time_ms=0, head=proof))
+        await connector.wait_for(control.HeartbeatAnswer)
+        await eventually(lambda: live.read(lambda tx: tx.proven_head()))
+
+
+async def test_a_head_of_another_network_or_key_proves_nothing(live: Running) -> None:
+    keys, signer = live.trust.keys[KeyPurpose.HEAD], live.trust.signers[KeyPurpose.HEAD]
+    for other in (
+        sign_head(signer, (1 << 50, 1), network="other", now=live.clock()),
+        sign_head(live.trust.signers[KeyPurpose.CUT], (1 << 50, 1), network="acme", now=live.clock()),
+    ):
+        with pytest.raises(InvalidToken):
+            verify_head(other, keys, network="acme")
 
 
 @pytest.mark.parametrize("later", [(0, 1), (1, -1000)], ids=["a later revision", "a later epoch"])
@@ -164,7 +186,7 @@ async def test_a_controller_that_is_proved_to_be_behind_grants_nothing_until_tha
         # Another program, on the controller's machine.
         state = str(live.config.state)
         environment = {} if live.config.postgres is None else {"KLINKET_DATABASE": _url(live.config.postgres)}
-        done = await asyncio.to_thread(CliRunner().invoke, accept_head, ["--state", state], env=environment)
+        done = await asyncio.to_thread(CliRunner().invoke, accept_head, ["--state", state, "--yes"], env=environment)
         assert "accepted: epoch" in done.output
         async with live.channel() as again:
             await configured(live, again, enrolled)
