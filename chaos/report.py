@@ -39,7 +39,8 @@ class Report:
         return self.rows.setdefault(fault, Row(fault))
 
     def as_json(self) -> str:
-        return json.dumps({**asdict(self), "rows": [asdict(row) for row in self.rows.values()]}, indent=2)
+        rows = [asdict(row) for row in self.rows.values()]
+        return json.dumps({**vars(self), "words": dict(self.words), "rows": rows}, indent=2)
 
     def __str__(self) -> str:
         lines = [f"{'fault':36} {'times':>5} {'worst recovery':>14} {'on idle':>8} {'flows lost':>10} {'writes lost':>11}"]

@@ -130,6 +130,8 @@ def run(directory: Path, minutes: float, flows: int, seed: int, only: str = "") 
     report.refused, report.writes = load.refused, writes.acknowledged
     report.cuts, report.cut_flows, report.slowest_cut = len(rights.rounds), rights.cut_flows, rights.slowest
     report.breaches += [f"{check.rule}: {breach}" for check in CHECKS for breach in check.breaches(world, load)]
+    if not report.words["error"]:
+        report.notes.append("no flow was struck: it was a short trial")
     report.breaches += writes.lost + rights.breaches(yardstick.slowness) + world.ended
     for check in (state.database(world), state.processes(), state.rules(world), state.tracebacks(world)):
         report.breaches += check

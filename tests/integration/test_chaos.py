@@ -22,7 +22,7 @@ CHAOS = [sys.executable, "-m", "chaos"]
 
 @pytest.mark.root
 def test_klinket_holds_and_recovers_under_a_fault_of_each_kind() -> None:
-    told = subprocess.run([*CHAOS, "--minutes", "1", "--flows", "20", "--json"], capture_output=True, text=True, check=False)
+    told = subprocess.run([*CHAOS, "--minutes", "0.05", "--flows", "20", "--json"], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stdout + told.stderr
     report = json.loads(told.stdout)
     assert report["breaches"] == []

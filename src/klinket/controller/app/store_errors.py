@@ -40,6 +40,16 @@ class StoreUnreachable(StoreUnavailable):
     retry_seconds = 5.0
 
 
+class StoreNotWritable(StoreUnavailable):
+    """The database takes no change, for its disk is full, read-only or broken; nothing was changed."""
+
+    code = "store-not-writable"
+    default_hint = (
+        "make room on the disk of the controller's database, or make it writable; the controller then goes on by itself"
+    )
+    retry_seconds = 5.0
+
+
 class OutcomeUnknown(StoreUnavailable):
     """The database was lost between a commit and its answer: the change was made, or it was not."""
 

@@ -30,5 +30,8 @@ class Backend(Protocol):
     def is_locked(self, error: BaseException) -> bool:
         """Return whether an error means that another process kept a lock for BUSY_MS."""
 
+    def is_not_writable(self, error: BaseException) -> bool:
+        """Return whether an error means that the database takes no change: its disk is full, read-only or broken."""
+
     def was_committed(self, connection: Connection, mark: Any) -> bool:
         """Return whether a transaction was committed whose commit was never answered; the connection holds the lock."""

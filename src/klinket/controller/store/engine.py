@@ -19,6 +19,7 @@ from klinket.controller.app.store_errors import (
     OutcomeUnknown,
     StoreClosed,
     StoreInUse,
+    StoreNotWritable,
     StoreOverloaded,
     StoreUnavailable,
     StoreUnreachable,
@@ -224,7 +225,7 @@ class SqlStore:
                 raise self._unreachable(error) from error
             if not self._backend.is_alive(connection):
                 raise  # the database gave the whole transaction up (disk full): nobody's change was made
-            group.errors[job] = error
+            group.errors[job] = self._named(error)
             return
         group.results[job] = result
         group.cuts.extend(tx.announced)
@@ -269,6 +270,10 @@ class SqlStore:
         if self._backend.is_locked(error):
             told = f"the database is locked: another process has kept it for {BUSY_MS / 1000:.0f} s"
             return _caused(StoreUnreachable(told), error)
+        if self._backend.is_not_writable(error):
+            not_writable = StoreNotWritable("the controller's database takes no changes: its disk is full or not writable")
+            self._note_away(not_writable)
+            return _caused(not_writable, error)
         if self._backend.is_lost(error):
             return self._unreachable(error)
         return error

@@ -34,6 +34,8 @@ _MIGRATION_LOCK = 0x6B6C6B6D
 #: SQLSTATE of what passes without anything being wrong with a statement: no connection, shutdown, crash, start-up, too many
 #: connections, a session that was ended for standing still.
 _AWAY = ("08", "57P01", "57P02", "57P03", "53300", "25P03")
+#: disk_full, io_error, read_only_sql_transaction.
+_NOT_WRITABLE = ("53100", "58030", "25006")
 
 
 class PostgresBackend:
@@ -113,6 +115,11 @@ class PostgresBackend:
     def is_locked(self, error: BaseException) -> bool:
         """Return whether another session kept the head row."""
         return isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.errors.LockNotAvailable)
+
+    def is_not_writable(self, error: BaseException) -> bool:
+        """Return whether the server's disk is full or broken, or takes no writes: a standby, for example."""
+        state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+        return state in _NOT_WRITABLE
 
     def was_committed(self, connection: Connection, mark: Any) -> bool:
         """Return whether the transaction with this id was committed; it is over, for its lock was given to this one."""

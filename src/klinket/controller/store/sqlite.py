@@ -14,6 +14,11 @@ from klinket.controller.store import backend
 from klinket.controller.store.backend import READERS
 from klinket.controller.store.migrate import upgrade
 
+_NOT_WRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+
+#: Errors that are looked through from one back to the first.
+_MAX_CHAIN = 16
+
 
 class SqliteBackend:
     """Implements Backend over one database file."""
@@ -45,6 +50,18 @@ class SqliteBackend:
     def is_locked(self, error: BaseException) -> bool:
         """Return whether another process kept the file locked."""
         return isinstance(error, OperationalError) and getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+    def is_not_writable(self, error: BaseException) -> bool:
+        """Return whether the disk is full, read-only or broken.
+
+        SQLite then ends the transaction by itself, so what comes up may be the savepoint that is gone, from that error on.
+        """
+        at: BaseException | None = error
+        for _ in range(_MAX_CHAIN):
+            if isinstance(at, sqlite3.OperationalError) and (getattr(at, "sqlite_errorcode", 0) & 0xFF) in _NOT_WRITABLE:
+                return True
+            at = None if at is None else at.__cause__ or at.__context__
+        return False
 
     def was_committed(self, connection: Connection, mark: Any) -> bool:
         """Return False: a commit in the same process is always answered."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import sqlite3
 import stat
@@ -15,7 +14,7 @@ import pytest
 
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import RemoteNetworkRow
-from klinket.controller.app.store_errors import StoreUnreachable
+from klinket.controller.app.store_errors import StoreNotWritable, StoreUnreachable
 from klinket.controller.store import backend
 from klinket.controller.store.engine import SqlStore, open_store
 
@@ -76,7 +75,9 @@ async def test_changes_that_cannot_begin_fail_instead_of_waiting_for_ever(
     store.close()
 
 
-async def test_a_full_disk_fails_changes_aloud_and_the_store_recovers(store: SqlStore, path: Path) -> None:
+async def test_a_full_disk_fails_changes_aloud_and_the_store_recovers(
+    store: SqlStore, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Past a file size limit the kernel refuses to write, as on a full disk; SQLite then gives the transaction up."""
     await store.write(lambda tx: add(tx, "before"))
     acknowledged: list[str] = ["before"]
@@ -84,22 +85,24 @@ async def test_a_full_disk_fails_changes_aloud_and_the_store_recovers(store: Sql
     async def write(name: str) -> None:
         try:
             await store.write(lambda tx: (add(tx, name), tx.flow_events.add(
-                connector_id=1, batch=len(acknowledged), number=int(name), time_ms=0, event={"text": "x" * 20_000},
+                connector_id=1, batch=len(acknowledged), number=int(name), time_ms=0, kind="open", flow="f",
+                event={"text": "x" * 20_000},
             )))  # fmt: skip
-        except Exception:
+        except StoreNotWritable:
             return
         acknowledged.append(name)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = path.with_name(path.name + "-wal").stat().st_size
-    logging.getLogger("klinket.controller.store.engine").setLevel(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 200_000, hard))
     try:
         await asyncio.gather(*(write(str(number)) for number in range(100)))
         failed = 101 - len(acknowledged)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        logging.getLogger("klinket.controller.store.engine").setLevel(logging.NOTSET)
+    said = [record for record in caplog.records if record.name == "klinket.controller.store.engine"]
+    assert said[0].getMessage().startswith("the database is away: ")
+    assert all(record.exc_info is None for record in said)
     assert failed > 0
     assert set(acknowledged) <= set(await store.read(names))
     await asyncio.wait_for(store.write(lambda tx: add(tx, "after")), 10)
