@@ -313,7 +313,12 @@ TARGETS = (
     Target(
         "sealed-datagrams",
         sealed_datagrams,
-        ("wire.datagram:DatagramOpener.open", "wire.datagram:DatagramOpener.open_into", "wire.echo:Echo.decode"),
+        (
+            "wire.datagram:DatagramOpener.open",
+            "wire.datagram:DatagramOpener.open_into",
+            "wire.datagram:read_probe",
+            "wire.echo:Echo.decode",
+        ),
         lambda: [b"", b"content", bytes(64)],
     ),
     Target(

@@ -20,6 +20,7 @@ from klinket.client.names import ResourceNames
 from klinket.client.opening import failure_of
 from klinket.client.readiness import Readiness
 from klinket.domain.errors import (
+    AssertionStale,
     AuthenticationFailed,
     ControllerUnreachable,
     FlowRefused,
@@ -133,10 +134,10 @@ class Client:
                 await asyncio.sleep(backoff.next())
                 if not await self._log_in_again():
                     return
-            except AuthenticationFailed as error:
-                self._end(error)
-                return
             except KlinketError as error:
+                if ends_for_good(error):
+                    self._end(error)
+                    return
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
                 delay = max(backoff.next(self._core.longest_wait(self._clock.now())), error.retry_after or 0.0)
@@ -152,10 +153,10 @@ class Client:
     async def _log_in_again(self) -> bool:
         try:
             await self._log_in()
-        except AuthenticationFailed as error:
-            self._end(error)
-            return False
         except KlinketError as error:
+            if ends_for_good(error):
+                self._end(error)
+                return False
             logger.warning("%s", error.message)
             await asyncio.sleep(error.retry_after or 0.0)
             return True
@@ -373,3 +374,8 @@ class Client:
 
     def _readiness(self) -> Readiness:
         return Readiness(self._core, self.link, self.open_stream, self._clock.now, lambda: self._ended)
+
+
+def ends_for_good(error: KlinketError) -> bool:
+    """Return whether waiting changes nothing for a client that was let in before: clocks are set right again, keys are not."""
+    return isinstance(error, AuthenticationFailed) and not isinstance(error, AssertionStale)

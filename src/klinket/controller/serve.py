@@ -34,7 +34,6 @@ from klinket.controller.store.engine import SqlStore, open_store
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.audit import SYSTEM
 from klinket.net import clock, tls
-from klinket.net.collecting import collect_seldom
 from klinket.net.files import replace_private
 from klinket.net.metrics_endpoint import served
 from klinket.net.tasks import TaskSet
@@ -86,7 +85,6 @@ async def _serve(
         watched = served(
             config.metrics, lambda: controller.metrics.exposition, controller.observed.ready, controller.observed.measured
         )
-        collect_seldom()
         async with watched, web.serving(controller.app, listener, context) as server:
             await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from klinket.client.channel import ClientChannel
+from klinket.client.client import ends_for_good
 from klinket.client.login import Session
 from klinket.domain import errors
 from klinket.domain.errors import ControllerUnreachable, KlinketError, ProtocolError, SessionOver
@@ -152,3 +153,16 @@ def test_a_challenge_in_the_middle_breaks_the_protocol() -> None:
     made = ClientChannel("https://127.0.0.1", controller_context(None), PeerClock(), lambda _: None, lambda _: None)
     with pytest.raises(ProtocolError):
         made._message(control.Challenge(nonce="n", time_ms=0))
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (errors.AssertionStale("the assertion's time is off by 91 s"), False),  # clocks are set right again
+        (errors.ServiceKeyRevoked("the key is revoked"), True),
+        (errors.ServiceKeyUnknown("no such key"), True),
+        (errors.ControllerUnreachable("away"), False),
+    ],
+)
+def test_a_client_that_was_let_in_before_ends_for_what_waiting_does_not_change(error: KlinketError, ends: bool) -> None:
+    assert ends_for_good(error) is ends

@@ -21,8 +21,7 @@ from klinket.controller.arrivals import Arrivals
 from klinket.domain.errors import ServiceKeyRevoked, SessionOver
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, ServiceAccountUuid, SessionId
-from klinket.net import collecting
-from klinket.net.collecting import collect_seldom
+from klinket.net import collector
 from klinket.wire import control
 from tests.unit.controller.running import Running, Session
 from tests.unit.controller.test_controller_channels import logged_in
@@ -246,8 +245,8 @@ def own_garbage() -> Iterator[None]:
 
 @pytest.mark.usefixtures("own_garbage")
 def test_circles_are_still_collected() -> None:
-    collect_seldom()
-    assert gc.get_threshold() == (collecting.YOUNG, collecting.MIDDLE, collecting.ALL)
+    collector.settle()
+    assert gc.get_threshold() == collector.THRESHOLDS
     assert gc.get_freeze_count() > 0
 
     gone = 0
@@ -260,7 +259,7 @@ def test_circles_are_still_collected() -> None:
             nonlocal gone
             gone += 1
 
-    for _ in range(2 * collecting.YOUNG):
+    for _ in range(2 * collector.THRESHOLDS[0]):
         Circle()
     assert gone > 0
 

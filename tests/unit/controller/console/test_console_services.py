@@ -648,7 +648,7 @@ async def test_a_limit_that_cannot_be_is_refused_at_its_field(world: World, admi
 
 
 async def test_logins_that_a_limit_refused_are_shown_with_the_limits(world: World, admin: Browser) -> None:
-    assert "None because of a limit since the controller began" in (await admin.get(ONE)).text
+    assert "No login was refused because of a limit since the controller began" in (await admin.get(ONE)).text
     _, key = await world.running.add_key(to_global_id("ServiceAccount", 1))
     sent = {"limits_seen": "0", "login_burst": "1", "logins_per_second": "0.01"}
     assert (await admin.post(ONE + "/limits", sent)).status_code == 303
