@@ -166,7 +166,7 @@ class Job:
             # What a terminal sends, it sends to the command as well: passed on, it would come twice.
             if number in terminal.SENT_BY_IT and terminal.in_foreground():
                 self.interrupted = self.interrupted or number == signal.SIGINT
-            else:
+            elif number != signal.SIGCONT or not terminal.has_stopped_anew(self._command.pid):
                 self._command.signal(number)
 
     def _command_stopped(self) -> None:

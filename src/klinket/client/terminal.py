@@ -79,6 +79,19 @@ def watch_stops(pid: int, stopped: Callable[[], None]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def has_stopped_anew(pid: int) -> bool:
+    """Return whether the child has stopped since the last stop that watch_stops() told of.
+
+    A shell makes a whole job go on: a command that stopped again at once must not be woken by a SIGCONT that was passed on late.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
 def die_of(number: int) -> None:
     """End this process by a signal, as the command was ended: shells look at how, not only at the number."""
     signal.signal(number, signal.SIG_DFL)
