@@ -34,8 +34,8 @@ _MIGRATION_LOCK = 0x6B6C6B6D
 #: SQLSTATE of what passes without anything being wrong with a statement: no connection, shutdown, crash, start-up, too many
 #: connections, a session that was ended for standing still.
 _AWAY = ("08", "57P01", "57P02", "57P03", "53300", "25P03")
-#: disk_full, io_error, read_only_sql_transaction.
-_NOT_WRITABLE = ("53100", "58030", "25006")
+#: disk_full, io_error. Not read_only_sql_transaction: that is what a reader that writes hears.
+_NOT_WRITABLE = ("53100", "58030")
 
 
 class PostgresBackend:
@@ -117,7 +117,7 @@ class PostgresBackend:
         return isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.errors.LockNotAvailable)
 
     def is_not_writable(self, error: BaseException) -> bool:
-        """Return whether the server's disk is full or broken, or takes no writes: a standby, for example."""
+        """Return whether the server's disk is full or broken."""
         state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
         return state in _NOT_WRITABLE
 
