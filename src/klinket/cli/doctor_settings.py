@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from klinket.cli import roles
 from klinket.client.daemon.paths import Paths
-from klinket.client.key_source import KeySource, is_in_environment
+from klinket.client.key_source import KeySource
 from klinket.connector import config as connector_config
 from klinket.doctor.examination import Asked
 from klinket.doctor.finding import Finding, fail, ok
@@ -73,11 +73,7 @@ class Given:
         return url
 
     def _key(self, found: list[Finding]) -> tuple[str, str | None]:
-        file = self.key_file
-        if file is None and not is_in_environment():
-            file = Paths.from_environment().key_file  # the daemon's
-            if not file.exists():
-                file = None
+        file = self.key_file or Paths.from_environment().key_instead
         key = KeySource(None if file is None else str(file)).load()
         found.append(ok("settings", f"service key {key.key_id} for {key.network}, from {file or 'the environment'}"))
         if file is not None and os.name == "posix":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +33,14 @@ def explain(key_file: str | None, udp: bool, icmp: bool, timeout: float, as_json
     \b
     example: klinket explain --key-file ci-runner.json db.internal:5432
     """
+    from klinket.client.daemon.paths import Paths
     from klinket.client.explain import destination_of
     from klinket.client.explain import explain as find_out
     from klinket.client.key_source import KeySource
     from klinket.net.sockets import HostPort
 
-    source = KeySource(key_file or _key_of_the_daemon())
+    instead = None if key_file else Paths.from_environment().key_instead
+    source = KeySource(key_file or (str(instead) if instead else None))
     roles.check_timeout(timeout)
     hint = "for example db.internal:5432, or [2001:db8::7]:5432"
     protocol = roles.protocol_of(udp=udp, icmp=icmp)
@@ -65,15 +66,6 @@ def explain(key_file: str | None, udp: bool, icmp: bool, timeout: float, as_json
         click.echo(f"{destination} is {'not reached' if found.failed else 'reached'}")
     if found.failed is not None:
         sys.exit(EXIT_CODES.get(found.failed.code or "", INTERNAL))
-
-
-def _key_of_the_daemon() -> str | None:
-    """Return the path of the key of this machine's daemon, where no other is given and there is one to read."""
-    from klinket.client.daemon.paths import Paths
-    from klinket.client.key_source import is_in_environment
-
-    path = Paths.from_environment().key_file
-    return str(path) if not is_in_environment() and os.access(path, os.R_OK) else None
 
 
 def _document(found: Explanation) -> dict[str, Any]:

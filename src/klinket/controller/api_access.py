@@ -91,10 +91,8 @@ class ApiAccess:
         """Raise Throttled in place of the refusal where there were too many: whoever has a valid token is never slowed by it."""
         wait = self._failures.take(source_of(address), self._monotonic())
         if wait:
-            raise Throttled(
-                f"too many requests without a valid API token from {address}: {FAILURE_BURST} are allowed",
-                hint=f"try again in {wait:.0f} s",
-                retry_after=wait,
+            raise Throttled.again_in(
+                wait, f"too many requests without a valid API token from {address}: {FAILURE_BURST} are allowed"
             ) from error
 
     async def _record(self, actor: Actor, id: int, why: str) -> None:

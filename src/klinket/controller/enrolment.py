@@ -115,20 +115,16 @@ class Enrolments:
             await self._store.read(lambda tx: connectors.by_tokens(tx, access, refresh))
         except ConnectorTokensDead as error:
             if wait := self._failures.take(source_of(address), time.monotonic()):
-                raise Throttled(
-                    f"too many connector tokens from {address} that are not valid: {FAILED_ENROLMENTS} are allowed",
-                    hint=f"try again in {wait:.0f} s",
-                    retry_after=wait,
+                raise Throttled.again_in(
+                    wait, f"too many connector tokens from {address} that are not valid: {FAILED_ENROLMENTS} are allowed"
                 ) from error
             raise
 
     def _count(self, access: str, address: str) -> None:
         """Count an enrolment with valid tokens; raises Throttled. By address too: a thief takes nothing from who was robbed."""
         if wait := self._enrolments.take(f"{source_of(address)} {token_hash(access)}", time.monotonic()):
-            raise Throttled(
-                f"this connector enrols too often: {ENROLMENT_BURST} at once and {ENROLMENTS_PER_SECOND:g} a second",
-                hint=f"try again in {wait:.0f} s",
-                retry_after=wait,
+            raise Throttled.again_in(
+                wait, f"this connector enrols too often: {ENROLMENT_BURST} at once and {ENROLMENTS_PER_SECOND:g} a second"
             )
 
 

@@ -78,10 +78,8 @@ class KeyRevocations:
         keep somebody from the same address from ending a key."""
         wait = self._failures.take(source_of(address), time.monotonic())
         if wait:
-            raise Throttled(
-                f"too many revocations from {address} that end nothing: {FAILED_REVOCATIONS} are allowed",
-                hint=f"try again in {wait:.0f} s",
-                retry_after=wait,
+            raise Throttled.again_in(
+                wait, f"too many revocations from {address} that end nothing: {FAILED_REVOCATIONS} are allowed"
             ) from error
 
     async def _verify(self, token: str, kid: Kid) -> None:

@@ -49,11 +49,7 @@ class LoginThrottle:
         if not wait:
             wait, allowed = self._failures.take(f"{source} {kid}", now), FAILURE_BURST
         if wait:
-            raise Throttled(
-                f"too many failed logins from {address}: {allowed} are allowed",
-                hint=f"try again in {wait:.0f} s",
-                retry_after=wait,
-            ) from error
+            raise Throttled.again_in(wait, f"too many failed logins from {address}: {allowed} are allowed") from error
 
     def may_record(self, kid: str, now: float) -> bool:
         """Return whether one more refusal of this key is written to the audit."""

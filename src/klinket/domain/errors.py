@@ -162,6 +162,11 @@ class Throttled(KlinketError):
         super().__init__(message, hint=hint, retry_after=retry_after)
         self.limit = limit
 
+    @classmethod
+    def again_in(cls, seconds: float, message: str) -> Throttled:
+        """Return a refusal that waiting alone helps against."""
+        return cls(message, hint=f"try again in {seconds:.0f} s", retry_after=seconds)
+
 
 class SignInRefused(AuthenticationFailed):
     """A person is not believed. One text for every reason: who guesses learns nothing."""

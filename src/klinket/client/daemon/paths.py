@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from klinket.client.key_source import is_in_environment
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:
@@ -42,6 +44,11 @@ class Paths:
     @property
     def key_file(self) -> Path:
         return self.etc / "service_key.json"
+
+    @property
+    def key_instead(self) -> Path | None:
+        """Return the daemon's key file for a command that was given no key, in no way; None where there is none."""
+        return self.key_file if not is_in_environment() and os.path.exists(self.key_file) else None  # noqa: PTH110 - never raises
 
     @property
     def settings_file(self) -> Path:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,10 +37,6 @@ _STEP_SECONDS = 0.05
 
 async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop`; raises AlreadyRunning, CaptureImpossible, InvalidInput, ServiceKeyInvalid, OSError."""
-    if sys.platform == "linux":
-        from klinket.net.undumpable import be_undumpable
-
-        be_undumpable()
     token = proxy_token.read(None)
     settings.check(has_proxy_token=token is not None)
     descriptors.raise_limit()  # a flow takes two

@@ -130,7 +130,7 @@ class Gate:
     def _check_rate(self, user: UserRow) -> None:
         wait = self._rates.take(str(user.id), self._monotonic())
         if wait:
-            raise Throttled("too many requests", hint=f"try again in {wait:.0f} s", retry_after=wait)
+            raise Throttled.again_in(wait, "too many requests")
 
     async def _note_seen(self, session: ConsoleSessionRow, address: str) -> None:
         if self._console.now_ms - session.last_seen_ms < console_sessions.SEEN_NOTED_MS:

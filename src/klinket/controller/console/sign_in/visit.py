@@ -206,4 +206,4 @@ def _over(visit: Visit, error: SignInOver) -> Response:
 def _check_rate(sign_in: SignIn, request: Request) -> None:
     wait = sign_in.rates.take(source_of(address_of(request)), sign_in.monotonic())
     if wait:
-        raise Throttled("too many requests from your address", hint=f"try again in {wait:.0f} s", retry_after=wait)
+        raise Throttled.again_in(wait, "too many requests from your address")
