@@ -59,10 +59,18 @@ def test_what_was_not_granted_is_reached_as_before(machine: Machine, capture: Ca
 
 
 @pytest.mark.parametrize(
-    ("failure", "outcome"),
-    [("refused", "ECONNREFUSED"), ("not-granted", "ECONNREFUSED"), ("no-connector", "EHOSTUNREACH"), ("timed-out", "ETIMEDOUT")],
+    ("host", "failure", "outcome"),
+    [
+        ("10.8.7.7", "refused", "ECONNREFUSED"),
+        ("10.8.7.7", "not-granted", "ECONNREFUSED"),  # whatever ICMP says over IPv4, connect() says EHOSTUNREACH of it
+        ("10.8.7.7", "no-connector", "EHOSTUNREACH"),
+        ("10.8.7.7", "timed-out", "ETIMEDOUT"),
+        (f"{RESOURCE6[:-1]}7", "refused", "ECONNREFUSED"),
+        (f"{RESOURCE6[:-1]}7", "not-granted", "EACCES"),
+        (f"{RESOURCE6[:-1]}7", "no-connector", "EHOSTUNREACH"),
+        (f"{RESOURCE6[:-1]}7", "timed-out", "ETIMEDOUT"),
+    ],
 )
-@pytest.mark.parametrize("host", ["10.8.7.7", f"{RESOURCE6[:-1]}7"])
 def test_a_connect_ends_as_the_resource_says(machine: Machine, capture: Capture, host: str, failure: str, outcome: str) -> None:
     capture.tell(grant=[host])
     capture.tell(refuse=[host, failure])

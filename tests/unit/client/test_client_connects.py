@@ -137,8 +137,8 @@ async def test_a_syn_is_let_through_when_the_target_has_accepted_and_then_carrie
     ("failure", "word", "mark"),
     [
         (FlowFailure.REFUSED, Verdict.ACCEPT, rules.MARK_REFUSE),
-        (FlowFailure.NOT_GRANTED, Verdict.ACCEPT, rules.MARK_REFUSE),
-        (FlowFailure.CUT, Verdict.ACCEPT, rules.MARK_REFUSE),
+        (FlowFailure.NOT_GRANTED, Verdict.ACCEPT, rules.MARK_FORBIDDEN),
+        (FlowFailure.CUT, Verdict.ACCEPT, rules.MARK_FORBIDDEN),
         (FlowFailure.THROTTLED, Verdict.ACCEPT, rules.MARK_REFUSE),
         (FlowFailure.UNREACHABLE, Verdict.ACCEPT, rules.MARK_UNREACHABLE),
         (FlowFailure.NAME_NOT_FOUND, Verdict.ACCEPT, rules.MARK_UNREACHABLE),

@@ -40,6 +40,15 @@ _UNREACHABLE = (
     FlowFailure.DRAINING,
     FlowFailure.CONTROLLER_UNREACHABLE,
 )
+#: What may not be reached, as far from a closed port as connect() can tell: over IPv6.
+_FORBIDDEN = (
+    FlowFailure.NOT_GRANTED,
+    FlowFailure.SERVICE_KEY_REVOKED,
+    FlowFailure.SERVICE_KEY_EXPIRED,
+    FlowFailure.GRANT_EXPIRED,
+    FlowFailure.ADDRESS_FORBIDDEN,
+    FlowFailure.CUT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +59,14 @@ class QueueRules:
     connect: int = 1
     refuse: int = 2
     unreachable: int = 3
+    forbidden: int = 4
 
     def verdict(self, failure: FlowFailure) -> tuple[Verdict, int]:
         """Return what becomes of a SYN whose resource has not accepted."""
         if failure is FlowFailure.TIMED_OUT:
             return Verdict.DROP, 0
+        if failure in _FORBIDDEN:
+            return Verdict.ACCEPT, self.forbidden
         return Verdict.ACCEPT, self.unreachable if failure in _UNREACHABLE else self.refuse
 
 

@@ -28,7 +28,7 @@ DELIVER_DNS = _BASE | 0x21
 DELIVER_MASK = 0xFFFF_FFFE
 #: The queue, and what its verdicts lead to.
 QUEUE = QueueRules(
-    number=0x6B6C, connect=_BASE | 0x1, refuse=_BASE | 0x2, unreachable=_BASE | 0x3
+    number=0x6B6C, connect=_BASE | 0x1, refuse=_BASE | 0x2, unreachable=_BASE | 0x3, forbidden=_BASE | 0x4
 )  #: The queue of echo requests.
 ECHO_QUEUE = 0x6B6D
 
@@ -178,6 +178,9 @@ def table(layout: Layout, contents: dict[str, Sequence[str]]) -> str:
     refuse = (
         f"meta mark {QUEUE.refuse:#x} reject with tcp reset",
         f"meta mark {QUEUE.unreachable:#x} reject with icmpx type host-unreachable",
+        # Over IPv6 connect() says EACCES then; over IPv4 it would say the same as of a host that is not reached.
+        f"meta nfproto ipv6 meta mark {QUEUE.forbidden:#x} reject with icmpv6 type admin-prohibited",
+        f"meta mark {QUEUE.forbidden:#x} reject with tcp reset",
     )
     hold = f"{_SYN} jump begin" if layout.holds else ""
     text = (

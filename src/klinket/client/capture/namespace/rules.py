@@ -14,12 +14,14 @@ DNS_PORT = 53
 #: The listeners for captured connections and datagrams.
 CAPTURE_ADDRESS, CAPTURE_ADDRESS6 = "127.0.0.1", "::1"
 CAPTURE_PORT = 15_001
-#: The queue that holds SYNs, and marks a verdict sets: let the SYN through to the listener, refuse it, "host unreachable".
+#: The queue that holds SYNs, and marks a verdict sets: let the SYN through to the listener, refuse it, "host unreachable",
+#: "prohibited" (over IPv4 a refusal as well: connect() could not tell it from "host unreachable").
 _RULES = QueueRules()
 QUEUE = _RULES.number
 MARK_CONNECT = _RULES.connect
 MARK_REFUSE = _RULES.refuse
 MARK_UNREACHABLE = _RULES.unreachable
+MARK_FORBIDDEN = _RULES.forbidden
 #: The queue of echo requests.
 ECHO_QUEUE = 8
 
@@ -51,6 +53,7 @@ def packet_rules() -> str:
         capture=CAPTURE_ADDRESS,
         echo_request="-p icmp --icmp-type echo-request",
         unreachable="icmp-host-unreachable",
+        forbidden="tcp-reset",
         # Every address is local here: without this rule the kernel itself would answer a ping of those left out above.
         echo_refused="! -d 127.0.0.0/8 -j REJECT --reject-with icmp-admin-prohibited",
     )
@@ -63,11 +66,12 @@ def packet_rules6() -> str:
         capture=CAPTURE_ADDRESS6,
         echo_request="-p icmpv6 --icmpv6-type echo-request",
         unreachable="icmp6-addr-unreachable",
+        forbidden="icmp6-adm-prohibited",
         echo_refused="! -d ::1 -j REJECT --reject-with icmp6-adm-prohibited",
     )
 
 
-def _tables(own: tuple[str, ...], capture: str, echo_request: str, unreachable: str, echo_refused: str) -> str:
+def _tables(own: tuple[str, ...], capture: str, echo_request: str, unreachable: str, forbidden: str, echo_refused: str) -> str:
     returned = "".join(f"-A {chain} -d {address} -j RETURN\n" for chain in ("OUTPUT", "PREROUTING") for address in own)
     to_listener = f"-j TPROXY --on-ip {capture} --on-port {CAPTURE_PORT}"
     return (
@@ -80,6 +84,7 @@ def _tables(own: tuple[str, ...], capture: str, echo_request: str, unreachable: 
         + "COMMIT\n*filter\n:OUTPUT ACCEPT\n"
         + f"-A OUTPUT -p tcp -m mark --mark {MARK_REFUSE} -j REJECT --reject-with tcp-reset\n"
         + f"-A OUTPUT -p tcp -m mark --mark {MARK_UNREACHABLE} -j REJECT --reject-with {unreachable}\n"
+        + f"-A OUTPUT -p tcp -m mark --mark {MARK_FORBIDDEN} -j REJECT --reject-with {forbidden}\n"
         + f"-A OUTPUT {echo_request} {echo_refused}\n"
         + "COMMIT\n"
     )

@@ -86,6 +86,7 @@ def test_the_best_layout_is_tried_first_and_the_last_needs_the_least() -> None:
 
 def test_marks_differ_and_one_routing_rule_matches_both_that_are_delivered() -> None:
     marks = [rules.OWN, rules.DELIVER, rules.DELIVER_DNS, rules.QUEUE.connect, rules.QUEUE.refuse, rules.QUEUE.unreachable]
+    marks.append(rules.QUEUE.forbidden)
     assert len(set(marks)) == len(marks)
     assert {mark & rules.DELIVER_MASK for mark in (rules.DELIVER, rules.DELIVER_DNS)} == {rules.DELIVER}
     assert [mark for mark in marks if mark & rules.DELIVER_MASK == rules.DELIVER] == [rules.DELIVER, rules.DELIVER_DNS]
