@@ -240,6 +240,32 @@ def memory_kb(world: World) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
 
 
+#: Prints the ports of a host that a connect() to them succeeds at, as JSON. Arguments: host, ports with commas between.
+SCAN = """
+import json, socket, sys, time
+from concurrent.futures import ThreadPoolExecutor
+def is_open(port):
+    time.sleep(0.02)
+    with socket.socket() as sock:
+        sock.settimeout(20)
+        return sock.connect_ex((sys.argv[1], port)) == 0
+ports = list(map(int, sys.argv[2].split(",")))
+with ThreadPoolExecutor(4) as pool:
+    print(json.dumps([port for port, found in zip(ports, pool.map(is_open, ports)) if found]))
+"""
+
+
+def test_a_port_scan_shows_exactly_the_ports_that_are_open(world: World) -> None:
+    """Strict connects (security.md 25): what accepts is the resource itself, so what does not listen there does not accept."""
+    listed = subprocess.run([*world.topology.prefix("services"), "ss", "-Hltn4"], capture_output=True, text=True, check=True)
+    ends = [line.split()[3].rsplit(":", 1) for line in listed.stdout.splitlines()]
+    listening = {int(port) for address, port in ends if address in (PRIVATE, "0.0.0.0", "*")}
+    assert len(listening) >= 5
+    scanned = sorted({*range(1, 1025), *(near for port in listening for near in range(port - 10, port + 11))})
+    found = json.loads(world.prints(sys.executable, "-c", SCAN, PRIVATE, ",".join(map(str, scanned)), timeout=200))
+    assert found == sorted(listening & set(scanned))
+
+
 def test_very_many_flows_at_a_time_all_work_and_take_little_memory(world: World) -> None:
     world.daemon.ok("stop")
     world.daemon.ok("start", "--wait", "20")
