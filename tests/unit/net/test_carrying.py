@@ -378,19 +378,25 @@ def test_what_a_worker_says_of_bytes_is_two_numbers_or_refused(content: bytes) -
 
 async def test_a_flow_that_gets_a_bandwidth_comes_back_and_loses_no_byte(two: Carrying, ends: Ends) -> None:
     flow = Flow(ends)
+    was_paced = asyncio.Event()
+
+    async def read_when_paced(sock: socket.socket, seed: int) -> str:
+        await was_paced.wait()  # or the flow may have ended before, however much it moves
+        return await read_slowly(sock, seed)
 
     async def move() -> None:
         await asyncio.sleep(0.05)
         assert two.give(flow.connector)
         await asyncio.sleep(0.05)
         flow.connector.pace(Lanes.of(8 * MEBIBYTE))
+        was_paced.set()
         await until(lambda: sum(two.pool.sizes) == 0)
 
     async with asyncio.timeout(100):
         sent_up, sent_down, read_up, read_down, _ = await asyncio.gather(
             send_slowly(flow.program, 8 * MEBIBYTE + 13, 1),
             send_slowly(flow.resource, 8 * MEBIBYTE + 7, 2),
-            read_slowly(flow.resource, 3),
+            read_when_paced(flow.resource, 3),
             read_slowly(flow.program, 4),
             move(),
         )
