@@ -20,10 +20,11 @@ from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
 from klinket.net import pipe as pipes
 from klinket.wire.ticket import TicketRole
+from tests.eventually import eventually
 from tests.unit.connector.conftest import World
 from tests.unit.connector.test_connector_dial import descriptors
 from tests.unit.relay.conftest import ticket
-from tests.unit.relay.test_relay_server import Running, StartRelay, eventually, start_relay, state
+from tests.unit.relay.test_relay_server import Running, StartRelay, start_relay, state
 
 __all__ = ["start_relay", "state"]  # fixtures
 

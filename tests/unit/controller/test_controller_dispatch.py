@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,21 +25,10 @@ from klinket.wire import control, signing
 from klinket.wire.cut_token import verify_cut
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.receipt_token import sign_receipt
-from tests.unit.controller.running import PATIENCE, Enrolled, Running, Session
+from tests.eventually import PATIENCE, eventually
+from tests.unit.controller.running import Enrolled, Running, Session
 
 DAY = 86_400.0
-
-
-async def eventually(holds: Callable[[], Any]) -> Any:
-    """Return what `holds` returns (it may be awaited) as soon as that is true."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            found = holds()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return found
-            await asyncio.sleep(0.01)
 
 
 async def stored_cuts(controller: Running) -> list[CutRow]:

@@ -15,7 +15,8 @@ from klinket.wire import control, signing
 from klinket.wire.cut_token import verify_cut
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.receipt_token import digest, sign_receipt, verify_receipt
-from tests.unit.controller.running import PATIENCE, Enrolled, Running
+from tests.eventually import PATIENCE
+from tests.unit.controller.running import Enrolled, Running
 
 FLOW = control.CutFlow(
     flow="f" * 32, session="s" * 22, service_account="a", key="k", resource=1, host="db.internal", port=5432,

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from examples.deployment import free_port
 from klinket.controller import dispatch, serve
 from klinket.controller.app.store_errors import StoreInUse
 from klinket.controller.config import ControllerConfig
@@ -31,7 +32,7 @@ from klinket.net.sockets import HostPort
 from klinket.wire import control, signing
 from klinket.wire.key_file import LOGIN_PATH
 from tests.unit.controller.postgres import Server
-from tests.unit.controller.running import GRANT_SECONDS, Running, free_port
+from tests.unit.controller.running import GRANT_SECONDS, Running
 
 #: Seconds within which things must work again.
 BACK_SECONDS = 20.0

@@ -40,6 +40,7 @@ from klinket.wire.relay import (
 )
 from klinket.wire.signing import KeySet
 from klinket.wire.ticket import TicketRole
+from tests.eventually import eventually
 from tests.unit.relay.conftest import KEY, NETWORK, NOW, RELAY, ticket
 
 MEBIBYTE = 1 << 20
@@ -128,12 +129,6 @@ async def closed(sock: socket.socket, seconds: float = 3.0) -> bytes:
         except ConnectionResetError:
             pass
     return said
-
-
-async def eventually(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 # ---- admission
