@@ -26,7 +26,7 @@ from klinket.relay import server as relay_server
 from klinket.relay.core import RelayCore
 from klinket.relay.limits import RelayLimits
 from klinket.relay.server import RelayServer
-from klinket.wire.control import RelayEntry
+from klinket.wire.inventory import RelayEntry
 from klinket.wire.relay import (
     ADMISSION_PROTOCOL,
     HELLO_BYTES,
