@@ -290,7 +290,7 @@ class Channels:
                 await asyncio.sleep(STORE_AGAIN_SECONDS)
 
     async def _receipt(self, peer: ConnectorPeer, message: control.CutReceipt) -> None:
-        """Store a receipt; one that its connector has not signed, or nobody could be shown, is as good as none: it stays pending."""
+        """Store a receipt; one that its connector has not signed, or nobody could be shown, is as good as none."""
         identity = ConnectorIdentity(self._trust.network, ConnectorId(peer.connector))
         flows = [msgspec.to_builtins(flow) for flow in message.flows]
         try:
