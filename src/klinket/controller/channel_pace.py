@@ -19,8 +19,7 @@ ATTACH_BURST, ATTACHES_PER_SECOND = 20, 0.5
 #: Messages of one peer. A connector answers thousands of cuts at once when it comes back, each with its receipt.
 MESSAGE_BURST, MESSAGES_PER_SECOND = 60, 5.0
 RECEIPT_BURST, RECEIPTS_PER_SECOND = 1_000, 100.0
-#: Flow events of one connector, however many a message holds; and as how many a message counts that holds fewer: each takes a turn
-#: of the one that writes.
+#: Flow events of one connector, however many a message holds; and as how many one counts that holds fewer: each is a transaction.
 EVENT_BURST, EVENTS_PER_SECOND = 50_000, 5_000.0
 LEAST_EVENTS = 100
 

@@ -27,7 +27,7 @@ from klinket.wire.link import Link
 from klinket.wire.link_control import CloseLink, Drain, GrantAccepted, GrantRefused
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.pipe_messages import Failure
-from tests.unit.connector.conftest import DATABASE, NETWORK, World, principal, record, request, tcp
+from tests.unit.connector.conftest import DATABASE, NETWORK, World, principal, record, request, resource, tcp
 from tests.unit.net import test_net_link
 from tests.unit.net.conftest import tcp_pair
 from tests.unit.net.test_net_link import CLIENTS, CONNECTOR, CONNECTOR_JKT, certified, initiator, terminator
@@ -136,6 +136,43 @@ async def test_a_link_that_was_closed_opens_no_pipe(connector: Connector) -> Non
     late = await connector.pipe(link, Purpose.FLOW)
     await late.send(FrameType.OPEN, request(tcp("db.internal", 5432)).encode())
     assert await ends(late)
+
+
+@pytest.mark.parametrize("how", ["its time", "closed"])
+async def test_a_pipe_at_rest_opens_no_flow_after_the_end_of_its_link(world: World, tmp_path: Path, how: str) -> None:
+    now = [NOW]
+    flows = FlowServer(world.core, FlowEventLog(ConnectorState(tmp_path), lambda: now[0]), lambda: now[0], set)
+    made = terminator(network=NETWORK)
+    connector = Connector(world, LinkServer(world.core, flows, lambda: now[0], lambda: made), [made])
+    client = certified(CLIENTS, ClientIdentity(NETWORK, principal()).uri)
+    link = await connector.link(initiator(client))
+    found = world.core.link(link.handle, NOW)
+    assert found is not None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        where = tcp("127.0.0.1", listener.getsockname()[1])
+        world.core.present_grant(found, world.grant(found, resource(5, "127.0.0.1"), now=NOW), NOW)
+        flow = await connector.pipe(link, Purpose.FLOW)
+        await flow.send(FrameType.OPEN, request(where).encode())
+        assert (await flow.receive()).type is FrameType.OPENED
+        await flow.send(FrameType.FIN)
+        listener.accept()[0].close()
+        assert (await flow.receive()).type is FrameType.FIN
+        if how == "closed":
+            await control_over(connector, link)
+        else:
+            now[0] = link.expires_at
+            # Grants are the session's: its client goes on to present them on the link that has replaced this one.
+            world.core.present_grant(found, world.grant(found, resource(5, "127.0.0.1"), now=now[0], stamp=(1, 11)), now[0])
+        await flow.send(FrameType.OPEN, request(where).encode())
+        assert await ends(flow)
+    for sock in connector.open_sockets:
+        sock.close()
+
+
+async def control_over(connector: Connector, link: Link) -> None:
+    pipe = await connector.pipe(link, Purpose.CONTROL)
+    await pipe.send(FrameType.CONTROL, link_control.encode(CloseLink()))
+    assert await ends(pipe)
 
 
 async def test_a_pipe_of_a_link_nobody_made_is_refused(connector: Connector) -> None:
