@@ -18,13 +18,14 @@ from klinket.connector.flows import FlowServer
 from klinket.connector.links import LinkServer
 from klinket.connector.state import ConnectorState
 from klinket.domain.flow import FlowFailure
+from klinket.domain.token_buckets import TokenBuckets
 from klinket.net import pipe as pipes
 from klinket.net.link import LinkInitiator, LinkTerminator
 from klinket.net.pipe import SealedPipe
 from klinket.wire import link_control, signing
 from klinket.wire.identity import ClientIdentity
 from klinket.wire.link import Link
-from klinket.wire.link_control import CloseLink, Drain, GrantAccepted, GrantRefused
+from klinket.wire.link_control import CloseLink, Drain, GrantAccepted, GrantRefused, Ping, Pong
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.pipe_messages import Failure
 from tests.unit.connector.conftest import DATABASE, NETWORK, World, principal, record, request, resource, tcp
@@ -229,6 +230,47 @@ async def test_a_client_that_says_nothing_is_not_waited_for(connector: Connector
     await connector.over()
     assert len(await asyncio.get_running_loop().sock_recv(sock, 4096)) > 0  # the greeting
     assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
+
+
+async def test_others_have_their_turns_between_control_messages_that_come_at_once(connector: Connector) -> None:
+    link = await connector.link(initiator())
+    pipe = await connector.pipe(link, Purpose.CONTROL)
+    assert isinstance(await control(pipe, Ping()), Pong)
+    ping = link_control.encode(Ping())
+    pipe.sock.sendall(b"".join(pipe.sealer.seal(FrameType.CONTROL, ping) for _ in range(200)))
+    answered, turns = 0, 0
+    async with asyncio.timeout(10):
+        while answered < 200:
+            await asyncio.sleep(0)
+            turns += 1
+            while pipe.receiver.open() is not None:
+                answered += 1
+            try:
+                pipe.receiver.received(pipe.sock.recv_into(pipe.receiver.space()))
+            except BlockingIOError:
+                pass
+    assert turns > 100
+
+
+async def test_control_messages_above_the_rate_wait_by_their_size(connector: Connector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector.server, "_rates", TokenBuckets(4, 1.0))
+    link = await connector.link(initiator())
+    pipe = await connector.pipe(link, Purpose.CONTROL)
+    other = await connector.pipe(await connector.link(other_session()), Purpose.CONTROL)
+    for _ in range(3):
+        assert isinstance(await control(pipe, Ping()), Pong)
+    big = link_control.PresentGrant(token="x" * limits.CONTROL_UNIT_BYTES)
+    assert isinstance(await control(pipe, big), GrantRefused)
+    await pipe.send(FrameType.CONTROL, link_control.encode(Ping()))
+    waiting = asyncio.ensure_future(pipe.receive())
+    assert isinstance(await control(other, Ping()), Pong)  # another session's have their own rate
+    assert not waiting.done()
+    async with asyncio.timeout(10):
+        assert isinstance(link_control.decode_from_connector((await waiting).content), Pong)
+
+
+def other_session() -> LinkInitiator:
+    return initiator(certified(CLIENTS, ClientIdentity(NETWORK, principal(session="b" * 22)).uri))
 
 
 async def test_draining_is_told_on_every_control_pipe(connector: Connector) -> None:
