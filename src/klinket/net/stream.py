@@ -37,8 +37,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_done", "_draining", "_local", "_local_ended", "_looking", "_over", "_pipe", "_pipe_ended", "_to_local", "_to_pipe", "_watches",
-        "bytes_received", "bytes_sent", "opened", "opening",
+        "_done", "_draining", "_local", "_local_ended", "_looking", "_over", "_pipe", "_pipe_ended", "_to_local", "_to_pipe",
+        "_watches", "bytes_received", "bytes_sent", "opened", "opening",
     )  # fmt: skip
 
     def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
