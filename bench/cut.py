@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.main_job import percentile
 from examples.deployment import Deployment, clean_environment, free_port
 from klinket.cli.admin.api import AdminApiClient
-from klinket.controller.app.cut_views import percentile
 from klinket.wire.paths import CUTS_PATH
 
 ROOT = Path(__file__).parents[1]

@@ -15,8 +15,8 @@ from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtoc
 from klinket.domain.grant import Denied, decide
 from klinket.domain.identifiers import ResourceId
 from klinket.domain.resource import Resource, ResourceIndex, choose
-from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, RelayEntry
-from klinket.wire.inventory import resource_of
+from klinket.wire.control import ClientConfiguration
+from klinket.wire.inventory import ConnectorEntry, Grant, RelayEntry, resource_of
 
 #: Addresses and aliases remembered after they are not granted any more; the oldest are forgotten first.
 MAX_FORMER = 10_000

@@ -15,6 +15,10 @@ REGRANT_SECONDS = 5.0
 CONTROL_IDLE_SECONDS = 3_700.0
 #: Seconds for which what a client still sends is read away after its flow was refused, so that it hears why.
 REFUSED_SECONDS = 2.0
+#: Messages of one session's control pipes, at once and a second after that; a longer one counts once more for each of so many
+#: bytes: the grants of thousands of resources take a quarter of a second to be looked through.
+CONTROL_BURST, CONTROL_PER_SECOND = 1_000, 200.0
+CONTROL_UNIT_BYTES = 4_096
 #: Seconds a UDP association lives without a datagram.
 DATAGRAM_IDLE_SECONDS = 120.0
 #: Seconds an ICMP flow lives without an echo (RFC 5508: at least 60), and its echo requests: at once, and a second after that.

@@ -38,6 +38,8 @@ def keep(tx: Transaction, connector_id: int, batch: int, events: Sequence[FlowEv
 
     Raises ProtocolError for what no connector sends.
     """
+    if not 0 <= batch <= _MAX_WHOLE:
+        raise ProtocolError("a batch of flow events with a number out of its range")
     if tx.flow_events.find(connector_id=connector_id, batch=batch, number=0):
         return 0
     if len(events) > MAX_BATCH_EVENTS:
