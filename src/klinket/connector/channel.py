@@ -216,6 +216,6 @@ class ConnectorChannel:
         """Renew certificate and access token at half of their life, with the same key."""
         while True:
             half = (credentials.expires_at_ms / 1000 - self._clock.now()) / 2
-            await asyncio.sleep(max(60.0, half))
+            await self._clock.until_stepped(max(60.0, half))
             request = control.RenewCertificate(request=certificate_request(self._key))
             await channel.send(connection, control.encode(request))
