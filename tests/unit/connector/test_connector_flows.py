@@ -80,6 +80,7 @@ class Served:
             await asyncio.wait([self.serving])
 
     async def told(self) -> list[FlowEvent]:
+        await self.events.spool()
         return [event async for batch in self.events.unsent() for event in batch.events]
 
 
