@@ -13,7 +13,7 @@ from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId, ResourceId
 from klinket.net.link import Leaf
-from klinket.net.pipe import PipeReceiver
+from klinket.net.pipe_receiver import PipeReceiver
 from klinket.wire import control, datagram, dns_answer, link, link_control, pipe, relay
 from klinket.wire.echo import Echo
 from klinket.wire.link import Link

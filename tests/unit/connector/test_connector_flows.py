@@ -22,7 +22,7 @@ from klinket.connector.state import ConnectorState
 from klinket.domain.cut import CutScope
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net import sockets
-from klinket.net.pipe import Frame
+from klinket.net.pipe_receiver import Frame
 from klinket.wire.control import CutFlow, FlowEvent
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer

@@ -24,7 +24,7 @@ def follow(
 ) -> None:
     """Add what was established, remove what has ended. A flow that has done both since is no affair of the table's.
 
-    `live`: the rows of those flows of the events that are in the table. `stored`: the events' rows of flow_events, in their order.
+    `live`: the rows of the events' flows that are in the table. `stored`: the events' rows of flow_events, in their order.
     """
     begun: dict[str, dict[str, Any]] = {}
     over: set[str] = set()
