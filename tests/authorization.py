@@ -117,6 +117,7 @@ EXTENSION = """
     apiTokens                   read
     auditEvent                  read
     auditEvents                 read
+    auditRetention              read
     controller                  read
     cut                         read
     cuts                        read
