@@ -1,4 +1,4 @@
-"""`./dev bench abuse [--quick | --seconds N] [--only NAME]... [--json]`: what attacks cost those who behave.
+"""What attacks cost those who behave.
 
 Real processes on loopback: a controller with its relay, three connectors (one behind the relay, one with a listener of its
 own, one whose key and tokens were stolen), a client with proxies, and an attacker. All the while honest peers connect and
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.command import options, say
 from bench.data_plane.measure import cpu_seconds, memory_mb
 from bench.main_job import percentile
 from examples.deployment import Deployment, clean_environment, free_port
@@ -279,21 +280,31 @@ HEAD = (
 
 def main() -> None:
     """Run all attacks, print the table."""
-    options = list(zip(sys.argv, sys.argv[1:], strict=False))
-    seconds = next((float(value) for flag, value in options if flag == "--seconds"), 6.0 if "--quick" in sys.argv else 15.0)
-    only = [value for flag, value in options if flag == "--only"]
-    rows = [row for row in ROWS if not only or any(one in (row.name, row.attack) for one in only)]
+    parser = options("abuse", __doc__ or "", "--seconds 3 --only 'bad logins'")
+    parser.add_argument("--quick", action="store_true", help="6 s, where --seconds says nothing else")
+    parser.add_argument("--seconds", type=float, metavar="N", help="before and during each attack (15)")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one of the attacks; may be repeated")
+    given = parser.parse_args()
+    seconds = (6.0 if given.quick else 15.0) if given.seconds is None else given.seconds
+    names = dict.fromkeys(one for row in ROWS for one in (row.name, row.attack) if one)
+    if unknown := [one for one in given.only if one not in names]:
+        parser.error(f"no such attack: {', '.join(unknown)}; there are: {'; '.join(names)}")
+    if seconds <= 0:
+        parser.error("--seconds is more than 0")
+    rows = [row for row in ROWS if not given.only or not {row.name, row.attack}.isdisjoint(given.only)]
     told: list[dict[str, Any]] = []
     found: list[str] = []
     noise: dict[str, float] = {}
-    if "--json" not in sys.argv:
+    if not given.json:
         print(f"klinket abuse, Python {platform.python_version()}, {seconds:.0f} s before and during each attack\n")
         print(HEAD, flush=True)
     with tempfile.TemporaryDirectory() as folder, Deployment(Path(folder)) as deployment:
+        say("bringing everything up")
         world = prepare(deployment)
         try:
             world.measure(3.0)
             for row in rows:
+                say(f"{row.name}: {seconds:g} s before it, {seconds:g} s during it")
                 before = world.measure(seconds)
                 during, said = world.attack(row, seconds)
                 time.sleep(SETTLE_SECONDS)
@@ -308,12 +319,12 @@ def main() -> None:
                     {"attack": row.name, "rate": row.rate, "before": before.told(), "during": during.told(), "after_mb": after_mb}
                     | {"attacker": said, "wrong": wrong}
                 )
-                if "--json" not in sys.argv:
+                if not given.json:
                     print(line(row, before, during, after_mb, said), flush=True)
         finally:
             for one in world.honest:
                 one.end()
-    if "--json" in sys.argv:
+    if given.json:
         print(json.dumps(told, indent=1))
     else:
         print("\n" + "\n".join(f"WRONG: {one}" for one in found))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.command import options
 from bench.load import Dial, bulk, connect_and_echo, dial_directly, dial_through_socks
 from examples.deployment import Deployment, clean_environment, free_port
 
@@ -110,8 +111,9 @@ def measure() -> dict[str, float]:
 
 def main() -> None:
     """Print a table, and JSON with --json."""
+    given = options("main_job", __doc__ or "", "--json").parse_args()
     results = measure()
-    if "--json" in sys.argv:
+    if given.json:
         print(json.dumps(results, indent=2))
         return
     print(f"{platform.node() and platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}")

@@ -14,7 +14,7 @@ from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId, ResourceId
 from klinket.net import resolv_conf
 from klinket.net.link import Leaf
-from klinket.net.pipe import PipeReceiver
+from klinket.net.pipe_receiver import PipeReceiver
 from klinket.wire import control, datagram, dns_answer, link, link_control, pipe, relay
 from klinket.wire.dns import Code, encode_name
 from klinket.wire.echo import Echo

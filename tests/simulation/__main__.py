@@ -30,7 +30,7 @@ def run(seed: int) -> tuple[int, int, str]:
 
 def main() -> int:
     """Return the exit code: 1 where an invariant was broken."""
-    parser = argparse.ArgumentParser(prog="./dev simulate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="./dev simulate", description=__doc__, epilog="example: ./dev simulate --minutes 0.3")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
     parser.add_argument(
         "--seeds", type=int, default=0, metavar="N", help="end after so many seeds, however long it takes (default: by time)"

@@ -53,11 +53,13 @@ MAX_PUNCHED_WAITING, MAX_PUNCHED_PER_SOURCE = 512, 64
 PUNCHED_IDLE_SECONDS = 300.0
 #: Files kept free for the state, the channel, names and waiting connections. A pipe takes one file, its flow another.
 SPARE_DESCRIPTORS = 128
-#: Events in one batch, batches on disk, and seconds between batches.
-BATCH_EVENTS = 200
+#: Events in one batch (as many as a controller takes), batches and their bytes on disk, and seconds between batches.
+BATCH_EVENTS = 1_000
+MAX_SPOOLED_BATCHES, MAX_SPOOLED_BYTES = 2_000, 128 << 20
 #: Events that may wait for the disk; further ones are lost, aloud.
 MAX_COLLECTED_EVENTS = 20_000
-MAX_SPOOLED_BATCHES = 2_000
+#: Batches on disk that are kept in memory as well until they are sent.
+MAX_FRESH_BATCHES = 4
 BATCH_SECONDS = 1.0
 #: Names looked up at a time, for all and per account; names of an account that wait for that.
 MAX_LOOKUPS = 64

@@ -31,7 +31,8 @@ from klinket.domain.token_buckets import TokenBuckets
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.link import LinkTerminator
-from klinket.net.pipe import Frame, SealedPipe
+from klinket.net.pipe import SealedPipe
+from klinket.net.pipe_receiver import Frame
 from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
 from klinket.wire.link import Link

@@ -123,6 +123,31 @@ async def test_a_pipe_carries_one_flow_after_another(ends: Ends) -> None:
         flow.close()
 
 
+async def test_others_have_their_turns_between_frames_that_come_at_once(ends: Ends) -> None:
+    count = 20 * pump_module.MAX_FRAMES
+    resource, remote = tcp_pair()
+    pump = Pump(remote, ends.connector)
+    over = pump.start()
+    frames = [ends.client.sealer.seal(FrameType.DATA, bytes((number % 251,))) for number in range(count)]
+    data = b"".join(frames) + ends.client.sealer.seal(FrameType.FIN, b"")
+    before, most = 0, 0
+    async with asyncio.timeout(PATIENCE):
+        while pump.bytes_received < count:
+            if data:
+                data = data[ends.client.sock.send(data) :]
+            await asyncio.sleep(0)
+            most, before = max(most, pump.bytes_received - before), pump.bytes_received
+        came = b""
+        while more := await asyncio.get_running_loop().sock_recv(resource, 65_536):
+            came += more
+    assert came == bytes(number % 251 for number in range(count))
+    # One turn may hold what was left of the last one, and what the socket has brought since.
+    assert most <= 2 * pump_module.MAX_FRAMES
+    resource.close()
+    async with asyncio.timeout(PATIENCE):
+        assert (await over).failure is None
+
+
 async def test_data_that_comes_with_the_opened_frame_is_not_lost(ends: Ends) -> None:
     loop = asyncio.get_running_loop()
     await ends.connector.send(FrameType.OPENED)
