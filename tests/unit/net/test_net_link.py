@@ -141,9 +141,8 @@ async def test_a_link_ends_with_the_first_certificate_and_after_an_hour_at_the_l
 
 @pytest.mark.parametrize("ahead", [3600.0, -3600.0, 20 * 365 * 86_400.0])
 async def test_certificates_are_judged_by_the_controllers_time_and_not_by_this_machines_clock(ahead: float) -> None:
-    authorities = [
-        Authority.make(purpose, NETWORK, NOW + ahead) for purpose in (AuthorityPurpose.CLIENT, AuthorityPurpose.CONNECTOR)
-    ]
+    purposes = (AuthorityPurpose.CLIENT, AuthorityPurpose.CONNECTOR)
+    authorities = [Authority.make(purpose, NETWORK, NOW + ahead) for purpose in purposes]
     client = certified(authorities[0], CLIENT.uri, now=NOW + ahead)
     connector = certified(authorities[1], CONNECTOR.uri, now=NOW + ahead, key=CONNECTOR_KEY)
     ends = initiator(client, authorities[1]), terminator(connector, authorities[0])
