@@ -19,15 +19,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.command import options, say
 from bench.data_plane.measure import cpu_seconds, memory_mb
+from bench.main_job import percentile
 from examples.deployment import Deployment, clean_environment, free_port
-from klinket.controller.app.cut_views import percentile
 
 ROOT = Path(__file__).parents[1]
 ATTACKER, HONEST = "127.0.0.66", "127.0.0.1"
@@ -95,6 +94,7 @@ class Honest:
     """The honest peers' process, and what it has told."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
+        self.kinds: list[str] = wanted["kinds"]
         self.rounds: list[tuple[str, float, float, str]] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.abuse_honest"],
@@ -117,15 +117,21 @@ class Honest:
         self.process.wait()
 
     def between(self, began: float, ended: float) -> tuple[dict[str, list[float]], list[str]]:
-        """Return the times of rounds that began then, by kind, sorted, and why others failed."""
-        times: dict[str, list[float]] = defaultdict(list)
+        """Return the times of rounds that began then, by kind, and why others failed.
+
+        A kind of which no round has ended has had one, and failed: it has hung all the while.
+        """
+        times: dict[str, list[float]] = {kind: [] for kind in self.kinds}
         failed = []
         for kind, at, took, error in list(self.rounds):
             if began <= at < ended:
                 times[kind].append(took)
                 if error:
                     failed.append(f"{kind}: {error}")
-        return {kind: sorted(found) for kind, found in times.items()}, failed
+        for kind in (kind for kind, found in times.items() if not found):
+            times[kind].append((ended - began) * 1000)
+            failed.append(f"{kind}: no round ended")
+        return times, failed
 
 
 @dataclass
@@ -229,14 +235,14 @@ def prepare(deployment: Deployment) -> World:
 
 def ratio(kind: str, before: Measured, during: Measured) -> float:
     """Return by how much the p99 of a kind of honest rounds has grown."""
-    return percentile(during.times.get(kind, [0.0]), 0.99) / max(0.001, percentile(before.times.get(kind, [0.0]), 0.99))
+    return percentile(during.times[kind], 0.99) / max(0.001, percentile(before.times[kind], 0.99))
 
 
 def judged(noise: dict[str, float], before: Measured, during: Measured, after_mb: float) -> list[str]:
     """Return what is wrong. `noise`: the ratios without an attack, where they are above 1."""
     wrong = []
     for kind, times in before.times.items():
-        was, is_ = percentile(times, 0.99), percentile(during.times.get(kind, [0.0]), 0.99)
+        was, is_ = percentile(times, 0.99), percentile(during.times[kind], 0.99)
         if ratio(kind, before, during) > 2 * noise.get(kind, 1.0) and is_ > FLOOR_MS:
             wrong.append(f"{kind} p99 {was:.1f} -> {is_:.1f} ms")
     if during.failed:
@@ -257,7 +263,7 @@ def outcome(said: dict[str, Any]) -> str:
 def line(row: Row, before: Measured, during: Measured, after_mb: float, said: dict[str, Any]) -> str:
     """Return the row of the table, in Markdown."""
     p99 = [
-        f"{percentile(before.times[kind], 0.99):.1f} / {percentile(during.times.get(kind, [0.0]), 0.99):.1f}"
+        f"{percentile(before.times[kind], 0.99):.1f} / {percentile(during.times[kind], 0.99):.1f}"
         for kind in ("relayed", "direct", "login")
     ]
     memory = f"{before.memory_mb:.0f} / {during.peak_mb:.0f} / {after_mb:.0f}"

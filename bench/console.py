@@ -98,6 +98,7 @@ async def _filled(state: Path, say: Callable[[str], None]) -> Running:
         say(f"filling {RESOURCES:,} resources, {SERVICES:,} services, {EVENTS:,} flow events")
         begun = time.perf_counter()
         await running.store.write(lambda tx: console_example.fill(tx))
+        assert isinstance(running.config.database, Path)
         await asyncio.to_thread(volume.fill, running.config.database, int(running.clock() * 1000))
         for _ in range(AUDIT_EVENTS // 500):
             await running.store.write(_audited)

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.command import options, say
+from bench.main_job import percentile
 from examples.deployment import Deployment, clean_environment, free_port
 from klinket.cli.admin.api import AdminApiClient
-from klinket.controller.app.cut_views import percentile
 from klinket.wire.paths import CUTS_PATH
 
 ROOT = Path(__file__).parents[1]

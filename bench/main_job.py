@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.command import options
@@ -56,9 +57,10 @@ def prepare(deployment: Deployment, port: int) -> tuple[Path, tuple[str, int]]:
     return key, proxy
 
 
-def percentile(times: list[float], fraction: float) -> float:
-    """Return the value below which `fraction` of the sorted times lie."""
-    return times[min(len(times) - 1, int(len(times) * fraction))]
+def percentile(times: Iterable[float], fraction: float) -> float:
+    """Return the value below which `fraction` (0 to 1) of the times lie; there is one time at least."""
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))]
 
 
 def first_byte(command: list[str]) -> float:
