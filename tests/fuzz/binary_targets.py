@@ -46,7 +46,6 @@ def frames(data: bytes) -> None:
             stream += client.sealer.seal(type, content)
         else:
             stream += content
-    plain = memoryview(bytearray(pipe.MAX_FRAME_BYTES))
     try:
         while stream:
             space = receiver.space()
@@ -55,10 +54,10 @@ def frames(data: bytes) -> None:
             receiver.received(count)
             while True:
                 if len(received) % 2:
-                    opened = receiver.open_into(plain)
+                    opened = receiver.open_in_place()
                     if opened is None:
                         break
-                    received.append((FrameType(opened[0]), bytes(plain[: opened[1]])))
+                    received.append((FrameType(opened[0]), bytes(opened[1])))
                 else:
                     frame = receiver.open()
                     if frame is None:
@@ -263,7 +262,7 @@ TARGETS = (
             "wire.pipe:Opener.open",
             "wire.pipe:Opener.open_into",
             "net.pipe:PipeReceiver.open",
-            "net.pipe:PipeReceiver.open_into",
+            "net.pipe:PipeReceiver.open_in_place",
         ),
         _frame_seeds,
     ),

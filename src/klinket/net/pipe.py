@@ -31,6 +31,9 @@ class Frame:
 SMALL_PART_BYTES = 16_384
 #: Bytes read at once while single frames are waited for: so much, sealed, may be here behind one that has to be thought about.
 READ_BYTES = 65_536
+#: Bytes of a frame from which on no more is read than its rest, and the length of the next: so frames that follow each other closely
+#: lie at the same place, are never moved together, and stay in the processor's caches.
+LARGE_BYTES = 65_536
 
 
 class PipeReceiver:
@@ -39,7 +42,7 @@ class PipeReceiver:
     `incomplete_since`: monotonic seconds at which a frame began that is not there as a whole yet, or None.
     """
 
-    __slots__ = ("_buffer", "_end", "_opener", "_part", "_start", "_view", "incomplete_since")
+    __slots__ = ("_buffer", "_end", "_opener", "_part", "_start", "_view", "_wanted", "incomplete_since")
 
     def __init__(self, opener: wire.Opener) -> None:
         self._opener = opener
@@ -48,6 +51,8 @@ class PipeReceiver:
         self._start = 0
         self._end = 0
         self._part = b""
+        #: Length of the frame of which there is a part; 0 where it is not known.
+        self._wanted = 0
         self.incomplete_since: float | None = None
 
     def forget_key(self) -> None:
@@ -68,6 +73,7 @@ class PipeReceiver:
             raise ProtocolError(f"{len(left)} bytes were received and not opened")
         self.release()
         self._opener = opener
+        self._wanted = 0
         self._part = left if len(left) <= SMALL_PART_BYTES else b""
         if not self._part and left:
             self.space()[: len(left)] = left
@@ -81,11 +87,12 @@ class PipeReceiver:
             self._start, self._end = 0, len(self._part)
             self._view[: self._end] = self._part
             self._part = b""
-        elif self._start and RECEIVE_BYTES - self._end < wire.MAX_CONTENT_BYTES // 2:
-            left = self._end - self._start
+        whole = self._wanted + wire.HEADER_BYTES if self._wanted >= LARGE_BYTES else 0
+        left = self._end - self._start
+        if self._start and self._start + (whole or left + wire.MAX_CONTENT_BYTES // 2) > RECEIVE_BYTES:
             self._view[:left] = self._view[self._start : self._end]
             self._start, self._end = 0, left
-        return self._view[self._end :]
+        return self._view[self._end : self._start + whole if whole else RECEIVE_BYTES]
 
     def received(self, count: int) -> None:
         """Note that `count` bytes were written into the last space()."""
@@ -99,6 +106,7 @@ class PipeReceiver:
             self.space()  # what was set aside may hold whole frames
         assert self._view is not None
         length = wire.frame_length(self._view[self._start : self._end])
+        self._wanted = length or 0
         if length is None or self._end - self._start < length:
             if self._start != self._end and self.incomplete_since is None:
                 self.incomplete_since = time.monotonic()
@@ -109,10 +117,17 @@ class PipeReceiver:
         self._start += length
         return frame
 
-    def open_into(self, plain: memoryview) -> tuple[int, int] | None:
-        """Open the next whole frame into `plain`; returns (type, length), or None when there is none."""
+    def open_in_place(self) -> tuple[int, memoryview] | None:
+        """Open the next whole frame where it is; returns type and content, valid until the next space(), or None.
+
+        More than one may be opened before that. Raises ProtocolError.
+        """
         frame = self.next_frame()
-        return None if frame is None else self._opener.open_into(frame, plain)
+        if frame is None:
+            return None
+        content = frame[wire.HEADER_BYTES :]
+        type, size = self._opener.open_into(frame, content)
+        return type, content[:size]
 
     def open(self) -> Frame | None:
         """Return the next whole frame, or None."""
