@@ -21,6 +21,8 @@ from klinket.wire.pipe_messages import Failure, OpenAnswer
 
 #: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
 LOOK_SECONDS = 1.0
+#: Bytes a flow has received when it is worth a look how far away its peer is.
+BULK_BYTES = 1 << 20
 #: Frames whose contents are sent to the local side by one call.
 TOGETHER = 64
 
@@ -216,6 +218,8 @@ class Stream:
     def _send_contents(self, contents: list[memoryview]) -> bool:
         """Send to local; False when the flow is over."""
         size = sum(map(len, contents))
+        if self.bytes_received < BULK_BYTES <= self.bytes_received + size:
+            sockets.narrow_if_near(self._pipe.sock)
         self.bytes_received += size
         try:
             sent = self._local.send(contents[0]) if len(contents) == 1 else self._local.sendmsg(contents)
