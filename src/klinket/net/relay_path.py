@@ -14,7 +14,7 @@ from klinket.net import sockets
 from klinket.net.sockets import HostPort
 from klinket.net.tls import TlsStream, certificate_digest
 from klinket.wire import signing
-from klinket.wire.control import RelayEntry
+from klinket.wire.inventory import RelayEntry
 from klinket.wire.relay import (
     ADMISSION_PROTOCOL,
     ADMITTED_BYTES,

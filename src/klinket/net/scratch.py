@@ -16,8 +16,8 @@ MAX_SPARE = 32
 class Scratch(threading.local):
     """One set per thread. `plain` and `sealed` are only valid until the next call that may use them.
 
-    `plain` is where the content of the frame in `sealed` stands: a frame is sealed in place, which leaves half as much to go through
-    the processor's caches.
+    `plain` is where the content of the frame in `sealed` stands: a frame is sealed in place, which leaves half as much to go
+    through the processor's caches.
     """
 
     def __init__(self) -> None:

@@ -22,10 +22,14 @@ KEEPALIVE_IDLE_SECONDS = 30
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_PROBES = 6
 #: TCP_USER_TIMEOUT is left alone on purpose: it also ends a connection whose reader is alive and only pauses (zero window).
-_KEEPALIVE = (
-    ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
-    ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
-    ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+_KEEPALIVE = tuple(
+    (getattr(socket, name), value)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    )
+    if hasattr(socket, name)  # macOS names the first one differently: its default holds
 )
 
 #: An address as `socket.connect` takes it, with its family in front.
@@ -119,11 +123,11 @@ def prepare(sock: socket.socket) -> socket.socket:
     sock.setblocking(False)
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return sock
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    level = socket.IPPROTO_TCP
+    sock.setsockopt(level, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE:
-        if (option := getattr(socket, name, None)) is not None:  # macOS names the first one differently: its default holds
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(level, option, value)
     return sock
 
 
@@ -149,8 +153,8 @@ def was_reset(sock: socket.socket) -> bool:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
-#: What a peer that is near may have under way to here: more than that waits where the processor's caches have forgotten it, and is
-#: dropped and sent again when the kernel's buffer is full. 1 MiB each half millisecond is 16 Gbit/s.
+#: What a peer that is near may have under way to here: more than that waits where the processor's caches have forgotten it, and
+#: is dropped and sent again when the kernel's buffer is full. 1 MiB each half millisecond is 16 Gbit/s.
 NEAR_WINDOW_BYTES = 1 << 20
 NEAR_MICROSECONDS = 500
 #: `tcpi_min_rtt` of Linux's struct tcp_info, in microseconds: its place, and the bytes up to its end.
@@ -158,7 +162,7 @@ _MIN_RTT = struct.Struct("=148xI")
 
 
 def narrow_if_near(sock: socket.socket) -> None:
-    """Let a TCP peer whose shortest round trip is that of a local network send no more ahead than NEAR_WINDOW_BYTES. Linux."""
+    """Let a TCP peer as near as in a local network, by its shortest round trip, send NEAR_WINDOW_BYTES ahead at most. Linux."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or not hasattr(socket, "TCP_WINDOW_CLAMP"):
         return
     try:

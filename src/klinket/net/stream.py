@@ -25,6 +25,8 @@ LOOK_SECONDS = 1.0
 BULK_BYTES = 1 << 20
 #: Frames whose contents are sent to the local side by one call.
 TOGETHER = 64
+#: Frames opened in one turn of the loop: the smallest are tens of thousands in one read, and others wait meanwhile.
+MAX_FRAMES = 256
 
 
 def _nothing() -> None:
@@ -39,8 +41,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_done", "_local", "_local_ended", "_looking", "_over", "_pipe", "_pipe_ended", "_to_local", "_to_pipe", "_watches",
-        "bytes_received", "bytes_sent", "opened", "opening",
+        "_done", "_draining", "_local", "_local_ended", "_looking", "_over", "_pipe", "_pipe_ended", "_to_local", "_to_pipe",
+        "_watches", "bytes_received", "bytes_sent", "opened", "opening",
     )  # fmt: skip
 
     def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
@@ -55,6 +57,7 @@ class Stream:
         self._local_ended = False
         self._pipe_ended = False
         self._looking: asyncio.TimerHandle | None = None
+        self._draining: asyncio.Handle | None = None  # frames that are here go on being opened in the next turn
         self._over = False  # not told by the future: whoever waits for it may cancel it while the sockets are still watched
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -160,6 +163,8 @@ class Stream:
     # ---- pipe -> local
 
     def _pipe_readable(self) -> None:
+        if self._draining is not None:
+            return
         receiver = self._pipe.receiver
         try:
             count = self._pipe.sock.recv_into(receiver.space())
@@ -173,31 +178,39 @@ class Stream:
         receiver.received(count)
         self._drain()
 
+    def _drain_on(self) -> None:
+        self._draining = None
+        self._drain()
+
     def _drain(self) -> None:
-        """Open every whole frame that is here, until local does not take more."""
-        receiver = self._pipe.receiver
+        """Open every whole frame that is here, until local does not take more; many of them in several turns."""
+        receiver, left = self._pipe.receiver, MAX_FRAMES
         try:
             while not self._over and self._to_local is None:
+                if not left:
+                    if self._draining is None:
+                        self._draining = self._watches.loop.call_soon(self._drain_on)
+                    return
                 contents: list[memoryview] = []
-                other: tuple[int, memoryview] | None = None
-                while len(contents) < TOGETHER:
+                frame: tuple[int, memoryview] | None = None
+                while left and len(contents) < TOGETHER:
+                    left -= 1
                     frame = receiver.open_in_place()
                     if frame is None:
                         break
                     if frame[0] != FrameType.DATA:
-                        other = frame
                         break
                     if self._pipe_ended or self.opening:
                         raise ProtocolError("DATA before OPENED" if self.opening else "DATA after FIN")
                     contents.append(frame[1])
                 if contents and not self._send_contents(contents):
                     return
-                if other is not None:
-                    self._other_frame(other[0], bytes(other[1]))
+                if frame is None:
+                    return
+                if frame[0] != FrameType.DATA:
+                    self._other_frame(frame[0], bytes(frame[1]))
                     if self._pipe_ended:
                         return
-                elif len(contents) < TOGETHER:
-                    return
         except ProtocolError as error:
             self._finish(Failure(FlowFailure.RESET, error.message))
 
@@ -302,6 +315,9 @@ class Stream:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
 
     def _finish(self, failure: Failure | None) -> None:
         if self._over:

@@ -64,7 +64,9 @@ def there_are() -> bool:
     return sys.platform == "linux"
 
 
-def give_away(here: Collection[T], moved: Callable[[T], int], kept: int, give: Callable[[T, bool], bool], *, started: bool) -> None:
+def give_away(
+    here: Collection[T], moved: Callable[[T], int], kept: int, give: Callable[[T, bool], bool], *, started: bool
+) -> None:
     """Give to workers what has `moved` MUCH_BYTES, and the oldest of what is more than `kept`; `here`: the oldest in front.
 
     `give`: is told whether it is busy; returns False when no worker takes anything more now. Before a worker was `started` the

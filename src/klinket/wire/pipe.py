@@ -63,7 +63,7 @@ class Purpose(IntEnum):
     CONTROL = 2
 
 
-_TYPES = {int(type) for type in FrameType}
+_TYPES = {int(type): type for type in FrameType}
 _RATCHETS = (FrameType.OPEN, FrameType.OPENED)
 _NONCE = struct.Struct(">4xQ")
 #: A direction as one process of a role hands it to another of the same machine: key, chain, counter, frames and bytes of the key.
@@ -79,6 +79,9 @@ class _NoKey:
 
     def encrypt_into(self, *_: object) -> int:
         raise ConnectionResetError("the keys of this pipe were forgotten")
+
+    def decrypt(self, *_: object) -> bytes:
+        raise ProtocolError("the keys of this pipe were forgotten")
 
     def decrypt_into(self, *_: object) -> int:
         raise ProtocolError("the keys of this pipe were forgotten")
@@ -203,7 +206,7 @@ class Opener(_Direction):
     def open_into(self, frame: memoryview, plain: memoryview) -> tuple[int, int]:
         """Open one whole frame into `plain`; returns (type, content length). Raises ProtocolError.
 
-        `plain` needs room for the content and one byte more. It may be where the content stands in `frame`, and nowhere else in it.
+        `plain` needs room for the content and one byte more. It may be where the content stands in `frame`, not elsewhere in it.
         """
         sealed = len(frame) - HEADER_BYTES
         size = sealed - 1 - TAG_BYTES
@@ -218,11 +221,18 @@ class Opener(_Direction):
         self._count(type, sealed)
         return type, size
 
-    def open(self, frame: bytes) -> tuple[FrameType, bytes]:
-        """Return type and content of one whole frame; raises ProtocolError."""
-        plain = bytearray(len(frame))
-        type, size = self.open_into(memoryview(frame), memoryview(plain))
-        return FrameType(type), bytes(plain[:size])
+    def open(self, frame: bytes | memoryview) -> tuple[FrameType, bytes]:
+        """Return type and content of one whole frame; raises ProtocolError. For single frames: it makes a copy."""
+        aead = self._aead or self._ready()
+        try:
+            plain = aead.decrypt(self._nonce(), frame[HEADER_BYTES:], frame[:HEADER_BYTES])
+        except InvalidTag as error:
+            raise ProtocolError("a frame of a pipe does not verify") from error
+        type = _TYPES.get(plain[-1])
+        if type is None:
+            raise ProtocolError(f"a frame of unknown type {plain[-1]}")
+        self._count(type, len(frame) - HEADER_BYTES)
+        return type, plain[:-1]
 
 
 def frame_length(buffer: memoryview | bytes) -> int | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klinket.net.pipe import SMALL_PART_BYTES, Frame, PipeReceiver
+from klinket.net.pipe_receiver import SMALL_PART_BYTES, Frame, PipeReceiver
 from klinket.net.scratch import SCRATCH
 from klinket.wire import pipe as wire
 from klinket.wire.link import Link
@@ -86,7 +86,9 @@ def test_a_frame_that_is_handed_over_half_is_measured_where_it_went() -> None:
 
 
 @given(
-    st.lists(st.one_of(st.integers(0, 3), st.integers(0, 70_000), st.integers(200_000, wire.MAX_CONTENT_BYTES)), min_size=1, max_size=8),
+    st.lists(
+        st.one_of(st.integers(0, 3), st.integers(0, 70_000), st.integers(200_000, wire.MAX_CONTENT_BYTES)), min_size=1, max_size=8
+    ),
     st.lists(st.one_of(st.integers(1, 9), st.integers(1, 600_000)), min_size=1, max_size=40),
 )
 @settings(max_examples=60, deadline=None)
