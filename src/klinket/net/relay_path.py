@@ -40,6 +40,12 @@ RENEW_AHEAD_SECONDS = 30.0
 _STALE = (RelayAnswer.UNKNOWN_ADMISSION, RelayAnswer.EXPIRED)
 
 
+def is_outdated(answer: RelayAnswer, shown: str, newest: str) -> bool:
+    """Return whether a fresh admission may be answered better: the relay was restarted, the admission is over, or the ticket
+    that was shown for it does not name a connector that the newest one does."""
+    return answer in _STALE or (answer is RelayAnswer.NOT_ALLOWED and shown != newest)
+
+
 class RelayUnavailable(RelayError):
     """A relay cannot be reached, or is not the one whose certificate is pinned."""
 
@@ -125,7 +131,7 @@ class RelayPath:
                 await self._paired(sock, ANSWER_SECONDS)
             except RelayError as error:
                 sock.close()
-                if attempt == 1 and self._outdated(held, error.answer):
+                if attempt == 1 and is_outdated(error.answer, held.ticket, self._ticket()):
                     if self._held is held:
                         self._held = None
                     continue
@@ -151,11 +157,6 @@ class RelayPath:
     async def register(self, connector: int) -> IdleConnection:
         """Return a connection that waits at the relay for a client; raises RelayError."""
         return IdleConnection(await self._hello(await self._admitted(), connector), self)
-
-    def _outdated(self, held: _Held, answer: RelayAnswer) -> bool:
-        """Return whether a fresh admission may be answered better: the relay was restarted, the admission is over, or the
-        ticket it was given for does not name a connector that the newest one does."""
-        return answer in _STALE or (answer is RelayAnswer.NOT_ALLOWED and held.ticket != self._ticket())
 
     async def _hello(self, held: _Held, connector: int) -> socket.socket:
         sock = await self._dial()
