@@ -14,6 +14,7 @@ from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId, ResourceId
 from klinket.net import resolv_conf
 from klinket.net.link import Leaf
+from klinket.net.pipe import READ_BYTES
 from klinket.net.pipe_receiver import PipeReceiver
 from klinket.wire import control, datagram, dns_answer, link, link_control, pipe, relay
 from klinket.wire.dns import Code, encode_name
@@ -48,19 +49,24 @@ def frames(data: bytes) -> None:
             stream += client.sealer.seal(type, content)
         else:
             stream += content
-    plain = memoryview(bytearray(pipe.MAX_FRAME_BYTES))
     try:
         while stream:
-            space = receiver.space()
-            count = min(len(space), len(stream), 1 + len(stream) // 2)
-            space[:count], stream = stream[:count], stream[count:]
-            receiver.received(count)
+            if len(received) % 3 == 2:
+                count = min(1 + len(stream) // 2, READ_BYTES)
+                if (only := receiver.open_only(stream[:count])) is not None:
+                    received.append((only.type, only.content))
+                stream = stream[count:]
+            else:
+                space = receiver.space()
+                count = min(len(space), len(stream), 1 + len(stream) // 2)
+                space[:count], stream = stream[:count], stream[count:]
+                receiver.received(count)
             while True:
                 if len(received) % 2:
-                    opened = receiver.open_into(plain)
+                    opened = receiver.open_in_place()
                     if opened is None:
                         break
-                    received.append((FrameType(opened[0]), bytes(plain[: opened[1]])))
+                    received.append((FrameType(opened[0]), bytes(opened[1])))
                 else:
                     frame = receiver.open()
                     if frame is None:
@@ -264,8 +270,9 @@ TARGETS = (
             "wire.pipe:frame_length",
             "wire.pipe:Opener.open",
             "wire.pipe:Opener.open_into",
-            "net.pipe:PipeReceiver.open",
-            "net.pipe:PipeReceiver.open_into",
+            "net.pipe_receiver:PipeReceiver.open",
+            "net.pipe_receiver:PipeReceiver.open_in_place",
+            "net.pipe_receiver:PipeReceiver.open_only",
         ),
         _frame_seeds,
     ),

@@ -92,9 +92,7 @@ class Carrying:
         self.pool.look()
         self._here = {pump: None for pump in self._here if not pump.over}
         moving = [pump for pump in self._here if not pump.stays]
-        give_away(
-            moving, lambda pump: pump.bytes_sent + pump.bytes_received, self._kept, lambda pump, busy: self.give(pump, busy=busy)
-        )
+        give_away(moving, _moved, self._kept, lambda pump, busy: self.give(pump, busy=busy), started=self.pool.started)
         if self._here or any(self.pool.sizes):
             self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 

@@ -21,6 +21,9 @@ class Frame(NamedTuple):
 
 #: Bytes of an incomplete frame that are kept by themselves while more is waited for, instead of in a receive buffer.
 SMALL_PART_BYTES = 16_384
+#: Bytes of a frame from which on no more is read than its rest, and the length of the next: so frames that follow each other
+#: closely lie at the same place, are never moved together, and stay in the processor's caches.
+LARGE_BYTES = 65_536
 
 
 class PipeReceiver:
@@ -29,7 +32,7 @@ class PipeReceiver:
     `incomplete_since`: monotonic seconds at which a frame began that is not there as a whole yet, or None.
     """
 
-    __slots__ = ("_buffer", "_end", "_opener", "_part", "_start", "_view", "incomplete_since")
+    __slots__ = ("_buffer", "_end", "_opener", "_part", "_start", "_view", "_wanted", "incomplete_since")
 
     def __init__(self, opener: wire.Opener) -> None:
         self._opener = opener
@@ -38,6 +41,8 @@ class PipeReceiver:
         self._start = 0
         self._end = 0
         self._part = b""
+        #: Length of the frame of which there is a part; 0 where it is not known.
+        self._wanted = 0
         self.incomplete_since: float | None = None
 
     def forget_key(self) -> None:
@@ -58,6 +63,7 @@ class PipeReceiver:
             raise ProtocolError(f"{len(left)} bytes were received and not opened")
         self.release()
         self._opener = opener
+        self._wanted = 0
         self._part = left if len(left) <= SMALL_PART_BYTES else b""
         if not self._part and left:
             self.space()[: len(left)] = left
@@ -65,13 +71,21 @@ class PipeReceiver:
 
     def space(self) -> memoryview:
         """Return where the next bytes are to be received; never empty."""
+        if self._wanted < LARGE_BYTES:
+            return self._room(self._end - self._start + wire.MAX_CONTENT_BYTES // 2)
+        whole = self._wanted + wire.HEADER_BYTES
+        room = self._room(whole)
+        return room[: whole - (self._end - self._start)]
+
+    def _room(self, size: int) -> memoryview:
+        """Return what is behind the bytes that were received and not opened, after making room for `size` of them in all."""
         if self._buffer is None or self._view is None:
             self._buffer = SCRATCH.borrow()
             self._view = memoryview(self._buffer)
             self._start, self._end = 0, len(self._part)
             self._view[: self._end] = self._part
             self._part = b""
-        elif self._start and RECEIVE_BYTES - self._end < wire.MAX_CONTENT_BYTES // 2:
+        elif self._start and self._start + size > RECEIVE_BYTES:
             left = self._end - self._start
             self._view[:left] = self._view[self._start : self._end]
             self._start, self._end = 0, left
@@ -90,19 +104,28 @@ class PipeReceiver:
         assert self._view is not None
         length = wire.frame_length(self._view[self._start : self._end])
         if length is None or self._end - self._start < length:
+            self._wanted = length or 0
             if self._start != self._end and self.incomplete_since is None:
                 self.incomplete_since = time.monotonic()
             self.rest()
             return None
         self.incomplete_since = None
+        self._wanted = 0
         frame = self._view[self._start : self._start + length]
         self._start += length
         return frame
 
-    def open_into(self, plain: memoryview) -> tuple[int, int] | None:
-        """Open the next whole frame into `plain`; returns (type, length), or None when there is none."""
+    def open_in_place(self) -> tuple[int, memoryview] | None:
+        """Open the next whole frame where it is; returns type and content, valid until the next space(), or None.
+
+        More than one may be opened before that. Raises ProtocolError.
+        """
         frame = self.next_frame()
-        return None if frame is None else self._opener.open_into(frame, plain)
+        if frame is None:
+            return None
+        content = frame[wire.HEADER_BYTES :]
+        type, size = self._opener.open_into(frame, content)
+        return type, content[:size]
 
     def open(self) -> Frame | None:
         """Return the next whole frame, or None."""
@@ -113,7 +136,7 @@ class PipeReceiver:
         """Take received bytes and return the next whole frame, or None: mostly they are just one, which needs no buffer."""
         if self._view is None and not self._part and len(data) == wire.frame_length(data):
             return Frame(*self._opener.open(data))
-        self.space()[: len(data)] = data
+        self._room(self._end - self._start + wire.MAX_CONTENT_BYTES // 2)[: len(data)] = data
         self.received(len(data))
         return self.open()
 

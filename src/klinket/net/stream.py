@@ -15,12 +15,16 @@ from klinket.net import sockets
 from klinket.net.flow_summary import FlowSummary
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
-from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
+from klinket.net.scratch import SCRATCH
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer
 
 #: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
 LOOK_SECONDS = 1.0
+#: Bytes a flow has received when it is worth a look how far away its peer is.
+BULK_BYTES = 1 << 20
+#: Frames whose contents are sent to the local side by one call.
+TOGETHER = 64
 #: Frames opened in one turn of the loop: the smallest are tens of thousands in one read, and others wait meanwhile.
 MAX_FRAMES = 256
 
@@ -180,33 +184,31 @@ class Stream:
 
     def _drain(self) -> None:
         """Open every whole frame that is here, until local does not take more; many of them in several turns."""
-        opened, receiver = SCRATCH.opened, self._pipe.receiver
-        left = MAX_FRAMES
+        receiver, left = self._pipe.receiver, MAX_FRAMES
         try:
             while not self._over and self._to_local is None:
                 if not left:
                     if self._draining is None:
                         self._draining = self._watches.loop.call_soon(self._drain_on)
                     return
-                filled, last = 0, 0
-                while left and RECEIVE_BYTES - filled > MAX_CONTENT_BYTES:
+                contents: list[memoryview] = []
+                frame: tuple[int, memoryview] | None = None
+                while left and len(contents) < TOGETHER:
                     left -= 1
-                    frame = receiver.open_into(opened[filled:])
+                    frame = receiver.open_in_place()
                     if frame is None:
-                        last = 0
                         break
-                    last, size = frame
-                    if last != FrameType.DATA:
+                    if frame[0] != FrameType.DATA:
                         break
                     if self._pipe_ended or self.opening:
                         raise ProtocolError("DATA before OPENED" if self.opening else "DATA after FIN")
-                    filled += size
-                if filled and not self._send_content(opened[:filled]):
+                    contents.append(frame[1])
+                if contents and not self._send_contents(contents):
                     return
-                if last == 0:
+                if frame is None:
                     return
-                if last != FrameType.DATA:
-                    self._other_frame(last, bytes(opened[filled : filled + size]))
+                if frame[0] != FrameType.DATA:
+                    self._other_frame(frame[0], bytes(frame[1]))
                     if self._pipe_ended:
                         return
         except ProtocolError as error:
@@ -226,18 +228,22 @@ class Stream:
         else:
             raise ProtocolError(f"frame {type} inside a flow")
 
-    def _send_content(self, data: memoryview) -> bool:
+    def _send_contents(self, contents: list[memoryview]) -> bool:
         """Send to local; False when the flow is over."""
-        self.bytes_received += len(data)
+        size = sum(map(len, contents))
+        if self.bytes_received < BULK_BYTES <= self.bytes_received + size:
+            sockets.narrow_if_near(self._pipe.sock)
+        self.bytes_received += size
         try:
-            sent = self._local.send(data)
+            sent = self._local.send(contents[0]) if len(contents) == 1 else self._local.sendmsg(contents)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
             self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
             return False
-        if sent < len(data):
-            self._to_local = memoryview(bytes(data[sent:]))
+        if sent < size:
+            left = b"".join(contents) if len(contents) > 1 else contents[0]
+            self._to_local = memoryview(bytes(left[sent:]))
             self._pipe.receiver.incomplete_since = None  # it is not read on: what is not whole is not the peer's delay
             self._watches.remove_reader(self._pipe.sock)
             self._watches.add_writer(self._local, self._local_writable)

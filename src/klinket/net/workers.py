@@ -64,12 +64,17 @@ def there_are() -> bool:
     return sys.platform == "linux"
 
 
-def give_away(here: Collection[T], moved: Callable[[T], int], kept: int, give: Callable[[T, bool], bool]) -> None:
+def give_away(
+    here: Collection[T], moved: Callable[[T], int], kept: int, give: Callable[[T, bool], bool], *, started: bool
+) -> None:
     """Give to workers what has `moved` MUCH_BYTES, and the oldest of what is more than `kept`; `here`: the oldest in front.
 
-    `give`: is told whether it is busy; returns False when no worker takes anything more now.
+    `give`: is told whether it is busy; returns False when no worker takes anything more now. Before a worker was `started` the
+    only busy one stays: elsewhere it would be no quicker, and whatever else is here waits one of its turns at most.
     """
     busy = [one for one in here if moved(one) >= MUCH_BYTES]
+    if len(busy) == 1 and not started:
+        busy = []
     chosen = set(busy)
     too_many = len(here) - len(busy) - kept
     oldest = [] if too_many <= 0 else [one for one in here if one not in chosen][:too_many]
@@ -218,6 +223,11 @@ class WorkerPool:
     def capacity(self) -> int:
         """Return how many pieces of work all workers can have, those that are not started yet among them."""
         return self._each * max(self._processes, MAX_FOR_FILES)
+
+    @property
+    def started(self) -> bool:
+        """Return whether there is a worker."""
+        return bool(self._workers)
 
     @property
     def sizes(self) -> list[int]:

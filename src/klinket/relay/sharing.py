@@ -70,7 +70,13 @@ class PairSharing:
     def _look(self) -> None:
         self._timer = None
         self._here = {pair: None for pair in self._here if not pair.over}
-        give_away(self._here, lambda pair: pair.moved, self.kept, lambda pair, busy: self.give(pair, busy=busy))
+        give_away(
+            self._here,
+            lambda pair: pair.moved,
+            self.kept,
+            lambda pair, busy: self.give(pair, busy=busy),
+            started=self.pool.started,
+        )
         if self._here:
             self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 

@@ -183,7 +183,10 @@ class Sealer(_Direction):
         return header + sealed
 
     def seal_into(self, type: FrameType, plain: memoryview, size: int, frame: memoryview) -> int:
-        """Seal `plain[:size]` into `frame`; returns the frame's length. `plain[size]` is overwritten with the type."""
+        """Seal `plain[:size]` into `frame`; returns the frame's length. `plain[size]` is overwritten with the type.
+
+        `plain` may be where the content stands in `frame`, behind the header, and nowhere else in it.
+        """
         plain[size] = type
         sealed = size + 1 + TAG_BYTES
         header = sealed.to_bytes(HEADER_BYTES, "big")
@@ -203,7 +206,7 @@ class Opener(_Direction):
     def open_into(self, frame: memoryview, plain: memoryview) -> tuple[int, int]:
         """Open one whole frame into `plain`; returns (type, content length). Raises ProtocolError.
 
-        `plain` needs room for the content and one byte more.
+        `plain` needs room for the content and one byte more. It may be where the content stands in `frame`, not elsewhere in it.
         """
         sealed = len(frame) - HEADER_BYTES
         size = sealed - 1 - TAG_BYTES

@@ -318,6 +318,28 @@ async def test_flows_that_move_much_are_given_to_workers_and_idle_ones_are_not(t
     flow.close()
 
 
+@pytest.mark.parametrize(
+    ("moved", "kept", "started", "given_away"),
+    [
+        ({"old": 0, "much": workers.MUCH_BYTES}, 10, False, []),
+        ({"old": 0, "much": workers.MUCH_BYTES}, 10, True, [("much", True)]),
+        ({"one": workers.MUCH_BYTES, "other": workers.MUCH_BYTES}, 10, False, [("one", True), ("other", True)]),
+        ({"much": workers.MUCH_BYTES, "old": 0, "new": 0}, 1, False, [("much", False), ("old", False)]),
+    ],
+)
+def test_a_busy_flow_stays_while_it_is_the_only_one_and_there_is_no_worker(
+    moved: dict[str, int], kept: int, started: bool, given_away: list[tuple[str, bool]]
+) -> None:
+    found = []
+
+    def give(one: str, busy: bool) -> bool:
+        found.append((one, busy))
+        return True
+
+    workers.give_away(moved, moved.__getitem__, kept, give, started=started)
+    assert found == given_away
+
+
 async def test_a_copied_machine_has_no_worker_any_more(two: Carrying, ends: Ends) -> None:
     flow = Flow(ends)
     await passes(flow)

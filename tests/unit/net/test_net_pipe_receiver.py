@@ -83,3 +83,46 @@ def test_a_frame_that_is_handed_over_half_is_measured_where_it_went() -> None:
     _, left = receiver.hand_over()
     assert left == frame[:10]
     assert receiver.incomplete_since is None
+
+
+@given(
+    st.lists(
+        st.one_of(st.integers(0, 3), st.integers(0, 70_000), st.integers(200_000, wire.MAX_CONTENT_BYTES)), min_size=1, max_size=8
+    ),
+    st.lists(st.one_of(st.integers(1, 9), st.integers(1, 600_000)), min_size=1, max_size=40),
+)
+@settings(max_examples=60, deadline=None)
+def test_frames_opened_where_they_are_come_out_whole_however_they_came_in(sizes: list[int], reads: list[int]) -> None:
+    client, connector = keys()
+    contents = [os.urandom(size) for size in sizes]
+    stream = b"".join(client.sealer.seal(FrameType.DATA, content) for content in contents)
+    receiver, found, at, turn = PipeReceiver(connector.opener), [], 0, 0
+    while at < len(stream):
+        space = receiver.space()
+        count = min(len(space), reads[turn % len(reads)], len(stream) - at)
+        space[:count] = stream[at : at + count]
+        receiver.received(count)
+        at, turn = at + count, turn + 1
+        opened = []
+        while (frame := receiver.open_in_place()) is not None:
+            opened.append(frame[1])
+        found += [bytes(content) for content in opened]  # all that were opened together are still there
+    assert found == contents
+    assert receiver.incomplete_since is None
+
+
+def test_of_frames_that_follow_closely_each_is_read_to_its_end_and_none_is_moved() -> None:
+    client, connector = keys()
+    size = wire.MAX_CONTENT_BYTES
+    stream = b"".join(client.sealer.seal(FrameType.DATA, os.urandom(size)) for _ in range(8))
+    receiver, lengths, at = PipeReceiver(connector.opener), [], 0
+    while at < len(stream):
+        space = receiver.space()
+        count = min(len(space), len(stream) - at)
+        space[:count] = stream[at : at + count]
+        receiver.received(count)
+        at += count
+        lengths.append(count)
+        while receiver.open_in_place() is not None:
+            pass
+    assert set(lengths[1:-1]) == {wire.MAX_FRAME_BYTES}

@@ -128,3 +128,27 @@ def test_what_is_no_address(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         HostPort.parse(text)
     assert caught.value.field == "address"
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_WINDOW_CLAMP"), reason="no such option on this system")
+@pytest.mark.parametrize(("microseconds", "narrowed"), [(10_000_000, True), (0, False)])
+def test_only_a_peer_that_is_near_may_send_no_more_ahead_than_caches_hold(
+    monkeypatch: pytest.MonkeyPatch, microseconds: int, narrowed: bool
+) -> None:
+    monkeypatch.setattr(sockets, "NEAR_MICROSECONDS", microseconds)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as here:
+        there, _ = listener.accept()
+        with there:
+            here.sendall(b"x")
+            assert there.recv(1) == b"x"
+            sockets.narrow_if_near(there)
+            clamp = there.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)
+            assert (clamp == sockets.NEAR_WINDOW_BYTES) is narrowed
+
+
+def test_a_socket_that_is_no_tcp_or_not_connected_is_left_as_it_was() -> None:
+    one, two = socket.socketpair()
+    with one, two, socket.socket() as alone:
+        sockets.narrow_if_near(one)
+        sockets.narrow_if_near(alone)
+    sockets.narrow_if_near(alone)

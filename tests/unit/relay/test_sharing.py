@@ -189,6 +189,31 @@ async def test_what_moves_much_is_given_away_and_so_are_the_oldest_of_very_many(
         joined.close()
 
 
+async def test_the_only_pair_that_moves_much_starts_no_worker_and_a_second_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "MUCH_BYTES", 1000)
+    shared, pairs, loop = PairSharing(2, RelayLimits()), [Joined(), Joined(), Joined()], asyncio.get_running_loop()
+
+    async def moves_much(joined: Joined) -> None:
+        await loop.sock_sendall(joined.client, bytes(2000))
+        assert len(await loop.sock_recv(joined.connector, 4000)) == 2000
+
+    for joined in pairs:
+        shared.attend(joined.pair)
+    await moves_much(pairs[0])
+    await asyncio.sleep(3 * workers.LOOK_SECONDS)
+    assert not shared.pool.started
+    await moves_much(pairs[1])
+    deadline = time.monotonic() + 20
+    while shared.given < 2:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert [joined.pair.over for joined in pairs] == [True, True, False]
+    for joined in pairs:
+        await joined.passes()
+        joined.close()
+    shared.close()
+
+
 async def test_what_a_pair_has_received_is_known_here_while_a_worker_has_it_and_after(
     shared: PairSharing,
 ) -> None:
