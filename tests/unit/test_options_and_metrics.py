@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ from klinket.net.clock import PeerClock
 from klinket.net.exposition import Exposition
 from klinket.relay import observed as relay_observed
 from klinket.relay.core import RelayCore
+from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
 from klinket.relay.traffic import RelayTraffic
 
@@ -60,7 +62,9 @@ def texts() -> list[str]:
     connector = connector_observed.Observed(
         core, Traffic(), Bandwidth(lambda _: 0), clock, lambda: False, lambda: False, list, False, DatagramPaths()
     )
-    relay = relay_observed.Observed(RelayCore(RelayLimits(), os.urandom), clock, RelayTraffic(), lambda: 0, list)
+    relay_core = RelayCore(RelayLimits(), os.urandom)
+    forwarding = DatagramForwarding(relay_core, RelayLimits(), os.urandom, time.time, time.monotonic)
+    relay = relay_observed.Observed(relay_core, clock, RelayTraffic(), lambda: 0, list, forwarding)
     parts = [
         Metrics(Peers()).exposition,
         Exposition("connector", connector.metrics),
