@@ -131,7 +131,7 @@ def relay_hellos(data: bytes) -> None:
 
 
 def relay_datagrams(data: bytes) -> None:
-    """What comes to a relay's UDP port, and what it answers: only the right key verifies, and no answer is longer than its bind."""
+    """What comes to a relay's UDP port, and its answers: only the right key verifies, and none is longer than what asked."""
     key, leg = b"k" * 32, relay_datagram.leg_name(b"a" * 16, 1)
     binds = [data, data.ljust(relay_datagram.BIND_BYTES, b"\0")[: relay_datagram.BIND_BYTES]]
     if (bind := attempt(relay_datagram.Bind.unverified, binds[1])) is not None:
