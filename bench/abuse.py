@@ -1,4 +1,4 @@
-"""`./dev bench abuse [--quick | --seconds N] [--only NAME]... [--json]`: what attacks cost those who behave.
+"""What attacks cost those who behave.
 
 Real processes on loopback: a controller with its relay, three connectors (one behind the relay, one with a listener of its
 own, one whose key and tokens were stolen), a client with proxies, and an attacker. All the while honest peers connect and
@@ -19,14 +19,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.command import options, say
 from bench.data_plane.measure import cpu_seconds, memory_mb
+from bench.main_job import percentile
 from examples.deployment import Deployment, clean_environment, free_port
-from klinket.controller.app.cut_views import percentile
 
 ROOT = Path(__file__).parents[1]
 ATTACKER, HONEST = "127.0.0.66", "127.0.0.1"
@@ -94,6 +94,7 @@ class Honest:
     """The honest peers' process, and what it has told."""
 
     def __init__(self, wanted: dict[str, Any]) -> None:
+        self.kinds: list[str] = wanted["kinds"]
         self.rounds: list[tuple[str, float, float, str]] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.abuse_honest"],
@@ -116,15 +117,21 @@ class Honest:
         self.process.wait()
 
     def between(self, began: float, ended: float) -> tuple[dict[str, list[float]], list[str]]:
-        """Return the times of rounds that began then, by kind, sorted, and why others failed."""
-        times: dict[str, list[float]] = defaultdict(list)
+        """Return the times of rounds that began then, by kind, and why others failed.
+
+        A kind of which no round has ended has had one, and failed: it has hung all the while.
+        """
+        times: dict[str, list[float]] = {kind: [] for kind in self.kinds}
         failed = []
         for kind, at, took, error in list(self.rounds):
             if began <= at < ended:
                 times[kind].append(took)
                 if error:
                     failed.append(f"{kind}: {error}")
-        return {kind: sorted(found) for kind, found in times.items()}, failed
+        for kind in (kind for kind, found in times.items() if not found):
+            times[kind].append((ended - began) * 1000)
+            failed.append(f"{kind}: no round ended")
+        return times, failed
 
 
 @dataclass
@@ -228,14 +235,14 @@ def prepare(deployment: Deployment) -> World:
 
 def ratio(kind: str, before: Measured, during: Measured) -> float:
     """Return by how much the p99 of a kind of honest rounds has grown."""
-    return percentile(during.times.get(kind, [0.0]), 0.99) / max(0.001, percentile(before.times.get(kind, [0.0]), 0.99))
+    return percentile(during.times[kind], 0.99) / max(0.001, percentile(before.times[kind], 0.99))
 
 
 def judged(noise: dict[str, float], before: Measured, during: Measured, after_mb: float) -> list[str]:
     """Return what is wrong. `noise`: the ratios without an attack, where they are above 1."""
     wrong = []
     for kind, times in before.times.items():
-        was, is_ = percentile(times, 0.99), percentile(during.times.get(kind, [0.0]), 0.99)
+        was, is_ = percentile(times, 0.99), percentile(during.times[kind], 0.99)
         if ratio(kind, before, during) > 2 * noise.get(kind, 1.0) and is_ > FLOOR_MS:
             wrong.append(f"{kind} p99 {was:.1f} -> {is_:.1f} ms")
     if during.failed:
@@ -256,7 +263,7 @@ def outcome(said: dict[str, Any]) -> str:
 def line(row: Row, before: Measured, during: Measured, after_mb: float, said: dict[str, Any]) -> str:
     """Return the row of the table, in Markdown."""
     p99 = [
-        f"{percentile(before.times[kind], 0.99):.1f} / {percentile(during.times.get(kind, [0.0]), 0.99):.1f}"
+        f"{percentile(before.times[kind], 0.99):.1f} / {percentile(during.times[kind], 0.99):.1f}"
         for kind in ("relayed", "direct", "login")
     ]
     memory = f"{before.memory_mb:.0f} / {during.peak_mb:.0f} / {after_mb:.0f}"
@@ -273,21 +280,31 @@ HEAD = (
 
 def main() -> None:
     """Run all attacks, print the table."""
-    options = list(zip(sys.argv, sys.argv[1:], strict=False))
-    seconds = next((float(value) for flag, value in options if flag == "--seconds"), 6.0 if "--quick" in sys.argv else 15.0)
-    only = [value for flag, value in options if flag == "--only"]
-    rows = [row for row in ROWS if not only or any(one in (row.name, row.attack) for one in only)]
+    parser = options("abuse", __doc__ or "", "--seconds 3 --only 'bad logins'")
+    parser.add_argument("--quick", action="store_true", help="6 s, where --seconds says nothing else")
+    parser.add_argument("--seconds", type=float, metavar="N", help="before and during each attack (15)")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one of the attacks; may be repeated")
+    given = parser.parse_args()
+    seconds = (6.0 if given.quick else 15.0) if given.seconds is None else given.seconds
+    names = dict.fromkeys(one for row in ROWS for one in (row.name, row.attack) if one)
+    if unknown := [one for one in given.only if one not in names]:
+        parser.error(f"no such attack: {', '.join(unknown)}; there are: {'; '.join(names)}")
+    if seconds <= 0:
+        parser.error("--seconds is more than 0")
+    rows = [row for row in ROWS if not given.only or not {row.name, row.attack}.isdisjoint(given.only)]
     told: list[dict[str, Any]] = []
     found: list[str] = []
     noise: dict[str, float] = {}
-    if "--json" not in sys.argv:
+    if not given.json:
         print(f"klinket abuse, Python {platform.python_version()}, {seconds:.0f} s before and during each attack\n")
         print(HEAD, flush=True)
     with tempfile.TemporaryDirectory() as folder, Deployment(Path(folder)) as deployment:
+        say("bringing everything up")
         world = prepare(deployment)
         try:
             world.measure(3.0)
             for row in rows:
+                say(f"{row.name}: {seconds:g} s before it, {seconds:g} s during it")
                 before = world.measure(seconds)
                 during, said = world.attack(row, seconds)
                 time.sleep(SETTLE_SECONDS)
@@ -302,12 +319,12 @@ def main() -> None:
                     {"attack": row.name, "rate": row.rate, "before": before.told(), "during": during.told(), "after_mb": after_mb}
                     | {"attacker": said, "wrong": wrong}
                 )
-                if "--json" not in sys.argv:
+                if not given.json:
                     print(line(row, before, during, after_mb, said), flush=True)
         finally:
             for one in world.honest:
                 one.end()
-    if "--json" in sys.argv:
+    if given.json:
         print(json.dumps(told, indent=1))
     else:
         print("\n" + "\n".join(f"WRONG: {one}" for one in found))

@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -254,7 +254,7 @@ async def datagrams(attack: Attack) -> None:
 # ---- without, and with bad, credentials
 
 
-async def post(attack: Attack, requests: list[tuple[str, bytes, tuple[str, ...]]]) -> None:
+async def post(attack: Attack, requests: Sequence[tuple[str, bytes, tuple[str, ...]]]) -> None:
     async def one(number: int) -> str:
         path, body, headers = requests[number % len(requests)]
         return (await say(attack, "controller", http(path, body, *headers), tls=True)).removeprefix("controller: ")

@@ -9,7 +9,6 @@ import os
 import platform
 import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.command import options, say
 from bench.main_job import cpu_seconds, percentile
 from examples.deployment import KLINKET, READY_SECONDS, Part, clean_environment, free_port
 from klinket.controller.app import api_tokens, connectors, defaults, remote_networks, resources, service_accounts
@@ -277,8 +277,9 @@ def measure(say: Callable[[str], None]) -> dict[str, float]:
 
 def main() -> None:
     """Print a table, and JSON with --json."""
-    results = measure(lambda text: print(text, file=sys.stderr, flush=True))
-    if "--json" in sys.argv:
+    given = options("api", __doc__ or "", "--json").parse_args()
+    results = measure(say)
+    if given.json:
         print(json.dumps(results, indent=2))
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}")

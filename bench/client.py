@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bench.command import options
 from bench.main_job import FIRST_BYTE, NAME, PRIVATE_ADDRESS, first_byte
 from examples.deployment import KLINKET, Deployment, clean_environment, free_port
 
@@ -129,8 +130,9 @@ def prepare(deployment: Deployment, port: int) -> Path:
 
 def main() -> None:
     """Print a table, and JSON with --json."""
+    given = options("client", __doc__ or "", "--json").parse_args()
     results = measure()
-    if "--json" in sys.argv:
+    if given.json:
         print(json.dumps(results, indent=2))
         return
     print(f"{platform.node() and platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import volume
+from bench.command import options, say
 from bench.main_job import percentile
 from bench.volume import DAYS, EVENTS, HOUR_MS, RESOURCES, SERVICES
 from klinket.controller import audit_signing
@@ -99,6 +98,7 @@ async def _filled(state: Path, say: Callable[[str], None]) -> Running:
         say(f"filling {RESOURCES:,} resources, {SERVICES:,} services, {EVENTS:,} flow events")
         begun = time.perf_counter()
         await running.store.write(lambda tx: console_example.fill(tx))
+        assert isinstance(running.config.database, Path)
         await asyncio.to_thread(volume.fill, running.config.database, int(running.clock() * 1000))
         for _ in range(AUDIT_EVENTS // 500):
             await running.store.write(_audited)
@@ -149,14 +149,13 @@ def _ids(tx: Transaction) -> dict[str, int]:
 
 def main() -> None:
     """Print a table, and JSON with --json."""
-    parser = argparse.ArgumentParser(prog="./dev bench console", description=__doc__)
+    parser = options("console", __doc__ or "", "services")
     parser.add_argument("words", nargs="*", metavar="WORD", help="only pages with one of these in their path")
     parser.add_argument("--state", type=Path, metavar="FOLDER", help="keep the filled database here, and use it again")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args(sys.argv[2:])
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="klinket-bench-") as scratch:
         state = given.state or Path(scratch)
-        results = asyncio.run(measure(state, given.words, lambda text: print(text, file=sys.stderr, flush=True)))
+        results = asyncio.run(measure(state, given.words, say))
     if given.json:
         print(json.dumps({path: asdict(figures) for path, figures in results.items()}, indent=2))
         return

@@ -1,4 +1,4 @@
-"""`./dev bench cut [--quick]`: from the commit of a cut to the end of its flow, as the private service saw it.
+"""From the commit of a cut to the end of its flow, as the private service saw it.
 
 10,000 live flows over 10 connectors; 1,000 cuts, one after another, end one flow each (an account's access to one resource); then
 one cut, a revoked key, ends all that is left of an account at once. A time is that of the flow's end at the target less the time
@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.command import options, say
+from bench.main_job import percentile
 from examples.deployment import Deployment, clean_environment, free_port
 from klinket.cli.admin.api import AdminApiClient
-from klinket.controller.app.cut_views import percentile
 from klinket.wire.paths import CUTS_PATH
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,8 @@ ROOT = Path(__file__).parents[1]
 STEADY = 250
 #: Seconds for receipts and ends to come in after the last cut.
 SETTLE_SECONDS = 30.0
+#: Cuts between two lines of progress.
+TOLD_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def _open_flows(world: World) -> None:
         opened = sum(pool.map(start, range(size.accounts)))
     if opened != size.flows:
         raise SystemExit(f"only {opened} of {size.flows} flows were opened")
-    print(f"{opened} flows over {size.connectors} connectors opened in {time.monotonic() - began:.0f} s", flush=True)
+    say(f"{opened} flows over {size.connectors} connectors opened in {time.monotonic() - began:.0f} s")
 
 
 def cut_one_by_one(world: World) -> list[Ended]:
@@ -179,6 +182,8 @@ def cut_one_by_one(world: World) -> list[Ended]:
             resourceId=("ID!", world.resources[network, resource]), principalIds=("[ID!]!", [world.accounts[account]]),
         )  # fmt: skip
         made.append(Ended(len(made) + 1, set(world.tags[account, network, resource])))
+        if len(made) % TOLD_EVERY == 0:
+            say(f"{len(made)} of {len(pairs)} cuts made")
     return made
 
 
@@ -241,15 +246,21 @@ def living(world: World) -> set[str]:
 
 def main() -> None:
     """Measure and print; exit with 1 where receipts and targets differ."""
-    size = QUICK if "--quick" in sys.argv else FULL
+    parser = options("cut", __doc__ or "", "--quick")
+    parser.add_argument("--quick", action="store_true", help="90 cuts with 900 flows over 3 connectors")
+    given = parser.parse_args()
+    size = QUICK if given.quick else FULL
     with tempfile.TemporaryDirectory() as folder, Deployment(Path(folder)) as deployment:
         world = World(size, deployment, AdminApiClient(deployment.url, "", str(deployment.authority)))
         try:
+            say(f"bringing up {size.connectors} connectors and {size.flows} flows")
             prepare(world)
+            say(f"making {size.cuts} cuts of one flow each, then one of many")
             began = time.monotonic()
             cuts = cut_one_by_one(world)
             pace = time.monotonic() - began
             all_at_once = cut_at_once(world, len(cuts) + 1)
+            say("holding receipts against what the targets saw, and asking all other flows for an echo")
             shown = receipts(world, [*cuts, all_at_once])
             alive = living(world)
             seen = world.seen()
@@ -265,17 +276,41 @@ def main() -> None:
     times = sorted((seen[tag] * 1000 - cut.began_ms) for cut in cuts for tag in cut.tags if tag in seen)
     at_once = sorted(seen[tag] * 1000 - all_at_once.began_ms for tag in all_at_once.tags if tag in seen)
     own = [receipt["took_ms"] for one in shown[:-1] for receipt in one["receipts"] if receipt["flows"]]
-    print(f"klinket cut, Python {platform.python_version()}, {len(everything)} flows, {size.connectors} connectors")
-    print(f"{len(cuts)} cuts of one flow each in {pace:.1f} s, from commit to the end at the target:")
-    print("  " + ", ".join(f"{name} {percentile(times, share):.1f} ms" for name, share in _SHARES))
-    print(f"  at the connector alone, as its receipts say: p50 {percentile(own, 0.5):.2f} ms, p99 {percentile(own, 0.99):.2f} ms")
-    print(f"one cut of {len(all_at_once.tags)} flows: " + ", ".join(f"{n} {percentile(at_once, s):.1f} ms" for n, s in _SHARES))
-    told = sum(len(receipt["flows"]) for one in shown for receipt in one["receipts"])
-    print(f"receipts name {told} flows; the targets saw {len(seen)} end; {len(alive)} others echo")
-    for line in wrong:
-        print(f"WRONG: {line}")
+    found: dict[str, Any] = {
+        "flows": len(everything),
+        "connectors": size.connectors,
+        "cuts": len(cuts),
+        "seconds": round(pace, 1),
+        "end_at_the_target_ms": {name: round(percentile(times, share), 1) for name, share in _SHARES},
+        "at_the_connector_ms": {name: round(percentile(own, share), 2) for name, share in _SHARES},
+        "flows_of_the_last_cut": len(all_at_once.tags),
+        "end_of_the_last_cut_ms": {name: round(percentile(at_once, share), 1) for name, share in _SHARES},
+        "in_receipts": sum(len(receipt["flows"]) for one in shown for receipt in one["receipts"]),
+        "ended_at_targets": len(seen),
+        "echoing": len(alive),
+        "wrong": wrong,
+    }
+    print(json.dumps(found, indent=2) if given.json else _as_text(found))
     if wrong:
         raise SystemExit(1)
+
+
+def _as_text(found: dict[str, Any]) -> str:
+    def shares(name: str) -> str:
+        return ", ".join(f"{share} {value} ms" for share, value in found[name].items())
+
+    return "\n".join(
+        [
+            f"klinket cut, Python {platform.python_version()}, {found['flows']} flows, {found['connectors']} connectors",
+            f"{found['cuts']} cuts of one flow each in {found['seconds']} s, from commit to the end at the target:",
+            f"  {shares('end_at_the_target_ms')}",
+            f"  at the connector alone, as its receipts say: {shares('at_the_connector_ms')}",
+            f"one cut of {found['flows_of_the_last_cut']} flows: {shares('end_of_the_last_cut_ms')}",
+            f"receipts name {found['in_receipts']} flows; the targets saw {found['ended_at_targets']} end; "
+            f"{found['echoing']} others echo",
+            *[f"WRONG: {line}" for line in found["wrong"]],
+        ]
+    )
 
 
 _SHARES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))

@@ -1,13 +1,13 @@
-"""`./dev bench data`: the data plane beside plain TCP, VPNs and tunnels."""
+"""The data plane beside plain TCP, VPNs and tunnels."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+from bench.command import options
 from bench.data_plane import measure, report
 from bench.data_plane.results import Results
 from bench.data_plane.systems import SYSTEMS, Way, installed
@@ -72,12 +72,10 @@ def _round(names: list[str], seconds: float, results: Results, *, far: bool, las
 
 def main() -> None:
     """Measure, print a table (JSON with --json), and with --keep write docs/benchmarks.md."""
-    parser = argparse.ArgumentParser(prog="./dev bench data", description=__doc__)
-    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
+    parser = options("data", __doc__ or "", "--quick --only plain,klinket-relay")
     parser.add_argument("--quick", action="store_true", help="one short round: shows that everything works, measures nothing")
-    parser.add_argument("--only", default=",".join(SYSTEMS), help="names, with commas between")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", default=",".join(SYSTEMS), metavar="NAMES", help="with commas between (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how many (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="write docs/benchmarks.md with its chart")
     given = parser.parse_args()
     if os.geteuid():

@@ -1,4 +1,4 @@
-"""`./dev bench herd [--clients N]`: a controller is killed and started again, and all its clients come back.
+"""A controller is killed and started again, and all its clients come back.
 
 A real controller with its relay, a connector, and one client with a live flow through them; beside these many clients out of a
 few processes (bench/herd_clients.py), each with a session, key and channel of its own, from 8,000 addresses. Their sessions are
@@ -9,11 +9,9 @@ the controller. Figures are for a machine that clients and controller share.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import platform
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+from bench.command import options
 from bench.data_plane.measure import cpu_seconds
 from bench.load import dial_through_socks
 from examples.deployment import Deployment, Part, clean_environment, free_port
@@ -263,11 +262,9 @@ def measure(clients: int, grant_seconds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Print one JSON object."""
-    parser = argparse.ArgumentParser(prog="./dev bench herd", description=__doc__)
-    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
-    parser.add_argument("--clients", type=int, default=10_000)
-    parser.add_argument("--grant-seconds", type=int, default=300, metavar="SECONDS")
+    """Print one JSON object, with `--json` or without."""
+    parser = options("herd", __doc__ or "", "--clients 200")
+    parser.add_argument("--clients", type=int, default=10_000, metavar="N", help="how many (%(default)s)")
+    parser.add_argument("--grant-seconds", type=int, default=300, metavar="SECONDS", help="how long a grant lasts (%(default)s)")
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends as well
     print(json.dumps(measure(given.clients, given.grant_seconds), indent=2))

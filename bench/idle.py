@@ -1,4 +1,4 @@
-"""`./dev bench idle`: what flows that move nothing cost, in each part that holds them.
+"""What flows that move nothing cost, in each part that holds them.
 
 Real processes on loopback: a controller, `klinket relay`, `klinket connector`, `klinket client`, a program with many connections
 through it, and a target. Memory is the proportional set size of each part's processes (smaps_rollup); what the kernel holds for
@@ -7,7 +7,6 @@ sockets is told for the whole machine, the program's and the target's own socket
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import resource
@@ -17,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.command import options
 from bench.data_plane.measure import cpu_seconds, family
 from examples.deployment import Deployment, clean_environment, free_port
 
@@ -186,11 +186,10 @@ def measure(flows: int, settle: float) -> dict[str, object]:
 
 
 def main() -> None:
-    """Print one JSON object."""
-    parser = argparse.ArgumentParser(prog="./dev bench idle", description=__doc__)
-    parser.add_argument("name", nargs="?", help=argparse.SUPPRESS)
-    parser.add_argument("--flows", type=int, default=2_000)
-    parser.add_argument("--settle", type=float, default=5.0, metavar="SECONDS", help="Until memory is looked at.")
+    """Print one JSON object, with `--json` or without."""
+    parser = options("idle", __doc__ or "", "--flows 200 --settle 1")
+    parser.add_argument("--flows", type=int, default=2_000, metavar="N", help="how many (%(default)s)")
+    parser.add_argument("--settle", type=float, default=5.0, metavar="SECONDS", help="until memory is looked at (%(default)s)")
     given = parser.parse_args()
     print(json.dumps(measure(given.flows, given.settle), indent=2))
 

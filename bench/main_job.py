@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from bench.command import options
 from bench.load import Dial, bulk, connect_and_echo, dial_directly, dial_through_socks
 from examples.deployment import Deployment, clean_environment, free_port
 
@@ -55,9 +57,10 @@ def prepare(deployment: Deployment, port: int) -> tuple[Path, tuple[str, int]]:
     return key, proxy
 
 
-def percentile(times: list[float], fraction: float) -> float:
-    """Return the value below which `fraction` of the sorted times lie."""
-    return times[min(len(times) - 1, int(len(times) * fraction))]
+def percentile(times: Iterable[float], fraction: float) -> float:
+    """Return the value below which `fraction` (0 to 1) of the times lie; there is one time at least."""
+    ordered = sorted(times)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))]
 
 
 def first_byte(command: list[str]) -> float:
@@ -108,8 +111,9 @@ def measure() -> dict[str, float]:
 
 def main() -> None:
     """Print a table, and JSON with --json."""
+    given = options("main_job", __doc__ or "", "--json").parse_args()
     results = measure()
-    if "--json" in sys.argv:
+    if given.json:
         print(json.dumps(results, indent=2))
         return
     print(f"{platform.node() and platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.command import options, say
 from bench.main_job import NAME, prepare
 from examples.deployment import Deployment, clean_environment, free_port
 
@@ -35,7 +36,9 @@ def measure(deployment: Deployment, key: Path, port: int, python: str) -> dict[s
     environment = clean_environment() | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path.endswith("src"))}
     klinket = [python, "-m", "klinket", "run", "--key-file", str(key), "--"]
     first_bytes, whole, plain, peaks = [], [], [], []
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        if number % 5 == 0:
+            say(f"{python}: round {number + 1} of {ROUNDS}")
         _, at, (reached, peak) = started([*klinket, "bash", "-c", PROBE, NAME, str(port)], environment)
         first_bytes.append(float(reached) - at)
         peaks.append(int(peak))
@@ -52,7 +55,9 @@ def measure(deployment: Deployment, key: Path, port: int, python: str) -> dict[s
 
 def main() -> None:
     """Measure with this interpreter, or with those given: an environment with the client's packages alone is smaller."""
-    pythons = [argument for argument in sys.argv[2:] if not argument.startswith("-")] or [sys.executable]
+    parser = options("run", __doc__ or "", "")
+    parser.add_argument("pythons", nargs="*", metavar="PYTHON", help="interpreters to run the client with (this one)")
+    pythons = parser.parse_args().pythons or [sys.executable]
     with tempfile.TemporaryDirectory(prefix="klinket-bench-") as directory, Deployment(Path(directory)) as deployment:
         port = free_port()
         key, _ = prepare(deployment, port)

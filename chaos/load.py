@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from chaos.exchange import Outcome, as_program, outcome
+from chaos.threads import Threads
 from chaos.world import World
 
 #: Bytes of a direction: mostly small, some that take long enough to be struck.
@@ -16,28 +17,17 @@ WEIGHTS = (40, 40, 17, 3)
 PAUSE_SECONDS = (0.5, 2.5)
 
 
-class Load:
+class Load(Threads):
     """`outcomes`: the programs' ends by number. `refused`: connections that were not made, each an honest error."""
 
     def __init__(self, world: World, flows: int, seed: int) -> None:
+        super().__init__([self._work] * flows, patience=200.0)
         self._world = world
         self._seed = seed
-        self._over = threading.Event()
         self._lock = threading.Lock()
         self._next = 0
         self.outcomes: dict[int, Outcome] = {}
         self.refused = 0
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(flows)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(200)
 
     @property
     def lost(self) -> int:

@@ -6,7 +6,6 @@ import itertools
 import random
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 from bench.load import Dial
 from chaos.network import SERVICE_ADDRESS
+from chaos.threads import Listening, Threads
 from chaos.writes import until
 from klinket.cli.admin.api import AdminApiClient
 from klinket.cli.admin.cut import PENDING, newest_cuts
@@ -32,27 +32,14 @@ TICKS_WITHIN_SECONDS = 15.0
 _NUMBER = struct.Struct(">Q")
 
 
-class Target:
+class Target(Listening):
     """Ticks are echoed. `heard`: when the last byte of each flow came, by its number (monotonic seconds)."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server((SERVICE_ADDRESS, 0), backlog=256)
-        self.port = int(self._listener.getsockname()[1])
+        super().__init__(SERVICE_ADDRESS, self._echo)
         self.heard: dict[int, float] = {}
-        threading.Thread(target=self._accept, daemon=True).start()
 
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def _echo(self, connection: socket.socket) -> None:
         with connection:
             try:
                 (number,) = _NUMBER.unpack(connection.recv(_NUMBER.size, socket.MSG_WAITALL))
@@ -73,7 +60,7 @@ class Round:
     told: str = ""
 
 
-class Rights:
+class Rights(Threads):
     """Grants, lets flows tick, takes the right away, and reads the receipt; again and again. `breaches` judges at the end.
 
     `ids`: of the target's resource and of the account. `calm`: whether nothing was struck between two moments.
@@ -88,25 +75,13 @@ class Rights:
         calm: Callable[[float, float], bool],
         seed: int,
     ) -> None:
+        super().__init__([self._tick] * FLOWS + [self._work])
         self._api, self._dial, self._target, self._calm = api, dial, target, calm
         self._resource, self._account = ids
         self._rng = random.Random(seed)
         self._numbers = itertools.count(1)
-        self._over = threading.Event()
         self._round = Round()
         self.rounds: list[Round] = []
-        self._threads = [threading.Thread(target=self._tick, daemon=True) for _ in range(FLOWS)]
-        self._threads.append(threading.Thread(target=self._work, daemon=True))
-
-    def __enter__(self) -> Rights:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join(60)
 
     @property
     def cut_flows(self) -> int:

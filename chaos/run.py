@@ -17,7 +17,7 @@ from chaos.faults import Fault, deck
 from chaos.load import Load
 from chaos.network import SERVICE_ADDRESS, Network
 from chaos.report import Report
-from chaos.rights import Rights
+from chaos.rights import Rights, Target
 from chaos.service import Service
 from chaos.world import CONNECTORS, World, build
 from chaos.writes import Writes
@@ -110,8 +110,8 @@ def run(directory: Path, minutes: float, flows: int, seed: int, only: str = "") 
         report.breaches.append(f"no fault has {only[:40]!r} in its name")
         return report
     network.make()
-    with Service(SERVICE_ADDRESS) as service:
-        world, ids = build(directory, service, network, clocks)
+    with Service(SERVICE_ADDRESS) as service, Target() as target:
+        world, ids = build(directory, service, target, network, clocks)
         with ExitStack() as stack:
             stack.callback(world.deployment.stop)
             with Yardstick() as yardstick, Load(world, flows, seed) as load, Writes(world.api, seed) as writes:

@@ -118,7 +118,7 @@ class World:
                 self.start_again(name)
 
 
-def build(directory: Path, service: Service, network: Network, clocks: Clocks) -> tuple[World, tuple[str, str]]:
+def build(directory: Path, service: Service, target: Target, network: Network, clocks: Clocks) -> tuple[World, tuple[str, str]]:
     """Bring everything up; returns when a first flow works, with the ids of the target's resource and the account to cut."""
 
     def enter(part: str) -> list[str]:
@@ -126,20 +126,21 @@ def build(directory: Path, service: Service, network: Network, clocks: Clocks) -
 
     deployment = Deployment(directory, address=HUB, network="chaos", enter=enter)
     try:
-        return _built(deployment, service, network, clocks)
+        return _built(deployment, service, target, network, clocks)
     except BaseException:
         deployment.stop()
         raise
 
 
-def _built(deployment: Deployment, service: Service, network: Network, clocks: Clocks) -> tuple[World, tuple[str, str]]:
+def _built(
+    deployment: Deployment, service: Service, target: Target, network: Network, clocks: Clocks
+) -> tuple[World, tuple[str, str]]:
     for part in ("controller", *CONNECTORS):
         disk.make(deployment.directory / part)
     deployment.start_controller("--grant-seconds", str(GRANT_SECONDS))
     deployment.admin("network", "create", "office")
     for name in CONNECTORS:
         deployment.add_connector("office", name)
-    target = Target()
     made = {}
     address = ("--network", "office", "--address", SERVICE_ADDRESS)
     for alias, port, title in ((SERVICE_NAME, service.port, "Sums"), (TARGET_NAME, target.port, "Ticks")):

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 
+from chaos.threads import Threads
 from klinket.cli.admin.api import AdminApiClient
 from klinket.domain.errors import KlinketError
 
@@ -14,13 +15,13 @@ PAUSE_SECONDS = 0.3
 VERBS = ("create",) * 6 + ("rename",) * 3 + ("delete",)
 
 
-class Writes:
+class Writes(Threads):
     """`acknowledged`: how many. `lost`: a sentence for each acknowledged change that was not there when looked up."""
 
     def __init__(self, api: AdminApiClient, seed: int) -> None:
+        super().__init__([self._work])
         self._api = api
         self._rng = random.Random(seed)
-        self._over = threading.Event()
         self._lock = threading.Lock()
         self._next = 0
         #: Names each group may have: more than one after a change nobody has acknowledged.
@@ -31,15 +32,6 @@ class Writes:
         #: Of the newest change that failed.
         self.error = ""
         self.lost: list[str] = []
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> Writes:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join(60)
 
     def one(self) -> bool:
         """Make one change; returns whether it was acknowledged."""

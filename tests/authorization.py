@@ -117,6 +117,7 @@ EXTENSION = """
     apiTokens                   read
     auditEvent                  read
     auditEvents                 read
+    auditRetention              read
     controller                  read
     cut                         read
     cuts                        read
@@ -378,7 +379,7 @@ def scopes_of(table: str) -> dict[str, str]:
     """Return the least scope for each field."""
     lines = [line.split() for line in table.splitlines() if line.strip()]
     assert len({field for field, _ in lines}) == len(lines)
-    return dict(tuple(line) for line in lines)
+    return {line[0]: line[1] for line in lines}
 
 
 def _doors(table: str) -> list[Door]:

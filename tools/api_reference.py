@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 from graphql import (
     GraphQLArgument,
@@ -17,12 +18,17 @@ from graphql import (
     GraphQLField,
     GraphQLInputField,
     GraphQLInputObjectType,
+    GraphQLInputType,
     GraphQLInterfaceType,
     GraphQLNamedType,
     GraphQLObjectType,
     GraphQLScalarType,
     GraphQLSchema,
+    GraphQLType,
     GraphQLUnionType,
+    ObjectTypeDefinitionNode,
+    ObjectTypeExtensionNode,
+    TypeDefinitionNode,
     ast_from_value,
     get_named_type,
     is_specified_scalar_type,
@@ -109,8 +115,13 @@ def extension_nouns(schema: GraphQLSchema) -> list[Noun]:
     every = _types(schema)
     for file in NOUNS:
         definitions = parse(folder.joinpath(f"{file}.graphql").read_text()).definitions
-        roots = [f"{one.name.value}.{field.name.value}" for one in definitions if one.name.value in ROOTS for field in one.fields]
-        types = [one.name.value for one in definitions if one.name.value in every]
+        roots = [
+            f"{one.name.value}.{field.name.value}"
+            for one in definitions
+            if isinstance(one, ObjectTypeDefinitionNode | ObjectTypeExtensionNode) and one.name.value in ROOTS
+            for field in one.fields or ()
+        ]
+        types = [one.name.value for one in definitions if isinstance(one, TypeDefinitionNode) and one.name.value in every]
         title = file.replace("_", " ").replace("api", "API")
         nouns.append(Noun(f"{title[0].upper()}{title[1:]}, beyond the contract", "", tuple(roots), tuple(types)))
     return nouns
@@ -131,7 +142,7 @@ def _begins(name: str, start: str) -> bool:
 
 
 def _roots(schema: GraphQLSchema) -> list[str]:
-    return [f"{root}.{name}" for root in ROOTS for name in schema.type_map[root].fields]
+    return [f"{root}.{name}" for root in ROOTS for name in _fields(schema.type_map[root])]
 
 
 def _types(schema: GraphQLSchema) -> list[str]:
@@ -141,6 +152,13 @@ def _types(schema: GraphQLSchema) -> list[str]:
         for name, type_ in schema.type_map.items()
         if name not in ROOTS and not name.startswith("__") and not is_specified_scalar_type(type_) and not _is_usual(type_)
     ]
+
+
+def _fields(type_: GraphQLType) -> dict[str, GraphQLField]:
+    """Return the fields of an object or interface type."""
+    assert isinstance(type_, GraphQLObjectType | GraphQLInterfaceType)
+    fields: dict[str, GraphQLField] = type_.fields
+    return fields
 
 
 def _is_usual(type_: GraphQLNamedType) -> bool:
@@ -171,7 +189,7 @@ def _section(noun: Noun, schema: GraphQLSchema, words: Mapping[str, str], known:
         yield f"{noun.words}\n"
     for root in noun.roots:
         kind, _, name = root.partition(".")
-        field = schema.type_map[kind].fields[name]
+        field = _fields(schema.type_map[kind])[name]
         yield f"#### {kind.lower()} {name}\n"
         yield f"Scope `{scope_of(field.resolve)}`. {_said(root, field.description, words)}\n"
         arguments = {key: one for key, one in field.args.items() if not _of_page(key, field)}
@@ -191,11 +209,11 @@ def _gives(field: GraphQLField) -> str:
     type_ = get_named_type(field.type)
     if type_.name.endswith("Connection"):
         ways = "[pages](#pages)" if "before" in field.args else "[pages](#pages), forwards only,"
-        edge = get_named_type(type_.fields["edges"].type)
-        return f"{ways} of {_linked(get_named_type(edge.fields['node'].type) if _is_usual(edge) else edge)}"
+        edge = get_named_type(_fields(type_)["edges"].type)
+        return f"{ways} of {_linked(get_named_type(_fields(edge)['node'].type) if _is_usual(edge) else edge)}"
     if type_.name.endswith("Mutation"):
         parts = ["[`ok`, `error`](#payloads)"]
-        for name, one in type_.fields.items():
+        for name, one in _fields(type_).items():
             if name not in ("ok", "error"):
                 parts.append(f"`{name}` ({_linked(one.type)}{'. ' + _flat(one.description) if one.description else ''})")
         return ", ".join(parts).rstrip(".")
@@ -226,11 +244,12 @@ def _type(type_: GraphQLNamedType, words: Mapping[str, str]) -> Iterator[str]:
             yield ", ".join(f"`{name}`" for name in type_.values) + "\n"
     elif isinstance(type_, GraphQLUnionType):
         yield "One of " + ", ".join(_linked(one) for one in type_.types) + "\n"
+    elif isinstance(type_, GraphQLInputObjectType):
+        yield _table("field", type_.fields)
+    elif isinstance(type_, GraphQLObjectType) and type_.interfaces:
+        yield from _beyond_interfaces(type_)
     elif not isinstance(type_, GraphQLScalarType):
-        if isinstance(type_, GraphQLObjectType) and type_.interfaces:
-            yield from _beyond_interfaces(type_)
-        else:
-            yield _table("field", type_.fields)
+        yield _table("field", _fields(type_))
 
 
 def _beyond_interfaces(type_: GraphQLObjectType) -> Iterator[str]:
@@ -246,7 +265,9 @@ def _table(kind: str, fields: Mapping[str, GraphQLField | GraphQLInputField | Gr
         default = getattr(field, "default_value", Undefined)
         words = [_flat(field.description)]
         if default is not Undefined:
-            words.append(f"Default: `{print_ast(ast_from_value(default, field.type))}`.")
+            node = ast_from_value(default, cast(GraphQLInputType, field.type))
+            assert node is not None
+            words.append(f"Default: `{print_ast(node)}`.")
         if isinstance(field, GraphQLField) and get_named_type(field.type).name.endswith("Connection"):
             rows.append(f"| `{name}` | {_gives(field)} | {_cell(words)} |")
         else:
@@ -263,7 +284,7 @@ def _flat(text: str | None) -> str:
     return words if not words or words[-1] in ".!?" else words + "."
 
 
-def _linked(type_: object) -> str:
+def _linked(type_: GraphQLType) -> str:
     named = get_named_type(type_)
     if is_specified_scalar_type(named):
         return f"`{type_}`"

@@ -288,7 +288,7 @@ def _week(
                     facts |= {"event": "failed", "failure": rng.choice(("refused", "timed-out", "name-not-found"))}
                 else:
                     facts["event"] = "established"
-                events.append((FlowEvent(time_ms=time_ms, **facts), resource.remote_network_id))  # type: ignore[arg-type]
+                events.append((FlowEvent(time_ms=time_ms, **facts), resource.remote_network_id))
                 if facts["event"] == "established" and (hour or rng.random() < 0.5):
                     took = rng.randrange(200, 240_000)
                     sent, received = rng.randrange(2_000_000), rng.randrange(80_000_000)
@@ -299,9 +299,7 @@ def _week(
                         "bytes_from_client": sent,
                         "bytes_to_client": received,
                     }
-                    events.append(
-                        (FlowEvent(time_ms=min(time_ms + took, tx.now_ms), **ended), resource.remote_network_id)  # type: ignore[arg-type]
-                    )
+                    events.append((FlowEvent(time_ms=min(time_ms + took, tx.now_ms), **ended), resource.remote_network_id))
     return sorted(events, key=lambda event: event[0].time_ms)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from klinket.controller.app.ports import Transaction
+from klinket.controller.app.ports import Repository, Transaction
 from klinket.controller.console.route import ConsoleRoute
 from klinket.controller.console.routes import PAGES
 
@@ -17,7 +18,7 @@ TEXTS = {"names": "service", "sinks/new": "smtp", "authorities": "web"}
 
 def ids_of(tx: Transaction) -> dict[str, int]:
     """Return an id for each kind of object, by the word before it in a path. The console's example has all of them."""
-    tables = {
+    tables: dict[str, Repository[Any]] = {
         "remote-networks": tx.remote_networks,
         "connectors": tx.connectors,
         "resources": tx.resources,

@@ -218,9 +218,11 @@ async def _picture(
 
 def main() -> None:
     """Take the pictures that are asked for; all without a name."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser = argparse.ArgumentParser(
+        prog="./dev screenshots", description=__doc__, epilog="example: ./dev screenshots service cuts --folder /tmp/pictures"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="pages: " + ", ".join(PAGES))
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where to (%(default)s)")
     given = parser.parse_args()
     unknown = set(given.names) - PAGES.keys()
     if unknown:

@@ -78,9 +78,15 @@ def fuzz_beside(found: Target, minutes: float) -> bool:
 def main() -> int:
     if sys.argv[2:3] == ["--here"]:  # a process of fuzz_beside: the rest is libFuzzer's
         fuzz_here(sys.argv[1], sys.argv[3:])
-    parser = argparse.ArgumentParser(prog="./dev fuzz", description=__doc__)
-    parser.add_argument("target", nargs="?", choices=sorted(targets()), help="all of them without one")
-    parser.add_argument("--minutes", type=float, default=1.0, help="for each target (1)")
+    parser = argparse.ArgumentParser(prog="./dev fuzz", description=__doc__, epilog="example: ./dev fuzz frames --minutes 0.2")
+    parser.add_argument(
+        "target",
+        nargs="?",
+        choices=sorted(targets()),
+        metavar="TARGET",
+        help=f"all of them without one: {', '.join(sorted(targets()))}",
+    )
+    parser.add_argument("--minutes", type=float, default=1.0, help="for each target, one after another (1)")
     given = parser.parse_args()
     chosen = [targets()[given.target]] if given.target else list(targets().values())
     good = [fuzz_beside(one, given.minutes) for one in chosen]

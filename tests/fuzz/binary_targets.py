@@ -6,18 +6,20 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from klinket.client.capture import dns_message, http_connect, nfqueue, packets, resolv_conf, socks5
+from klinket.client.capture import dns_message, http_connect, nfqueue, packets, socks5
 from klinket.client.daemon import protocol
 from klinket.domain.address import parse_ip
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import FlowId, ResourceId
+from klinket.net import resolv_conf
 from klinket.net.link import Leaf
-from klinket.net.pipe import PipeReceiver
+from klinket.net.pipe_receiver import PipeReceiver
 from klinket.relay.core import Leg, RelayCore
 from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
 from klinket.wire import control, datagram, dns_answer, link, link_control, pipe, relay, relay_datagram
+from klinket.wire.dns import Code, encode_name
 from klinket.wire.echo import Echo
 from klinket.wire.link import Link
 from klinket.wire.pipe import FrameType, Purpose
@@ -28,7 +30,7 @@ VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "pipe.json").read_
 _LINK = Link(b"h" * 16, b"s" * 32, 4e9)
 _RANDOMS = b"c" * 32, b"n" * 32
 #: A question for the MX records of db.corp.internal.
-_NAME_QUERY = bytes.fromhex("123401000001000000000000") + dns_answer.encode_name("db.corp.internal") + bytes((0, 15, 0, 1))
+_NAME_QUERY = bytes.fromhex("123401000001000000000000") + encode_name("db.corp.internal") + bytes((0, 15, 0, 1))
 _OFFER = link.LinkOffer(lambda size: b"r" * size)
 
 
@@ -167,7 +169,7 @@ def datagrams_of_programs(data: bytes) -> None:
     if query is not None:
         assert len(query.name) <= 255
         assert query.reverse_address is None or parse_ip(query.reverse_address) is not None
-        assert dns_message.answer_code(query, dns_message.Code.SERVER_FAILURE)
+        assert dns_message.answer_code(query, Code.SERVER_FAILURE)
     attempt(packets.read_syn, data)
     attempt(lambda: list(nfqueue.decode(data)))
 

@@ -49,6 +49,7 @@ _TYPES = (
     assertion.LOGIN_TYP,
     audit_signature.BLOCK_TYP,
     audit_signature.RANGE_TYP,
+    audit_signature.ANCHOR_TYP,
     cut_token.TYP,
     grant_token.TYP,
     head_token.TYP,
@@ -84,6 +85,7 @@ def _verify_all(token: str) -> list[Any]:
         ),
         attempt(audit_signature.verify_block, token, _KEYS),
         attempt(audit_signature.verify_range, token, _KEYS),
+        attempt(audit_signature.verify_anchor, token, _KEYS),
         attempt(cut_token.verify_cut, token, _KEYS, network="acme", now=NOW),
         attempt(grant_token.verify_grant, token, _KEYS, network="acme", remote_network=RemoteNetworkId(1), now=NOW),
         attempt(head_token.verify_head, token, _KEYS, network="acme"),
@@ -198,6 +200,7 @@ def audit_exports(data: bytes) -> None:
         records,
         lambda token: audit_signature.verify_block(token, _KEYS),
         lambda token: audit_signature.verify_range(token, _KEYS),
+        lambda token: audit_signature.verify_anchor(token, _KEYS),
     )
     assert found is None
 
@@ -224,6 +227,7 @@ def _claim_seeds() -> Sequence[bytes]:
         audit_signature.RANGE_TYP: {
             **_common(audit_signature.AUDIENCE), **audit, "last": 1, "from": None, "to": 1, "filter": "none",
         },
+        audit_signature.ANCHOR_TYP: {**_common(audit_signature.AUDIENCE), **audit, "until": 1},
         cut_token.TYP: {**_common("connectors"), **stamp, "id": 1, "kind": "access", "account": ACCOUNT, "resource": 1,
             "reason": "cut", "narrowed": entry},
         grant_token.TYP: {
@@ -322,6 +326,7 @@ TARGETS = (
             "wire.assertion:verify_assertion",
             "wire.audit_signature:verify_block",
             "wire.audit_signature:verify_range",
+            "wire.audit_signature:verify_anchor",
             "wire.cut_token:verify_cut",
             "wire.grant_token:verify_grant",
             "wire.head_token:verify_head",

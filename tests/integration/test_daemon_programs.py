@@ -32,7 +32,8 @@ from tests.integration.daemon_world import (
     missing_programs,
 )
 from tests.integration.private_services import ORDERS, postgres_programs
-from tests.integration.topology import HIDDEN, PRIVATE, PUBLIC, sh
+from tests.integration.topology import HIDDEN, PRIVATE, sh
+from tests.integration.watched import wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -351,8 +352,8 @@ def test_a_crash_does_not_lock_out_a_daemon_whose_controller_is_in_a_granted_ran
             assert wide.ok("start", "--wait", "20") == "online\n", (wide.ok("status", "-v"), wide.tail())
             assert world.prints("curl", "-sS", f"http://{PRIVATE}:{HTTP_PORT}/hello.txt") == "behind the gate\n"
             os.kill(json.loads(wide.ok("status", "--json"))["pid"], 9)
-            time.sleep(1)  # the watcher leaves its rules
-            assert world.program("curl", "-sS", "-m", "3", f"http://{PUBLIC}:1/").returncode != 0
+            refused = ("curl", "-sS", "-m", "3", f"http://{PRIVATE}:{HTTP_PORT}/hello.txt")
+            wait_until(lambda: world.program(*refused).returncode == 7, "the watcher leaves no rules")  # noqa: B023
     finally:
         wide.run("stop")
     world.daemon.ok("start", "--wait", "20")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -24,17 +25,9 @@ MEBIBYTE = 1 << 20
 @pytest.fixture(scope="module")
 def listener(loopback: Loopback) -> Iterator[socket.socket]:
     with socket.create_server((ADDRESS, 0)) as made:
-        made.settimeout(10)
+        made.settimeout(20)
         loopback.grant("ci", "Ends", ADDRESS, "--alias", NAME)
         loopback.wait_until_known(NAME, made.getsockname()[1])
-        made.setblocking(False)
-        time.sleep(0.5)
-        while True:  # connections of the waiting above
-            try:
-                made.accept()[0].close()
-            except BlockingIOError:
-                break
-        made.settimeout(10)
         yield made
 
 
@@ -42,9 +35,15 @@ def listener(loopback: Loopback) -> Iterator[socket.socket]:
 def both(loopback: Loopback, listener: socket.socket) -> Iterator[dict[str, socket.socket]]:
     """The program's and the resource's end of a flow."""
     program = loopback.dial(NAME, listener.getsockname()[1])
-    resource, _ = listener.accept()
-    for sock in (program, resource):
-        sock.settimeout(20)
+    program.settimeout(20)
+    program.sendall(b"?")
+    while True:
+        resource, _ = listener.accept()
+        resource.settimeout(20)
+        with contextlib.suppress(ConnectionResetError):
+            if resource.recv(1) == b"?":
+                break
+        resource.close()  # one that the fixture above waited with
     yield {"program": program, "resource": resource}
     program.close()
     resource.close()

@@ -6,7 +6,6 @@ import ipaddress
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tests.integration.captured_machine import (
     Capture,
     Machine,
 )
+from tests.integration.watched import wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -106,17 +106,24 @@ def test_other_names_are_asked_of_the_machines_resolver(machine: Machine, captur
     assert "dns public.example" in machine.seen_outside()
 
 
+def fails(machine: Machine) -> bool:
+    return any("SERVFAIL" in line for line in dig(machine, "+timeout=9", "public.example"))
+
+
+def until_as_before(machine: Machine) -> None:
+    wait_until(lambda: dig(machine, "+short", "public.example") == ["192.0.2.80"], "the former resolver is not followed", 60)
+
+
 def test_a_resolver_that_does_not_answer_fails_and_does_not_hang(machine: Machine, capture: Capture) -> None:
     before = machine.resolv_conf.read_text()
     machine.resolv_conf.write_text("nameserver 192.0.2.99\n")
     try:
-        time.sleep(1.5)  # it is followed
-        assert any("SERVFAIL" in line for line in dig(machine, "+timeout=9", "public.example"))
+        wait_until(lambda: fails(machine), "the new resolver is not followed", 60)
         [address] = dig(machine, "+short", NAME)
         assert ipaddress.ip_address(address) in synthetic.RANGE, "the new resolver is captured as well"
     finally:
         machine.resolv_conf.write_text(before)
-        time.sleep(1.5)
+        until_as_before(machine)
 
 
 @pytest.mark.parametrize("resolver", ["127.0.0.53", "::1"])
@@ -130,17 +137,19 @@ def test_a_resolver_on_the_machine_itself_is_captured_in_front(
     assert local.stdout.readline() == "ready\n"
     machine.resolv_conf.write_text(f"nameserver {resolver}\n")
     try:
-        time.sleep(1.5)
+        # Until it is captured it is asked itself, and knows no such name.
+        wait_until(lambda: any(line[0].isdigit() for line in dig(machine, "+short", NAME)), "it is not followed", 60)
+        before_that = len((tmp_path / "local.log").read_text().splitlines())
         for transport in ((), ("+tcp",)):
             [address] = dig(machine, *transport, "+short", NAME)
             assert ipaddress.ip_address(address) in synthetic.RANGE
             assert dig(machine, *transport, "+short", "public.example") == ["192.0.2.80"]
-        assert set((tmp_path / "local.log").read_text().splitlines()) == {"dns public.example"}
+        assert set((tmp_path / "local.log").read_text().splitlines()[before_that:]) == {"dns public.example"}
     finally:
         machine.resolv_conf.write_text(before)
         local.kill()
         local.communicate()
-        time.sleep(1.5)
+        until_as_before(machine)
 
 
 def ping(machine: Machine, host: str, *options: str) -> str:

@@ -165,13 +165,12 @@ def test_a_command_that_ignores_ctrl_z_is_not_stopped(shell: Shell) -> None:
 def test_an_interactive_shell_inside_has_job_control_of_its_own(shell: Shell) -> None:
     shell.run("env PS1='inner$ ' bash --norc --noprofile --noediting -i")
     shell.until(r"\ninner\$ ")
-    shell.type("sleep 60\n")
-    time.sleep(0.5)
-    shell.type("\x03")
-    shell.until(r"\ninner\$ ")
-    shell.type("sleep 60\n")
-    time.sleep(0.5)
-    shell.type("\x1a")
+    for key in ("\x03", "\x1a"):
+        shell.type("sh -c 'echo begun; sleep 60'\n")
+        shell.until("\nbegun\n")
+        shell.type(key)
+        if key == "\x03":
+            shell.until(r"\ninner\$ ")
     shell.until("Stopped")
     shell.until(r"\ninner\$ ")
     shell.type("kill -9 %1; sleep 1; exit 9\n")

@@ -19,7 +19,8 @@ from klinket.net.clock import PeerClock
 from klinket.net.link import LinkInitiator
 from klinket.net.relay_path import RelayPath
 from klinket.wire import access_token, control
-from klinket.wire.control import ClientConfiguration, ConnectorEntry
+from klinket.wire.control import ClientConfiguration
+from klinket.wire.inventory import ConnectorEntry
 from klinket.wire.key_file import KeyFile, parse_key_file
 from klinket.wire.relay import RelayRole
 from klinket.wire.version import PRODUCT_VERSION

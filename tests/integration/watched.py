@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from chaos.threads import Listening
 
 #: Bytes of a connection's first message, by which a test knows it again.
 TAG_BYTES = 8
@@ -20,34 +21,15 @@ class Ending:
     at: float
 
 
-class WatchedService:
+class WatchedService(Listening):
     """Echoes. Threads of the test's own process."""
 
     def __init__(self, address: str) -> None:
-        self._listener = socket.create_server((address, 0), backlog=1024)
+        super().__init__(address, self._watch)
         self.address = address
-        self.port = int(self._listener.getsockname()[1])
-        self.accepted = 0
         self.endings: dict[bytes, Ending] = {}
 
-    def __enter__(self) -> WatchedService:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.accepted += 1
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def _watch(self, connection: socket.socket) -> None:
         tag = b""
         how = "end"
         with connection:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
-from tests.simulation.day import LOOKS, RECORDS, simulate_day
+from tests.simulation.day import LOOKS, simulate_day
 from tests.simulation.world import BrokenInvariant, simulate
 
 #: Seconds between lines of progress.
@@ -30,7 +30,7 @@ def run(seed: int) -> tuple[int, int, str]:
 
 def main() -> int:
     """Return the exit code: 1 where an invariant was broken."""
-    parser = argparse.ArgumentParser(prog="./dev simulate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="./dev simulate", description=__doc__, epilog="example: ./dev simulate --minutes 0.3")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (default: 1)")
     parser.add_argument(
         "--seeds", type=int, default=0, metavar="N", help="end after so many seeds, however long it takes (default: by time)"
@@ -100,7 +100,6 @@ def _long(seed: int, hours: float) -> int:
     print(f"{hours:g} h of virtual time in {time.perf_counter() - begun:.0f} s, {LOOKS} looks at {len(day.looks[-1])} containers "
           f"and {len(last)} tables")  # fmt: skip
     print("rows in the end: " + ", ".join(f"{name} {rows}" for name, rows in sorted(last.items()) if rows))
-    print(f"kept for ever, as the record of what was done: {', '.join(sorted(RECORDS))}")
     grown = day.growing()
     for name, parts in sorted(grown.items()):
         print(f"GROWS {name}: {' -> '.join(f'{part:g}' for part in parts)}")

@@ -21,15 +21,16 @@ from klinket.domain.grant import Principal
 from klinket.domain.identifiers import FlowId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
+from klinket.net.relay_path import is_outdated
 from klinket.wire import assertion, signing
 from klinket.wire.control import CertificateRenewed, ClientConfiguration
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.link import HANDLE_BYTES, MAX_LINK_SECONDS, Link
 from klinket.wire.pipe_messages import OpenRequest
 from klinket.wire.relay import RelayAnswer, RelayError, RelayRole
-from tests.simulation.connector import LiveFlow, SimulatedConnector
+from tests.simulation.connector import LiveFlow, Presence, SimulatedConnector
 from tests.simulation.controller import URL
-from tests.simulation.relay import Seat
+from tests.simulation.relay import Relay, Seat
 from tests.simulation.virtual_time import Skew
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class SimulatedClient:
         #: Why it has given up: its key does not work any more.
         self.over: AuthenticationFailed | None = None
         self._clock = PeerClock()
-        self._seats: dict[int, tuple[int, Seat]] = {}
+        #: By relay: its life that admitted, the ticket it was shown, and the seat.
+        self._seats: dict[int, tuple[int, str, Seat]] = {}
         self._links: dict[int, _LinkedTo] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -198,18 +200,7 @@ class SimulatedClient:
             or presence is None
         ):
             raise FlowRefused(FlowFailure.NO_CONNECTOR, "no way there")
-        life, seat = self._seats.get(relay_id, (-1, None))
-        if seat is None or life != self.world.lives[relay.name]:
-            try:
-                seat = relay.admit(self.core.ticket_for(relay_id), RelayRole.CLIENT)
-            except InvalidToken as error:
-                raise RelayError(RelayAnswer.TICKET_REFUSED) from error
-            self._seats[relay_id] = self.world.lives[relay.name], seat
-        hello = seat.hello(connector.id)
-        try:
-            relay.pair(hello, lambda: presence.hello(connector.id))
-        except ProtocolError as error:
-            raise RelayError(RelayAnswer.NOT_ALLOWED) from error
+        hello = self._go_through(relay, connector, presence)
         if not self.honest:
             try:
                 relay.pair(hello, lambda: presence.hello(connector.id))
@@ -217,6 +208,30 @@ class SimulatedClient:
                 pass
             else:
                 self.world.broken(f"{relay.name} took the same hello twice")
+
+    def _go_through(self, relay: Relay, connector: SimulatedConnector, presence: Presence) -> bytes:
+        """Return the hello that the relay has taken; raises RelayError."""
+        for attempt in (1, 2):
+            life, shown, seat = self._seats.get(relay.id, (-1, "", None))
+            if seat is None or life != self.world.lives[relay.name]:
+                shown = self.core.ticket_for(relay.id)
+                try:
+                    seat = relay.admit(shown, RelayRole.CLIENT)
+                except InvalidToken as error:
+                    raise RelayError(RelayAnswer.TICKET_REFUSED) from error
+                self._seats[relay.id] = self.world.lives[relay.name], shown, seat
+            hello = seat.hello(connector.id)
+            try:
+                relay.pair(hello, lambda: presence.hello(connector.id))
+            except ProtocolError as error:
+                raise RelayError(RelayAnswer.NOT_ALLOWED) from error
+            except RelayError as error:
+                if attempt == 2 or not is_outdated(error.answer, shown, self.core.ticket_for(relay.id)):
+                    raise
+                del self._seats[relay.id]
+            else:
+                return hello
+        raise AssertionError("unreachable")
 
     async def _present(self, linked: _LinkedTo) -> None:
         token = self.core.grant_for(linked.connector.made._core._remote_network).token

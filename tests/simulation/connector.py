@@ -18,7 +18,8 @@ from klinket.connector.serve import Connector
 from klinket.connector.traffic import Traffic
 from klinket.domain.errors import FlowRefused, KlinketError
 from klinket.domain.flow import FlowFailure
-from klinket.wire.control import CutFlow, RelayEntry
+from klinket.wire.control import CutFlow
+from klinket.wire.inventory import RelayEntry
 from klinket.wire.pipe_messages import OpenRequest
 from klinket.wire.relay import RelayRole
 from tests.simulation.controller import URL

@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 from sqlalchemy import func, select
 
-from klinket.controller import serve
-from klinket.controller.app import access, flow_events, live_flows, service_keys, sessions
+from klinket.controller import pruning, serve
+from klinket.controller.app import access, flow_events, live_flows, retention, service_keys, sessions
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.store import schema
 from klinket.domain.errors import ControllerUnreachable
@@ -44,9 +44,8 @@ FLOW_EVENTS = 1_000
 KEPT_SHARE = 1 / 12
 #: Seconds a flow is expected in the flow events, which are forgotten later, at the most.
 CHECKED_SECONDS = 300.0
-#: Grows for ever, as it has to: the record of what was done. What bounds it is how much is done.
-RECORDS = frozenset({"audit_events", "audit_signatures", "cuts", "cut_receipts"})
-
+#: Looks for which changes must be in the audit: retention leaves them for twice as long at the least.
+CHECKED_LOOKS = 4
 
 #: What is kept for an hour at the most, since grants and tickets live no longer: runs below HOURS_TO_KNOW do not show it.
 KEPT_FOR_AN_HOUR = ("_cut_tokens", "_receipts", "_kept", "floors.", "configuration.cuts", "._shown", "._admitted", "bytes of ")
@@ -175,7 +174,12 @@ class Day(World):
         config: Any = SimpleNamespace(flow_days=1, flow_events=FLOW_EVENTS)
         await asyncio.gather(
             serve._housekeeping(controller.store, controller.peers, counted),
-            serve._keep_events(config, controller.store, controller.trust),
+            serve._keep_events(
+                config,
+                controller.store,
+                controller.trust,
+                pruning.Pruning(controller.store, controller.trust, 1, lambda: False, self.now, asyncio.get_running_loop().time),
+            ),
         )
 
     def opened(self, connector: SimulatedConnector, live: LiveFlow) -> None:
@@ -217,6 +221,7 @@ class Day(World):
     async def _pass(self) -> None:
         """Look at all sizes; the controller is killed in the middle."""
         hours_a_look = self.seconds / LOOKS / HOUR
+        acknowledged = deque([0] * CHECKED_LOOKS)
         for look in range(LOOKS):
             await asyncio.sleep(self.seconds / LOOKS)
             if look == LOOKS // 2:
@@ -225,6 +230,10 @@ class Day(World):
                 await asyncio.sleep(self.seconds / LOOKS)
             self.looks.append(self._measure())
             self.tables.append(self.controller.store._read(_rows))
+            acknowledged.append(len(self.admin.acknowledged))
+            old = acknowledged.popleft()
+            del self.admin.acknowledged[:old]
+            acknowledged = deque(count - old for count in acknowledged)
             self._progress((look + 1) * hours_a_look)
 
     def _measure(self) -> Counter[str]:
@@ -261,7 +270,7 @@ class Day(World):
         if self.seconds < HOURS_TO_KNOW * HOUR:
             found = {name: parts for name, parts in found.items() if not any(word in name for word in KEPT_FOR_AN_HOUR)}
         tables = sizes.growing(self.tables)
-        return found | {f"table {name}": parts for name, parts in tables.items() if name not in RECORDS}
+        return found | {f"table {name}": parts for name, parts in tables.items()}
 
 
 def _is_of_klinket(task: asyncio.Task[Any]) -> bool:
@@ -287,6 +296,8 @@ def short_retention(seconds: float) -> Iterator[None]:
         patch.object(serve, "LOST_SESSION_MS", kept_ms),
         patch.object(live_flows, "MAX_UNHEARD_MS", kept_ms),
         patch.object(flow_events, "DAY_MS", kept_ms),
+        patch.object(retention, "DAY_MS", kept_ms),
+        patch.object(pruning, "STEADY_SECONDS", seconds / 8),
     ):
         yield
 

@@ -11,7 +11,7 @@ from klinket.connector import core as connector_core
 from klinket.connector.core import ConnectorCore
 from klinket.connector.events import FlowEventLog
 from klinket.connector.serve import Connector
-from klinket.controller import configuration, dispatch
+from klinket.controller import configuration, dispatch, expiries
 from klinket.controller.app import access, cuts, resources, service_keys, sessions, snapshot
 from klinket.controller.dispatch import Dispatch
 from klinket.domain.cut import Floors
@@ -66,7 +66,7 @@ def _grant_of_another_session_accepted() -> Any:
 
 def _expiry_in_local_time() -> Any:
     """Expiries are compared with a clock of another zone: too late by hours."""
-    true_end, true_take = dispatch._end_expired, snapshot.take
+    true_end, true_take = expiries.end_expired, snapshot.take
     true_check = sessions.check_usable
 
     class Late:
@@ -85,7 +85,7 @@ def _expiry_in_local_time() -> Any:
     @contextmanager
     def planted() -> Iterator[None]:
         with (
-            patch.object(dispatch, "_end_expired", lambda tx: true_end(Late(tx))),
+            patch.object(expiries, "end_expired", lambda tx: true_end(Late(tx))),
             patch.object(snapshot, "take", lambda tx, *more: true_take(Late(tx), *more)),
             patch.object(sessions, "check_usable", lambda row, now_ms: true_check(row, int(now_ms - _ZONE_SECONDS * 1000))),
             patch.object(snapshot.Snapshot, "check", _nothing),

@@ -39,7 +39,7 @@ from klinket.domain.resource import Resource
 from klinket.net import backoff, channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.copies import CopyWatch
-from klinket.wire.audit_signature import verify_block
+from klinket.wire.audit_signature import verify_anchor, verify_block
 from klinket.wire.signing import LEEWAY_SECONDS
 from tests.simulation import model
 from tests.simulation.admin import Admin
@@ -518,7 +518,8 @@ class World:
         pending = [row.connector_id for row in tx.cut_receipts.find(state=cuts.PENDING) if row.cut_id in told]
         trust = self.controller.trust
         keys = trust.keys[KeyPurpose.AUDIT]
-        checked = audit_check.part(tx, trust.network, lambda token: verify_block(token, keys), 0)
+        openers = (lambda token: verify_block(token, keys), 0, lambda token: verify_anchor(token, keys))
+        checked = audit_check.part(tx, trust.network, *openers)
         return model.read(tx, self.model.state.ended), events, actors, pending, checked
 
     async def _opens_what_it_may(self, client: SimulatedClient) -> None:

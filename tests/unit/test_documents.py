@@ -30,6 +30,7 @@ from klinket.domain.errors import KlinketError
 from klinket.domain.flow import FlowFailure
 from klinket.relay.limits import RelayLimits
 from klinket.wire import control, relay
+from klinket.wire.inventory import ConnectorEntry, Grant, RelayEntry, RelayTicket, ResourceEntry
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import FAILURE_NUMBERS
 from klinket.wire.relay import RelayAnswer
@@ -166,11 +167,11 @@ def test_every_message_of_a_live_channel_is_documented_with_its_fields(kind: typ
 @pytest.mark.parametrize(
     ("beginning", "kind"),
     [
-        ("| resource |", control.ResourceEntry),
-        ("| connector |", control.ConnectorEntry),
-        ("| relay |", control.RelayEntry),
-        ("| ticket |", control.RelayTicket),
-        ("| grant |", control.Grant),
+        ("| resource |", ResourceEntry),
+        ("| connector |", ConnectorEntry),
+        ("| relay |", RelayEntry),
+        ("| ticket |", RelayTicket),
+        ("| grant |", Grant),
         ("- `limits`:", control.AccountLimits),
         ("- A flow of a receipt:", control.CutFlow),
         ("- A flow event:", control.FlowEvent),

@@ -22,18 +22,9 @@ from klinket.domain.flow import Destination, TransportProtocol
 from klinket.net.sockets import HostPort, prepare
 from klinket.relay import serve as relay_serve
 from klinket.relay.config import RelayConfig
+from tests.eventually import PATIENCE, eventually
 from tests.unit.controller.running import Running
 from tests.unit.net.conftest import tcp_pair
-
-#: Seconds a test waits for what must come.
-PATIENCE = 60.0
-
-
-async def eventually(true: Callable[[], object]) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 def tasks_named(end: str) -> list[asyncio.Task[object]]:

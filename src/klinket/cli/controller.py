@@ -31,6 +31,7 @@ from klinket.cli import database, oidc, roles, served
 @click.option("--api-writes-per-minute", default=200, show_default=True, help="Mutations of a token; 0: no limit.")
 @click.option("--flow-days", default=30, show_default=True, help="Days for which network events are kept.")
 @click.option("--flow-events", default=200_000, show_default=True, help="Network events kept; the oldest go first.")
+@click.option("--audit-days", default=365, show_default=True, help="Days for which audit, cuts and receipts are kept.")
 @click.option("--new-flows-per-second", default=500, show_default=True, help="Of a service account, at each connector.")
 @click.option("--no-hole-punching", is_flag=True, envvar="KLINKET_NO_HOLE_PUNCHING", help="Behind NATs relays only.")
 @oidc.options
@@ -57,6 +58,7 @@ def controller(
     api_writes_per_minute: int,
     flow_days: int,
     flow_events: int,
+    audit_days: int,
     new_flows_per_second: int,
     no_hole_punching: bool,
     identity_provider: oidc.Given,
@@ -95,6 +97,7 @@ def controller(
         api_writes_per_minute=api_writes_per_minute,
         flow_days=flow_days,
         flow_events=flow_events,
+        audit_days=audit_days,
         new_flows_per_second=new_flows_per_second,
         postgres=given.address(),
         oidc=identity_provider.settings(),

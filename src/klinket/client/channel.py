@@ -68,6 +68,7 @@ class ClientChannel:
             self.url, control.CHANNEL_PATH, self.context, max_bytes=control.MAX_CONTROL_BYTES
         ) as connection:
             await self._prove(connection, session, asked_at)
+            self._clock.stepped.clear()  # what it is now, everything before counts by
             self._connection = connection
             tasks = TaskSet("client channel")
             tasks.start(self._beat(connection), "heartbeat")
@@ -143,7 +144,7 @@ class ClientChannel:
     async def _renew_certificate(self, connection: ClientConnection, session: Session) -> None:
         while True:
             half = (session.expires_at_ms / 1000 - self._clock.now()) / 2
-            await asyncio.sleep(max(30.0, half))
+            await self._clock.until_stepped(max(30.0, half))
             request = control.RenewCertificate(request=certificate_request(session.key))
             await channel.send(connection, control.encode(request))
 

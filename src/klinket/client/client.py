@@ -323,9 +323,8 @@ class Client:
         if self._ended is not None:
             raise FlowRefused(failure_of(self._ended), self._ended.message)
         resource = self._core.decide(destination, self._clock.now())
-        linked = {id: link.relays for id, link in self._links.items() if link.usable}
-        routes = self._core.routes(resource, self._clock.now(), linked, destination.host)
         links = self._link_set
+        routes = self._core.routes(resource, self._clock.now(), links.usable, destination.host)
         if early:
             pipe, link = await begin_first(
                 routes, destination, resource, links.get, links.lost, self._core.choice, self._clock.now

@@ -15,8 +15,8 @@ from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtoc
 from klinket.domain.grant import Denied, decide
 from klinket.domain.identifiers import ResourceId
 from klinket.domain.resource import Resource, ResourceIndex, choose
-from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, RelayEntry
-from klinket.wire.inventory import resource_of
+from klinket.wire.control import ClientConfiguration
+from klinket.wire.inventory import ConnectorEntry, Grant, RelayEntry, resource_of
 
 #: Addresses and aliases remembered after they are not granted any more; the oldest are forgotten first.
 MAX_FORMER = 10_000
@@ -41,6 +41,9 @@ class ClientCore:
         self._chosen: frozenset[ResourceId] = frozenset()
         self._configuration: ClientConfiguration | None = None
         self._index = ResourceIndex(())
+        self._relays: dict[int, RelayEntry] = {}
+        #: The connectors of each remote network.
+        self._connectors: dict[int, dict[int, ConnectorEntry]] = {}
         self._ever: dict[tuple[str, str | None], Resource] = {}
         self._ever_index = ResourceIndex(())
         #: What is known of connectors, for choosing among them.
@@ -76,6 +79,10 @@ class ClientCore:
                 self.choice.works(one.id)  # it is back: what was seen of it before counts no more
         self._configuration, self._index = configuration, index
         self._chosen = choose(index, self._only)
+        self._relays = {relay.id: relay for relay in configuration.relays}
+        self._connectors = {}
+        for connector in configuration.connectors:
+            self._connectors.setdefault(connector.remote_network, {})[connector.id] = connector
         self.choice.keep(connector.id for connector in configuration.connectors)
         self._remember(index.resources)
 
@@ -102,7 +109,7 @@ class ClientCore:
         Until it has come nobody knows what is klinket's business, so nothing may go past it.
         """
         if self._configuration is None:
-            raise FlowRefused(FlowFailure.CONTROLLER_UNREACHABLE, "not online yet: the controller has not answered")
+            raise _not_online()
         found = self._index.lookup(host)
         return found if found is not None and self._is_chosen(found) else None
 
@@ -125,8 +132,10 @@ class ClientCore:
 
     def decide(self, destination: Destination, now: float) -> Resource:
         """Return the resource of an allowed flow; raises FlowRefused. The client checks every flow, as the connector does."""
-        self.resource_for(destination.host)
-        expires_at = self.configuration.valid_until_ms / 1000
+        configuration = self._configuration
+        if configuration is None:
+            raise _not_online()
+        expires_at = configuration.valid_until_ms / 1000
         decision = decide(self._index, destination, now=now, expires_at=expires_at)
         if isinstance(decision, Denied):
             text = decision.text
@@ -150,11 +159,9 @@ class ClientCore:
         does not know where they are: after its restart clients may be back before connectors.
         Flows spread over the connectors as ConnectorChoice says.
         """
-        configuration = self.configuration
-        relays = {relay.id: relay for relay in configuration.relays}
-        here = {one.id: one for one in configuration.connectors if one.remote_network == resource.remote_network}
+        relays, here = self._relays, self._connectors.get(resource.remote_network, {})
         routes = []
-        for id in self.choice.order(configuration.session, resource.id, host, here, now):
+        for id in self.choice.order(self.configuration.session, resource.id, host, here, now):
             connector = here[id]
             met_at = [relays[one] for one in connector.relays or linked.get(id, ()) if one in relays]
             if len(met_at) > 1:
@@ -234,6 +241,10 @@ class ClientCore:
             return self.resource_for(canonical_host(host)) == resource
         except InvalidInput:
             return False
+
+
+def _not_online() -> FlowRefused:
+    return FlowRefused(FlowFailure.CONTROLLER_UNREACHABLE, "not online yet: the controller has not answered")
 
 
 def split_port(text: str) -> tuple[str, int | None]:

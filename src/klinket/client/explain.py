@@ -18,8 +18,8 @@ from klinket.domain.flow import HINTS, Destination, FlowFailure, TransportProtoc
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.net.direct_path import DirectUnavailable
 from klinket.net.pipe import SealedPipe
-from klinket.wire.control import ConnectorEntry
 from klinket.wire.echo import Echo
+from klinket.wire.inventory import ConnectorEntry
 from klinket.wire.key_file import KeyFile
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer

@@ -26,8 +26,8 @@ from klinket.net.pipe import SealedPipe
 from klinket.net.relay_path import Leg, RelayPath
 from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
-from klinket.wire.control import ConnectorEntry
 from klinket.wire.identity import ConnectorIdentity
+from klinket.wire.inventory import ConnectorEntry
 from klinket.wire.link import Link
 from klinket.wire.link_control import DatagramsOpened, Drain, GrantAccepted, GrantRefused, NameAnswer, NoDatagrams, Ping, Pong
 from klinket.wire.pipe import FrameType, Purpose

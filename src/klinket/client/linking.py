@@ -16,7 +16,7 @@ from klinket.net.direct_path import DirectPath
 from klinket.net.link import LinkInitiator
 from klinket.net.relay_path import RelayPath
 from klinket.net.tasks import TaskSet
-from klinket.wire.control import ConnectorEntry, RelayEntry
+from klinket.wire.inventory import ConnectorEntry, RelayEntry
 from klinket.wire.relay import RelayError, RelayRole
 
 logger = logging.getLogger(__name__)

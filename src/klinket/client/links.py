@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from klinket.client.attempts import SILENT_SECONDS
 from klinket.client.core import Route
@@ -23,11 +23,32 @@ SECOND_AFTER_SECONDS = 2.0
 SECOND_AGAIN_SECONDS = 10.0
 
 
+class _Usable(Mapping[int, Sequence[int]]):
+    """The connectors with a usable link, and the relays it goes through: looked at for the one that is asked for."""
+
+    def __init__(self, links: Mapping[int, ConnectorLink]) -> None:
+        self._links = links
+
+    def __getitem__(self, id: int) -> Sequence[int]:
+        link = self._links[id]
+        if not link.usable:
+            raise KeyError(id)
+        return link.relays
+
+    def __iter__(self) -> Iterator[int]:
+        return (id for id, link in self._links.items() if link.usable)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class LinkSet:
     """`by_connector`: the links there are, usable or not. `over`: returns whether the session has ended."""
 
     def __init__(self, linker: Linker, initiator: Callable[[], LinkInitiator], tasks: TaskSet, over: Callable[[], bool]) -> None:
         self.by_connector: dict[int, ConnectorLink] = {}
+        #: As ClientCore.routes() takes it.
+        self.usable: Mapping[int, Sequence[int]] = _Usable(self.by_connector)
         #: Of connectors whose link was given up: the next one goes on with its flows, to which the connector sends there.
         self._orphaned: dict[int, SealedDatagrams] = {}
         self._opening: dict[int, asyncio.Task[ConnectorLink]] = {}

@@ -15,7 +15,7 @@ from klinket.connector.config import ConnectorConfig
 from klinket.connector.core import ConnectorCore
 from klinket.connector.enrol import Credentials
 from klinket.connector.events import FlowEventLog
-from klinket.connector.limits import BATCH_SECONDS, LEAVE_SECONDS
+from klinket.connector.limits import LEAVE_SECONDS
 from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, ProtocolError
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
@@ -206,7 +206,7 @@ class ConnectorChannel:
         while True:
             async for batch in self._events.unsent():
                 await channel.send(connection, control.encode(batch))
-            await asyncio.sleep(BATCH_SECONDS)
+            await self._events.more()
 
     async def _ask_again(self, connection: ClientConnection, at_ms: int) -> None:
         await channel.until_due(at_ms / 1000 - self._clock.now(), self._tickets_used_up)
@@ -216,6 +216,6 @@ class ConnectorChannel:
         """Renew certificate and access token at half of their life, with the same key."""
         while True:
             half = (credentials.expires_at_ms / 1000 - self._clock.now()) / 2
-            await asyncio.sleep(max(60.0, half))
+            await self._clock.until_stepped(max(60.0, half))
             request = control.RenewCertificate(request=certificate_request(self._key))
             await channel.send(connection, control.encode(request))

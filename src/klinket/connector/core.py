@@ -189,12 +189,14 @@ class ConnectorCore:
     # ---- flows
 
     def open(self, record: LinkRecord, request: OpenRequest, now: float) -> Flow:
-        """Enter a flow in the table; raises FlowRefused with the reason, ProtocolError for a flow id in use."""
+        """Enter a flow in the table; raises FlowRefused, ProtocolError for a flow id in use or a link that is over."""
         if request.flow in self._flows:
             raise ProtocolError("a flow with this id is open already")
         if self.draining:
             raise FlowRefused(FlowFailure.DRAINING, "this connector is being stopped")
         resource = self._decide(record.principal, request.destination, now)
+        if record.link.expires_at <= now or self._links.get(record.link.handle) is not record:
+            raise ProtocolError("a pipe opens no flow after the end of its link")
         self._throttle(record.principal.account, now)
         dialled = resource.host_to_dial(request.destination.host)
         flow = Flow(request.flow, record.principal, resource, request.destination, now, resource.id, dialled)

@@ -33,8 +33,11 @@ async def reach(
     begun = time.monotonic()
     addresses: list[FamilyAddress] | None = None
     try:
-        with within(None if parse_ip(host) is not None else DIAL_SECONDS):
+        if parse_ip(host) is not None:  # nothing is looked up
             addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
+        else:
+            with within(DIAL_SECONDS):
+                addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
         if destination.protocol is TransportProtocol.UDP:
             return _associate(addresses)
         if destination.protocol is TransportProtocol.ICMP:

@@ -26,6 +26,7 @@ class EchoAssociation:
         self._moved_at = time.monotonic()
         self._bucket = TokenBuckets(ECHO_BURST, ECHOES_PER_SECOND, max_buckets=1)
         self._cut: Failure | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._lanes: Lanes | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -33,7 +34,7 @@ class EchoAssociation:
     async def carry(self) -> FlowSummary:
         """Carry until either end, idleness or a cut ends it; closes both sockets. Returns what moved."""
         loop = asyncio.get_running_loop()
-        tasks = [
+        tasks = self._tasks = [
             loop.create_task(work, name=f"echoes {name}")
             for work, name in ((self._from_resource(), "back"), (self._to_resource(), "on"), (self._until_idle(), "idle"))
         ]
@@ -52,7 +53,9 @@ class EchoAssociation:
         """End it at once, and tell the client why."""
         self._cut = self._cut or failure
         self._pipe.send_now(FrameType.FAIL, failure.encode())
-        self._pipe.abort()  # ends the tasks of carry(); the socket is closed when nothing waits for it any more
+        self._pipe.abort()
+        for task in self._tasks:
+            task.cancel()  # one that waits for its bandwidth would send on yet; the socket is closed when nothing waits for it
 
     def pace(self, lanes: Lanes | None) -> None:
         """Let echoes wait for their turn in these lanes from now on; one that waits goes at once where there are none."""
@@ -68,6 +71,7 @@ class EchoAssociation:
             self._moved_at = time.monotonic()
             self.bytes_received += len(frame.content)
             if self._bucket.take("", self._moved_at):
+                await asyncio.sleep(0)  # thousands may be here already: others have their turns between them
                 continue
             if self._lanes is not None:
                 await Passing(self._lanes.from_clients).passes(len(frame.content))

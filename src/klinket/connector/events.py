@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from klinket.connector.core import Flow
-from klinket.connector.limits import BATCH_EVENTS, MAX_COLLECTED_EVENTS
+from klinket.connector.limits import BATCH_EVENTS, MAX_COLLECTED_EVENTS, MAX_FRESH_BATCHES
 from klinket.connector.state import ConnectorState
 from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.flow import Destination, FlowFailure
@@ -32,6 +32,9 @@ class FlowEventLog:
         self._collected: list[FlowEvent] = []
         self._last_batch = max(state.spooled(), default=0)
         self._sent: set[int] = set()
+        #: The newest batches as they went to disk: they are sent without being read back.
+        self._fresh: dict[int, Sequence[FlowEvent]] = {}
+        self._news = asyncio.Event()
         self._spooling = asyncio.Lock()
         self._lost = 0
 
@@ -125,18 +128,30 @@ class FlowEventLog:
                     await asyncio.to_thread(self._state.spool, self._last_batch, events)
                 except OSError as error:
                     logger.error("%d flow events are lost: %s", len(events), error)
+                    continue
+                if len(self._fresh) >= MAX_FRESH_BATCHES:
+                    del self._fresh[next(iter(self._fresh))]
+                self._fresh[self._last_batch] = events
+                self._news.set()
             if self._lost:
                 logger.error("%d flow events are lost: more than %d waited for the disk", self._lost, MAX_COLLECTED_EVENTS)
                 self._lost = 0
 
+    async def more(self) -> None:
+        """Return when a batch was put on disk since the last call."""
+        await self._news.wait()
+        self._news.clear()
+
     async def unsent(self) -> AsyncIterator[FlowEvents]:
-        """Spool, and yield the batches to send on the present channel, the oldest first."""
-        await self.spool()
+        """Yield the batches on disk that are to be sent on the present channel, the oldest first."""
         for number in self._state.spooled():
             if number not in self._sent:
                 self._sent.add(number)
-                if events := await asyncio.to_thread(self._state.batch, number):
-                    yield FlowEvents(batch=number, events=events)
+                events = self._fresh.pop(number, None)
+                if events is None:
+                    events = await asyncio.to_thread(self._state.batch, number)
+                if events:
+                    yield FlowEvents(batch=number, events=list(events))
 
     async def stored(self, number: int) -> None:
         """The controller has a batch."""
@@ -145,6 +160,7 @@ class FlowEventLog:
         except OSError as error:
             logger.error("a batch of flow events that was stored cannot be removed: %s", error)
         self._sent.discard(number)
+        self._fresh.pop(number, None)
 
     def channel_lost(self) -> None:
         """What was sent and not confirmed is to be sent again."""

@@ -25,7 +25,8 @@ from klinket.domain.resource import Resource
 from klinket.net import carrying
 from klinket.net.deadlines import within
 from klinket.net.echo_socket import EchoSocket
-from klinket.net.pipe import READ_BYTES, Frame, SealedPipe
+from klinket.net.pipe import READ_BYTES, SealedPipe
+from klinket.net.pipe_receiver import Frame
 from klinket.net.pump import Pump
 from klinket.net.sockets import reset, reset_if_dropped
 from klinket.wire.control import CutFlow

@@ -15,6 +15,10 @@ REGRANT_SECONDS = 5.0
 CONTROL_IDLE_SECONDS = 3_700.0
 #: Seconds for which what a client still sends is read away after its flow was refused, so that it hears why.
 REFUSED_SECONDS = 2.0
+#: Messages of one session's control pipes, at once and a second after that; a longer one counts once more for each of so many
+#: bytes: the grants of thousands of resources take a quarter of a second to be looked through.
+CONTROL_BURST, CONTROL_PER_SECOND = 1_000, 200.0
+CONTROL_UNIT_BYTES = 4_096
 #: Seconds a UDP association lives without a datagram.
 DATAGRAM_IDLE_SECONDS = 120.0
 #: Seconds an ICMP flow lives without an echo (RFC 5508: at least 60), and its echo requests: at once, and a second after that.
@@ -51,11 +55,13 @@ MAX_PUNCHED_WAITING, MAX_PUNCHED_PER_SOURCE = 512, 64
 PUNCHED_IDLE_SECONDS = 300.0
 #: Files kept free for the state, the channel, names and waiting connections. A pipe takes one file, its flow another.
 SPARE_DESCRIPTORS = 128
-#: Events in one batch, batches on disk, and seconds between batches.
-BATCH_EVENTS = 200
+#: Events in one batch (as many as a controller takes), batches and their bytes on disk, and seconds between batches.
+BATCH_EVENTS = 1_000
+MAX_SPOOLED_BATCHES, MAX_SPOOLED_BYTES = 2_000, 128 << 20
 #: Events that may wait for the disk; further ones are lost, aloud.
 MAX_COLLECTED_EVENTS = 20_000
-MAX_SPOOLED_BATCHES = 2_000
+#: Batches on disk that are kept in memory as well until they are sent.
+MAX_FRESH_BATCHES = 4
 BATCH_SECONDS = 1.0
 #: Names looked up at a time, for all and per account; names of an account that wait for that.
 MAX_LOOKUPS = 64

@@ -12,16 +12,27 @@ from typing import Any
 
 from klinket.connector.core import ConnectorCore, LinkRecord
 from klinket.connector.flows import FlowServer
-from klinket.connector.limits import CONTROL_IDLE_SECONDS, FRAME_SECONDS, HELLO_SECONDS, MAX_PIPES, MAX_UNPROVEN
+from klinket.connector.limits import (
+    CONTROL_BURST,
+    CONTROL_IDLE_SECONDS,
+    CONTROL_PER_SECOND,
+    CONTROL_UNIT_BYTES,
+    FRAME_SECONDS,
+    HELLO_SECONDS,
+    MAX_PIPES,
+    MAX_UNPROVEN,
+)
 from klinket.connector.load import ProcessLoad
 from klinket.connector.name_questions import NameQuestions
 from klinket.connector.pipes import ProvenPipes
 from klinket.domain.errors import AuthenticationFailed, FlowRefused, KlinketError, ProtocolError
 from klinket.domain.grant import Principal
+from klinket.domain.token_buckets import TokenBuckets
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.link import LinkTerminator
-from klinket.net.pipe import Frame, SealedPipe
+from klinket.net.pipe import SealedPipe
+from klinket.net.pipe_receiver import Frame
 from klinket.net.relay_path import Leg
 from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
@@ -69,6 +80,7 @@ class LinkServer:
         self._questions = NameQuestions(core, clock) if questions is None else questions
         self._terminator = terminator
         self._load = ProcessLoad()
+        self._rates = TokenBuckets(CONTROL_BURST, CONTROL_PER_SECOND)
         self._control: dict[bytes, tuple[SealedPipe, LinkRecord]] = {}
         #: Pipes for datagrams over relays, by their link.
         self._datagrams: dict[bytes, SealedPipe] = {}
@@ -168,6 +180,7 @@ class LinkServer:
             while True:
                 if frame.type is not FrameType.CONTROL:
                     raise ProtocolError("a control pipe carries control messages only")
+                await self._paced(record.principal, frame)
                 message = link_control.decode_from_client(frame.content)
                 match message:
                     case CloseLink():
@@ -223,6 +236,13 @@ class LinkServer:
             paths.close_relayed(receiver)
             if self._datagrams.get(handle) is pipe:
                 del self._datagrams[handle]
+
+    async def _paced(self, principal: Principal, frame: Frame) -> None:
+        """Return when a session's message may be handled: what comes too fast waits unread, and others have their turns."""
+        size = 1 + len(frame.content) // CONTROL_UNIT_BYTES
+        while wait := self._rates.take(principal.session, time.monotonic(), size):
+            await asyncio.sleep(wait)
+        await asyncio.sleep(0)  # the next may be here already: reading it waits for nobody
 
     async def _tell(self, pipe: SealedPipe, message: link_control.LinkMessage) -> None:
         await pipe.send(FrameType.CONTROL, link_control.encode(message))

@@ -22,33 +22,33 @@ from klinket.domain.grant import Principal
 from klinket.domain.identifiers import ServiceAccountUuid, SessionId
 from klinket.domain.shares import FairShares
 from klinket.domain.token_buckets import TokenBuckets
+from klinket.net import resolv_conf
 from klinket.net.clock import entropy
 from klinket.net.sockets import receive_exactly
 from klinket.net.tasks import TaskSet
 from klinket.wire import dns_answer
+from klinket.wire.dns import Code, RecordType
 from klinket.wire.dns_answer import DnsAnswer
 from klinket.wire.link_control import MAX_ANSWER_BYTES, MAX_TEXT_CHARS, AskName, NameAnswer
 
 logger = logging.getLogger(__name__)
 
-NO_ERROR, SERVER_FAILURE, REFUSED = 0, 2, 5
 #: Data of a name's own, as a record: A, AAAA, A6 and the hints of SVCB and HTTPS would lead past klinket.
-_ADDRESSES = frozenset({1, 28, 38, 64, 65})
+_ADDRESSES = frozenset({RecordType.A, RecordType.AAAA, RecordType.A6, RecordType.SVCB, RecordType.HTTPS})
 #: OPT, and what asks for more than records of one type: transfers, ANY, and the rest of that range (RFC 6895 §3.1).
-_NO_RECORDS = frozenset({41, *range(128, 256)})
+_NO_RECORDS = frozenset({RecordType.OPT, *range(128, 256)})
 
 Tell = Callable[[NameAnswer], Awaitable[None]]
 
 
 def system_resolvers(file: Path = Path("/etc/resolv.conf")) -> list[str]:
-    """Return the resolvers that this machine's C library asks, in order."""
+    """Return the resolvers that a resolv.conf names, in order; none where it names none or cannot be read."""
     try:
-        lines = [line.split() for line in file.read_text(errors="replace").splitlines()]
+        named = resolv_conf.parse(file.read_text(errors="replace")).named
     except OSError as error:
         logger.warning("names: %s", error)
         return []
-    found = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
-    return [address for address in found if parse_ip(address.partition("%")[0]) is not None][: limits.MAX_RESOLVERS]
+    return [address for address in named if parse_ip(address.partition("%")[0]) is not None][: limits.MAX_RESOLVERS]
 
 
 class NameQuestions:
@@ -76,10 +76,10 @@ class NameQuestions:
         """
         session, account = principal.session, principal.account
         if self._of_session[session] >= limits.NAME_QUESTIONS_PER_SESSION or not self._shares.take(account):
-            return _without(question, SERVER_FAILURE, "too many questions for names at a time")
+            return _without(question, Code.SERVER_FAILURE, "too many questions for names at a time")
         if self._buckets.take(session, time.monotonic()):
             self._shares.give_back(account)
-            return _without(question, SERVER_FAILURE, "too many questions for names a second")
+            return _without(question, Code.SERVER_FAILURE, "too many questions for names a second")
         self._of_session[session] += 1
         task = tasks.start(self._answer(question, principal, tell), "question")
         task.add_done_callback(lambda _: self._answered(session, account))
@@ -96,7 +96,7 @@ class NameQuestions:
             answer = await self._find(question, principal)
         except FlowRefused as error:
             logger.info("records of %s for session %s: %s", question.name, principal.session, error.message)
-            answer = _without(question, REFUSED, error.message)
+            answer = _without(question, Code.REFUSED, error.message)
         try:
             await tell(answer)
         except OSError as error:
@@ -106,20 +106,20 @@ class NameQuestions:
         try:
             name = canonical_host(question.name)
         except InvalidInput as error:
-            return _without(question, REFUSED, error.message)
+            return _without(question, Code.REFUSED, error.message)
         if name != question.name or question.record_type in _NO_RECORDS:
-            return _without(question, REFUSED, "not a canonical name, or no type of records")
+            return _without(question, Code.REFUSED, "not a canonical name, or no type of records")
         subject = dns_answer.subject(name, question.record_type)
         resource = self._core.decide_name(principal, subject, self._clock())
         host = name if subject != name else resource.host_to_dial(name)
         if question.record_type in _ADDRESSES or parse_ip(host) is not None:
-            return _without(question, NO_ERROR)
+            return _without(question, Code.NO_ERROR)
         answer = await self._ask_resolvers(host, question.record_type)
         self._core.decide_name(principal, subject, self._clock())  # access may have ended meanwhile
         if answer is None:
-            return _without(question, SERVER_FAILURE, "no resolver of the connector has answered")
+            return _without(question, Code.SERVER_FAILURE, "no resolver of the connector has answered")
         if sum(map(len, answer.records)) > MAX_ANSWER_BYTES:
-            return _without(question, SERVER_FAILURE, f"the records are above {MAX_ANSWER_BYTES} bytes")
+            return _without(question, Code.SERVER_FAILURE, f"the records are above {MAX_ANSWER_BYTES} bytes")
         return NameAnswer(id=question.id, code=answer.code, seconds=answer.seconds, records=list(answer.records))
 
     async def _ask_resolvers(self, host: str, record_type: int) -> DnsAnswer | None:
@@ -133,7 +133,7 @@ class NameQuestions:
                     except (OSError, ProtocolError) as error:
                         logger.debug("resolver %s: %r", resolver, error)
                         continue
-                    if answer.code not in (SERVER_FAILURE, REFUSED):
+                    if answer.code not in (Code.SERVER_FAILURE, Code.REFUSED):
                         return answer
                     failed = answer
         except TimeoutError:

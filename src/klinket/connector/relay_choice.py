@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from klinket.domain.nearest_relays import KEPT_RELAYS, NearestRelays
 from klinket.net import sockets
 from klinket.net.sockets import HostPort
-from klinket.wire.control import RelayEntry
+from klinket.wire.inventory import RelayEntry
 
 #: Seconds between measurements, and while a relay that was chosen does not answer.
 MEASURE_SECONDS, AWAY_SECONDS = 60.0, 5.0

@@ -15,7 +15,7 @@ from klinket.net.backoff import Backoff
 from klinket.net.clock import entropy
 from klinket.net.relay_path import IdleConnection, RelayPath, RelayUnavailable
 from klinket.net.tasks import TaskSet
-from klinket.wire.control import RelayEntry
+from klinket.wire.inventory import RelayEntry
 from klinket.wire.relay import RelayAnswer, RelayError, RelayRole
 
 logger = logging.getLogger(__name__)

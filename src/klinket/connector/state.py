@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from klinket.connector.limits import MAX_SPOOLED_BATCHES
+from klinket.connector.limits import MAX_SPOOLED_BATCHES, MAX_SPOOLED_BYTES
 from klinket.domain.errors import InvalidToken
 from klinket.net.files import replace_private
 from klinket.wire import signing
@@ -31,7 +31,10 @@ class ConnectorState:
         folder.chmod(0o700)  # it may have been there already
         self._spool.mkdir(exist_ok=True)
         # Looked up once, in order: only this process writes here, and thousands of names are not to be read each second.
-        self._waiting = dict.fromkeys(sorted(int(path.stem) for path in self._spool.glob(_BATCHES)))
+        found = sorted(self._spool.glob(_BATCHES))
+        #: The bytes of each batch that waits, the oldest first, and of all together.
+        self._waiting = {int(path.stem): path.stat().st_size for path in found}
+        self._spooled_bytes = sum(self._waiting.values())
 
     def identity_key(self) -> signing.PrivateKey:
         """Return this connector's key, made here at the first start; it never leaves this machine."""
@@ -79,12 +82,20 @@ class ConnectorState:
     # ---- flow events
 
     def spool(self, batch: int, events: Sequence[FlowEvent]) -> None:
-        """Keep a batch, durable, until the controller has stored it; at the bound the oldest goes, aloud. Raises OSError."""
-        if len(self._waiting) >= MAX_SPOOLED_BATCHES:
-            logger.error("flow events: %d batches wait, the limit; the oldest is dropped", len(self._waiting))
+        """Keep a batch, durable, until the controller has stored it; at a bound the oldest go, aloud. Raises OSError."""
+        content = msgspec.json.encode(list(events))
+        while self._waiting and (
+            len(self._waiting) >= MAX_SPOOLED_BATCHES or self._spooled_bytes + len(content) > MAX_SPOOLED_BYTES
+        ):
+            logger.error(
+                "flow events: %d batches of %d bytes wait, the limit; the oldest is dropped",
+                len(self._waiting),
+                self._spooled_bytes,
+            )
             self.stored(next(iter(self._waiting)))
-        replace_private(self._path(batch), msgspec.json.encode(list(events)))
-        self._waiting[batch] = None
+        replace_private(self._path(batch), content)
+        self._waiting[batch] = len(content)
+        self._spooled_bytes += len(content)
 
     def spooled(self) -> list[int]:
         """Return the numbers of batches that wait, the oldest first."""
@@ -101,7 +112,7 @@ class ConnectorState:
 
     def stored(self, number: int) -> None:
         """Forget a batch: the controller has it. Raises OSError."""
-        self._waiting.pop(number, None)
+        self._spooled_bytes -= self._waiting.pop(number, 0)
         self._path(number).unlink(missing_ok=True)
 
     def _path(self, number: int) -> Path:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from klinket.domain.resource import Resource
-from klinket.wire.control import ConnectorConfiguration, FlowEvent, RelayEntry
+from klinket.wire.control import ConnectorConfiguration, FlowEvent
+from klinket.wire.inventory import RelayEntry
 from klinket.wire.traffic_log import Named, Surroundings, log_entry
 
 logger = logging.getLogger(__name__)

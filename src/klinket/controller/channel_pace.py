@@ -19,8 +19,9 @@ ATTACH_BURST, ATTACHES_PER_SECOND = 20, 0.5
 #: Messages of one peer. A connector answers thousands of cuts at once when it comes back, each with its receipt.
 MESSAGE_BURST, MESSAGES_PER_SECOND = 60, 5.0
 RECEIPT_BURST, RECEIPTS_PER_SECOND = 1_000, 100.0
-#: Flow events of one connector, however many a message holds.
+#: Flow events of one connector, however many a message holds; and as how many one counts that holds fewer: each is a transaction.
 EVENT_BURST, EVENTS_PER_SECOND = 50_000, 5_000.0
+LEAST_EVENTS = 100
 
 
 class ChannelPace:
@@ -46,7 +47,7 @@ class ChannelPace:
         if isinstance(message, control.CutReceipt):
             buckets = self._receipts
         elif isinstance(message, control.FlowEvents):
-            buckets, count = self._events, max(1, len(message.events))
+            buckets, count = self._events, max(LEAST_EVENTS, len(message.events))
         while wait := buckets.take(_name(holder, address), time.monotonic(), count):
             await asyncio.sleep(wait)
 

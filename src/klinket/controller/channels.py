@@ -290,14 +290,15 @@ class Channels:
                 await asyncio.sleep(STORE_AGAIN_SECONDS)
 
     async def _receipt(self, peer: ConnectorPeer, message: control.CutReceipt) -> None:
-        """Store a receipt; one that its connector has not signed is as good as none, and stays pending."""
+        """Store a receipt; one that its connector has not signed, or nobody could be shown, is as good as none."""
         identity = ConnectorIdentity(self._trust.network, ConnectorId(peer.connector))
         flows = [msgspec.to_builtins(flow) for flow in message.flows]
         try:
             said = verify_receipt(message.token, identity, jkt=peer.jkt, now=self._clock())
             if (said.cut, said.stopped_at_ms, said.flows_sha256) != (message.id, message.stopped_at_ms, digest(flows)):
                 raise InvalidToken("the receipt says something else than its signature")
-        except InvalidToken as error:
+            cuts.check_told(message, said.took_us / 1000)
+        except (InvalidToken, ProtocolError) as error:
             logger.error("receipt of cut %d of connector %d: %s", message.id, peer.connector, error.message)
             return
         await self._write_patiently(

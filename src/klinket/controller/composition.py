@@ -54,6 +54,7 @@ class Controller:
     dispatch: Dispatch
     metrics: Metrics
     observed: Observed
+    exports: Exports
 
 
 def compose(
@@ -80,6 +81,7 @@ def compose(
         own_relays=frozenset() if config.relay is None else frozenset({OWN_RELAY}),
         listening_connectors=peers.direct,
         account_defaults=config.account_defaults,
+        audit_days=config.audit_days,
     )
 
     access = ApiAccess(store, ApiRates(config.api_reads_per_minute, config.api_writes_per_minute))
@@ -132,4 +134,4 @@ def compose(
         exception_handlers={404: no_such_path, 405: no_such_method},
     )
     app.router.redirect_slashes = False  # the address of a redirect would come from the request
-    return Controller(app, peers, dispatch, metrics, observed)
+    return Controller(app, peers, dispatch, metrics, observed, exports)

@@ -9,6 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from klinket.controller.app.flow_events import DEFAULT_DAYS, DEFAULT_MAX_EVENTS
+from klinket.controller.app.retention import DEFAULT_DAYS as DEFAULT_AUDIT_DAYS
+from klinket.controller.app.retention import MAX_DAYS as MAX_AUDIT_DAYS
+from klinket.controller.app.retention import MIN_DAYS as MIN_AUDIT_DAYS
 from klinket.controller.database import PostgresAddress
 from klinket.controller.oidc_settings import OidcSettings
 from klinket.controller.sinks.files import DEFAULT_FILE_BYTES, DEFAULT_KEPT_FILES
@@ -39,6 +42,7 @@ class ControllerConfig:
 
     `api_reads_per_minute`, `api_writes_per_minute`: of each API token; 0: no limit.
     `metrics`: where it can be watched over plain HTTP, beside `GET /metrics` for this machine.
+    `audit_days`: for which audit events, cuts and receipts are kept; no API token can change it.
     `new_flows_per_second`: of a service account, at each connector.
     `hole_punching`: let clients and connectors behind NATs meet.
     `postgres`: where the database is, if it is not the file in the state folder.
@@ -63,6 +67,7 @@ class ControllerConfig:
     api_writes_per_minute: int = API_WRITES_PER_MINUTE
     flow_days: int = DEFAULT_DAYS
     flow_events: int = DEFAULT_MAX_EVENTS
+    audit_days: int = DEFAULT_AUDIT_DAYS
     new_flows_per_second: int = NEW_FLOWS_PER_SECOND
     postgres: PostgresAddress | None = None
     oidc: OidcSettings | None = None
@@ -89,6 +94,8 @@ class ControllerConfig:
             raise InvalidInput("flow-days", f"flow events are kept for 1 to {MAX_FLOW_DAYS} days")
         if not 1 <= self.flow_events <= MAX_FLOW_EVENTS:
             raise InvalidInput("flow-events", f"1 to {MAX_FLOW_EVENTS} flow events can be kept")
+        if not MIN_AUDIT_DAYS <= self.audit_days <= MAX_AUDIT_DAYS:
+            raise InvalidInput("audit-days", f"the audit is kept for {MIN_AUDIT_DAYS} to {MAX_AUDIT_DAYS} days")
         if not 1 <= self.new_flows_per_second <= MAX_NEW_FLOWS_PER_SECOND:
             raise InvalidInput("new-flows-per-second", f"1 to {MAX_NEW_FLOWS_PER_SECOND} new flows a second can be allowed")
 

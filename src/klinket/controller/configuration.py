@@ -19,15 +19,11 @@ from klinket.wire.control import (
     AccountLimits,
     ClientConfiguration,
     ConnectorConfiguration,
-    ConnectorEntry,
-    Grant,
     LimitsOfAccount,
-    RelayEntry,
-    RelayTicket,
 )
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS, sign_grant
 from klinket.wire.head_token import sign_head
-from klinket.wire.inventory import entry_of
+from klinket.wire.inventory import ConnectorEntry, Grant, RelayEntry, RelayTicket, entry_of
 from klinket.wire.ticket import TicketRole
 
 #: Random bytes of a ticket's id.

@@ -1,4 +1,4 @@
-"""After each commit: cuts first, then what changed for whom; and expiries at their instant."""
+"""After each commit: cuts first, then what changed for whom."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Iterable
 
 from klinket.controller import configuration, head_guard
-from klinket.controller.app import access, connectors, cuts, group_access, relays, service_keys, snapshot
+from klinket.controller.app import connectors, cuts, relays, snapshot
 from klinket.controller.app.ports import Committed, Store, Transaction
 from klinket.controller.app.rows import ConnectorRow
 from klinket.controller.app.snapshot import Snapshot
 from klinket.controller.app.store_errors import StoreInUse, StoreUnavailable
 from klinket.controller.arrivals import Arrivals
 from klinket.controller.confirmation import CONFIRM_SECONDS, Confirmation
+from klinket.controller.expiries import AGAIN_SECONDS, RETRY_SECONDS, Expiries
 from klinket.controller.head_guard import ControllerBehind
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Peers
 from klinket.controller.trust import KeyPurpose, Trust
@@ -26,10 +27,6 @@ from klinket.wire.head_token import sign_head
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between looks for expiries even when none is known: a clock may have been set.
-LOOK_SECONDS = 30.0
-#: Seconds after a round that failed (a full disk, say) until the next.
-RETRY_SECONDS = 1.0
 #: Seconds connectors have to answer a cut before clients hear of it: these end their flows themselves, and no receipt could name
 #: a flow that is over already. A connector that does not answer holds nobody up for longer.
 CUTS_FIRST_SECONDS = 0.25
@@ -37,8 +34,6 @@ CUTS_FIRST_SECONDS = 0.25
 WITHDRAWN_SECONDS = 0.5
 #: Seconds a deleted connector has for the receipt of its last cut.
 DISMISS_SECONDS = 2.0
-#: Seconds until the store is asked again after it could not answer.
-AGAIN_SECONDS = 0.5
 #: Seconds that a grant lives at least: one that would end before is not made.
 SHORTEST_GRANT_SECONDS = 2.0
 
@@ -62,11 +57,11 @@ class Dispatch:
         self._grant_seconds = grant_seconds
         self._limits = limits
         self._changed = asyncio.Event()
-        self._expiries_changed = asyncio.Event()
         self._tasks = TaskSet("dispatch")
         self._snapshot: Snapshot | None = None
         self._arrivals = Arrivals(store)
         self._confirmation = Confirmation(store, clock, grant_seconds, self._end)
+        self._expiries = Expiries(store, clock, lambda: self.snapshot.next_expiry)
         self._ended = asyncio.Event()
         self._end_reason: StoreInUse | None = None
         self._signing_keys: frozenset[str] = frozenset()
@@ -86,7 +81,7 @@ class Dispatch:
         self._snapshot = await self._read()
         self._signing_keys = self._snapshot.signing_keys
         self._tasks.start(self._follow(), "snapshots")
-        self._tasks.start(self._expire(), "expiries")
+        self._tasks.start(self._expiries.run(), "expiries")
         self._tasks.start(self._keep_confirmed(), "confirmations")
 
     async def aclose(self) -> None:
@@ -157,7 +152,7 @@ class Dispatch:
                 if await self._know_signing_keys(self._snapshot):
                     await self._refresh_connectors(asked, self._snapshot)
                     await asyncio.sleep(WITHDRAWN_SECONDS)
-                self._expiries_changed.set()
+                self._expiries.look()
                 await self._cuts_answered()
                 self._refresh_clients(self._snapshot, confirmed_at)
                 await self._refresh_relays()
@@ -352,34 +347,6 @@ class Dispatch:
         peer.outbox.put(told_as_refused(ConnectorTokensDead("this connector was deleted, or has new tokens")))
         peer.outbox.finish()
 
-    # ---- expiries
-
-    async def _expire(self) -> None:
-        while True:
-            try:
-                await self._expire_once()
-            except StoreUnavailable:
-                await asyncio.sleep(AGAIN_SECONDS)
-            except Exception:
-                logger.exception("what has expired could not be ended; trying again in %.0f s", RETRY_SECONDS)
-                await asyncio.sleep(RETRY_SECONDS)
-
-    async def _expire_once(self) -> None:
-        """End what has expired, also while no controller ran; then wait for the next moment, or another snapshot."""
-        self._expiries_changed.clear()
-        now = self._clock()
-        moment = self.snapshot.next_expiry
-        delay = LOOK_SECONDS if moment is None else min(LOOK_SECONDS, moment - now)
-        if delay <= 0:
-            ended = await self._store.write(_end_expired)
-            logger.info("%d accesses and keys have expired", ended)
-            delay = RETRY_SECONDS  # the snapshot that knows of it is on its way, and ends this wait
-        try:
-            async with asyncio.timeout(delay):
-                await self._expiries_changed.wait()
-        except TimeoutError:
-            pass
-
 
 def told_as_refused(error: KlinketError) -> Refused:
     """Return an error as the last message of a live channel."""
@@ -394,7 +361,3 @@ def _made_of(current: Snapshot) -> object:
 def _believed_with_cuts(tx: Transaction, peer: ConnectorPeer) -> tuple[ConnectorRow, list[str], Stamp]:
     """Return a connector, the cuts that it may still have to apply, and the head; raises ConnectorTokensDead."""
     return connectors.believed(tx, peer.connector, peer.jkt), [row.token for row in cuts.in_force(tx)], tx.head()
-
-
-def _end_expired(tx: Transaction) -> int:
-    return access.end_expired(tx) + group_access.end_expired(tx) + service_keys.end_expired(tx)

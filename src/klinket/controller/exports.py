@@ -105,6 +105,11 @@ class Exports:
         """Return network events as a file; raises Throttled."""
         return self._response(request, "network-events", self._flows, wanted, reader)
 
+    @property
+    def is_running(self) -> bool:
+        """Return whether somebody is reading one."""
+        return self._running.total() > 0
+
     def routes(self, reader: Callable[[Request], Awaitable[ApiCaller]]) -> list[BaseRoute]:
         """Return the routes for API tokens. `reader`: who asks, if they may read."""
 
@@ -150,11 +155,20 @@ class Exports:
     async def _audit(self, wanted: Wanted) -> AsyncIterator[bytes]:
         # Everything is signed first: the end of an export must be as provable as its beginning.
         await audit_signing.sign_waiting(self._store, self._trust, now=True)
-        whole = await self._store.read(lambda tx: audit_log.range_of(tx, self._trust.network, wanted.begin_ms, wanted.end_ms))
         shown = _audit_lines if wanted.format == "json" else _audit_csv
+
+        def begin(tx: Any) -> tuple[SignedRange, str | None, bytes, int]:
+            # One look for all of it: retention may remove the first events as soon as the next one.
+            whole = audit_log.range_of(tx, self._trust.network, wanted.begin_ms, wanted.end_ms)
+            anchor = audit_log.anchor_of(tx, whole.first)
+            return whole, anchor, *shown(audit_log.export_step(tx, whole, whole.first - 1), whole)
+
+        whole, anchor, content, position = await self._store.read(begin)
         if wanted.format == "csv":
             yield export_csv.lines([export_csv.AUDIT_COLUMNS])
-        position = whole.first - 1
+        elif anchor is not None:
+            yield audit_export.anchor_line(anchor)
+        yield content
         while position < whole.last:
             content, position = await self._store.read(lambda tx: shown(audit_log.export_step(tx, whole, position), whole))  # noqa: B023
             yield content

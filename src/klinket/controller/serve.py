@@ -27,6 +27,7 @@ from klinket.controller.composition import compose
 from klinket.controller.config import ControllerConfig
 from klinket.controller.metrics import Metrics
 from klinket.controller.peers import Peers
+from klinket.controller.pruning import Pruning
 from klinket.controller.relay_process import RelayProcess
 from klinket.controller.sealing import MasterKey
 from klinket.controller.sinks.delivery import Deliveries
@@ -89,7 +90,10 @@ async def _serve(
             await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
             tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
-            tasks.start(_keep_events(config, store, trusted), "events")
+            even = asyncio.get_running_loop().time
+            exporting = controller.exports
+            pruning = Pruning(store, trusted, config.audit_days, lambda: exporting.is_running, clock.wall, even)
+            tasks.start(_keep_events(config, store, trusted, pruning), "events")
             if config.relay is not None and config.relay_listens_on is not None:
                 beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
                 await beside.prepare(store)
@@ -173,13 +177,14 @@ async def _housekeeping(store: SqlStore, peers: Peers, counted: Metrics) -> None
             logger.exception("housekeeping failed; trying again in %.0f s", HOUSEKEEPING_SECONDS)
 
 
-async def _keep_events(config: ControllerConfig, store: SqlStore, trusted: Trust) -> None:
+async def _keep_events(config: ControllerConfig, store: SqlStore, trusted: Trust, pruning: Pruning) -> None:
     while True:
         await asyncio.sleep(EVENTS_SECONDS)
         try:
             await audit_signing.sign_waiting(store, trusted)
             while await store.write(lambda tx: flow_events.forget(tx, days=config.flow_days, max_events=config.flow_events)):
                 await asyncio.sleep(0)  # one step a transaction: others want to write as well
+            await pruning.round()
         except StoreUnavailable as error:
             logger.warning("audit and flow events wait for the next round: %s", error.message)
         except Exception:

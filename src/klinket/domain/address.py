@@ -145,8 +145,10 @@ class ResourceAddress:
 
     def matches(self, host: str) -> bool:
         """Return whether this address serves a canonical host (see canonical_host)."""
+        if host == self.canonical:
+            return True
         if self.kind is AddressKind.NAME:
-            return host == self.canonical
+            return False
         if self.pattern is not None:
             return parse_ip(host) is None and self.pattern.fullmatch(host) is not None
         address = parse_ip(host)

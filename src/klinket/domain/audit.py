@@ -57,6 +57,7 @@ class AuditAction(Enum):
     CUT = "cut"
     WARN = "warn"
     ALARM = "alarm"
+    PRUNE = "prune"
 
 
 @dataclass(frozen=True, slots=True)

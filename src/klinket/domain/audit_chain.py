@@ -58,6 +58,20 @@ class SignedRange:
     time: int
 
 
+@dataclass(frozen=True, slots=True)
+class SignedAnchor:
+    """What the controller signs in place of events that its retention removed: all up to event `number`, the last of them.
+
+    `digest`: of that event, which the next one names; `until_ms`: its time; `time`: seconds, of the removal.
+    """
+
+    network: str
+    number: int
+    digest: str
+    until_ms: int
+    time: int
+
+
 def exported(event: AuditEvent, *, number: int, time_ms: int, previous: str) -> dict[str, Any]:
     """Return the event as exported, without its digest."""
     actor = event.actor

@@ -2,6 +2,9 @@
 
 Authentic are the digests in the controller's signatures, and what they lead back to: an event with an authentic digest names the
 digest before it. Everything else in a file counts for nothing.
+
+An audit begins with event 1, or where a signed anchor says that retention removed what was before. An export of a time range
+begins where its trailer says.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from klinket.domain.audit_chain import SignedBlock, SignedRange, digest_of
+from klinket.domain.audit_chain import SignedAnchor, SignedBlock, SignedRange, digest_of
 from klinket.domain.errors import AuditAltered, InvalidToken
 
 
@@ -22,6 +25,7 @@ class RecordKind(Enum):
     EVENT = "event"
     SIGNATURE = "signature"
     TRAILER = "trailer"
+    ANCHOR = "anchor"
     UNREADABLE = "unreadable"
 
 
@@ -67,13 +71,20 @@ class _Found:
     previous: str | None
 
 
+def refuse_anchors(_: str) -> SignedAnchor:
+    """Open no anchor: for an audit that has to begin with its first event."""
+    raise InvalidToken("no anchor is accepted here")
+
+
 def verify(
     records: Iterable[Record],
     open_block: Callable[[str], SignedBlock],
     open_range: Callable[[str], SignedRange],
+    open_anchor: Callable[[str], SignedAnchor] = refuse_anchors,
 ) -> SignedRange:
     """Return what the export holds; raises AuditNotIntact. `open_...` verify a token and raise InvalidToken."""
     found: list[_Found] = []
+    anchors: list[SignedAnchor] = []
     blocks: list[SignedBlock] = []
     trailers: list[SignedRange] = []
     not_valid: list[int] = []
@@ -83,11 +94,15 @@ def verify(
                 blocks.append(open_block(record.token))
             elif record.kind is RecordKind.TRAILER:
                 trailers.append(open_range(record.token))
+            elif record.kind is RecordKind.ANCHOR:
+                anchors.append(open_anchor(record.token))
             else:
                 found.append(_found(record))
         except InvalidToken:
             not_valid.append(record.line)
     trailer = trailers[0] if trailers else None
+    if trailer is not None:
+        _check_beginning(trailer, anchors)
     walk = _Walk(found, blocks, trailer)
     end = walk.run()
     covered = {number for block in blocks for number in range(block.first, block.last + 1)}
@@ -103,6 +118,16 @@ def verify(
     if walk.digest_before(end) != trailer.digest:
         raise _finding(FindingKind.CUT, end, f"the trailer is of another audit: event {end - 1} is not the one it names")
     return trailer
+
+
+def _check_beginning(whole: SignedRange, anchors: list[SignedAnchor]) -> None:
+    """Raise AuditNotIntact unless an audit that begins later than with its first event may do so."""
+    before = whole.first - 1
+    if any((one.network, one.number, one.digest) != (whole.network, before, whole.previous) for one in anchors):
+        raise _finding(FindingKind.UNPROVEN, whole.first, f"the anchor is not of the events before event {whole.first}")
+    if before and not anchors and whole.begin_ms is None:
+        text = "event 1 is missing" if before == 1 else f"events 1 to {before} are missing"
+        raise _finding(FindingKind.MISSING, 1, f"{text}, and no valid anchor says that retention removed them")
 
 
 def _finding(kind: FindingKind, number: int, message: str) -> AuditNotIntact:

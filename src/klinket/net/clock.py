@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+
+#: Seconds by which the peer's time has to have moved against even time to count as a step.
+STEP_SECONDS = 5.0
 
 
 def wall() -> float:
@@ -26,10 +30,23 @@ class PeerClock:
 
     def __init__(self) -> None:
         self._offset = wall() - monotonic()
+        #: Set when the peer's clock was stepped: what it signed before that may be of the future, or over.
+        self.stepped = asyncio.Event()
 
     def set(self, time_ms: int) -> None:
         """Take over the peer's time, in milliseconds since the epoch."""
-        self._offset = time_ms / 1000 - monotonic()
+        before, self._offset = self._offset, time_ms / 1000 - monotonic()
+        if abs(self._offset - before) > STEP_SECONDS:
+            self.stepped.set()
+
+    async def until_stepped(self, seconds: float) -> None:
+        """Wait for a step of the peer's clock, for so many seconds at the most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stepped.wait()
+        except TimeoutError:
+            pass
+        self.stepped.clear()
 
     def now(self) -> float:
         """Return the peer's time in seconds since the epoch."""

@@ -14,8 +14,9 @@ from klinket.wire.pipe_messages import Failure
 
 #: Datagrams that wait while the pipe takes no more; the oldest gives way.
 MAX_WAITING = 64
-#: Reads of the pipe in one turn of the loop.
+#: Reads of the pipe in one turn of the loop, and frames: the smallest are thousands in one read, and others wait meanwhile.
 ROUNDS = 16
+MAX_FRAMES = 128
 
 
 class FramedDatagrams:
@@ -25,7 +26,7 @@ class FramedDatagrams:
     that gave way to later ones.
     """
 
-    __slots__ = ("_closed", "_deliver", "_ended", "_left", "_pipe", "_waiting", "_watches", "dropped")
+    __slots__ = ("_closed", "_deliver", "_ended", "_goes_on", "_left", "_pipe", "_waiting", "_watches", "dropped")
 
     def __init__(self, pipe: SealedPipe, deliver: Callable[[bytes], None], ended: Callable[[Failure], None]) -> None:
         self._pipe = pipe
@@ -35,6 +36,7 @@ class FramedDatagrams:
         self._left = b""
         self._waiting: deque[bytes] = deque(maxlen=MAX_WAITING)
         self._closed = False
+        self._goes_on = False
         self.dropped = 0
 
     def start(self) -> None:
@@ -43,7 +45,7 @@ class FramedDatagrams:
             self._end(Failure(FlowFailure.RESET, "the pipe is closed"))
             return
         self._watches.add_reader(self._pipe.sock, self._readable)
-        self._frames()
+        self._frames(MAX_FRAMES)
 
     def send(self, datagram: bytes) -> None:
         """Send one datagram; in a queue while the pipe takes no more."""
@@ -85,8 +87,9 @@ class FramedDatagrams:
 
     def _readable(self) -> None:
         receiver = self._pipe.receiver
+        left = MAX_FRAMES
         for _ in range(ROUNDS):
-            if self._closed:
+            if self._closed or self._goes_on:
                 return
             try:
                 count = self._pipe.sock.recv_into(receiver.space())
@@ -100,11 +103,24 @@ class FramedDatagrams:
                 self._end(Failure(FlowFailure.RESET, "the association is over"))
                 return
             receiver.received(count)
-            self._frames()
+            left = self._frames(left)
 
-    def _frames(self) -> None:
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._frames(MAX_FRAMES)
+
+    def _frames(self, most: int) -> int:
+        """Take what is here, so many frames at the most, further ones in the next turn; returns how many fewer it took."""
         try:
-            while not self._closed and (frame := self._pipe.receiver.open()) is not None:
+            while not self._closed:
+                if not most:
+                    self._goes_on = True
+                    self._watches.loop.call_soon(self._go_on)
+                    break
+                frame = self._pipe.receiver.open()
+                if frame is None:
+                    break
+                most -= 1
                 if frame.type is FrameType.DATAGRAM:
                     self._deliver(frame.content)
                 elif frame.type is FrameType.FAIL:
@@ -113,6 +129,7 @@ class FramedDatagrams:
                     self._end(Failure(FlowFailure.RESET, "the association is over"))
         except ProtocolError as error:
             self._end(Failure(FlowFailure.RESET, error.message))
+        return most
 
     def _end(self, failure: Failure) -> None:
         if not self._closed:

@@ -19,6 +19,8 @@ from klinket.wire.identity import ClientIdentity, ConnectorIdentity
 from klinket.wire.link import Entropy, Link
 from klinket.wire.version import LINK_PROTOCOL
 
+#: OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which ssl does not name: by whose clock certificates end is decided here.
+_NO_CHECK_TIME = 0x200000
 #: Seconds a handshake may take.
 HANDSHAKE_SECONDS = 10.0
 
@@ -67,11 +69,24 @@ def _context(purpose: int, certificate_pem: str, key: signing.PrivateKey, author
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the identity is the URI of the proven leaf, never a name
     context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | _NO_CHECK_TIME
     context.load_verify_locations(cadata=authority_pem)
     context.set_alpn_protocols([LINK_PROTOCOL])
     tls.load_identity(context, certificate_pem, signing.private_key_to_pem(key))
     return context
+
+
+def _end_of(authority_pem: str) -> float:
+    return x509.load_pem_x509_certificate(authority_pem.encode()).not_valid_after_utc.timestamp()
+
+
+def _check_end(peer: Leaf, authority_end: float, now: float) -> None:
+    """Raise LinkRefused for a certificate that is over by the controller's time, which `now` is: this machine's may be stepped.
+
+    When it begins does not count: one that begins later was made while the controller's clock was ahead, and by nobody else.
+    """
+    if min(peer.expires_at, authority_end) <= now:
+        raise LinkRefused(f"the certificate of {peer.uri} has expired")
 
 
 def _leaf_of(certificate_pem: str) -> Leaf:
@@ -84,11 +99,12 @@ class LinkInitiator:
     def __init__(self, certificate_pem: str, key: signing.PrivateKey, connector_authority_pem: str) -> None:
         self._own = _leaf_of(certificate_pem)
         self._context = _context(ssl.PROTOCOL_TLS_CLIENT, certificate_pem, key, connector_authority_pem)
+        self._authority_end = _end_of(connector_authority_pem)
 
     async def offer(
         self, sock: socket.socket, expected: ConnectorIdentity, jkt: Thumbprint, *, now: float, entropy: Entropy
     ) -> Link:
-        """Make a link on a connection whose greeting was not read yet; closes nothing.
+        """Make a link on a connection whose greeting was not read yet; closes nothing. `now`: the controller's time.
 
         Raises LinkRefused when the peer is not exactly `expected` with the key of thumbprint `jkt`, OSError when the
         connection fails.
@@ -101,6 +117,7 @@ class LinkInitiator:
                 peer = Leaf.parse(stream.peer_certificate)
                 if stream.protocol != LINK_PROTOCOL or peer.uri != expected.uri:
                     raise LinkRefused(f"the other end is {peer.uri}, not {expected.uri}")
+                _check_end(peer, self._authority_end, now)
                 if not signing.same(signing.thumbprint(peer.public_key), jkt):
                     raise LinkRefused(f"{peer.uri} has another key than the controller names: its tokens were replaced")
                 offer = wire.LinkOffer(entropy)
@@ -119,10 +136,11 @@ class LinkTerminator:
         self._own = _leaf_of(certificate_pem)
         self._network = network
         self._context = _context(ssl.PROTOCOL_TLS_SERVER, certificate_pem, key, client_authority_pem)
+        self._authority_end = _end_of(client_authority_pem)
         self._context.num_tickets = 0
 
     async def accept(self, sock: socket.socket, received: bytes, *, now: float, entropy: Entropy) -> AcceptedLink:
-        """Answer a link handshake whose first bytes are `received`; raises LinkRefused or OSError."""
+        """Answer a link handshake whose first bytes are `received`; `now`: the controller's time. Raises LinkRefused, OSError."""
         try:
             async with asyncio.timeout(HANDSHAKE_SECONDS):
                 stream = tls.TlsStream(sock, self._context, server_side=True, received=received)
@@ -131,6 +149,7 @@ class LinkTerminator:
                 identity = ClientIdentity.parse(peer.uri)
                 if stream.protocol != LINK_PROTOCOL or identity.network != self._network:
                     raise LinkRefused("a client of another network or protocol")
+                _check_end(peer, self._authority_end, now)
                 offer = await stream.read_exactly(wire.OFFER_BYTES)
                 answer, link = wire.answer_offer(offer, entropy, peer.der, self._own.der, _end(self._own, peer, now))
                 await stream.write(answer)

@@ -3,144 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import mmap
 import socket
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from weakref import WeakSet
 
 from klinket.domain.errors import ProtocolError
 from klinket.net import datagram_path, forks, sockets
+from klinket.net.pipe_receiver import Frame, PipeReceiver
 from klinket.net.poll import forget, poll, tell
-from klinket.net.scratch import RECEIVE_BYTES, SCRATCH
+from klinket.net.turns import Turns
 from klinket.wire import pipe as wire
 from klinket.wire.link import RANDOM_BYTES, Entropy, Link
 from klinket.wire.pipe import FrameType, PipeKeys, Purpose
 
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame that was received."""
-
-    type: FrameType
-    content: bytes
-
-
-#: Bytes of an incomplete frame that are kept by themselves while more is waited for, instead of in a receive buffer.
-SMALL_PART_BYTES = 16_384
 #: Bytes read at once while single frames are waited for: so much, sealed, may be here behind one that has to be thought about.
 READ_BYTES = 65_536
-
-
-class PipeReceiver:
-    """Collects bytes of the socket and opens whole frames; holds a receive buffer only while it is needed.
-
-    `incomplete_since`: monotonic seconds at which a frame began that is not there as a whole yet, or None.
-    """
-
-    __slots__ = ("_buffer", "_end", "_opener", "_part", "_start", "_view", "incomplete_since")
-
-    def __init__(self, opener: wire.Opener) -> None:
-        self._opener = opener
-        self._buffer: mmap.mmap | None = None
-        self._view: memoryview | None = None
-        self._start = 0
-        self._end = 0
-        self._part = b""
-        self.incomplete_since: float | None = None
-
-    def forget_key(self) -> None:
-        """Open nothing any more."""
-        self._opener.forget()
-
-    def hand_over(self) -> tuple[bytes, bytes]:
-        """Return the opener's state and the bytes that were received and not opened; nothing is opened here any more."""
-        state = self._opener.hand_over()
-        self.incomplete_since = None  # whoever goes on measures anew
-        left = self._part if self._view is None else bytes(self._view[self._start : self._end])
-        self.release()
-        return state, left
-
-    def take_over(self, opener: wire.Opener, left: bytes) -> None:
-        """Go on with what another receiver handed over; raises ProtocolError for more than it can have had."""
-        if len(left) > RECEIVE_BYTES:
-            raise ProtocolError(f"{len(left)} bytes were received and not opened")
-        self.release()
-        self._opener = opener
-        self._part = left if len(left) <= SMALL_PART_BYTES else b""
-        if not self._part and left:
-            self.space()[: len(left)] = left
-            self.received(len(left))
-
-    def space(self) -> memoryview:
-        """Return where the next bytes are to be received; never empty."""
-        if self._buffer is None or self._view is None:
-            self._buffer = SCRATCH.borrow()
-            self._view = memoryview(self._buffer)
-            self._start, self._end = 0, len(self._part)
-            self._view[: self._end] = self._part
-            self._part = b""
-        elif self._start and RECEIVE_BYTES - self._end < wire.MAX_CONTENT_BYTES // 2:
-            left = self._end - self._start
-            self._view[:left] = self._view[self._start : self._end]
-            self._start, self._end = 0, left
-        return self._view[self._end :]
-
-    def received(self, count: int) -> None:
-        """Note that `count` bytes were written into the last space()."""
-        self._end += count
-
-    def next_frame(self) -> memoryview | None:
-        """Return the next whole sealed frame, valid until the next call, or None. Raises ProtocolError."""
-        if self._view is None:
-            if len(self._part) < wire.HEADER_BYTES:
-                return None
-            self.space()  # what was set aside may hold whole frames
-        assert self._view is not None
-        length = wire.frame_length(self._view[self._start : self._end])
-        if length is None or self._end - self._start < length:
-            if self._start != self._end and self.incomplete_since is None:
-                self.incomplete_since = time.monotonic()
-            self.rest()
-            return None
-        self.incomplete_since = None
-        frame = self._view[self._start : self._start + length]
-        self._start += length
-        return frame
-
-    def open_into(self, plain: memoryview) -> tuple[int, int] | None:
-        """Open the next whole frame into `plain`; returns (type, length), or None when there is none."""
-        frame = self.next_frame()
-        return None if frame is None else self._opener.open_into(frame, plain)
-
-    def open(self) -> Frame | None:
-        """Return the next whole frame, or None."""
-        frame = self.next_frame()
-        return None if frame is None else Frame(*self._opener.open(bytes(frame)))
-
-    def rest(self, most: int = SMALL_PART_BYTES) -> None:
-        """Give the buffer back unless more is in it: a few bytes of a frame must not hold half a mebibyte."""
-        if self._end - self._start <= most and self._view is not None:
-            part = bytes(self._view[self._start : self._end])
-            self.release()
-            self._part = part
-
-    def release(self) -> None:
-        """Give the buffer back; what was in it is gone."""
-        self._part = b""
-        if self._buffer is not None:
-            self._view = None
-            SCRATCH.give_back(self._buffer)
-            self._buffer = None
-            self._start = self._end = 0
 
 
 class SealedPipe:
     """One pipe of a link. After an error, or abort(), it is dead for good."""
 
     __slots__ = (
-        "__weakref__", "_prefix", "_readable", "_sending", "_writable", "closed", "flow", "purpose", "receiver", "sealer",
+        "__weakref__", "_prefix", "_readable", "_turns", "_writable", "closed", "flow", "purpose", "receiver", "sealer",
         "sock",
     )  # fmt: skip
 
@@ -154,34 +38,52 @@ class SealedPipe:
         #: The id of the flow that a client has asked for on it last.
         self.flow = b""
         self._prefix = prefix
-        self._sending = asyncio.Lock()
+        self._turns: Turns | None = None
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         _LIVE.add(self)
 
     async def send(self, type: FrameType, content: bytes = b"") -> None:
         """Seal and send one frame; raises OSError, after which the pipe is dead."""
-        async with self._sending:
-            if self.closed:
-                raise ConnectionResetError("the pipe is closed")
-            data = self._prefix + self.sealer.seal(type, content)
-            self._prefix = b""
-            try:
-                left = memoryview(data)[self._send_now(data) :]
-                while left:
-                    await self._until_writable()
-                    left = left[self._send_now(left) :]
-            except BaseException:
-                self.abort()  # part of a frame may be out: nothing may follow it
-                raise
+        if self._turns is not None and self._turns.taken:
+            async with self._turns:
+                await self._send_rest(memoryview(self._sealed(type, content)))
+            return
+        # Nearly always the socket takes all of it at once: nobody can come between, so there are no turns to take.
+        data = self._sealed(type, content)
+        try:
+            sent = self._send_now(data)
+        except BaseException:
+            self.abort()
+            raise
+        if sent < len(data):
+            if self._turns is None:
+                self._turns = Turns()
+            async with self._turns:
+                await self._send_rest(memoryview(data)[sent:])
+
+    async def _send_rest(self, left: memoryview) -> None:
+        try:
+            while left := left[self._send_now(left) :]:
+                await self._until_writable()
+        except BaseException:
+            self.abort()  # part of a frame may be out: nothing may follow it
+            raise
+
+    def _sealed(self, type: FrameType, content: bytes) -> bytes:
+        if self.closed:
+            raise ConnectionResetError("the pipe is closed")
+        data = self.sealer.seal(type, content)
+        if self._prefix:
+            data, self._prefix = self._prefix + data, b""
+        return data
 
     def send_now(self, type: FrameType, content: bytes = b"") -> bool:
         """Send one frame without waiting; False when the socket does not take it whole, and the pipe is dead then."""
-        if self.closed or self._sending.locked():
+        if self.closed or (self._turns is not None and self._turns.taken):
             return False
         try:
-            data = self._prefix + self.sealer.seal(type, content)
-            self._prefix = b""
+            data = self._sealed(type, content)
             if self._send_now(data) == len(data):
                 return True
         except OSError:
@@ -214,10 +116,8 @@ class SealedPipe:
         abort() and close() end the wait at once.
         """
         try:
-            while True:
-                frame = self.receiver.open()
-                if frame is not None:
-                    return frame
+            frame = self.receiver.open()
+            while frame is None:
                 if self.closed:
                     raise ConnectionResetError("the pipe is closed")
                 # Mostly nothing is there yet: asking the socket first would be a call in vain for each frame.
@@ -225,13 +125,13 @@ class SealedPipe:
                 if self.closed:
                     raise ConnectionResetError("the pipe is closed")
                 try:
-                    count = self.sock.recv_into(self.receiver.space()[:READ_BYTES])
+                    data = self.sock.recv(READ_BYTES)
                 except (BlockingIOError, InterruptedError):
-                    self.receiver.rest()
                     continue
-                if not count:
+                if not data:
                     raise ConnectionResetError("the peer closed the pipe")
-                self.receiver.received(count)
+                frame = self.receiver.open_only(data)
+            return frame
         except (OSError, ProtocolError):
             self.abort()
             raise

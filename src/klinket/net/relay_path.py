@@ -17,7 +17,7 @@ from klinket.net.sockets import HostPort
 from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream, certificate_digest
 from klinket.wire import signing
-from klinket.wire.control import RelayEntry
+from klinket.wire.inventory import RelayEntry
 from klinket.wire.relay import (
     ADMISSION_PROTOCOLS,
     Admission,
@@ -42,6 +42,12 @@ AVOID_SECONDS, DRAINING_SECONDS = 10.0, 60.0
 #: Seconds before its end at which an admission is not used any more.
 RENEW_AHEAD_SECONDS = 30.0
 _STALE = (RelayAnswer.UNKNOWN_ADMISSION, RelayAnswer.EXPIRED)
+
+
+def is_outdated(answer: RelayAnswer, shown: str, newest: str) -> bool:
+    """Return whether a fresh admission may be answered better: the relay was restarted, the admission is over, or the ticket
+    that was shown for it does not name a connector that the newest one does."""
+    return answer in _STALE or (answer is RelayAnswer.NOT_ALLOWED and shown != newest)
 
 
 class RelayUnavailable(RelayError):
@@ -149,7 +155,7 @@ class RelayPath:
                 await self._paired(sock, ANSWER_SECONDS)
             except RelayError as error:
                 sock.close()
-                if attempt == 1 and self._outdated(held, error.answer):
+                if attempt == 1 and is_outdated(error.answer, held.ticket, self._ticket()):
                     if self._held is held:
                         self._held = None
                     continue
@@ -196,11 +202,6 @@ class RelayPath:
             await self._admitted()
         except RelayError:
             pass  # whoever needs it asks again
-
-    def _outdated(self, held: _Held, answer: RelayAnswer) -> bool:
-        """Return whether a fresh admission may be answered better: the relay was restarted, the admission is over, or the
-        ticket it was given for does not name a connector that the newest one does."""
-        return answer in _STALE or (answer is RelayAnswer.NOT_ALLOWED and held.ticket != self._ticket())
 
     async def _hello(self, held: _Held, connector: int) -> socket.socket:
         sock = await self._dial()

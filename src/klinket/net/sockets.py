@@ -22,10 +22,14 @@ KEEPALIVE_IDLE_SECONDS = 30
 KEEPALIVE_INTERVAL_SECONDS = 5
 KEEPALIVE_PROBES = 6
 #: TCP_USER_TIMEOUT is left alone on purpose: it also ends a connection whose reader is alive and only pauses (zero window).
-_KEEPALIVE = (
-    ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
-    ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
-    ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+_KEEPALIVE = tuple(
+    (getattr(socket, name), value)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECONDS),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    )
+    if hasattr(socket, name)  # macOS names the first one differently: its default holds
 )
 
 #: An address as `socket.connect` takes it, with its family in front.
@@ -119,11 +123,11 @@ def prepare(sock: socket.socket) -> socket.socket:
     sock.setblocking(False)
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return sock
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    level = socket.IPPROTO_TCP
+    sock.setsockopt(level, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE:
-        if (option := getattr(socket, name, None)) is not None:  # macOS names the first one differently: its default holds
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(level, option, value)
     return sock
 
 

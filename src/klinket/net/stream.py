@@ -21,6 +21,8 @@ from klinket.wire.pipe_messages import Failure, OpenAnswer
 
 #: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
 LOOK_SECONDS = 1.0
+#: Frames opened in one turn of the loop: the smallest are tens of thousands in one read, and others wait meanwhile.
+MAX_FRAMES = 256
 
 
 def _nothing() -> None:
@@ -35,8 +37,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_done", "_local", "_local_ended", "_looking", "_over", "_pipe", "_pipe_ended", "_to_local", "_to_pipe", "_watches",
-        "bytes_received", "bytes_sent", "opened", "opening",
+        "_done", "_draining", "_local", "_local_ended", "_looking", "_over", "_pipe", "_pipe_ended", "_to_local", "_to_pipe",
+        "_watches", "bytes_received", "bytes_sent", "opened", "opening",
     )  # fmt: skip
 
     def __init__(self, local: socket.socket, pipe: SealedPipe, *, opening: bool = False) -> None:
@@ -51,6 +53,7 @@ class Stream:
         self._local_ended = False
         self._pipe_ended = False
         self._looking: asyncio.TimerHandle | None = None
+        self._draining: asyncio.Handle | None = None  # frames that are here go on being opened in the next turn
         self._over = False  # not told by the future: whoever waits for it may cancel it while the sockets are still watched
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -156,6 +159,8 @@ class Stream:
     # ---- pipe -> local
 
     def _pipe_readable(self) -> None:
+        if self._draining is not None:
+            return
         receiver = self._pipe.receiver
         try:
             count = self._pipe.sock.recv_into(receiver.space())
@@ -169,13 +174,23 @@ class Stream:
         receiver.received(count)
         self._drain()
 
+    def _drain_on(self) -> None:
+        self._draining = None
+        self._drain()
+
     def _drain(self) -> None:
-        """Open every whole frame that is here, until local does not take more."""
+        """Open every whole frame that is here, until local does not take more; many of them in several turns."""
         opened, receiver = SCRATCH.opened, self._pipe.receiver
+        left = MAX_FRAMES
         try:
             while not self._over and self._to_local is None:
+                if not left:
+                    if self._draining is None:
+                        self._draining = self._watches.loop.call_soon(self._drain_on)
+                    return
                 filled, last = 0, 0
-                while RECEIVE_BYTES - filled > MAX_CONTENT_BYTES:
+                while left and RECEIVE_BYTES - filled > MAX_CONTENT_BYTES:
+                    left -= 1
                     frame = receiver.open_into(opened[filled:])
                     if frame is None:
                         last = 0
@@ -294,6 +309,9 @@ class Stream:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
 
     def _finish(self, failure: Failure | None) -> None:
         if self._over:

@@ -1,7 +1,7 @@
 """The audit as JSON lines: {"event_type": "audit_log", "event": {...}} (facts §6), with the signatures between the events.
 
-Lines of other types are the controller's signatures: `audit_signature` after the last event it covers, `audit_trailer` at the
-end.
+Lines of other types are the controller's signatures: `audit_anchor` before the first event where retention removed those before
+it, `audit_signature` after the last event it covers, `audit_trailer` at the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 from klinket.domain.audit_verification import Record, RecordKind
 
-EVENT, SIGNATURE, TRAILER = "audit_log", "audit_signature", "audit_trailer"
+EVENT, SIGNATURE, TRAILER, ANCHOR = "audit_log", "audit_signature", "audit_trailer", "audit_anchor"
+_SIGNED = {SIGNATURE: RecordKind.SIGNATURE, TRAILER: RecordKind.TRAILER, ANCHOR: RecordKind.ANCHOR}
 #: Bytes of a line; a longer one is not read as an event.
 MAX_LINE_BYTES = 4 * 1024 * 1024
 
@@ -25,6 +26,11 @@ def event_line(event: dict[str, Any]) -> bytes:
 def signature_line(token: str) -> bytes:
     """Return the line of a signature under events."""
     return _line(SIGNATURE, {"token": token})
+
+
+def anchor_line(token: str) -> bytes:
+    """Return the first line, where retention removed what was before the first event."""
+    return _line(ANCHOR, {"token": token})
 
 
 def trailer_line(token: str) -> bytes:
@@ -58,10 +64,14 @@ def _record(number: int, line: bytes) -> Record:
     match document["event_type"]:
         case "audit_log":
             return Record(number, RecordKind.EVENT, event)
-        case "audit_signature" | "audit_trailer" as kind if event.keys() == {"token"} and isinstance(event["token"], str):
-            return Record(number, RecordKind.SIGNATURE if kind == SIGNATURE else RecordKind.TRAILER, token=event["token"])
+        case "audit_signature" | "audit_trailer" | "audit_anchor" as kind if _is_token(event):
+            return Record(number, _SIGNED[kind], token=event["token"])
         case _:
             return unreadable
+
+
+def _is_token(event: dict[str, Any]) -> bool:
+    return event.keys() == {"token"} and isinstance(event["token"], str)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The controller's signatures under the audit: of its events as it goes, and of each export.
+"""The controller's signatures under the audit: of its events as it goes, of each export, and in place of events it removed.
 
 Nothing expires: an audit has to be provable for as long as anybody keeps it, so retired keys stay in the key set for ever.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from klinket.domain.audit_chain import SignedBlock, SignedRange
+from klinket.domain.audit_chain import SignedAnchor, SignedBlock, SignedRange
 from klinket.domain.errors import InvalidToken
 from klinket.wire import signing
 
 BLOCK_TYP = "klinket-audit+jwt"
 RANGE_TYP = "klinket-audit-export+jwt"
+ANCHOR_TYP = "klinket-audit-anchor+jwt"
 AUDIENCE = "auditors"
 #: Events one signature covers at the most: their digests are in it.
 MAX_EVENTS = 100
@@ -92,6 +93,29 @@ def verify_range(token: str, keys: signing.KeySet) -> SignedRange:
         None if claims.get("to") is None else signing.whole(claims, "to"),
         signing.whole(claims, "iat"),
     )
+
+
+def sign_anchor(key: signing.SigningKey, anchor: SignedAnchor) -> str:
+    """Return the signed anchor."""
+    claims = {
+        "iss": anchor.network,
+        "aud": AUDIENCE,
+        "iat": anchor.time,
+        "number": anchor.number,
+        "digest": anchor.digest,
+        "until": anchor.until_ms,
+    }
+    return signing.sign(key, ANCHOR_TYP, claims)
+
+
+def verify_anchor(token: str, keys: signing.KeySet) -> SignedAnchor:
+    """Return what was signed; raises InvalidToken."""
+    claims = _claims(token, keys, ANCHOR_TYP)
+    number = signing.whole(claims, "number")
+    if number < 1:
+        raise InvalidToken("the anchor stands for no event")
+    until, time = signing.whole(claims, "until"), signing.whole(claims, "iat")
+    return SignedAnchor(signing.text(claims, "iss"), number, _digest(claims, "digest"), until, time)
 
 
 def _claims(token: str, keys: signing.KeySet, typ: str) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from klinket.domain.errors import InvalidToken, ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId, CutId, Kid, ResourceId, ServiceAccountUuid, SessionId
 from klinket.wire import signing
-from klinket.wire.control import ResourceEntry
-from klinket.wire.inventory import entry_of, resource_of
+from klinket.wire.inventory import ResourceEntry, entry_of, resource_of
 
 TYP = "klinket-cut+jwt"
 AUDIENCE = "connectors"

@@ -13,25 +13,18 @@ from dataclasses import dataclass
 
 from klinket.domain.address import parse_ip
 from klinket.domain.errors import ProtocolError
+from klinket.wire.dns import IN, MAX_NAME_BYTES, MAX_UDP_PAYLOAD, RecordType, encode_name
 
-IN = 1
-PTR = 12
-OPT = 41
-#: Bytes of an answer over UDP that are asked for: passes everywhere without fragments (dnsflagday.net, 2020).
-UDP_BYTES = 1232
 #: Records that are read of one answer, and links of a chain of CNAMEs.
 MAX_RECORDS = 512
 MAX_CHAIN = 16
-#: Bytes of a name (RFC 1035 §2.3.4).
-MAX_NAME_BYTES = 255
 _REVERSE = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.in-addr\.arpa", re.ASCII)
 _REVERSE6 = re.compile(r"(?:[0-9a-f]\.){32}ip6\.arpa", re.ASCII)
 _HEADER = struct.Struct(">HHHHHH")
-_CNAME = 5
 
 #: Where names stand in data that may hold compressed ones (RFC 3597 §4): octets before, names; what follows stays as it is.
 _NAMES_IN_DATA = {
-    2: (0, 1), 3: (0, 1), 4: (0, 1), _CNAME: (0, 1), 6: (0, 2), 7: (0, 1), 8: (0, 1), 9: (0, 1), 12: (0, 1), 14: (0, 2),
+    2: (0, 1), 3: (0, 1), 4: (0, 1), 5: (0, 1), 6: (0, 2), 7: (0, 1), 8: (0, 1), 9: (0, 1), 12: (0, 1), 14: (0, 2),
     15: (2, 1), 17: (0, 2), 18: (2, 1), 21: (2, 1), 26: (2, 2), 33: (6, 1), 36: (2, 1), 39: (0, 1),
 }  # fmt: skip
 
@@ -58,20 +51,15 @@ def reverse_address(name: str) -> str | None:
 
 def subject(name: str, record_type: int) -> str:
     """Return the host whose grant a question needs: the address whose name is asked for, else the name itself."""
-    address = reverse_address(name) if record_type == PTR else None
+    address = reverse_address(name) if record_type == RecordType.PTR else None
     parsed = None if address is None else parse_ip(address)
     return name if parsed is None else str(parsed)
-
-
-def encode_name(name: str) -> bytes:
-    """Return a canonical name as labels."""
-    return b"".join(bytes([len(label)]) + label.encode("ascii") for label in name.split(".")) + b"\0"
 
 
 def encode_query(id: int, name: str, record_type: int) -> bytes:
     """Return a recursive query with an EDNS record. `name`: canonical (domain.address.canonical_host)."""
     question = encode_name(name) + struct.pack(">HH", record_type, IN)
-    return _HEADER.pack(id, 0x0100, 1, 0, 0, 1) + question + struct.pack(">BHHIH", 0, OPT, UDP_BYTES, 0, 0)
+    return _HEADER.pack(id, 0x0100, 1, 0, 0, 1) + question + struct.pack(">BHHIH", 0, RecordType.OPT, MAX_UDP_PAYLOAD, 0, 0)
 
 
 def answers(message: bytes, query: bytes) -> bool:
@@ -111,7 +99,7 @@ def decode_answer(message: bytes, query: bytes) -> DnsAnswer:
         seconds = 0 if seconds & 0x8000_0000 else seconds  # RFC 2181 §8
         if kind == record_type:
             found.setdefault(owner.lower(), []).append((data, seconds))
-        elif kind == _CNAME:
+        elif kind == RecordType.CNAME:
             aliases[owner.lower()] = (data.lower(), seconds)
     kept = [0xFFFF_FFFF]
     for _ in range(MAX_CHAIN):

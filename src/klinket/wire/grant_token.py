@@ -13,8 +13,7 @@ from klinket.domain.grant import Principal
 from klinket.domain.identifiers import Kid, RemoteNetworkId, ServiceAccountUuid, SessionId, Thumbprint
 from klinket.domain.resource import Resource
 from klinket.wire import signing
-from klinket.wire.control import ResourceEntry
-from klinket.wire.inventory import entry_of, resource_of
+from klinket.wire.inventory import ResourceEntry, entry_of, resource_of
 
 TYP = "klinket-grant+jwt"
 #: Seconds a grant may live at the most, and does by default.

@@ -1,13 +1,77 @@
-"""Resources on the wire: between domain.resource.Resource and control.ResourceEntry."""
+"""Resources, connectors and relays as messages and tokens name them; and resources to and from domain.resource.Resource.
+
+Fields are only ever added, with a default: an older peer ignores what it does not know. (docs/reference/control.md)
+"""
 
 from __future__ import annotations
+
+import msgspec
 
 from klinket.domain.address import ResourceAddress, parse_alias
 from klinket.domain.errors import InvalidInput, ProtocolError
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
 from klinket.domain.ports import PortRange, PortRule, Protocols
 from klinket.domain.resource import Resource
-from klinket.wire.control import PortSpan, ResourceEntry
+
+
+class PortSpan(msgspec.Struct, frozen=True, array_like=True):
+    """Ports `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+class ResourceEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource in a grant, cut or configuration. `tcp`/`udp`: allowed port spans; an empty list allows none."""
+
+    id: int
+    name: str
+    address: str
+    remote_network: int
+    alias: str | None = None
+    tcp: list[PortSpan] = []
+    udp: list[PortSpan] = []
+    icmp: bool = False
+    visible: bool = True
+
+
+class RelayEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A relay: `address` is host:port, `certificate_sha256` the hex digest of its pinned certificate (DER)."""
+
+    id: int
+    address: str
+    certificate_sha256: str
+
+
+class RelayTicket(msgspec.Struct, frozen=True, kw_only=True):
+    relay: int
+    token: str
+    expires_at_ms: int
+
+
+class ConnectorEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A connector a client may use, and the relays it is attached to.
+
+    `jkt`: thumbprint of the one key it may prove (RFC 7638); "": it has none, and nobody is to be believed.
+    `direct`: host:port where it listens itself; who is there, the handshake of a link tells. `punches`: it takes Punch.
+    """
+
+    id: int
+    name: str
+    remote_network: int
+    relays: list[int] = []
+    online: bool = True
+    jkt: str = ""
+    direct: list[str] = []
+    punches: bool = False
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """The grant token of one remote network (wire.grant_token)."""
+
+    remote_network: int
+    token: str
+    expires_at_ms: int
 
 
 def entry_of(resource: Resource) -> ResourceEntry:

@@ -20,6 +20,8 @@ RELAY_DATAGRAMS = "relay-datagrams"
 #: Bytes of all records of one answer, and characters of its text.
 MAX_ANSWER_BYTES = 16 * 1024
 MAX_TEXT_CHARS = 200
+#: Records of one answer; a resolver's has no more that are read (wire.dns_answer).
+MAX_ANSWER_RECORDS = 512
 
 
 class LinkMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -55,7 +57,7 @@ class NameAnswer(LinkMessage, frozen=True, kw_only=True, tag="name-answer"):
     id: Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
     code: Annotated[int, msgspec.Meta(ge=0, lt=16)]
     seconds: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
-    records: list[bytes] = []
+    records: Annotated[list[bytes], msgspec.Meta(max_length=MAX_ANSWER_RECORDS)] = []
     text: Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARS)] = ""
 
 
@@ -145,8 +147,10 @@ def decode_from_client(data: bytes) -> FromClient:
 
 
 def decode_from_connector(data: bytes) -> FromConnector:
-    """Parse what a connector sent; raises ProtocolError. A refusal's texts can be shown and logged."""
+    """Parse what a connector sent; raises ProtocolError. What it says for people can be shown and logged."""
     message = _decode(_from_connector, data)
+    if isinstance(message, NameAnswer) and message.text:
+        return msgspec.structs.replace(message, text=printable(message.text))
     if isinstance(message, GrantRefused):
         shown = printable(message.code[:MAX_MESSAGE_BYTES]), printable(message.message[:MAX_MESSAGE_BYTES])
         return GrantRefused(code=shown[0], message=shown[1])

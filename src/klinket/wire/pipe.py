@@ -65,7 +65,7 @@ class Purpose(IntEnum):
     DATAGRAMS = 3
 
 
-_TYPES = {int(type) for type in FrameType}
+_TYPES = {int(type): type for type in FrameType}
 _PURPOSES = {int(purpose) for purpose in Purpose}
 _RATCHETS = (FrameType.OPEN, FrameType.OPENED)
 _NONCE = struct.Struct(">4xQ")
@@ -82,6 +82,9 @@ class _NoKey:
 
     def encrypt_into(self, *_: object) -> int:
         raise ConnectionResetError("the keys of this pipe were forgotten")
+
+    def decrypt(self, *_: object) -> bytes:
+        raise ProtocolError("the keys of this pipe were forgotten")
 
     def decrypt_into(self, *_: object) -> int:
         raise ProtocolError("the keys of this pipe were forgotten")
@@ -218,11 +221,18 @@ class Opener(_Direction):
         self._count(type, sealed)
         return type, size
 
-    def open(self, frame: bytes) -> tuple[FrameType, bytes]:
-        """Return type and content of one whole frame; raises ProtocolError."""
-        plain = bytearray(len(frame))
-        type, size = self.open_into(memoryview(frame), memoryview(plain))
-        return FrameType(type), bytes(plain[:size])
+    def open(self, frame: bytes | memoryview) -> tuple[FrameType, bytes]:
+        """Return type and content of one whole frame; raises ProtocolError. For single frames: it makes a copy."""
+        aead = self._aead or self._ready()
+        try:
+            plain = aead.decrypt(self._nonce(), frame[HEADER_BYTES:], frame[:HEADER_BYTES])
+        except InvalidTag as error:
+            raise ProtocolError("a frame of a pipe does not verify") from error
+        type = _TYPES.get(plain[-1])
+        if type is None:
+            raise ProtocolError(f"a frame of unknown type {plain[-1]}")
+        self._count(type, len(frame) - HEADER_BYTES)
+        return type, plain[:-1]
 
 
 def frame_length(buffer: memoryview | bytes) -> int | None:

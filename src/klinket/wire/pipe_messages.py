@@ -80,7 +80,8 @@ class OpenRequest:
         protocol = _PROTOCOLS.get(number)
         if protocol is None or flags & ~_FLAG_DATA_FOLLOWS or (port == 0) is not (protocol is TransportProtocol.ICMP):
             raise ProtocolError("OPEN: unknown protocol, flag or port")
-        if any(content[_OPEN.size + length :]) or len(raw) != length:
+        end = _OPEN.size + length
+        if content[end:] != bytes(max(0, OPEN_BYTES - end)) or len(raw) != length:
             raise ProtocolError("OPEN: the padding is not zero")
         try:
             host = raw.decode("ascii")

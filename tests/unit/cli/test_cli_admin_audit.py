@@ -203,3 +203,11 @@ def test_what_is_no_moment_is_named(text: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         moment("from", text, 1_798_718_400.0)
     assert raised.value.field == "from"
+
+
+async def test_retention_says_for_how_long_the_audit_is_kept_and_what_was_removed(shell: Shell) -> None:
+    shown = json.loads(await shell.ok("audit", "retention", "--json"))
+    count = len(await shell.running.audit())
+    nothing = {"pruned": 0, "digest": None, "until": None, "prunedAt": None, "heldBy": []}
+    assert shown == {"days": 365, "events": count, **nothing}
+    assert "365" in await shell.ok("audit", "retention")

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from examples.deployment import free_port
 from klinket.cli.main import klinket
 from klinket.controller.app import api_tokens
 from klinket.wire.key_file import parse_key_file
-from tests.unit.controller.running import Running, free_port
+from tests.unit.controller.running import Running
 
 #: Seconds a command may take.
 PATIENCE = 30.0

@@ -16,7 +16,7 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net.pipe import SealedPipe
-from klinket.wire.control import ConnectorEntry
+from klinket.wire.inventory import ConnectorEntry
 from klinket.wire.pipe_messages import OpenAnswer
 from tests.unit.client.conftest import granted
 

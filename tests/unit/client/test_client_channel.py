@@ -17,8 +17,8 @@ from klinket.domain.errors import ControllerUnreachable, KlinketError, ProtocolE
 from klinket.net.channel import controller_context
 from klinket.net.clock import PeerClock
 from klinket.wire import control, signing
+from tests.eventually import eventually
 from tests.unit.controller.running import Running
-from tests.unit.whole import eventually
 
 
 @pytest.fixture

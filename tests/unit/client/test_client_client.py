@@ -13,8 +13,9 @@ from klinket.client.flow import ClientStream
 from klinket.client.opening import ask
 from klinket.domain.errors import ControllerUnreachable, FlowRefused, ServiceKeyRevoked
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from tests.eventually import PATIENCE, eventually
 from tests.unit.connector.test_connector_dial import closed_port
-from tests.unit.whole import PATIENCE, Whole, eventually, tasks_named
+from tests.unit.whole import Whole, tasks_named
 
 
 async def test_a_flow_reaches_the_resource_and_back(whole: Whole) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -20,6 +20,7 @@ from klinket.client.capture.nfqueue import Verdict
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.errors import CaptureImpossible, FlowRefused
 from klinket.domain.flow import FlowFailure
+from tests.eventually import eventually
 from tests.unit.client.conftest import Echo, FakeClient
 from tests.unit.client.test_client_nfqueue import acknowledgement, held, split
 from tests.unit.client.test_client_packets import tcp_packet
@@ -105,12 +106,6 @@ def program() -> socket.socket:
     return sock
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("request_number", [0, 1])
 async def test_a_queue_the_kernel_refuses_makes_capture_impossible(client: FakeClient, request_number: int) -> None:
     queue, theirs = netlink_pair()
@@ -191,7 +186,7 @@ async def test_a_flow_whose_command_gave_up_is_aborted(
     monkeypatch.setattr(module, "ARRIVAL_SECONDS", 0.05)
     kernel.syn(("10.0.0.9", 40_000))
     assert (await kernel.verdict())[1] is Verdict.ACCEPT
-    await until(lambda: client.flows[0].aborted)
+    await eventually(lambda: client.flows[0].aborted)
 
 
 async def test_a_connection_without_a_held_syn_is_reset(kernel: Kernel, client: FakeClient) -> None:
@@ -245,7 +240,7 @@ async def test_closing_drops_what_is_held_and_aborts_what_waits(client: FakeClie
 
     client.open_stream = never  # type: ignore[method-assign]
     held_one = kernel.syn(("10.0.0.9", 40_001))
-    await until(lambda: len(connects._attempts) == 2)
+    await eventually(lambda: len(connects._attempts) == 2)
     await connects.aclose()
     assert client.flows[0].aborted
     assert await kernel.verdict() == (held_one, Verdict.DROP, 0)

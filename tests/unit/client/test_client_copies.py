@@ -14,8 +14,9 @@ from klinket.net import copies
 from klinket.net.copies import own_time
 from klinket.net.pipe import SealedPipe
 from klinket.wire import control
+from tests.eventually import PATIENCE, eventually
 from tests.unit.net.test_net_forks import in_child, seals
-from tests.unit.whole import PATIENCE, Whole, eventually
+from tests.unit.whole import Whole
 
 
 def live_pipes(client: Client) -> list[SealedPipe]:

@@ -11,7 +11,8 @@ from klinket.domain.connector_choice import FAILED_SECONDS
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
-from klinket.wire.control import ClientConfiguration, ConnectorEntry, Grant, PortSpan, RelayEntry, RelayTicket, ResourceEntry
+from klinket.wire.control import ClientConfiguration
+from klinket.wire.inventory import ConnectorEntry, Grant, PortSpan, RelayEntry, RelayTicket, ResourceEntry
 
 NOW = 1_800_000_000.0
 SESSION = "s" * 22

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -18,6 +18,7 @@ from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.packets import Endpoint
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from tests.eventually import eventually
 from tests.unit.client.conftest import FakeClient
 
 pytestmark = [
@@ -73,12 +74,6 @@ async def receive(sock: socket.socket) -> bytes:
     return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 65_535), 5)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def test_answers_come_from_the_address_that_was_asked(capture: Capture, client: FakeClient) -> None:
     with await capture.program() as sock:
         for content in (b"one", b"two"):
@@ -123,7 +118,7 @@ async def test_silence_of_the_target_stays_silence(capture: Capture, client: Fak
     client.refuse(GRANTED, FlowFailure.TIMED_OUT)
     with await capture.program() as sock:
         sock.send(b"x")
-        await until(lambda: bool(client.asked) and not capture.made._associations)
+        await eventually(lambda: bool(client.asked) and not capture.made._associations)
         with pytest.raises(BlockingIOError):
             sock.recv(1)
 
@@ -133,8 +128,8 @@ async def test_an_idle_association_ends(capture: Capture, client: FakeClient, mo
     with await capture.program() as sock:
         sock.send(b"x")
         assert await receive(sock) == b"echo x"
-        await until(lambda: client.associations[0].closed)
-        await until(lambda: not capture.made._associations)
+        await eventually(lambda: client.associations[0].closed)
+        await eventually(lambda: not capture.made._associations)
         sock.send(b"y")  # a new one
         assert await receive(sock) == b"echo y"
     assert len(client.associations) == 2
@@ -149,7 +144,7 @@ async def test_more_associations_than_the_limit_are_dropped(
         first.send(b"1")
         assert await receive(first) == b"echo 1"
         second.send(b"2")
-        await until(lambda: capture.made.dropped == 1)
+        await eventually(lambda: capture.made.dropped == 1)
     assert len(client.associations) == 1
 
 

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klinket.client.capture import dns_message
-from klinket.client.capture.dns_message import Code, RecordType, parse_query
+from klinket.client.capture.dns_message import parse_query
 from klinket.domain.errors import ProtocolError
+from klinket.wire.dns import IN, Code, RecordType
 
 LABEL = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", fullmatch=True)
 NAMES = st.lists(LABEL, min_size=1, max_size=8).filter(lambda labels: sum(map(len, labels)) + len(labels) <= 254)
@@ -31,7 +32,7 @@ def test_queries_are_read_as_dnspython_writes_them(labels: list[str], kind: str,
     query = parse_query(made.to_wire())
     assert query.name == name
     assert query.type == dns.rdatatype.from_text(kind)
-    assert query.dns_class == dns_message.IN
+    assert query.dns_class == IN
     assert int.from_bytes(query.id) == id
 
 
@@ -133,4 +134,4 @@ def test_the_longest_name_is_read() -> None:
     assert len(parse_query(message).name) == 253
     assert dns.message.from_wire(message).question[0].rdtype == dns.rdatatype.A
     assert RecordType.A == dns.rdatatype.A
-    assert dns_message.IN == dns.rdataclass.IN
+    assert IN == dns.rdataclass.IN

@@ -18,9 +18,10 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net.pipe import READ_BYTES
 from klinket.wire.pipe_messages import Failure
+from tests.eventually import eventually
 from tests.unit.connector.test_connector_dial import closed_port
 from tests.unit.net.conftest import tcp_pair
-from tests.unit.whole import Whole, eventually
+from tests.unit.whole import Whole
 
 MEBIBYTE = 1 << 20
 

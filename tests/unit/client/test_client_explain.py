@@ -6,14 +6,15 @@ import asyncio
 
 import pytest
 
+from examples.deployment import free_port
 from klinket.client.explain import Explanation, destination_of, explain
 from klinket.domain.errors import ServiceKeyInvalid
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net.relay_path import RelayPath, RelayUnavailable
 from klinket.wire.key_file import KeyFile
+from tests.eventually import PATIENCE, eventually
 from tests.unit.connector.test_connector_dial import closed_port
-from tests.unit.controller.running import free_port
-from tests.unit.whole import PATIENCE, Whole, eventually
+from tests.unit.whole import Whole
 
 TCP, UDP = TransportProtocol.TCP, TransportProtocol.UDP
 ALL = ["key", "account", "resource", "grant", "path", "connector", "dns", "dial"]

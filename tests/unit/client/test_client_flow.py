@@ -17,7 +17,7 @@ from klinket.client.link import ConnectorLink
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
 from klinket.net.pipe import SealedPipe
-from klinket.wire.control import ConnectorEntry
+from klinket.wire.inventory import ConnectorEntry
 from klinket.wire.link import Link
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure

@@ -13,7 +13,8 @@ from klinket.client.forward import Forward, Listening, parse
 from klinket.domain.errors import Conflict, FlowRefused, InvalidInput, ServiceKeyRevoked
 from klinket.domain.flow import FlowFailure
 from klinket.net.sockets import HostPort
-from tests.unit.whole import PATIENCE, Whole
+from tests.eventually import PATIENCE
+from tests.unit.whole import Whole
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from klinket.domain.flow import FlowFailure
 from klinket.net.tasks import TaskSet
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer
+from tests.eventually import eventually
 from tests.unit.client.conftest import granted
 from tests.unit.client.test_client_links import a_link
 from tests.unit.net.conftest import pipe_ends, tcp_pair
-from tests.unit.whole import eventually
 
 NOW = 1000.0
 HOST = "db.internal"

@@ -20,10 +20,11 @@ from klinket.net.direct_path import DirectPath
 from klinket.wire import link_control
 from klinket.wire.link_control import GrantAccepted
 from klinket.wire.pipe import FrameType
+from tests.eventually import eventually
 from tests.unit.client.conftest import granted
 from tests.unit.connector.test_connector_dial import descriptors
 from tests.unit.net.conftest import pipe_ends
-from tests.unit.whole import Whole, eventually
+from tests.unit.whole import Whole
 
 
 @pytest.fixture

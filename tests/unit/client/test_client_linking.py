@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from examples.deployment import free_port
 from klinket.client.client import Client
 from klinket.client.link import ConnectorLink
 from klinket.domain.errors import FlowRefused
 from klinket.net.sockets import HostPort
-from tests.unit.controller.running import free_port
-from tests.unit.whole import Whole, eventually, everything
+from tests.eventually import eventually
+from tests.unit.whole import Whole, everything
 
 Start = Callable[..., Any]
 

@@ -13,7 +13,7 @@ from klinket.client.flow import ClientDatagrams
 from klinket.client.link import ConnectorLink
 from klinket.client.links import LinkSet
 from klinket.net.tasks import TaskSet
-from klinket.wire.control import ConnectorEntry
+from klinket.wire.inventory import ConnectorEntry
 from klinket.wire.link import Link
 from tests.unit.client.conftest import granted
 from tests.unit.net.conftest import Ends, ends

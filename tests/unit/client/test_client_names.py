@@ -14,7 +14,8 @@ from klinket.connector import name_questions
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
 from klinket.wire.link_control import NameAnswer
-from tests.unit.whole import Whole, eventually
+from tests.eventually import eventually
+from tests.unit.whole import Whole
 
 #: The reverse name of the resource 127.0.0.1.
 NAME = "1.0.0.127.in-addr.arpa"

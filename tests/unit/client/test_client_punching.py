@@ -22,8 +22,9 @@ from klinket.net import punching
 from klinket.net.channel import controller_context
 from klinket.net.direct_path import DirectUnavailable
 from klinket.wire.control import Message, PunchInvitation, PunchRefused, PunchStart
+from tests.eventually import eventually
 from tests.unit.net.conftest import tcp_pair
-from tests.unit.whole import Whole, eventually, everything
+from tests.unit.whole import Whole, everything
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import pytest
 from klinket.client import ssh_proxy, standard_streams
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
+from tests.eventually import PATIENCE
 from tests.unit.connector.test_connector_dial import closed_port
-from tests.unit.whole import PATIENCE, Whole
+from tests.unit.whole import Whole
 
 
 async def read_all(descriptor: int) -> bytes:

@@ -12,8 +12,8 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
 from klinket.net.pipe import SealedPipe
 from klinket.net.tasks import TaskSet
+from tests.eventually import eventually
 from tests.unit.net.conftest import Ends, pipe_ends
-from tests.unit.whole import eventually
 
 
 class Maker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from klinket.net.pump import Pump
 from klinket.wire.control import AccountLimits, LimitsOfAccount
 from klinket.wire.pipe import FrameType
 from klinket.wire.signing import KeySet
+from tests.eventually import PATIENCE, eventually
 from tests.unit.connector.conftest import ACCOUNT, KEY, LIMITS, NETWORK, OTHER_ACCOUNT
 from tests.unit.connector.test_connector_flows import Served, accepted, event_loop_policy, listener, served, where
 
@@ -106,14 +108,14 @@ async def test_datagrams_above_the_bandwidth_are_dropped_and_counted(served: Ser
         resource.bind(("127.0.0.1", 0))
         resource.setblocking(False)
         await served.opened(where(resource, TransportProtocol.UDP))
+        begun = time.monotonic()
         for _ in range(300):
             await served.ends.client.send(FrameType.DATAGRAM, bytes(1_000))
-        await asyncio.sleep(0.2)
-        got = 0
+        got = len(await asyncio.wait_for(asyncio.get_running_loop().sock_recv(resource, 2_000), PATIENCE))
+        await eventually(lambda: served.server.bandwidth.dropped)
         while True:
             try:
                 got += len(resource.recv(2_000))
             except BlockingIOError:
                 break
-        assert 0 < got <= burst_of(RATE) + RATE
-        assert served.server.bandwidth.dropped > 0
+        assert got <= burst_of(RATE) + RATE * (time.monotonic() - begun)

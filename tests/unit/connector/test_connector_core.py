@@ -196,7 +196,9 @@ def test_a_grant_of_one_session_is_of_no_use_to_another(world: World) -> None:
 
 def test_a_grant_presented_on_one_link_serves_all_links_of_the_session(world: World) -> None:
     world.granted(DATABASE)
-    assert world.core.open(record(), request(tcp("db.internal", 5432)), NOW).resource == DATABASE
+    other = record()
+    world.core.add_link(other, NOW)
+    assert world.core.open(other, request(tcp("db.internal", 5432)), NOW).resource == DATABASE
 
 
 def test_a_flow_id_in_use_breaks_the_protocol(world: World) -> None:
@@ -489,6 +491,8 @@ def test_no_flow_lives_that_a_new_decision_would_refuse(steps: list[tuple[str, i
     world = World()
     world.core.configure(NETWORK, REMOTE, KeySet({KEY.kid: KEY.public_key}), LIMITS)
     links = [record(principal("a" * 22)), record(principal("b" * 22, "key-2", OTHER_ACCOUNT))]
+    for made in links:
+        world.core.add_link(made, NOW)
     live: set[Flow] = set()
     for revision, (step, which, what) in enumerate(steps, start=1):
         link, stamp = links[which], (1, revision)

@@ -16,7 +16,8 @@ from klinket.client.link import ConnectorLink
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net.sockets import HostPort
-from tests.unit.whole import Whole, eventually, everything
+from tests.eventually import eventually
+from tests.unit.whole import Whole, everything
 
 
 @pytest.fixture

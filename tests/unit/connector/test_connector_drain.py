@@ -15,7 +15,8 @@ from klinket.connector import run_file
 from klinket.connector.drain import ConnectorNotRunning, DrainIncomplete, drain
 from klinket.connector.run_file import ConnectorAlreadyRunning, RunFile, RunState
 from klinket.controller.app import connectors
-from tests.unit.whole import Whole, eventually, everything
+from tests.eventually import eventually
+from tests.unit.whole import Whole, everything
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from klinket.connector import echoes
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net import echo_socket
 from klinket.net.echo_socket import EchoSocket
+from klinket.net.pacing import Lanes
 from klinket.wire.echo import Echo
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure
@@ -67,6 +68,31 @@ async def test_a_cut_ends_it_at_once(pinging: Served) -> None:
     frame = await pinging.answer()
     assert (frame.type, Failure.decode(frame.content).failure) == (FrameType.FAIL, FlowFailure.SERVICE_KEY_REVOKED)
     await pinging.over()
+
+
+async def test_a_cut_is_no_turn_for_the_echo_that_waits_for_its_bandwidth(
+    pinging: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Echo] = []
+
+    async def send_on(self: EchoSocket, echo: Echo) -> None:
+        sent.append(echo)
+
+    monkeypatch.setattr(EchoSocket, "send", send_on)
+    await pinging.opened(PING)
+    ((flow, carrier),) = pinging.server.traffic.live()
+    lanes = Lanes.of(100_000)
+    carrier.pace(lanes)
+    for number in range(2):  # the second one waits
+        await send(pinging, Echo(number, bytes(40_000)))
+    async with asyncio.timeout(5):
+        while not lanes.from_clients.waits:
+            await asyncio.sleep(0.01)
+    assert [echo.sequence for echo in sent] == [0]
+    pinging.cut()
+    lanes.from_clients.set_rate(None)  # its turn, in the very moment of the cut
+    await pinging.over()
+    assert [echo.sequence for echo in sent] == [0], f"nothing of {flow.id} is released after its cut"
 
 
 async def test_an_idle_flow_ends(pinging: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from klinket.connector.state import ConnectorState
 from klinket.domain.cut import CutScope
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net import sockets
-from klinket.net.pipe import Frame
+from klinket.net.pipe_receiver import Frame
 from klinket.wire.control import CutFlow, FlowEvent
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer
@@ -80,6 +80,7 @@ class Served:
             await asyncio.wait([self.serving])
 
     async def told(self) -> list[FlowEvent]:
+        await self.events.spool()
         return [event async for batch in self.events.unsent() for event in batch.events]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from klinket.wire.link import Link
 from klinket.wire.link_control import GrantAccepted, GrantRefused, PresentGrant
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.pipe_messages import Failure
+from tests.eventually import eventually
 from tests.unit.connector.conftest import ACCOUNT, NOW, OTHER_ACCOUNT, World, principal, record, request, resource, tcp
 from tests.unit.connector.test_connector_dial import closed_port
 from tests.unit.net.conftest import tcp_pair
@@ -107,12 +108,6 @@ async def over(pipe: SealedPipe) -> bool:
         return True
     except TimeoutError:
         return False
-
-
-async def eventually(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

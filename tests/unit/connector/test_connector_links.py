@@ -18,16 +18,17 @@ from klinket.connector.flows import FlowServer
 from klinket.connector.links import LinkServer
 from klinket.connector.state import ConnectorState
 from klinket.domain.flow import FlowFailure
+from klinket.domain.token_buckets import TokenBuckets
 from klinket.net import pipe as pipes
 from klinket.net.link import LinkInitiator, LinkTerminator
 from klinket.net.pipe import SealedPipe
 from klinket.wire import link_control, signing
 from klinket.wire.identity import ClientIdentity
 from klinket.wire.link import Link
-from klinket.wire.link_control import CloseLink, Drain, GrantAccepted, GrantRefused
+from klinket.wire.link_control import CloseLink, Drain, GrantAccepted, GrantRefused, Ping, Pong
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.pipe_messages import Failure
-from tests.unit.connector.conftest import DATABASE, NETWORK, World, principal, record, request, tcp
+from tests.unit.connector.conftest import DATABASE, NETWORK, World, principal, record, request, resource, tcp
 from tests.unit.net import test_net_link
 from tests.unit.net.conftest import tcp_pair
 from tests.unit.net.test_net_link import CLIENTS, CONNECTOR, CONNECTOR_JKT, certified, initiator, terminator
@@ -138,6 +139,43 @@ async def test_a_link_that_was_closed_opens_no_pipe(connector: Connector) -> Non
     assert await ends(late)
 
 
+@pytest.mark.parametrize("how", ["its time", "closed"])
+async def test_a_pipe_at_rest_opens_no_flow_after_the_end_of_its_link(world: World, tmp_path: Path, how: str) -> None:
+    now = [NOW]
+    flows = FlowServer(world.core, FlowEventLog(ConnectorState(tmp_path), lambda: now[0]), lambda: now[0], set)
+    made = terminator(network=NETWORK)
+    connector = Connector(world, LinkServer(world.core, flows, lambda: now[0], lambda: made), [made])
+    client = certified(CLIENTS, ClientIdentity(NETWORK, principal()).uri)
+    link = await connector.link(initiator(client))
+    found = world.core.link(link.handle, NOW)
+    assert found is not None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        where = tcp("127.0.0.1", listener.getsockname()[1])
+        world.core.present_grant(found, world.grant(found, resource(5, "127.0.0.1"), now=NOW), NOW)
+        flow = await connector.pipe(link, Purpose.FLOW)
+        await flow.send(FrameType.OPEN, request(where).encode())
+        assert (await flow.receive()).type is FrameType.OPENED
+        await flow.send(FrameType.FIN)
+        listener.accept()[0].close()
+        assert (await flow.receive()).type is FrameType.FIN
+        if how == "closed":
+            await control_over(connector, link)
+        else:
+            now[0] = link.expires_at
+            # Grants are the session's: its client goes on to present them on the link that has replaced this one.
+            world.core.present_grant(found, world.grant(found, resource(5, "127.0.0.1"), now=now[0], stamp=(1, 11)), now[0])
+        await flow.send(FrameType.OPEN, request(where).encode())
+        assert await ends(flow)
+    for sock in connector.open_sockets:
+        sock.close()
+
+
+async def control_over(connector: Connector, link: Link) -> None:
+    pipe = await connector.pipe(link, Purpose.CONTROL)
+    await pipe.send(FrameType.CONTROL, link_control.encode(CloseLink()))
+    assert await ends(pipe)
+
+
 async def test_a_pipe_of_a_link_nobody_made_is_refused(connector: Connector) -> None:
     pipe = await connector.pipe(Link(os.urandom(16), os.urandom(32), NOW + 60), Purpose.FLOW)
     await pipe.send(FrameType.OPEN, request(tcp("db.internal", 5432)).encode())
@@ -192,6 +230,47 @@ async def test_a_client_that_says_nothing_is_not_waited_for(connector: Connector
     await connector.over()
     assert len(await asyncio.get_running_loop().sock_recv(sock, 4096)) > 0  # the greeting
     assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
+
+
+async def test_others_have_their_turns_between_control_messages_that_come_at_once(connector: Connector) -> None:
+    link = await connector.link(initiator())
+    pipe = await connector.pipe(link, Purpose.CONTROL)
+    assert isinstance(await control(pipe, Ping()), Pong)
+    ping = link_control.encode(Ping())
+    pipe.sock.sendall(b"".join(pipe.sealer.seal(FrameType.CONTROL, ping) for _ in range(200)))
+    answered, turns = 0, 0
+    async with asyncio.timeout(10):
+        while answered < 200:
+            await asyncio.sleep(0)
+            turns += 1
+            while pipe.receiver.open() is not None:
+                answered += 1
+            try:
+                pipe.receiver.received(pipe.sock.recv_into(pipe.receiver.space()))
+            except BlockingIOError:
+                pass
+    assert turns > 100
+
+
+async def test_control_messages_above_the_rate_wait_by_their_size(connector: Connector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector.server, "_rates", TokenBuckets(4, 1.0))
+    link = await connector.link(initiator())
+    pipe = await connector.pipe(link, Purpose.CONTROL)
+    other = await connector.pipe(await connector.link(other_session()), Purpose.CONTROL)
+    for _ in range(3):
+        assert isinstance(await control(pipe, Ping()), Pong)
+    big = link_control.PresentGrant(token="x" * limits.CONTROL_UNIT_BYTES)
+    assert isinstance(await control(pipe, big), GrantRefused)
+    await pipe.send(FrameType.CONTROL, link_control.encode(Ping()))
+    waiting = asyncio.ensure_future(pipe.receive())
+    assert isinstance(await control(other, Ping()), Pong)  # another session's have their own rate
+    assert not waiting.done()
+    async with asyncio.timeout(10):
+        assert isinstance(link_control.decode_from_connector((await waiting).content), Pong)
+
+
+def other_session() -> LinkInitiator:
+    return initiator(certified(CLIENTS, ClientIdentity(NETWORK, principal(session="b" * 22)).uri))
 
 
 async def test_draining_is_told_on_every_control_pipe(connector: Connector) -> None:

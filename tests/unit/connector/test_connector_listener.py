@@ -17,7 +17,8 @@ from klinket.connector.listener import DirectListener
 from klinket.domain.errors import InvalidInput
 from klinket.net.sockets import HostPort
 from klinket.wire import pipe
-from tests.unit.whole import Whole, eventually, everything
+from tests.eventually import eventually
+from tests.unit.whole import Whole, everything
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from klinket.connector import limits, name_questions
+from klinket.connector import limits
 from klinket.connector.name_questions import NameQuestions, system_resolvers
 from klinket.domain.cut import CutScope
 from klinket.net.tasks import TaskSet
+from klinket.wire.dns import Code
 from klinket.wire.link_control import MAX_ANSWER_BYTES, AskName, NameAnswer
 from tests.unit.connector.conftest import ACCOUNT, NOW, World, principal, resource
 
@@ -124,7 +125,7 @@ async def test_an_alias_of_an_address_has_no_records_and_nobody_is_asked(asking:
 @pytest.mark.parametrize("name", ["other.internal", "internal", "corp.internal", "x.db.internal"])
 async def test_a_name_that_no_granted_resource_serves_is_refused(asking: Asking, resolver: Resolver, name: str) -> None:
     answer = await asking.ask(name)
-    assert (answer.code, resolver.asked) == (name_questions.REFUSED, [])
+    assert (answer.code, resolver.asked) == (Code.REFUSED, [])
     assert "no granted resource serves" in answer.text
 
 
@@ -133,12 +134,12 @@ async def test_a_name_that_no_granted_resource_serves_is_refused(asking: Asking,
 )
 async def test_a_name_in_another_form_is_refused(asking: Asking, resolver: Resolver, name: str) -> None:
     answer = await asking.ask(name)
-    assert (answer.code, resolver.asked) == (name_questions.REFUSED, [])
+    assert (answer.code, resolver.asked) == (Code.REFUSED, [])
 
 
 @pytest.mark.parametrize("kind", [ANY, AXFR, 251, 41, 249, 128])
 async def test_what_is_no_type_of_records_is_refused(asking: Asking, resolver: Resolver, kind: int) -> None:
-    assert ((await asking.ask("db.internal", kind)).code, resolver.asked) == (name_questions.REFUSED, [])
+    assert ((await asking.ask("db.internal", kind)).code, resolver.asked) == (Code.REFUSED, [])
 
 
 @pytest.mark.parametrize("kind", [A, AAAA, 38, HTTPS, SVCB])
@@ -149,12 +150,12 @@ async def test_nothing_that_holds_addresses_is_told(asking: Asking, resolver: Re
 
 async def test_a_session_without_a_grant_is_told_nothing(asking: Asking, resolver: Resolver) -> None:
     asking.session = "b" * 22
-    assert ((await asking.ask("db.internal")).code, resolver.asked) == (name_questions.REFUSED, [])
+    assert ((await asking.ask("db.internal")).code, resolver.asked) == (Code.REFUSED, [])
 
 
 async def test_a_name_that_was_cut_is_refused(asking: Asking, resolver: Resolver, world: World) -> None:
     world.core.apply_cut(world.cut(CutScope.of_account(ACCOUNT)), NOW)
-    assert ((await asking.ask("db.internal")).code, resolver.asked) == (name_questions.REFUSED, [])
+    assert ((await asking.ask("db.internal")).code, resolver.asked) == (Code.REFUSED, [])
 
 
 async def test_a_cut_while_a_resolver_thinks_counts(asking: Asking, resolver: Resolver, world: World) -> None:
@@ -162,13 +163,13 @@ async def test_a_cut_while_a_resolver_thinks_counts(asking: Asking, resolver: Re
     assert asking.begin("db.internal") is None
     world.core.apply_cut(world.cut(CutScope.of_account(ACCOUNT)), NOW)
     answer = await asyncio.wait_for(asking.told.get(), 5)
-    assert (answer.code, answer.records) == (name_questions.REFUSED, [])
+    assert (answer.code, answer.records) == (Code.REFUSED, [])
 
 
 async def test_an_expired_grant_serves_no_names(world: World, resolver: Resolver) -> None:
     world.granted(resource(1, "db.internal"))
     asking = Asking(NameQuestions(world.core, lambda: NOW + 4000, lambda: [LIVE], resolver.port), TaskSet("test"))
-    assert ((await asking.ask("db.internal")).code, resolver.asked) == (name_questions.REFUSED, [])
+    assert ((await asking.ask("db.internal")).code, resolver.asked) == (Code.REFUSED, [])
     await asking.tasks.aclose()
 
 
@@ -182,7 +183,7 @@ async def test_long_answers_come_over_tcp(asking: Asking, resolver: Resolver) ->
 async def test_answers_above_the_bound_are_a_failure(asking: Asking, resolver: Resolver) -> None:
     resolver.records["db.internal", "TXT"] = [f'"{number}{"x" * 240}"' for number in range(MAX_ANSWER_BYTES // 240 + 1)]
     answer = await asking.ask("db.internal", TXT)
-    assert (answer.code, answer.records) == (name_questions.SERVER_FAILURE, [])
+    assert (answer.code, answer.records) == (Code.SERVER_FAILURE, [])
     assert str(MAX_ANSWER_BYTES) in answer.text
 
 
@@ -200,7 +201,7 @@ async def test_without_an_answer_there_is_a_failure_in_time(
     monkeypatch.setattr(limits, "RESOLVER_SECONDS", 0.05)
     resolver.silent = True
     answer = await asking.ask("db.internal")
-    assert (answer.code, answer.text) == (name_questions.SERVER_FAILURE, "no resolver of the connector has answered")
+    assert (answer.code, answer.text) == (Code.SERVER_FAILURE, "no resolver of the connector has answered")
 
 
 async def test_a_session_has_so_many_questions_at_a_time_and_others_have_theirs(
@@ -211,7 +212,7 @@ async def test_a_session_has_so_many_questions_at_a_time_and_others_have_theirs(
         assert asking.begin("db.internal") is None
     refused = asking.begin("db.internal")
     assert refused is not None
-    assert refused.code == name_questions.SERVER_FAILURE
+    assert refused.code == Code.SERVER_FAILURE
     world.granted(resource(1, "db.internal"), who=principal("b" * 22))
     asking.session = "b" * 22
     assert asking.begin("db.internal") is None
@@ -220,7 +221,7 @@ async def test_a_session_has_so_many_questions_at_a_time_and_others_have_theirs(
 async def test_a_session_asks_so_many_a_second(asking: Asking) -> None:
     answers = [await asking.ask("db.internal") for _ in range(limits.NAME_QUESTIONS_BURST + 20)]
     assert {answer.code for answer in answers[: limits.NAME_QUESTIONS_BURST]} == {0}
-    assert answers[-1].code == name_questions.SERVER_FAILURE
+    assert answers[-1].code == Code.SERVER_FAILURE
     assert "a second" in answers[-1].text
 
 

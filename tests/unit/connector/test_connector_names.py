@@ -14,6 +14,7 @@ from klinket.connector.limits import LOOKUPS_PER_ACCOUNT
 from klinket.connector.names import Found, NameLookups, system_lookup
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import FlowFailure
+from tests.eventually import PATIENCE, eventually
 
 HERE = [(socket.AF_INET, "192.0.2.7")]
 
@@ -42,7 +43,7 @@ def zone() -> Iterator[Zone]:
 
 
 async def soon(names: NameLookups, host: str, account: str) -> Found:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         return await names.find(host, account)
 
 
@@ -61,7 +62,7 @@ async def test_a_look_up_counts_until_it_comes_back_even_when_nobody_waits_for_i
     names = NameLookups(zone.lookup)
     for round in range(3):
         hogs = [asyncio.ensure_future(names.find(f"s{round}-{n}.slow", "hog")) for n in range(10)]
-        await asyncio.sleep(0.05)
+        await eventually(lambda: len(zone.asked) == LOOKUPS_PER_ACCOUNT)
         for hog in hogs:
             hog.cancel()
         await asyncio.gather(*hogs, return_exceptions=True)
@@ -97,7 +98,7 @@ async def test_names_that_wait_are_bounded(zone: Zone, monkeypatch: pytest.Monke
     monkeypatch.setattr(connector_names, "MAX_WAITING_LOOKUPS", 3)
     names = NameLookups(zone.lookup)
     hogs = [asyncio.ensure_future(names.find(f"s{n}.slow", "hog")) for n in range(LOOKUPS_PER_ACCOUNT + 3)]
-    await asyncio.sleep(0.05)
+    await eventually(lambda: len(names._waiting.get("hog", ())) == 3)
     with pytest.raises(FlowRefused) as caught:
         await soon(names, "one-more.slow", "hog")
     assert caught.value.failure is FlowFailure.THROTTLED

@@ -13,7 +13,8 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.readiness import Readiness
 from klinket.net.exposition import Exposition
-from tests.unit.whole import Whole, eventually, everything
+from tests.eventually import eventually
+from tests.unit.whole import Whole, everything
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from examples.deployment import free_port
 from klinket.connector import relay_choice
 from klinket.connector.load import WINDOW_SECONDS, ProcessLoad
 from klinket.connector.relay_choice import RelayChoice
 from klinket.domain.nearest_relays import KEPT_RELAYS
-from klinket.wire.control import RelayEntry
-from tests.unit.controller.running import free_port
+from klinket.wire.inventory import RelayEntry
 
 
 def entry(id: int, port: int) -> RelayEntry:

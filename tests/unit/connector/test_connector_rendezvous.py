@@ -20,10 +20,11 @@ from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.state import ConnectorState
 from klinket.net import pipe as pipes
 from klinket.wire.ticket import TicketRole
+from tests.eventually import eventually
 from tests.unit.connector.conftest import World
 from tests.unit.connector.test_connector_dial import descriptors
 from tests.unit.relay.conftest import ticket
-from tests.unit.relay.test_relay_server import Running, StartRelay, eventually, start_relay, state
+from tests.unit.relay.test_relay_server import Running, StartRelay, start_relay, state
 
 __all__ = ["start_relay", "state"]  # fixtures
 
@@ -106,17 +107,19 @@ async def test_a_wait_that_is_cancelled_before_its_first_step_leaves_no_socket(
     await presence._path._admitted()
     before = descriptors()
     start = presence._tasks.start
+    cancelled: list[asyncio.Task[object]] = []
 
     def stillborn(work: object, name: str) -> asyncio.Task[object]:
         task = start(work, name)  # type: ignore[arg-type]
         if name == "wait for a client":
             task.cancel()
+            cancelled.append(task)
         return task
 
     monkeypatch.setattr(presence._tasks, "start", stillborn)
     monkeypatch.setattr(rendezvous, "MIN_IDLE", 1)
     keeping = asyncio.ensure_future(presence._keep())
-    await asyncio.sleep(0.2)
+    await eventually(lambda: cancelled)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     await eventually(lambda: descriptors() <= before)

@@ -19,7 +19,8 @@ from klinket.domain.errors import ControllerUnreachable, InvalidInput
 from klinket.net import channel
 from klinket.wire import control
 from klinket.wire.head_token import verify_head
-from tests.unit.whole import PATIENCE, Whole, eventually, everything, tasks_named
+from tests.eventually import PATIENCE, eventually
+from tests.unit.whole import Whole, everything, tasks_named
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from klinket.connector import events as connector_events
 from klinket.connector import state as connector_state
 from klinket.connector.core import Flow
 from klinket.connector.events import FlowEventLog
+from klinket.connector.limits import MAX_FRESH_BATCHES
 from klinket.connector.state import ConnectorState
 from klinket.domain.errors import InvalidToken
 from klinket.domain.flow import FlowFailure
@@ -30,6 +31,7 @@ def flow(number: int = 1) -> Flow:
 
 async def sent(log: FlowEventLog) -> list[FlowEvents]:
     """Return what is to be sent now."""
+    await log.spool()
     return [batch async for batch in log.unsent()]
 
 
@@ -117,6 +119,32 @@ async def test_a_lost_folder_gives_no_number_twice(tmp_path: Path) -> None:
     assert (await sent(one))[0].batch < (await sent(two))[0].batch
 
 
+async def test_a_batch_is_sent_as_it_went_to_disk_also_when_many_came_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connector_events, "BATCH_EVENTS", 1)
+    log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
+    for number in range(MAX_FRESH_BATCHES + 3):
+        log.established(flow(number), 7, "")
+    flows = [event.flow for batch in await sent(log) for event in batch.events]
+    assert flows == [flow(number).id for number in range(MAX_FRESH_BATCHES + 3)]
+    log.channel_lost()
+    assert [event.flow for batch in await sent(log) for event in batch.events] == flows
+
+
+async def test_whoever_sends_hears_of_each_batch_on_disk(tmp_path: Path) -> None:
+    log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
+    waiting = asyncio.ensure_future(log.more())
+    await log.spool()
+    await asyncio.sleep(0)
+    assert not waiting.done(), "nothing was collected"
+    log.established(flow(1), 7, "")
+    await log.spool()
+    async with asyncio.timeout(10):
+        await waiting
+    assert len([batch async for batch in log.unsent()]) == 1
+
+
 async def test_a_batch_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connector_events, "BATCH_EVENTS", 3)
     state = ConnectorState(tmp_path)
@@ -181,6 +209,24 @@ async def test_the_spool_is_bounded_and_drops_the_oldest_aloud(
     assert "the oldest is dropped" in caplog.text
 
 
+async def test_the_spool_is_bounded_in_bytes_also_with_what_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
+    log.established(flow(0), 7, "")
+    await log.spool()
+    (first,) = (tmp_path / "flow-events").glob("*.json")
+    monkeypatch.setattr(connector_state, "MAX_SPOOLED_BYTES", 2 * first.stat().st_size)
+    state = ConnectorState(tmp_path)
+    restarted = FlowEventLog(state, lambda: NOW)
+    for number in (1, 2, 3):
+        restarted.established(flow(number), 7, "")
+        await restarted.spool()
+    kept = [event.flow for number in state.spooled() for event in state.batch(number)]
+    assert kept == [flow(number).id for number in (2, 3)]
+    assert "the oldest is dropped" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("failure", "event"),
     [
@@ -208,7 +254,8 @@ async def test_a_batch_that_is_not_readable_is_dropped_and_the_others_go_out(tmp
     await log.spool()
     broken, whole = sorted((tmp_path / "flow-events").glob("*.json"))
     broken.write_text("[{")
-    assert [event.flow for batch in await sent(log) for event in batch.events] == [flow(2).id]
+    restarted = FlowEventLog(ConnectorState(tmp_path), lambda: NOW)
+    assert [event.flow for batch in await sent(restarted) for event in batch.events] == [flow(2).id]
     assert not broken.exists()
     assert json.loads(whole.read_text())[0]["flow"] == flow(2).id
 

@@ -16,7 +16,8 @@ from klinket.connector.state import ConnectorState
 from klinket.connector.traffic_log import TrafficLog
 from klinket.domain.errors import InvalidInput
 from klinket.domain.flow import FlowFailure
-from klinket.wire.control import AccountLimits, ConnectorConfiguration, RelayEntry
+from klinket.wire.control import AccountLimits, ConnectorConfiguration
+from klinket.wire.inventory import RelayEntry
 from tests.unit.connector.conftest import DATABASE, NOW, principal, tcp
 from tests.unit.connector.test_connector_state import flow
 

@@ -117,7 +117,7 @@ class Server:
     def administer(self, statement: str, *names: str) -> None:
         """Run a statement about databases."""
         with self.connect("postgres") as connection:
-            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
     def empty_database(self) -> PostgresAddress:
         """Return a new database without tables."""

@@ -38,6 +38,7 @@ from klinket.wire.cut_token import sign_cut
 from klinket.wire.key_file import LOGIN_PATH, KeyFile, parse_key_file
 from klinket.wire.paths import ENROL_PATH, EXTENSION_PATH, GRAPHQL_PATH
 from klinket.wire.relay import RELAY_CHANNEL_PATH
+from tests.eventually import PATIENCE
 from tests.unit.controller.postgres import everything
 
 T = TypeVar("T")
@@ -46,8 +47,6 @@ NETWORK = "acme"
 GRANT_SECONDS = 120
 #: Where requests come from, unless a test says otherwise (RFC 5737).
 SOURCE = "192.0.2.7"
-#: Seconds a test waits for a message that must come.
-PATIENCE = 60.0
 
 
 def everything_stored(database: Path | PostgresAddress) -> bytes:

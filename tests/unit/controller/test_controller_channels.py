@@ -241,6 +241,18 @@ async def test_flow_events_are_counted_one_by_one_and_not_by_message(monkeypatch
     await asyncio.wait_for(waiting, 10)
 
 
+async def test_messages_with_few_flow_events_are_paced_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_pace, "EVENT_BURST", 500)
+    monkeypatch.setattr(channel_pace, "EVENTS_PER_SECOND", 10.0)
+    pace = channel_pace.ChannelPace()
+    for number in range(5):
+        await asyncio.wait_for(pace.message("connector 7", "192.0.2.1", control.FlowEvents(batch=number, events=[])), 0.1)
+    waiting = asyncio.ensure_future(pace.message("connector 7", "192.0.2.1", control.FlowEvents(batch=6, events=[EVENT])))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await asyncio.wait_for(waiting, 10)
+
+
 # ---- connectors
 
 

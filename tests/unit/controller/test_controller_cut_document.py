@@ -20,7 +20,8 @@ from klinket.wire import control
 from klinket.wire.cut_document import sign_document, verify_document
 from klinket.wire.paths import CUTS_PATH
 from klinket.wire.receipt_token import digest
-from tests.unit.controller.running import PATIENCE, Running
+from tests.eventually import PATIENCE
+from tests.unit.controller.running import Running
 from tests.unit.controller.test_controller_receipts import answer, ordered
 
 pytestmark = pytest.mark.sqlite_only

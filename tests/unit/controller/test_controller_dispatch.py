@@ -1,11 +1,10 @@
-"""What a commit sets off: cuts first, then what changed for whom; expiries at their instant; and no failure ends it."""
+"""What a commit sets off: cuts first, then what changed for whom; and no failure ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,27 +19,16 @@ from klinket.controller.store.engine import open_store
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.account_limits import DEFAULTS
 from klinket.domain.audit import SYSTEM
-from klinket.domain.errors import ConnectorTokensDead, ServiceKeyExpired, ServiceKeyRevoked
+from klinket.domain.errors import ConnectorTokensDead, ServiceKeyRevoked
 from klinket.domain.identifiers import ConnectorId
 from klinket.wire import control, signing
 from klinket.wire.cut_token import verify_cut
 from klinket.wire.identity import ConnectorIdentity
 from klinket.wire.receipt_token import sign_receipt
-from tests.unit.controller.running import PATIENCE, Enrolled, Running, Session
+from tests.eventually import PATIENCE, eventually
+from tests.unit.controller.running import Enrolled, Running, Session
 
 DAY = 86_400.0
-
-
-async def eventually(holds: Callable[[], Any]) -> Any:
-    """Return what `holds` returns (it may be awaited) as soon as that is true."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            found = holds()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return found
-            await asyncio.sleep(0.01)
 
 
 async def stored_cuts(controller: Running) -> list[CutRow]:
@@ -58,54 +46,6 @@ async def granted(controller: Running, days: int = 0) -> tuple[str, str, str, Se
     account = await controller.add_account(resources=[resource])
     key, key_file = await controller.add_key(account, days)
     return network, resource, key, await controller.log_in(key_file)
-
-
-# ---- expiries
-
-
-async def test_what_expired_while_no_controller_ran_is_ended_at_the_start(controller: Running) -> None:
-    network = await controller.add_network()
-    await enrolled(controller, network)
-    resource = await controller.add_resource(network)
-    account = await controller.add_account(resources=[resource])
-    await controller.add_key(account, 1)
-    ends = controller.clock() * 1000 + 4_000_000
-    await controller.write(lambda tx: tx.access.change(1, expires_at_ms=round(ends)))
-    controller.offset = 2 * DAY
-    async with controller.listening():
-        found = await eventually(lambda: _both(controller))
-    assert {cut.scope.partition(" ")[0] for cut in found} == {"access", "key"}
-    assert await controller.read(lambda tx: tx.access.find()) == []
-
-
-async def _both(controller: Running) -> list[CutRow]:
-    found = await stored_cuts(controller)
-    return found if len(found) == 2 else []
-
-
-async def test_a_key_ends_at_its_instant_with_everything_reached_through_it(live: Running) -> None:
-    network, _, _, session = await granted(live, days=1)
-    connector = await enrolled(live, network)
-    async with live.attached(connector) as edge, live.attached(session) as client:
-        await edge.take(control.ConnectorConfiguration)
-        await client.take(control.ClientConfiguration)
-        live.offset = DAY + 1
-        live.dispatch.peers_changed()  # the clock was moved, not waited for
-        await edge.take(control.Cut)
-        assert (await client.wait_for(control.SessionEnded)).code == ServiceKeyExpired.code
-
-
-async def test_what_has_ended_is_ended_once(live: Running) -> None:
-    await granted(live, days=1)
-    live.offset = DAY + 1
-    live.dispatch.peers_changed()
-    await eventually(lambda: stored_cuts(live))
-    for _ in range(3):
-        before = live.dispatch.snapshot
-        live.dispatch.peers_changed()
-        await eventually(lambda before=before: live.dispatch.snapshot is not before)
-    assert len(await stored_cuts(live)) == 1
-    assert live.dispatch.snapshot.next_expiry is None
 
 
 # ---- clients
@@ -189,23 +129,6 @@ async def test_a_round_that_fails_is_tried_again(
     await eventually(lambda: live.dispatch.snapshot.stamp > before)
     assert not left
     assert caplog.text.count("peers could not be told of a change") == 2
-
-
-async def test_expiries_that_cannot_be_ended_are_tried_again(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
-    real, left = module._end_expired, [OSError("disk full")]
-
-    def end_expired(tx: Any) -> int:
-        if left:
-            raise left.pop()
-        return real(tx)
-
-    monkeypatch.setattr(module, "_end_expired", end_expired)
-    await granted(live, days=1)
-    live.offset = DAY + 1
-    live.dispatch.peers_changed()
-    assert await eventually(lambda: stored_cuts(live))
-    assert not left
 
 
 # ---- connectors

@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 
 from klinket.controller import audit_signing, exports
-from klinket.controller.app import audit_log, export_csv, flow_events
+from klinket.controller.app import audit_log, export_csv, flow_events, retention
 from klinket.controller.exports import MAX_EXPORTS, MAX_EXPORTS_PER_TOKEN
+from klinket.controller.pruning import STEADY_SECONDS, Pruning
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.audit_chain import SignedRange
 from klinket.domain.audit_verification import AuditNotIntact, FindingKind, verify
 from klinket.net.channel import controller_context
 from klinket.wire.audit_export import read_records
-from klinket.wire.audit_signature import audit_keys, verify_block, verify_range
+from klinket.wire.audit_signature import audit_keys, verify_anchor, verify_block, verify_range
 from klinket.wire.control import FlowEvent
 from klinket.wire.paths import AUDIT_EXPORT_PATH as AUDIT_PATH
 from klinket.wire.paths import FLOWS_EXPORT_PATH as FLOWS_PATH
@@ -60,6 +61,7 @@ async def verified(controller: Running, content: bytes) -> SignedRange:
         read_records(content.splitlines(keepends=True)),
         lambda token: verify_block(token, known),
         lambda token: verify_range(token, known),
+        lambda token: verify_anchor(token, known),
     )
 
 
@@ -400,3 +402,30 @@ async def test_a_long_export_is_read_page_by_page(controller: Running, monkeypat
     found = [json.loads(line)["event"]["connection"]["id"] for line in answer.content.splitlines()]
     assert found == [event.flow for event in events]
     assert len((await export(controller, FLOWS_PATH, format="csv")).text.splitlines()) == 41
+
+
+async def test_an_export_of_a_pruned_audit_begins_with_its_anchor_and_proves_itself(controller: Running) -> None:
+    await record(controller, 250)
+    await audit_signing.sign_waiting(controller.store, controller.trust, now=True)
+    last = (await controller.audit())[-1].number
+    begin = audit_log.iso(int(controller.clock() * 1000))
+    controller.offset += (retention.MIN_DAYS + 2) * 24 * 3600
+    pruning = Pruning(
+        controller.store, controller.trust, retention.MIN_DAYS, lambda: False, controller.clock, lambda: controller.offset
+    )
+    controller.offset += STEADY_SECONDS
+    await record(controller, 10)
+    await pruning.round()
+    content = (await export(controller, AUDIT_PATH)).content
+    whole = await verified(controller, content)
+    assert (whole.first, whole.last) == (last + 1, last + 11)
+    lines = content.splitlines(keepends=True)
+    assert json.loads(lines[0])["event_type"] == "audit_anchor"
+    with pytest.raises(AuditNotIntact) as raised:
+        await verified(controller, b"".join(lines[1:]))
+    assert (raised.value.kind, raised.value.number) == (FindingKind.MISSING, 1)
+    ranged = (await export(controller, AUDIT_PATH, begin=begin)).content
+    assert (await verified(controller, ranged)).first == last + 1
+    table = (await export(controller, AUDIT_PATH, format="csv")).text
+    assert "audit_anchor" not in table
+    assert len(table.splitlines()) == 12

@@ -18,7 +18,8 @@ from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import Conflict, ControllerUnreachable
 from klinket.wire import relay as wire
-from tests.unit.controller.running import NETWORK, PATIENCE, Running
+from tests.eventually import PATIENCE
+from tests.unit.controller.running import NETWORK, Running
 
 REPORT = wire.RelayReport(address="relay.example:4000", certificate_sha256="ab" * 32, version="0.1.0")
 

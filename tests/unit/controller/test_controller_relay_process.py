@@ -8,19 +8,20 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from examples.deployment import free_port
 from klinket.controller import relay_process
 from klinket.controller.app import relays
 from klinket.controller.relay_process import RelayProcess
 from klinket.net.backoff import Backoff
 from klinket.net.sockets import HostPort
 from klinket.net.tasks import TaskSet
-from tests.unit.controller.running import PATIENCE, Running, free_port
+from tests.eventually import PATIENCE, eventually
+from tests.unit.controller.running import Running
 
 #: Listens where `--listen` says, and ends when it is told to.
 STAND_IN = """
@@ -40,13 +41,6 @@ class Process(RelayProcess):
 
     def _command(self) -> list[str]:
         return self.command or [sys.executable, "-S", "-c", STAND_IN, *super()._command()[3:]]
-
-
-async def eventually(holds: Callable[[], Any]) -> Any:
-    async with asyncio.timeout(PATIENCE):
-        while not (found := holds()):
-            await asyncio.sleep(0.01)
-    return found
 
 
 @pytest.fixture(autouse=True)

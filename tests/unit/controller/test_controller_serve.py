@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from examples.deployment import free_port
 from klinket.controller import serve
 from klinket.controller.config import ControllerConfig
 from klinket.domain.errors import InvalidInput
 from klinket.net.sockets import HostPort
-from tests.unit.controller.running import PATIENCE, free_port
+from tests.eventually import PATIENCE
 
 
 def config_in(state: Path, port: int | None = None) -> ControllerConfig:

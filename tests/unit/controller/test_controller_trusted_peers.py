@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from klinket.wire import assertion, control, signing
 from klinket.wire.head_token import sign_head, verify_head
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.paths import ENROL_PATH, LOGOUT_PATH
-from tests.unit.controller.running import PATIENCE, Channel, Enrolled, Running, Session
+from tests.eventually import eventually
+from tests.unit.controller.running import Channel, Enrolled, Running, Session
 
 HEARTBEAT = control.Heartbeat(sequence=1, time_ms=0, version="1.2.3")
 
@@ -32,12 +32,6 @@ def _url(address: PostgresAddress) -> str:
     """Return the URL of a database on a socket of the tests' own."""
     of = address.parameters
     return f"postgresql://{of['user']}@/{of['dbname']}?host={of['host']}"
-
-
-async def eventually(holds: Callable[[], Awaitable[Any]]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await holds():
-            await asyncio.sleep(0.01)
 
 
 async def office(live: Running) -> tuple[str, Enrolled, Session]:

@@ -8,7 +8,6 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -18,6 +17,7 @@ from klinket.domain.errors import InvalidInput
 from klinket.net.channel import controller_context
 from klinket.net.sockets import HostPort
 from klinket.wire.key_file import LOGIN_PATH
+from tests.eventually import eventually
 from tests.unit.controller.running import Running
 
 HEAD = f"POST {LOGIN_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n".encode()
@@ -69,12 +69,6 @@ async def small(controller: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
         yield controller
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_slow_bodies_of_one_address_keep_nobody_out(small: Running) -> None:
     async with contextlib.AsyncExitStack() as held:
         for _ in range(20):
@@ -91,11 +85,11 @@ async def test_connections_without_a_byte_of_tls_are_displaced_as_well(small: Ru
     try:
         async with dialled(small) as peer:
             assert await peer.get("/readyz") == b"HTTP/1.1 200 OK"
-        await until(lambda: small.seats.unproven <= 8)
+        await eventually(lambda: small.seats.unproven <= 8)
     finally:
         for one in silent:
             one.close()
-    await until(lambda: len(small.seats) == 0)
+    await eventually(lambda: len(small.seats) == 0)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +99,7 @@ async def test_who_proves_nothing_in_time_is_closed(live: Running, monkeypatch: 
     monkeypatch.setattr(seats, "UNPROVEN_SECONDS", 0.5)
     async with dialled(live, first=first) as peer:
         await peer.rest()
-    await until(lambda: len(live.seats) == 0)
+    await eventually(lambda: len(live.seats) == 0)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +114,7 @@ async def test_a_head_without_end_ends_the_connection_at_its_bound(live: Running
             await peer.send(part)
         assert await peer.rest() == b""
         assert asyncio.get_running_loop().time() - begun < web.HANDSHAKE_SECONDS / 2  # and not at its deadline
-    await until(lambda: len(live.seats) == 0)
+    await eventually(lambda: len(live.seats) == 0)
 
 
 async def test_trailers_without_end_end_the_connection_at_their_bound(live: Running) -> None:
@@ -129,7 +123,7 @@ async def test_trailers_without_end_end_the_connection_at_their_bound(live: Runn
         with contextlib.suppress(OSError):
             await peer.send(b"X: " + b"a" * 70_000)
         await peer.rest()
-    await until(lambda: len(live.seats) == 0)
+    await eventually(lambda: len(live.seats) == 0)
 
 
 async def test_a_body_in_many_pieces_is_no_head(live: Running) -> None:
@@ -156,7 +150,7 @@ async def test_a_connection_that_ends_within_a_body_is_no_error_of_the_controlle
     for first in (HEAD + b"{", known + b"{"):
         async with dialled(live, first=first):
             await asyncio.sleep(0.3)  # the request is being read when its connection ends
-    await until(lambda: len(live.seats) == 0)
+    await eventually(lambda: len(live.seats) == 0)
     assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -187,7 +181,7 @@ async def test_a_token_proves_a_connection_for_one_request(live: Running, monkey
         await peer.reader.readuntil(b"Query")
         await peer.send(b"P")  # the head of a request that never comes, which ends the web server's own wait
         await peer.rest()
-    await until(lambda: len(live.seats) == 0)
+    await eventually(lambda: len(live.seats) == 0)
     async with dialled(live, first=asked.replace(token, "none").encode() + body) as peer:
         async with asyncio.timeout(10):
             assert b" 401 " in await peer.reader.readline()
@@ -200,9 +194,9 @@ async def test_a_channel_is_proven_by_its_attach_and_its_seat_is_free_after_it(l
     async with live.channel() as channel:
         assert live.seats.unproven == 1
         await channel.attach(session.token, session.key)
-        await until(lambda: live.seats.unproven == 0)
+        await eventually(lambda: live.seats.unproven == 0)
         assert len(live.seats) == 1
-    await until(lambda: len(live.seats) == 0)
+    await eventually(lambda: len(live.seats) == 0)
 
 
 async def test_a_large_message_before_the_attach_ends_the_channel(live: Running) -> None:

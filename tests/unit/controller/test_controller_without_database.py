@@ -20,7 +20,8 @@ import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from klinket.controller import dispatch, serve
+from examples.deployment import free_port
+from klinket.controller import dispatch, expiries, serve
 from klinket.controller.app.store_errors import StoreInUse
 from klinket.controller.config import ControllerConfig
 from klinket.controller.http import CUTS_PATH, ENROL_PATH
@@ -31,7 +32,7 @@ from klinket.net.sockets import HostPort
 from klinket.wire import control, signing
 from klinket.wire.key_file import LOGIN_PATH
 from tests.unit.controller.postgres import Server
-from tests.unit.controller.running import GRANT_SECONDS, Running, free_port
+from tests.unit.controller.running import GRANT_SECONDS, Running
 
 #: Seconds within which things must work again.
 BACK_SECONDS = 20.0
@@ -115,7 +116,7 @@ async def test_every_request_that_needs_the_database_gets_503_and_later_its_answ
 async def test_channels_outlive_an_absence_and_hear_of_what_comes_after_it(
     running: Running, postgres_of_its_own: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(expiries, "LOOK_SECONDS", 0.2)
     async with running.listening():
         network = await running.add_network()
         connector = await running.enrol(await running.connector_tokens(await running.add_connector(network)))

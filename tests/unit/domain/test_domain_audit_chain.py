@@ -6,13 +6,13 @@ import copy
 import json
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from klinket.domain.audit import Actor, ActorType, AuditAction, AuditEvent, RequestIds
-from klinket.domain.audit_chain import BEGINNING, SignedBlock, SignedRange, digest_of, exported
+from klinket.domain.audit_chain import BEGINNING, SignedAnchor, SignedBlock, SignedRange, digest_of, exported
 from klinket.domain.audit_verification import AuditNotIntact, FindingKind, Record, RecordKind, verify
 from klinket.domain.errors import InvalidToken
 
@@ -39,7 +39,7 @@ class Export:
     """The lines of an export: events, and tokens as texts; `signed` is all that was ever signed."""
 
     lines: list[Event | str]
-    signed: dict[str, SignedBlock | SignedRange]
+    signed: dict[str, SignedBlock | SignedRange | SignedAnchor]
     first: int
     last: int
     per_block: int
@@ -63,7 +63,9 @@ class Export:
                 made.signed[token] = block
                 made.blocks.append(token)
                 made.lines.append(token)
-        made.signed["trailer"] = SignedRange(NETWORK, first, last, digests[first - 1], digests[last], None, None, 1)
+        made.signed["trailer"] = SignedRange(
+            NETWORK, first, last, digests[first - 1], digests[last], 0 if first > 1 else None, None, 1
+        )
         made.lines.append("trailer")
         return made
 
@@ -96,9 +98,14 @@ class Export:
             if isinstance(line, dict):
                 records.append(Record(number, RecordKind.EVENT, json.loads(json.dumps(line))))
             else:
-                kind = RecordKind.TRAILER if line.startswith("trailer") else RecordKind.SIGNATURE
+                kind = {"trailer": RecordKind.TRAILER, "anchor": RecordKind.ANCHOR}.get(line.split()[0], RecordKind.SIGNATURE)
                 records.append(Record(number, kind, token=line))
-        return verify(records, lambda token: opened(token, SignedBlock), lambda token: opened(token, SignedRange))
+        return verify(
+            records,
+            lambda token: opened(token, SignedBlock),
+            lambda token: opened(token, SignedRange),
+            lambda token: opened(token, SignedAnchor),
+        )
 
     def finding(self) -> tuple[FindingKind, int]:
         with pytest.raises(AuditNotIntact) as raised:
@@ -117,7 +124,7 @@ def test_an_untouched_export_is_accepted(first: int, last: int, per_block: int) 
 
 def test_an_export_without_events_is_accepted_and_nothing_can_be_put_in() -> None:
     export = Export.of(1, 10, 10)
-    export.signed["trailer"] = SignedRange(NETWORK, 11, 10, "aa" * 32, "aa" * 32, None, None, 1)
+    export.signed["trailer"] = SignedRange(NETWORK, 11, 10, "aa" * 32, "aa" * 32, 0, None, 1)
     export.lines = ["trailer"]
     export.verify()
     export.lines = [event(11, "aa" * 32), "trailer"]
@@ -329,3 +336,49 @@ def test_a_trailer_of_another_life_of_the_audit_is_noticed() -> None:
 def test_the_digest_does_not_depend_on_the_order_of_members() -> None:
     one = event(1, BEGINNING)
     assert digest_of(dict(reversed(one.items()))) == one["digest"]
+
+
+def pruned(first: int, last: int, per_block: int) -> Export:
+    """Return the export of a whole audit whose events before `first` retention removed."""
+    export = Export.of(first, last, per_block)
+    trailer = export.signed["trailer"]
+    assert isinstance(trailer, SignedRange)
+    export.signed["trailer"] = replace(trailer, begin_ms=None)
+    export.signed["anchor"] = SignedAnchor(NETWORK, first - 1, trailer.previous, 1_800_000_000_000, 1)
+    export.lines.insert(0, "anchor")
+    return export
+
+
+@pytest.mark.parametrize(("first", "last", "per_block"), [(11, 30, 10), (2, 2, 1), (11, 13, 10)])
+def test_an_audit_may_begin_at_a_signed_anchor(first: int, last: int, per_block: int) -> None:
+    assert pruned(first, last, per_block).verify().first == first
+
+
+def test_a_whole_audit_that_begins_later_without_an_anchor_is_refused() -> None:
+    export = pruned(11, 30, 10)
+    del export.lines[0]
+    assert export.finding() == (MISSING, 1)
+    export.lines.insert(0, "anchor nobody signed")
+    assert export.finding() == (MISSING, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"number": 9}, {"number": 11}, {"digest": "ab" * 32}, {"network": "other"}])
+def test_an_anchor_of_another_place_is_refused(wrong: dict[str, Any]) -> None:
+    export = pruned(11, 30, 10)
+    anchor = export.signed["anchor"]
+    assert isinstance(anchor, SignedAnchor)
+    export.signed["anchor"] = replace(anchor, **wrong)
+    assert export.finding() == (UNPROVEN, 11)
+
+
+def test_an_anchor_hides_no_event_that_is_gone_after_it() -> None:
+    export = pruned(11, 30, 10)
+    del export.lines[1]
+    assert export.finding() == (MISSING, 11)
+
+
+def test_a_second_anchor_of_earlier_events_is_refused() -> None:
+    export = pruned(21, 30, 10)
+    export.signed["anchor 10"] = SignedAnchor(NETWORK, 10, event(10, BEGINNING)["digest"], 1, 1)
+    export.lines.insert(0, "anchor 10")
+    assert export.finding() == (UNPROVEN, 21)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from klinket.net import copies
 from klinket.net.copies import STOOD_STILL_SECONDS, CopyWatch, StoodStill, own_time, tells_new_generation
-from tests.unit.whole import eventually
+from tests.eventually import eventually
 
 SECONDS = st.floats(0, 1e6)
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from klinket.net import pipe as pipes
-from klinket.net.pipe import Frame, SealedPipe
+from klinket.net.pipe import SealedPipe
+from klinket.net.pipe_receiver import Frame
 from klinket.wire.pipe import FrameType, Purpose
 from tests.unit.net.conftest import tcp_pair
 from tests.unit.net.test_net_pipe_receiver import keys

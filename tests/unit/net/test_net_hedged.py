@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from klinket.net.hedged import hedged
+from tests.eventually import eventually
 
 SOON = 0.01
 
@@ -20,11 +21,14 @@ class Attempts:
         self.cancelled: list[str] = []
         self.discarded: list[str] = []
 
-    def make(self, name: str, seconds: float, error: Exception | None = None) -> Callable[[], Awaitable[str]]:
+    def make(self, name: str, seconds: float, error: Exception | None = None, *, after: str = "") -> Callable[[], Awaitable[str]]:
+        """`after`: it gives its name when this one has begun."""
+
         async def attempt() -> str:
             self.begun.append(name)
             try:
                 await asyncio.sleep(seconds)
+                await eventually(lambda: not after or after in self.begun)
             except asyncio.CancelledError:
                 self.cancelled.append(name)
                 raise
@@ -52,22 +56,23 @@ async def test_a_slow_first_attempt_is_overtaken_and_cancelled(attempts: Attempt
 
 
 async def test_a_second_attempt_that_is_slower_is_cancelled(attempts: Attempts) -> None:
-    assert await hedged(attempts.make("a", 0.1), attempts.make("b", 60), SOON, attempts.discarded.append) == "a"
+    first = attempts.make("a", 0, after="b")
+    assert await hedged(first, attempts.make("b", 60), SOON, attempts.discarded.append) == "a"
     await asyncio.sleep(0)
     assert attempts.cancelled == ["b"]
 
 
 async def test_a_result_that_comes_too_late_is_discarded(attempts: Attempts) -> None:
     async def stubborn() -> str:
+        attempts.begun.append("stubborn")
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             pass
         return "late"
 
-    assert await hedged(attempts.make("a", 0.1), stubborn, SOON, attempts.discarded.append) == "a"
-    await asyncio.sleep(SOON)
-    assert attempts.discarded == ["late"]
+    assert await hedged(attempts.make("a", 0, after="stubborn"), stubborn, SOON, attempts.discarded.append) == "a"
+    await eventually(lambda: attempts.discarded == ["late"])
 
 
 async def test_a_failure_brings_the_second_attempt_at_once(attempts: Attempts) -> None:
@@ -107,7 +112,7 @@ async def test_a_final_error_ends_everything(attempts: Attempts) -> None:
 
 async def test_whoever_gives_up_takes_both_attempts_along(attempts: Attempts) -> None:
     waiting = asyncio.ensure_future(hedged(attempts.make("a", 60), attempts.make("b", 60), SOON, attempts.discarded.append))
-    await asyncio.sleep(0.1)
+    await eventually(lambda: attempts.begun == ["a", "b"])
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -28,7 +28,6 @@ from klinket.wire.link import Link
 from klinket.wire.version import LINK_PROTOCOL
 from tests.unit.net.conftest import tcp_pair
 
-#: OpenSSL judges certificates by the machine's clock.
 NOW = time.time()
 NETWORK = "acme"
 CLIENTS = Authority.make(AuthorityPurpose.CLIENT, NETWORK, NOW)
@@ -138,6 +137,37 @@ async def test_a_link_ends_with_the_first_certificate_and_after_an_hour_at_the_l
     )
     assert isinstance(link, Link)
     assert link.expires_at == now + wire.MAX_LINK_SECONDS
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0, 20 * 365 * 86_400.0])
+async def test_certificates_are_judged_by_the_controllers_time_and_not_by_this_machines_clock(ahead: float) -> None:
+    purposes = (AuthorityPurpose.CLIENT, AuthorityPurpose.CONNECTOR)
+    authorities = [Authority.make(purpose, NETWORK, NOW + ahead) for purpose in purposes]
+    client = certified(authorities[0], CLIENT.uri, now=NOW + ahead)
+    connector = certified(authorities[1], CONNECTOR.uri, now=NOW + ahead, key=CONNECTOR_KEY)
+    ends = initiator(client, authorities[1]), terminator(connector, authorities[0])
+    link, accepted = await handshake(tcp_pair(), *ends, now=NOW + ahead)
+    assert isinstance(link, Link)
+    assert isinstance(accepted, AcceptedLink)
+    link, accepted = await handshake(tcp_pair(), *ends, now=NOW + ahead + 3601)
+    assert isinstance(link, (LinkRefused, OSError))
+    assert isinstance(accepted, LinkRefused)
+    assert "has expired" in accepted.message
+
+
+async def test_a_certificate_made_while_the_controllers_clock_was_ahead_counts_when_it_is_right_again() -> None:
+    client = certified(CLIENTS, CLIENT.uri, now=NOW + 3600)
+    connector = certified(CONNECTORS, CONNECTOR.uri, now=NOW + 3600, key=CONNECTOR_KEY)
+    link, accepted = await handshake(tcp_pair(), initiator(client), terminator(connector))
+    assert isinstance(link, Link)
+    assert isinstance(accepted, AcceptedLink)
+
+
+async def test_certificates_of_an_authority_that_is_over_count_no_more() -> None:
+    then = NOW - 3650 * 86_400 - 1
+    over = Authority.make(AuthorityPurpose.CLIENT, NETWORK, then)
+    _, accepted = await handshake(tcp_pair(), initiator(certified(over, CLIENT.uri)), terminator(authority=over))
+    assert isinstance(accepted, LinkRefused)
 
 
 OTHER = Authority.make(AuthorityPurpose.CONNECTOR, NETWORK, NOW)

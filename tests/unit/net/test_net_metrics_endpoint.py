@@ -15,6 +15,7 @@ from klinket.net import metrics_endpoint
 from klinket.net.exposition import Exposition
 from klinket.net.metrics_endpoint import MAX_CONNECTIONS, MAX_REQUEST_BYTES, served
 from klinket.net.sockets import HostPort
+from tests.eventually import eventually
 
 LOOPBACK = HostPort("127.0.0.1", 0)
 
@@ -99,15 +100,17 @@ async def test_connections_that_ask_nothing_give_way_the_oldest_first() -> None:
 
 
 async def test_no_more_are_answered_at_a_time_than_there_may_be() -> None:
-    go = asyncio.Event()
+    go, asked = asyncio.Event(), 0
 
     async def slowly() -> Readiness:
+        nonlocal asked
+        asked += 1
         await go.wait()
         return Readiness()
 
     async with served(LOOPBACK, lambda: Exposition("relay"), slowly) as where:
         waiting = [asyncio.ensure_future(ask(where, get("/ready"))) for _ in range(MAX_CONNECTIONS)]
-        await asyncio.sleep(0.2)
+        await eventually(lambda: asked == MAX_CONNECTIONS)
         assert (await ask(where, get("/ready")))[0] == 0
         go.set()
         assert [(await one)[0] for one in waiting] == [200] * MAX_CONNECTIONS

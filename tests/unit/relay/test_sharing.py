@@ -17,6 +17,7 @@ from klinket.net.splice import KernelPipes, Pair
 from klinket.relay import sharing
 from klinket.relay.limits import RelayLimits
 from klinket.relay.sharing import PairSharing
+from tests.eventually import eventually
 from tests.unit.net.conftest import tcp_pair
 from tests.unit.net.test_pump import reset_is_seen
 
@@ -94,6 +95,8 @@ async def test_a_pair_that_moves_while_it_is_busy_loses_nothing_and_passes_each_
 
     async def send() -> None:
         for start in range(0, len(content), MEBIBYTE):
+            if start == len(content) // 2:
+                await eventually(lambda: shared.given)
             await loop.sock_sendall(joined.client, content[start : start + MEBIBYTE])
             await asyncio.sleep(0.002)
         joined.client.shutdown(socket.SHUT_WR)

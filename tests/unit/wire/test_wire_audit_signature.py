@@ -11,10 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.domain.audit_chain import BEGINNING, SignedBlock, SignedRange
+from klinket.domain.audit_chain import BEGINNING, SignedAnchor, SignedBlock, SignedRange
 from klinket.domain.errors import InvalidToken
 from klinket.wire import audit_signature, signing
-from klinket.wire.audit_signature import audit_keys, sign_block, sign_range, verify_block, verify_range
+from klinket.wire.audit_signature import (
+    audit_keys,
+    sign_anchor,
+    sign_block,
+    sign_range,
+    verify_anchor,
+    verify_block,
+    verify_range,
+)
 from tests.unit.wire.conftest import MODERATE
 
 KEY = signing.SigningKey.generate("audit-1")
@@ -27,11 +35,13 @@ def digest(number: int) -> str:
 
 BLOCK = SignedBlock("acme", 101, digest(100), tuple(digest(number) for number in range(101, 201)), 1_000)
 RANGE = SignedRange("acme", 5, 9, digest(4), digest(9), None, 1_800_000_000_000, 1_000)
+ANCHOR = SignedAnchor("acme", 100, digest(100), 1_800_000_000_000, 1_000)
 
 
 def test_what_was_signed_is_read_again_however_long_ago_it_was() -> None:
     assert verify_block(sign_block(KEY, BLOCK), KEYS) == BLOCK
     assert verify_range(sign_range(KEY, RANGE), KEYS) == RANGE
+    assert verify_anchor(sign_anchor(KEY, ANCHOR), KEYS) == ANCHOR
 
 
 def test_the_largest_block_fits_in_a_token() -> None:
@@ -44,6 +54,22 @@ def test_one_kind_is_not_taken_for_the_other() -> None:
         verify_block(sign_range(KEY, RANGE), KEYS)
     with pytest.raises(InvalidToken):
         verify_range(sign_block(KEY, BLOCK), KEYS)
+    for token in (sign_range(KEY, RANGE), sign_block(KEY, BLOCK)):
+        with pytest.raises(InvalidToken):
+            verify_anchor(token, KEYS)
+    for verify in (verify_block, verify_range):
+        with pytest.raises(InvalidToken):
+            verify(sign_anchor(KEY, ANCHOR), KEYS)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"number": 0}, {"number": "5"}, {"digest": "AB" * 32}, {"digest": "ab"}, {"until": None}, {"aud": "others"}]
+)
+def test_an_anchor_whose_claims_are_not_what_they_must_be_is_refused(wrong: dict[str, Any]) -> None:
+    claims = {"iss": "acme", "aud": audit_signature.AUDIENCE, "iat": 1, "number": 1, "digest": digest(1), "until": 2}
+    assert verify_anchor(signing.sign(KEY, audit_signature.ANCHOR_TYP, claims), KEYS).number == 1
+    with pytest.raises(InvalidToken):
+        verify_anchor(signing.sign(KEY, audit_signature.ANCHOR_TYP, {**claims, **wrong}), KEYS)
 
 
 @pytest.mark.parametrize("make", [lambda key: sign_block(key, BLOCK), lambda key: sign_range(key, RANGE)])
@@ -101,7 +127,11 @@ def test_a_trailer_that_does_not_add_up_is_refused(changed: dict[str, Any]) -> N
 @MODERATE
 @given(st.text(max_size=200) | st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=80) | st.none()))
 def test_any_text_and_any_claims_are_signatures_or_refused(given_: str | dict[str, Any]) -> None:
-    for typ, verify in ((audit_signature.BLOCK_TYP, verify_block), (audit_signature.RANGE_TYP, verify_range)):
+    for typ, verify in (
+        (audit_signature.BLOCK_TYP, verify_block),
+        (audit_signature.RANGE_TYP, verify_range),
+        (audit_signature.ANCHOR_TYP, verify_anchor),
+    ):
         token = given_ if isinstance(given_, str) else signing.sign(KEY, typ, {**CLAIMS, **given_})
         try:
             verify(token, KEYS)

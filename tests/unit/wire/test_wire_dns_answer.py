@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klinket.domain.errors import ProtocolError
-from klinket.wire import dns_answer, link_control
+from klinket.wire import link_control
+from klinket.wire.dns import MAX_UDP_PAYLOAD
 from klinket.wire.dns_answer import MAX_RECORDS, DnsAnswer, decode_answer, encode_query
 from klinket.wire.link_control import AskName, NameAnswer
 from tests.unit.wire.conftest import MODERATE
@@ -63,7 +64,7 @@ def test_a_question_is_what_the_judge_reads() -> None:
     (asked,) = read_back.question
     assert (asked.name.to_text(), asked.rdtype) == ("_sip._tcp.corp.internal.", dns.rdatatype.SRV)
     assert read_back.flags & dns.flags.RD
-    assert read_back.payload == dns_answer.UDP_BYTES
+    assert read_back.payload == MAX_UDP_PAYLOAD
 
 
 @pytest.mark.parametrize("kind", RECORDS)

@@ -12,8 +12,7 @@ from klinket.domain.errors import ProtocolError
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
 from klinket.domain.ports import PortPolicy, PortRange, PortRule, Protocols
 from klinket.domain.resource import Resource
-from klinket.wire.control import PortSpan, ResourceEntry
-from klinket.wire.inventory import entry_of, resource_of
+from klinket.wire.inventory import PortSpan, ResourceEntry, entry_of, resource_of
 from tests.unit.wire.conftest import MODERATE, messages
 
 PORT = st.integers(1, 65_535)

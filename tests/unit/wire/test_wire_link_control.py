@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from klinket.domain.errors import ProtocolError
 from klinket.domain.printable import printable
-from klinket.wire import link_control
+from klinket.wire import dns_answer, link_control
 from klinket.wire.grant_token import MAX_GRANT_CHARS
 from klinket.wire.link_control import MAX_PARTS, PART_CHARS, GrantParts, PresentGrant
 from klinket.wire.pipe import MAX_CONTENT_BYTES
@@ -35,6 +36,8 @@ def test_a_message_arrives_in_its_direction_only(message: Any) -> None:
         right, wrong = wrong, right  # type: ignore[assignment]
     if isinstance(message, link_control.GrantRefused):
         message = link_control.GrantRefused(code=printable(message.code), message=printable(message.message))
+    if isinstance(message, link_control.NameAnswer):
+        message = msgspec.structs.replace(message, text=printable(message.text))
     assert right(data) == message
     with pytest.raises(ProtocolError):
         wrong(data)
@@ -133,6 +136,17 @@ def test_what_a_connector_says_of_a_refusal_can_be_shown() -> None:
     assert told.code == "not?[2Jgranted"
     assert told.message.startswith("no?INFO all is well?x")
     assert len(told.message) == 400
+
+
+def test_an_answer_for_a_name_has_no_more_records_than_a_resolvers_and_can_be_shown() -> None:
+    most = link_control.MAX_ANSWER_RECORDS
+    sent = link_control.NameAnswer(id=1, code=2, records=[b""] * most, text="no\x1b[2J resolver")
+    told = link_control.decode_from_connector(link_control.encode(sent))
+    assert isinstance(told, link_control.NameAnswer)
+    assert told.text == "no?[2J resolver"
+    assert len(told.records) == most == dns_answer.MAX_RECORDS
+    with pytest.raises(ProtocolError):
+        link_control.decode_from_connector(link_control.encode(link_control.NameAnswer(id=1, code=0, records=[b""] * (most + 1))))
 
 
 PATH_MESSAGES = (link_control.OpenDatagrams, link_control.DatagramsOpened)

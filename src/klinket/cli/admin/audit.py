@@ -105,6 +105,22 @@ def show(api: AdminApiClient, number: int, as_json: bool) -> None:
 
 
 @audit.command()
+@with_api
+def retention(api: AdminApiClient, as_json: bool) -> None:
+    """Show for how long the audit is kept, and what was removed after that time.
+
+    It is set on the controller's machine (`klinket controller --audit-days`): no API token can shorten it.
+
+    \b
+    example: klinket admin audit retention
+    """
+    fields = "days events pruned digest until prunedAt heldBy"
+    found = api.extension.execute(f"{{ auditRetention {{ {fields} }} }}")["auditRetention"]
+    held_by = found["heldBy"]
+    show_object(found if as_json else {**found, "heldBy": ", ".join(held_by) or None}, as_json=as_json)
+
+
+@audit.command()
 @with_time_range
 @click.option(
     "--format", type=click.Choice(["json", "csv"]), default="json", show_default=True, help="Only json can be verified."
@@ -137,12 +153,15 @@ def verify(ctx: click.Context, file: Path, keys: Path | None, as_json: bool) -> 
     from klinket.domain.audit_verification import AuditNotIntact
     from klinket.domain.audit_verification import verify as verify_records
     from klinket.wire.audit_export import read_records
-    from klinket.wire.audit_signature import verify_block, verify_range
+    from klinket.wire.audit_signature import verify_anchor, verify_block, verify_range
 
     known = auditors_keys(ctx, keys)
     try:
         whole = verify_records(
-            read_records(read_lines(file)), lambda token: verify_block(token, known), lambda token: verify_range(token, known)
+            read_records(read_lines(file)),
+            lambda token: verify_block(token, known),
+            lambda token: verify_range(token, known),
+            lambda token: verify_anchor(token, known),
         )
     except AuditNotIntact as error:
         if as_json:
@@ -152,7 +171,7 @@ def verify(ctx: click.Context, file: Path, keys: Path | None, as_json: bool) -> 
     told = {
         "ok": True, "network": whole.network, "events": count, "first": whole.first if count else None,
         "last": whole.last if count else None, "digest": whole.digest, "from": _iso(whole.begin_ms), "to": _iso(whole.end_ms),
-        "exported": _iso(whole.time * 1000),
+        "pruned": whole.first - 1 if whole.begin_ms is None and whole.first > 1 else None, "exported": _iso(whole.time * 1000),
     }  # fmt: skip
     show_object(told, as_json=as_json)
 

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from klinket.domain.errors import ProtocolError
+from klinket.wire.dns import IN, MAX_UDP_PAYLOAD, Code, RecordType, encode_name
 from klinket.wire.dns_answer import reverse_address
 
 HEADER_BYTES = 12
 #: Bytes of a message over TCP, and of a query klinket reads over UDP.
 MAX_MESSAGE_BYTES = 65_535
-IN = 1
-#: Bytes of a query over UDP that programs are told this stub takes.
-MAX_UDP_PAYLOAD = 1232
-
 #: Bytes of an answer over UDP where the program says nothing, or says less (RFC 6891 §6.2.3).
 UDP_BYTES = 512
 #: Characters of the text of an Extended DNS Error.
@@ -32,24 +29,6 @@ class ExtendedError(IntEnum):
     PROHIBITED = 18
     NOT_SUPPORTED = 21
     NO_REACHABLE_AUTHORITY = 22
-
-
-class RecordType(IntEnum):
-    A = 1
-    PTR = 12
-    AAAA = 28
-    OPT = 41
-    SVCB = 64
-    HTTPS = 65
-
-
-class Code(IntEnum):
-    """RCODE."""
-
-    NO_ERROR = 0
-    SERVER_FAILURE = 2
-    NO_SUCH_NAME = 3
-    REFUSED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +125,4 @@ def answer_address(query: Query, address: str, seconds: int) -> bytes:
 
 def answer_name(query: Query, name: str, seconds: int) -> bytes:
     """Return an answer with one PTR record; `name`: canonical."""
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
-    return _answer(query, Code.NO_ERROR, 1, _record(RecordType.PTR, seconds, labels))
+    return _answer(query, Code.NO_ERROR, 1, _record(RecordType.PTR, seconds, encode_name(name)))

@@ -204,12 +204,13 @@ async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], N
 async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
     """Serve one connection of the SOCKS5 proxy."""
     talk = _SocksTalk(program)
-    try:
-        with within(REQUEST_SECONDS):
-            destination = await _socks_destination(talk, proxy.token)
-    except ProtocolError as error:
-        logger.debug("SOCKS: %s", error.message)
-        destination = None
+    destination = talk.whole_request() if proxy.token is None else None
+    if destination is None:
+        try:
+            with within(REQUEST_SECONDS):
+                destination = await _socks_destination(talk, proxy.token)
+        except ProtocolError as error:
+            logger.debug("SOCKS: %s", error.message)
     asked()
     if destination is None:
         await talk.flush()
@@ -231,6 +232,20 @@ class _SocksTalk:
         self._program = program
         self.rest = b""
         self.unsaid = b""
+
+    def whole_request(self) -> Destination | None:
+        """Return what is wanted where all of it is here already, as it mostly is; raises OSError."""
+        try:
+            self.rest = self._program.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return None
+        found = socks5.whole_request(self.rest)
+        if found is None:
+            return None
+        destination, length = found
+        self.rest = self.rest[length:]
+        self.say(socks5.NO_AUTHENTICATION)
+        return destination
 
     async def read(self, count: int) -> bytes:
         """Return exactly `count` bytes; raises OSError."""

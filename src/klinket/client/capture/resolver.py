@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from klinket.client.capture import dns_message
-from klinket.client.capture.dns_message import Code, ExtendedError, Query, RecordType
+from klinket.client.capture.dns_message import ExtendedError, Query
 from klinket.client.capture.synthetic import SyntheticAddresses, twin
 from klinket.client.ports import FlowOpener, NameSource
 from klinket.domain.address import canonical_host, parse_ip
@@ -19,6 +19,7 @@ from klinket.domain.flow import FlowFailure
 from klinket.net import sockets
 from klinket.net.sockets import receive_exactly
 from klinket.net.tasks import TaskSet
+from klinket.wire.dns import IN, Code, RecordType
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class OwnAnswers:
         except ProtocolError as error:
             logger.debug("names: %s", error.message)
             return b""
-        if query.dns_class != dns_message.IN:
+        if query.dns_class != IN:
             return None
         if (address := query.reverse_address) is not None and parse_ip(address) and address in self._names:
             name = self._names.name_of(address)

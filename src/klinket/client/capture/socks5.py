@@ -95,6 +95,26 @@ def parse_destination(kind: int, first: int, rest: bytes) -> Destination:
         raise ProtocolError("not a name or address with a port") from None
 
 
+def whole_request(received: bytes) -> tuple[Destination, int] | None:
+    """Return where a greeting and a CONNECT request that came together lead, and their length.
+
+    None for all else, also for what is wrong: that is read step by step, and answered where it is wrong.
+    """
+    greeting = 2 + received[1] if len(received) > 1 else 0
+    address = greeting + REQUEST_HEAD_BYTES
+    if len(received) <= address or received[0] != VERSION or 0 not in received[2:greeting]:
+        return None
+    if received[greeting] != VERSION or received[greeting + 1] != CONNECT:
+        return None
+    try:
+        end = address + 1 + address_length(received[address - 1], received[address])
+        if len(received) < end:
+            return None
+        return parse_destination(received[address - 1], received[address], received[address + 1 : end]), end
+    except ProtocolError:
+        return None
+
+
 def reply(code: Reply) -> bytes:
     """Return a reply; the bound address in it is of no use to anybody and is all zeroes."""
     return bytes([VERSION, code, 0, 1, 0, 0, 0, 0, 0, 0])

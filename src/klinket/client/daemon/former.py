@@ -14,8 +14,7 @@ import msgspec
 from klinket.domain.errors import ProtocolError
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.net.files import replace_private
-from klinket.wire.control import ResourceEntry
-from klinket.wire.inventory import entry_of, resource_of
+from klinket.wire.inventory import ResourceEntry, entry_of, resource_of
 
 logger = logging.getLogger(__name__)
 

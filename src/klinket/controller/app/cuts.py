@@ -10,10 +10,11 @@ from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import ConnectorRow, CutRow
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.cut import Cut, CutScope, ScopeKind, Stamp
-from klinket.domain.errors import NotFound
-from klinket.domain.flow import FlowFailure
+from klinket.domain.errors import NotFound, ProtocolError
+from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.identifiers import CutId
 from klinket.domain.resource import Resource
+from klinket.wire.control import CutReceipt
 from klinket.wire.grant_token import MAX_LIFETIME_SECONDS
 from klinket.wire.receipt_token import digest
 from klinket.wire.signing import LEEWAY_SECONDS
@@ -25,6 +26,9 @@ LISTED_CUTS = 100
 MAX_AUDITED_RECEIPTS = 100
 #: Cuts that a connector is told again when it attaches, the newest.
 MAX_IN_FORCE = 10_000
+#: Of what a receipt tells: the last moment that can be written (year 9999), milliseconds that anything took, ids.
+_LAST_MS, _LONGEST_MS, _MAX_ID = 253_402_300_799_999, 10**10, (1 << 53) - 1
+_PROTOCOLS = frozenset(protocol.value for protocol in TransportProtocol)
 
 
 def order(
@@ -69,6 +73,23 @@ def order(
     )
     tx.announce_cut(row, cut, [connector.id for connector in concerned])
     return row
+
+
+def check_told(receipt: CutReceipt, took_ms: float) -> None:
+    """Raise ProtocolError for a receipt that nobody could be shown: its connector may be in strange hands. `took_ms`: as signed.
+
+    What it says is signed as it is, so nothing of it can be put right.
+    """
+    texts = [text for one in receipt.flows for text in (one.flow, one.session, one.service_account, one.key)]
+    if not all(len(text) <= 64 and text.isprintable() for text in texts):
+        raise ProtocolError("a receipt with a name that is too long, or cannot be shown")
+    for one in receipt.flows:
+        if len(one.host) > 253 or not one.host.isprintable() or one.protocol not in _PROTOCOLS:
+            raise ProtocolError("a receipt with a destination that is none")
+        if not (0 <= one.port <= 65_535 and 0 < one.resource <= _MAX_ID and 0 <= one.stopped_after_ms <= _LONGEST_MS):
+            raise ProtocolError("a receipt with a number out of its range")
+    if not (0 <= receipt.stopped_at_ms <= _LAST_MS and 0 <= took_ms <= _LONGEST_MS):
+        raise ProtocolError("a receipt with a time out of its range")
 
 
 def answer(

@@ -29,6 +29,7 @@ FORGET_STEP = 1_000
 PAGE_EVENTS = 500
 DAY_MS = 24 * 3_600_000
 _MAX_WHOLE = (1 << 53) - 1
+_PROTOCOLS = frozenset(protocol.value for protocol in TransportProtocol)
 #: Kinds with which a connection is over.
 FINISHED = ("closed", "failed", "denied")
 
@@ -38,23 +39,30 @@ def keep(tx: Transaction, connector_id: int, batch: int, events: Sequence[FlowEv
 
     Raises ProtocolError for what no connector sends.
     """
+    if not 0 <= batch <= _MAX_WHOLE:
+        raise ProtocolError("a batch of flow events with a number out of its range")
     if tx.flow_events.find(connector_id=connector_id, batch=batch, number=0):
         return 0
     if len(events) > MAX_BATCH_EVENTS:
         raise ProtocolError(f"a batch of {len(events)} flow events, the limit is {MAX_BATCH_EVENTS}")
     checked = [_checked(event, tx.now_ms) for event in events]
-    names = _Names(tx, connector_id, checked)
+    live = {(row.flow, row.resource_id): row.id for row in tx.live_flows.find(connector_id=connector_id, flow=_flows(checked))}
+    names = _Names(tx, connector_id, checked, live.keys())
     checked = [names.within_reach(event) for event in checked]
     stored = [_row(names, connector_id, batch, number, event) for number, event in enumerate(checked)]
     tx.flow_events.add_all(stored)
-    live_flows.follow(tx, connector_id, checked, stored)
+    live_flows.follow(tx, connector_id, {flow: id for (flow, _), id in live.items()}, checked, stored)
     flow_totals.add(tx, checked, stored)
     return len(checked)
 
 
+def _flows(events: Sequence[FlowEvent]) -> set[str]:
+    return {event.flow for event in events}
+
+
 def _checked(event: FlowEvent, now_ms: int) -> FlowEvent:
     """Return an event with nothing in it that could not be shown: a connector may be in strange hands."""
-    if event.event not in EVENT_TYPES or event.protocol not in {protocol.value for protocol in TransportProtocol}:
+    if event.event not in EVENT_TYPES or event.protocol not in _PROTOCOLS:
         raise ProtocolError(f"a flow event of an unknown kind: {event.event[:40]!r}, {event.protocol[:40]!r}")
     if event.duration_ms is not None and event.duration_ms < 0:
         # Of a connector whose clock was set back: refused, the batch would come again and again, and end each of its channels.
@@ -79,7 +87,11 @@ def _checked(event: FlowEvent, now_ms: int) -> FlowEvent:
 class _Names:
     """Who and what the events of a batch name, read with one statement a table."""
 
-    def __init__(self, tx: Transaction, connector_id: int, events: Sequence[FlowEvent]) -> None:
+    def __init__(
+        self, tx: Transaction, connector_id: int, events: Sequence[FlowEvent], begun: Collection[tuple[str, int | None]]
+    ) -> None:
+        """`begun`: flows that live, each with its resource."""
+
         def given(values: Collection[Any]) -> set[Any]:
             return {value for value in values if value is not None}
 
@@ -90,10 +102,8 @@ class _Names:
         self.resources = {row.id: row for row in tx.resources.find(id=given([event.resource for event in events]))}
         self.sessions = {row.id: row for row in tx.sessions.find(id=given([event.session for event in events]))}
         self.relays = {row.id: row for row in tx.relays.find()}
-        self.begun = {
-            (row.flow, row.resource_id)
-            for row in tx.live_flows.find(connector_id=connector_id, flow=given([event.flow for event in events]))
-        }
+        self.begun = begun
+        self._around: dict[tuple[Any, ...], Surroundings] = {}
         self.connector = tx.connectors.get(connector_id)
         self.network = None if self.connector is None else tx.remote_networks.get(self.connector.remote_network_id)
 
@@ -109,6 +119,13 @@ class _Names:
 
     def around(self, connector_id: int, event: FlowEvent) -> Surroundings:
         """Return the names of one event."""
+        of = event.service_account, event.key, event.resource, event.relay, event.session
+        found = self._around.get(of)
+        if found is None:
+            found = self._around[of] = self._made(connector_id, event)
+        return found
+
+    def _made(self, connector_id: int, event: FlowEvent) -> Surroundings:
         account, key = self.accounts.get(event.service_account), self.keys.get(event.key)
         resource = self.resources.get(event.resource) if event.resource is not None else None
         relay = self.relays.get(event.relay) if event.relay is not None else None

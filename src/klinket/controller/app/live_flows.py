@@ -15,8 +15,17 @@ MAX_PER_CONNECTOR = 50_000
 MAX_UNHEARD_MS = 24 * 3_600_000
 
 
-def follow(tx: Transaction, connector_id: int, events: Sequence[FlowEvent], stored: Sequence[Mapping[str, Any]]) -> None:
-    """Add what was established, remove what has ended. `stored`: the events' rows of flow_events, in the same order."""
+def follow(
+    tx: Transaction,
+    connector_id: int,
+    live: Mapping[str, int],
+    events: Sequence[FlowEvent],
+    stored: Sequence[Mapping[str, Any]],
+) -> None:
+    """Add what was established, remove what has ended. A flow that has done both since is no affair of the table's.
+
+    `live`: the rows of the events' flows that are in the table. `stored`: the events' rows of flow_events, in their order.
+    """
     begun: dict[str, dict[str, Any]] = {}
     over: set[str] = set()
     for event, row in zip(events, stored, strict=True):
@@ -26,17 +35,19 @@ def follow(tx: Transaction, connector_id: int, events: Sequence[FlowEvent], stor
                 "flow": event.flow,
                 "established_at_ms": event.time_ms,
                 "session": event.session,
-                **{name: row[name] for name in ("service_account_id", "service_key_id", "resource_id", "event")},
+                "service_account_id": row["service_account_id"],
+                "service_key_id": row["service_key_id"],
+                "resource_id": row["resource_id"],
+                "event": row["event"],
             }
         elif event.event == "closed":
             begun.pop(event.flow, None)
             over.add(event.flow)
-    if over:
-        tx.live_flows.remove(connector_id=connector_id, flow=over)
-    if begun:
-        known = {row.flow for row in tx.live_flows.find(connector_id=connector_id, flow=set(begun))}
+    if gone := [live[flow] for flow in over if flow in live]:
+        tx.live_flows.remove(id=gone)
+    if fresh := [row for flow, row in begun.items() if flow not in live or flow in over]:
         room = max(0, MAX_PER_CONNECTOR - tx.live_flows.count(connector_id=connector_id))
-        tx.live_flows.add_all([row for flow, row in begun.items() if flow not in known][:room])
+        tx.live_flows.add_all(fresh[:room])
 
 
 def restarted(tx: Transaction, connector_id: int, started_ms: int) -> int:

@@ -186,6 +186,7 @@ class Transaction(Protocol):
     flow_hours: Repository[rows.FlowHourRow]
     audit: Repository[rows.AuditRow]
     audit_head: Repository[rows.AuditHeadRow]
+    audit_anchor: Repository[rows.AuditAnchorRow]
     audit_signatures: Repository[rows.AuditSignatureRow]
     sinks: Repository[rows.SinkRow]
     passwords: Repository[rows.PasswordRow]

@@ -8,6 +8,7 @@ from typing import Any
 
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.refused_logins import RefusedLogins
+from klinket.controller.app.retention import DEFAULT_DAYS
 from klinket.controller.graphql import deadline
 from klinket.controller.graphql.paging import connection
 from klinket.controller.graphql.siblings import Siblings
@@ -28,6 +29,7 @@ class ApiServices:
 
     `seal(secret, what)` encrypts what has to rest in the database; `attached_*` tell who has a live channel right now,
     connectors with the relays each is at. `account_defaults`: limits of accounts for which nothing else is set.
+    `audit_days`: for which the audit is kept.
     """
 
     facts: KeyFileFacts
@@ -39,6 +41,7 @@ class ApiServices:
     own_relays: frozenset[str]
     listening_connectors: Callable[[], Mapping[int, tuple[str, ...]]]
     account_defaults: AccountLimits = DEFAULTS
+    audit_days: int = DEFAULT_DAYS
     refused_logins: RefusedLogins = field(default_factory=RefusedLogins)
 
 

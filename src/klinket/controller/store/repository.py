@@ -271,8 +271,11 @@ class SqlRepository(Generic[R]):
         """Insert rows that have all their values, with one statement for all of them; raises Conflict."""
         if not rows:
             return
-        for values in rows:
-            self._check(values)
+        for name in rows[0]:
+            column = self._table.c[name]
+            if not stored.holds_anything(column):
+                for value in {values[name] for values in rows}:  # many rows have the same few values
+                    stored.check(column, value)
         try:
             self._connection.execute(insert(self._table), [dict(values) for values in rows])
         except IntegrityError as error:

@@ -64,6 +64,7 @@ class SqlTransaction:
         self.flow_hours = of(schema.flow_hours, rows.FlowHourRow)
         self.audit = of(schema.audit_events, rows.AuditRow)
         self.audit_head = of(schema.audit_head, rows.AuditHeadRow)
+        self.audit_anchor = of(schema.audit_anchor, rows.AuditAnchorRow)
         self.audit_signatures = of(schema.audit_signatures, rows.AuditSignatureRow)
         self.sinks = of(schema.sinks, rows.SinkRow)
         self.passwords = of(schema.passwords, rows.PasswordRow)

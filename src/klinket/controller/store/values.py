@@ -21,11 +21,16 @@ def check(column: Column[Any], value: Any) -> None:
         raise InvalidInput(column.name, f"{column.name} {told}")
 
 
+def holds_anything(column: Column[Any]) -> bool:
+    """Return whether no value of its type is too much for a column: JSON is stored as ASCII text with escapes."""
+    return isinstance(column.type, JSON)
+
+
 def problem(column: Column[Any], value: Any) -> str | None:
     """Return what is wrong with a value for a column, or None. Types are the caller's affair."""
     kind = column.type
-    if isinstance(kind, JSON):
-        return None  # stored as ASCII text with escapes
+    if holds_anything(column):
+        return None
     if isinstance(value, str) and isinstance(kind, String):
         if "\x00" in value:
             return "must not hold NUL characters"

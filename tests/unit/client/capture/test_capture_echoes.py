@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,6 +14,7 @@ from klinket.client.capture.echoes import CapturedEchoes
 from klinket.client.capture.synthetic import SyntheticAddresses
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.wire.echo import Echo
+from tests.eventually import eventually
 from tests.unit.client.conftest import FakeClient
 
 PROGRAM, GRANTED = "192.0.2.1", "10.9.0.5"
@@ -45,16 +45,10 @@ def request(sequence: int, identifier: int = 7, source: str = PROGRAM) -> EchoRe
     return EchoRequest(source, GRANTED, identifier, Echo(sequence, b"payload"), b"quoted %d" % sequence)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def test_requests_of_one_identifier_are_one_flow_and_each_is_answered(captured: Answered, client: FakeClient) -> None:
     for one in (request(1), request(2), request(1, identifier=8)):
         captured._take(one)
-    await until(lambda: len(captured.answers) == 3)
+    await eventually(lambda: len(captured.answers) == 3)
     assert client.asked == [Destination(GRANTED, 0, TransportProtocol.ICMP)] * 2
     assert sorted(captured.answers) == sorted(
         echo_packets.reply(GRANTED, PROGRAM, identifier, Echo(sequence, b"payload"))
@@ -79,7 +73,7 @@ async def test_a_refusal_is_told_for_each_request(
     client.refuse(GRANTED, failure)
     captured._take(request(1))
     captured._take(request(2))
-    await until(lambda: not captured._flows)
+    await eventually(lambda: not captured._flows)
     told = [] if code is None else [echo_packets.refusal(b"quoted %d" % one, GRANTED, PROGRAM, code) for one in (1, 2)]
     assert captured.answers == told
 
@@ -98,6 +92,6 @@ async def test_one_source_does_not_take_every_flow(captured: Answered, monkeypat
 async def test_a_flow_without_echoes_ends(captured: Answered, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(echoes, "IDLE_SECONDS", 0.1)
     captured._take(request(1))
-    await until(lambda: not captured._flows)
+    await eventually(lambda: not captured._flows)
     assert client.associations[0].closed
     assert len(captured.answers) == 1

@@ -28,8 +28,9 @@ from klinket.domain.errors import (
 )
 from klinket.domain.flow import FlowFailure
 from klinket.wire.key_file import KeyFile
+from tests.eventually import eventually
 from tests.unit.client.daemon.test_daemon_process import Capture
-from tests.unit.whole import Whole, eventually, everything
+from tests.unit.whole import Whole, everything
 
 Start = Callable[..., Daemon]
 

@@ -25,8 +25,8 @@ from klinket.domain import token_text
 from klinket.domain.errors import CaptureImpossible
 from klinket.domain.resource import Resource
 from klinket.net.files import replace_private
+from tests.eventually import eventually
 from tests.unit.client.conftest import granted
-from tests.unit.whole import eventually
 
 
 def test_the_folders_can_be_moved() -> None:

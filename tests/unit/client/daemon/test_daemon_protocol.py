@@ -23,6 +23,7 @@ from klinket.client.daemon.pid_file import PidFile
 from klinket.client.daemon.protocol import Answer, Request, ResourceRow, StatusReport
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError, ServiceKeyRevoked
 from klinket.domain.flow import FlowFailure
+from tests.eventually import eventually
 
 STATUS = b'{"version":1,"verb":"status"}\n'
 
@@ -129,25 +130,23 @@ async def test_a_request_that_does_not_come_is_not_waited_for(paths: Paths, monk
 async def test_a_user_has_so_many_connections_and_no_more(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_server, "MAX_CONNECTIONS_PER_USER", 2)
     monkeypatch.setattr(control_server, "peer_user", lambda _: 1234)
-    async with serving(paths):
-        waiting = [asyncio.ensure_future(say(paths, b'{"version":1,"verb":"wait","timeout":5}\n', end=False)) for _ in range(2)]
-        await asyncio.sleep(0.1)
+    async with serving(paths) as asked:
+        waiting = [asyncio.ensure_future(say(paths, b'{"version":1,"verb":"wait","timeout":60}\n', end=False)) for _ in range(2)]
+        await eventually(lambda: len(asked) == 2)
         assert await say(paths, STATUS) == b""
         for one in waiting:
             one.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        async with asyncio.timeout(5):
-            while not await say(paths, STATUS):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: say(paths, STATUS))
 
 
 async def test_connections_of_users_keep_root_not_out(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_server, "MAX_CONNECTIONS", 2)
-    users = iter((1000, 1001, 1002))
-    monkeypatch.setattr(control_server, "peer_user", lambda _: next(users, 0))
+    users = [0, 1002, 1001, 1000]
+    monkeypatch.setattr(control_server, "peer_user", lambda _: users.pop())
     async with serving(paths):
         waiting = [asyncio.ensure_future(say(paths, b"", end=False)) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        await eventually(lambda: len(users) == 2)  # both are served
         assert await say(paths, STATUS) == b""  # the third user
         assert await say(paths, STATUS) != b""  # root
         for one in waiting:

@@ -124,6 +124,12 @@ async def test_what_no_connector_sends_is_refused_as_a_whole(inventory: Inventor
     assert await inventory.read(lambda tx: tx.flow_events.find()) == []
 
 
+@pytest.mark.parametrize("batch", [-1, 1 << 53, 1 << 70])
+async def test_a_batch_whose_number_is_none_is_refused(inventory: Inventory, batch: int) -> None:
+    with pytest.raises(ProtocolError):
+        await keep(inventory, seen(inventory), batch=batch)
+
+
 async def test_a_flow_that_ended_before_it_began_lasted_no_time(inventory: Inventory) -> None:
     (row,) = await keep(inventory, seen(inventory, "closed", duration_ms=-5))  # refused, it would come again for ever
     assert row.event["connection"]["duration"] == 0

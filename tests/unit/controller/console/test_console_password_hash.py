@@ -12,6 +12,7 @@ import pytest
 from klinket.controller.console.sign_in import password_hash
 from klinket.controller.console.sign_in.password_hash import PasswordHasher
 from klinket.domain.errors import Throttled
+from tests.eventually import eventually
 
 
 async def test_a_hash_tells_its_parameters_and_belongs_to_its_password() -> None:
@@ -64,7 +65,7 @@ async def test_two_are_made_at_a_time_and_few_may_wait(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(hasher, "_hash", slow)
     tasks = [asyncio.create_task(hasher.hashed("x")) for _ in range(5)]
-    await asyncio.sleep(0.2)
+    await eventually(lambda: running == 2)
     with pytest.raises(Throttled) as throttled:
         await hasher.hashed("x")
     assert throttled.value.retry_after == 2.0

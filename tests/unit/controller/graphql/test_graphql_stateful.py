@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from klinket.controller.app import groups, security_policies
-from klinket.controller.dispatch import _end_expired
+from klinket.controller.expiries import end_expired
 from klinket.controller.graphql.global_id import to_global_id
 from klinket.domain.audit import SYSTEM
 from klinket.domain.names import MAX_NAME_CHARS
@@ -353,7 +353,7 @@ class Api(RuleBasedStateMachine):
         """The controller ends what has expired when its moment comes: here right away."""
         self.controller.now += passed
         self.model.advance(passed)
-        self.runner.run(self.controller.write(_end_expired))
+        self.runner.run(self.controller.write(end_expired))
 
     def shown(self, key: dict[str, Any]) -> Key:
         return Key(key["name"], key["serviceAccount"]["id"], seconds(key["expiresAt"]), seconds(key["revokedAt"]))

@@ -14,13 +14,13 @@ from functools import partial
 
 from klinket.client.capture import dns_message, packets
 from klinket.client.capture.datagrams import original_destination, send
-from klinket.client.capture.dns_message import Code
 from klinket.client.capture.host import rules
 from klinket.client.capture.host.addresses import STUBS
 from klinket.client.capture.packets import Endpoint
 from klinket.client.capture.resolver import Later, OwnAnswers, accept, forward, serve_connection
 from klinket.domain.errors import ProtocolError
 from klinket.net.tasks import TaskSet
+from klinket.wire.dns import Code
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from klinket.client.capture import resolv_conf
 from klinket.client.capture.host.addresses import STUBS
 from klinket.domain.address import parse_ip
+from klinket.net import resolv_conf
 
 #: Bytes of one file that are read, and resolvers of all files together.
 MAX_FILE_BYTES = 65_536
@@ -51,10 +51,8 @@ def _resolvers(path: Path) -> tuple[str, ...]:
             text = file.read(MAX_FILE_BYTES).decode(errors="replace")
     except OSError:
         return ()
-    if not any(line.split()[:1] == ["nameserver"] for line in text.splitlines()):
-        return ()
     found = []
-    for address in resolv_conf.parse(text).resolvers:
+    for address in resolv_conf.parse(text).named:
         parsed = parse_ip(address)  # one with a scope (fe80::1%eth0) is the link's own: it is asked past klinket
         if parsed is not None and str(parsed) not in STUBS:
             found.append(str(parsed))

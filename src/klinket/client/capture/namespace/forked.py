@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from klinket.client.capture import resolv_conf
 from klinket.client.capture.namespace import inside, rules
+from klinket.net import resolv_conf
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from klinket.controller.app.rows.events import AuditAnchorRow as AuditAnchorRow
 from klinket.controller.app.rows.events import AuditHeadRow as AuditHeadRow
 from klinket.controller.app.rows.events import AuditRow as AuditRow
 from klinket.controller.app.rows.events import AuditSignatureRow as AuditSignatureRow

@@ -119,6 +119,18 @@ class AuditHeadRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditAnchorRow:
+    """Number, digest and time of the last audit event that retention removed; `token`: a signed SignedAnchor."""
+
+    id: int
+    number: int
+    digest: str
+    until_ms: int
+    created_at_ms: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSignatureRow:
     """The controller's signature under the digest of one audit event, and so under all before it."""
 

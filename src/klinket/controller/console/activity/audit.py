@@ -18,7 +18,7 @@ from klinket.controller.exports import Wanted
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import AuditAction
 from klinket.domain.errors import InvalidInput, NotFound
-from klinket.wire.audit_signature import verify_block
+from klinket.wire.audit_signature import verify_anchor, verify_block
 
 LIST = "/activity/audit"
 PAGE_EVENTS = 50
@@ -55,7 +55,7 @@ async def _list(page: Page) -> Response:
         if after is not None and found.newer is None:
             found = audit_search.events(tx, wanted, PAGE_EVENTS)
         head = tx.audit_head.get(1)
-        return found, 0 if head is None else head.number, _cut_words(tx, found.rows)
+        return found, 0 if head is None else head.number - audit_log.pruned(tx), _cut_words(tx, found.rows)
 
     found, count, cut_words = await page.read(read)
     looked = found.rows[-1].time_ms if found.is_partial and found.rows else None
@@ -93,7 +93,7 @@ async def _one(page: Page) -> Response:
             "cut_words": _cut_words(tx, [row]),
             "previous": audit_log.digest_at(tx, number - 1),
             "signature": signature[0] if signature else None,
-            "older": number - 1 if number > 1 else None,
+            "older": number - 1 if tx.audit.find(number=number - 1) else None,
             "newer": number + 1 if tx.audit.find(number=number + 1) else None,
         }
 
@@ -116,7 +116,13 @@ async def _verify(page: Page) -> Response:
     text = page.query("after", "0")
     after = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
     checked = await page.read(
-        lambda tx: audit_check.part(tx, page.console.trust.network, lambda token: verify_block(token, keys), after)
+        lambda tx: audit_check.part(
+            tx,
+            page.console.trust.network,
+            lambda token: verify_block(token, keys),
+            after,
+            lambda token: verify_anchor(token, keys),
+        )
     )
     return page.render("activity/audit_verify.html", checked=checked, started="after" in page.request.query_params)
 

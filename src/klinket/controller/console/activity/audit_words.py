@@ -22,6 +22,7 @@ _ACTIONS = {
     AuditAction.ALARM: "Alarm",
     AuditAction.LOGOUT: "Logged out",
     AuditAction.LOCK_OUT: "Locked out",
+    AuditAction.PRUNE: "Pruned",
 }
 #: Types of objects in audit events, as people call them.
 OBJECTS = {
@@ -42,6 +43,7 @@ OBJECTS = {
     "cut": "Cut",
     "controller": "Controller",
     "signingKey": "Signing key",
+    "audit": "Audit",
 }
 #: Where the page of an object is.
 _PLACES = {

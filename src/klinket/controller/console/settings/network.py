@@ -75,7 +75,7 @@ def settings_of(config: ControllerConfig) -> dict[str, list[Setting]]:
         "Events": [
             Setting("Flow events are kept", f"{config.flow_days} days", "--flow-days"),
             Setting("Flow events at most", f"{config.flow_events:,}", "--flow-events"),
-            Setting("Audit events are kept", "for ever"),
+            Setting("Audit, cuts and receipts are kept", f"{config.audit_days} days", "--audit-days"),
             Setting("Also written to", ", ".join(one for one in local if one) or "nowhere", "--event-file, --events-to-stdout"),
             Setting("Sinks may be in", ranges, "--allow-outbound"),
         ],

@@ -39,7 +39,7 @@ NOUNS = (
 #: Types whose fields are plain entries of the dictionaries that resolvers return.
 PLAIN = (
     "PageInfo", "Controller", "AccountLimits", "Maker", "ServiceKeyUse", "CutReceipt", "CutFlow", "Explanation",
-    "ExplanationStep", "AuditActor", "AuditTarget", "AuditRequest",
+    "ExplanationStep", "AuditActor", "AuditRetention", "AuditTarget", "AuditRequest",
 )  # fmt: skip
 
 

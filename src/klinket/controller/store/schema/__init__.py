@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from klinket.controller.store.schema.columns import metadata as metadata
+from klinket.controller.store.schema.events import audit_anchor as audit_anchor
 from klinket.controller.store.schema.events import audit_events as audit_events
 from klinket.controller.store.schema.events import audit_head as audit_head
 from klinket.controller.store.schema.events import audit_signatures as audit_signatures

@@ -168,6 +168,18 @@ audit_signatures = Table(
     UniqueConstraint("number"),
 )
 
+audit_anchor = Table(
+    "audit_anchor",
+    metadata,
+    id_(),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("token", Text, nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
 sinks = Table(
     "sinks",
     metadata,

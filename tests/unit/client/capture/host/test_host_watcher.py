@@ -101,9 +101,19 @@ def test_the_claim_of_the_dead_is_waited_for(watching: Watching) -> None:
     assert watching.executed()
 
 
+def ignored(pid: int) -> int:
+    """Return the signals a process ignores; bit 0 is signal 1."""
+    (mask,) = (line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:"))
+    return int(mask, 16)
+
+
 def test_what_ends_klinket_does_not_end_the_watcher(watching: Watching) -> None:
-    time.sleep(0.5)  # it has started
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while not all(ignored(watching.process.pid) >> (number - 1) & 1 for number in numbers):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for number in numbers:
         watching.process.send_signal(number)
     time.sleep(0.1)
     assert watching.process.poll() is None
@@ -173,15 +183,18 @@ def test_another_user_keeps_nobody_from_the_claim(squatter: None, watching: Watc
     assert watching.executed()
 
 
-def test_a_claim_lasts_until_the_last_tool_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_lasts_until_the_last_tool_has_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     held = claim.take()
     monkeypatch.setattr(tools, "inherited", [held])
-    at_work = threading.Thread(target=tools.run, args=(("sh", "-c", "sleep 1"),))
+    os.mkfifo(begun := tmp_path / "begun")
+    os.mkfifo(end := tmp_path / "end")
+    at_work = threading.Thread(target=tools.run, args=(("sh", "-c", f"echo > {begun}; read line < {end}"),))
     at_work.start()
-    time.sleep(0.3)
+    begun.read_text()
     os.close(held)  # as when its process dies
     with pytest.raises(CaptureImpossible):
         claim.take(wait=0)
+    end.write_text("\n")
     at_work.join()
     os.close(claim.take(wait=0))
 

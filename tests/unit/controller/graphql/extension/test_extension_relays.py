@@ -12,8 +12,9 @@ import pytest
 from klinket.controller.app import relays
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import AuthenticationFailed
+from tests.eventually import eventually
 from tests.unit.controller.running import Running
-from tests.unit.whole import Whole, eventually, everything
+from tests.unit.whole import Whole, everything
 
 RELAYS = "{ relays { totalCount edges { node { id name address certificateSha256 isOnline connectorCount createdAt } } } }"
 DELETE = "mutation ($id: ID!) { relayDelete(id: $id) { ok error } }"

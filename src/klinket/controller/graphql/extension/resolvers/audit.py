@@ -9,7 +9,7 @@ from typing import Any
 
 from graphql import GraphQLError
 
-from klinket.controller.app import audit_log
+from klinket.controller.app import audit_log, retention
 from klinket.controller.app.rows import AuditRow
 from klinket.controller.graphql.context import RequestContext
 from klinket.controller.graphql.extension.events_page import events_page
@@ -83,7 +83,15 @@ def _whole(row: AuditRow) -> str:
     return json.dumps([row.action, row.actor, row.targets, row.detail, row.request], ensure_ascii=False)
 
 
+@query
+def _retention(context: RequestContext) -> dict[str, Any]:
+    found = retention.state(context.tx, context.services.audit_days)
+    renamed = {"until": found["until_ms"], "prunedAt": found["pruned_at_ms"], "heldBy": found["held_by"]}
+    return {name: found[name] for name in ("days", "events", "pruned", "digest")} | renamed
+
+
 FIELDS = {
+    "Query.auditRetention": _retention,
     "Query.auditEvent": _one,
     "Query.auditEvents": _many,
     "AuditEvent.id": lambda shown, _: to_global_id(TYPE, shown.row.number),

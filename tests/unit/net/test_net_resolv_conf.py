@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.client.capture import resolv_conf
-from klinket.client.capture.resolv_conf import DEFAULT_RESOLVER
+from klinket.net import resolv_conf
+from klinket.net.resolv_conf import DEFAULT_RESOLVER
 
 
 @pytest.mark.parametrize(

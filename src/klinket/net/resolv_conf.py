@@ -10,10 +10,15 @@ DEFAULT_RESOLVER = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
-    """`resolvers`: addresses in order; `kept`: the lines on search domains and options."""
+    """`named`: the addresses of the resolvers it names, in order; `kept`: the lines on search domains and options."""
 
-    resolvers: tuple[str, ...]
+    named: tuple[str, ...]
     kept: tuple[str, ...]
+
+    @property
+    def resolvers(self) -> tuple[str, ...]:
+        """Return what the C library asks."""
+        return self.named or (DEFAULT_RESOLVER,)
 
     def with_resolver(self, address: str) -> str:
         """Return the text of a file that names this resolver only and keeps search domains and options."""
@@ -22,14 +27,14 @@ class ResolvConf:
 
 def parse(text: str) -> ResolvConf:
     """Return what a resolv.conf says; lines that are not understood are left out."""
-    resolvers: list[str] = []
+    named: list[str] = []
     kept: list[str] = []
     for line in text.splitlines():
         words = line.split()
         if len(words) < 2:
             continue
         if words[0] == "nameserver":
-            resolvers.append(words[1])
+            named.append(words[1])
         elif words[0] in ("search", "domain", "options"):
             kept.append(" ".join(words))
-    return ResolvConf(tuple(resolvers) or (DEFAULT_RESOLVER,), tuple(kept))
+    return ResolvConf(tuple(named), tuple(kept))
