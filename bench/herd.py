@@ -179,6 +179,7 @@ def rss_mb(pid: int) -> float:
 def start(deployment: Deployment, clients: int, grant_seconds: int) -> tuple[Part, int, list[Path]]:
     """Bring up all but the herd; returns the controller, the proxy of the client with the flow, and the herd's sessions."""
     options = ("--grant-seconds", str(grant_seconds))
+    say("a controller with its relay, a connector and a client with a flow come up")
     controller = deployment.start_controller(*options)
     deployment.admin("network", "create", "office")
     deployment.add_connector("office", "office-1")
@@ -189,6 +190,7 @@ def start(deployment: Deployment, clients: int, grant_seconds: int) -> tuple[Par
     deployment.admin("service", "grant", "flow", "Target")
     key = deployment.add_key("flow", "runner")
     controller.stop()
+    say(f"{clients} sessions are written into its database")
     files = make_sessions(deployment.state, deployment.network, clients, deployment.directory)
     controller = deployment.start_controller()
     deployment.start_connector("office-1", KLINKET_LISTEN=f"127.0.0.1:{free_port()}")  # the relay dies with its controller

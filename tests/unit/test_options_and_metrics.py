@@ -7,12 +7,17 @@ import os
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
 
 from klinket.cli import relay as cli_relay
 from klinket.cli.main import klinket
+from klinket.client.daemon import observed as client_observed
+from klinket.client.daemon.states import State, Verdict
+from klinket.client.traffic import ClientTraffic
 from klinket.connector import observed as connector_observed
 from klinket.connector.bandwidth import Bandwidth
 from klinket.connector.core import ConnectorCore
@@ -29,6 +34,7 @@ from klinket.relay.core import RelayCore
 from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
 from klinket.relay.traffic import RelayTraffic
+from klinket.wire.key_file import KeyFile
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 SECTIONS = dict(
@@ -65,7 +71,11 @@ def texts() -> list[str]:
     relay_core = RelayCore(RelayLimits(), os.urandom)
     forwarding = DatagramForwarding(relay_core, RelayLimits(), os.urandom, time.time, time.monotonic)
     relay = relay_observed.Observed(relay_core, clock, RelayTraffic(), lambda: 0, list, forwarding)
+    key = KeyFile("acme", "a", "k", "", expires_at="2030-01-01T00:00:00Z")
+    sessions = SimpleNamespace(current=None, traffic=ClientTraffic(), key_file=key, resources=(), flow_count=0, retiring_count=0)
+    client: Any = sessions
     parts = [
+        Exposition("client", client_observed.Observed(client, lambda: Verdict(State.ONLINE, "", "")).metrics),
         Metrics(Peers()).exposition,
         Exposition("connector", connector.metrics),
         Exposition("relay", relay.metrics),

@@ -19,6 +19,7 @@ from klinket.cli import roles
     help="Capture all traffic (as root), or only serve proxies.",
 )
 @roles.PROCESSES_OPTION
+@roles.METRICS_OPTION
 @click.option("--log-level", help="error, warn, info, debug or trace.")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Write the log there, rotated, instead of to standard error.")
 def daemon(
@@ -26,6 +27,7 @@ def daemon(
     socks: str | None,
     capture: str | None,
     processes: int | None,
+    metrics: str | None,
     log_level: str | None,
     log_file: Path | None,
 ) -> None:
@@ -49,4 +51,5 @@ def daemon(
             wanted = wanted.with_value(key, value)
     roles.set_up_logging(settings.LEVELS[wanted.log_level], log_file)
     roles.forbid_core_dumps()
-    roles.run_until_stopped(with_workers(lambda stop: serve.run(paths, wanted, stop), processes))
+    watched = roles.metrics_address(metrics)
+    roles.run_until_stopped(with_workers(lambda stop: serve.run(paths, wanted, stop, watched), processes))

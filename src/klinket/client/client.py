@@ -19,6 +19,7 @@ from klinket.client.login import Session, log_in, log_out
 from klinket.client.names import ResourceNames
 from klinket.client.opening import failure_of
 from klinket.client.readiness import Readiness
+from klinket.client.traffic import ClientTraffic
 from klinket.domain.errors import (
     AssertionStale,
     AuthenticationFailed,
@@ -52,12 +53,19 @@ _OF_THE_KEY = (FlowFailure.SERVICE_KEY_REVOKED, FlowFailure.SERVICE_KEY_EXPIRED)
 class Client:
     """Implements ports.FlowOpener. `start` logs in; `aclose` ends the session."""
 
-    def __init__(self, key_file: KeyFile, only: Sequence[str] = (), changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        key_file: KeyFile,
+        only: Sequence[str] = (),
+        changed: Callable[[], None] = lambda: None,
+        traffic: ClientTraffic | None = None,
+    ) -> None:
         """`only`: what of the granted resources is used; the controller's grants are asked to be as narrow.
 
         `changed`: called after each configuration, with what is granted now.
         """
         self._key_file = key_file
+        self._traffic = traffic or ClientTraffic()
         self._changed = changed
         #: Why the live channel is down, or None while it is up, or was never.
         self.channel_trouble: KlinketError | None = None
@@ -117,6 +125,7 @@ class Client:
         finally:
             logging_in.cancel()
         self._clock.set(self._session.time_ms)
+        self._traffic.logins += 1
 
     async def _stay_attached(self) -> None:
         backoff = self._backoff
@@ -142,6 +151,7 @@ class Client:
                     backoff.reset()
                 delay = max(backoff.next(self._core.longest_wait(self._clock.now())), error.retry_after or 0.0)
                 self.channel_trouble = error
+                self._traffic.channel_losses += 1
                 going_on = "; live flows go on" if self._configured.is_set() else ""
                 logger.warning("%s%s; trying again in %.1f s", error, going_on, delay)
                 await asyncio.sleep(delay)
@@ -198,6 +208,9 @@ class Client:
 
     def _forget(self, flow: ClientStream) -> None:
         self._flows.discard(flow)
+        if flow.summary is not None:
+            self._traffic.bytes_sent += flow.summary.bytes_sent
+            self._traffic.bytes_received += flow.summary.bytes_received
         self.end_is_near = self.end_is_near or (flow.failure is not None and flow.failure.failure in _OF_THE_KEY)
 
     @property
@@ -359,6 +372,11 @@ class Client:
     def flow_count(self) -> int:
         """Return how many flows are open."""
         return len(self._flows)
+
+    @property
+    def link_count(self) -> int:
+        """Return with how many connectors there is a link that can be used."""
+        return sum(link.usable for link in self._links.values())
 
     async def networks(self) -> dict[Resource, FlowRefused | None]:
         """Ask a connector of each granted network without a link. A resource stands for its network; None: it is reached."""

@@ -146,7 +146,10 @@ class _Way:
         destination = self._found.destination
         serving = ResourceIndex(self._core.resources).serving(destination.host)
         if not serving:
-            names = [f"granted: {one.name!r} ({one.address.text})" for one in self._core.resources[:MAX_NAMED]]
+            names = [
+                f"granted: {one.name!r} ({f'{one.alias}, ' if one.alias else ''}{one.address.text})"
+                for one in self._core.resources[:MAX_NAMED]
+            ]
             more = [f"and {len(self._core.resources) - MAX_NAMED} more"] if len(self._core.resources) > MAX_NAMED else []
             hint = "grant a resource that serves it; an admin sees more: klinket admin explain"
             error = FlowRefused(FlowFailure.NOT_GRANTED, f"no granted resource serves {destination.host}", hint=hint)

@@ -14,6 +14,7 @@ from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import HINTS, FlowFailure
 from klinket.domain.resource import Resource
+from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import Pump
@@ -52,6 +53,8 @@ class ClientStream:
         self._forget = forget
         self._pump: Pump | None = None
         self.failure: Failure | None = None
+        #: What was moved, once carry() has ended.
+        self.summary: FlowSummary | None = None
 
     async def carry(self, local: socket.socket, early: bytes = b"") -> None:
         """Move bytes until both ends are done; closes `local`. `failure` says afterwards how it ended."""
@@ -64,7 +67,7 @@ class ClientStream:
                 self._pump.opened = self._answer.opened
             late = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._no_answer) if self._pump.opening else None
             try:
-                summary = await self._pump.carry()
+                summary = self.summary = await self._pump.carry()
             finally:
                 if late is not None:
                     late.cancel()

@@ -128,10 +128,11 @@ class Job:
 
         # With proxy variables as well: NO_PROXY names localhost, and Go programs use no proxy for any loopback address.
         for resource in client.resources:
-            if resource.address.network is not None and resource.address.network.is_loopback:
+            own = resource.address.network is not None and resource.address.network.is_loopback
+            if own and not resource.alias:  # with one, programs are told to use it
                 tell(
                     f"klinket: the resource {resource.name!r} is at {resource.address.text}, which is the command's own machine:"
-                    f" {f'use its alias {resource.alias}' if resource.alias else 'give the resource an alias, and use that'}"
+                    " give the resource an alias, and use that"
                 )
 
         def missing(error: KlinketError, until: float) -> None:

@@ -23,7 +23,7 @@ from klinket.domain.errors import FlowRefused, ProtocolError
 from klinket.domain.flow import FlowFailure, TransportProtocol
 from klinket.domain.resource import Resource
 from klinket.net import carrying
-from klinket.net.deadlines import within
+from klinket.net.deadlines import After
 from klinket.net.echo_socket import EchoSocket
 from klinket.net.pipe import READ_BYTES, SealedPipe
 from klinket.net.pipe_receiver import Frame
@@ -107,8 +107,11 @@ class FlowServer:
                     if not self._pipes.rests(pipe):
                         pipe.close()
                         return
-                    with within(PIPE_IDLE_SECONDS):
+                    idle = After(PIPE_IDLE_SECONDS, pipe.abort)  # which ends the wait
+                    try:
                         frame = await pipe.receive()
+                    finally:
+                        idle.cancel()
                     self._pipes.works(pipe)
                 if frame.type is not FrameType.OPEN:
                     raise ProtocolError("a flow begins with OPEN")

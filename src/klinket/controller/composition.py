@@ -12,6 +12,7 @@ from klinket.controller.api_access import ApiAccess, ApiRates
 from klinket.controller.app.ports import Store
 from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.channels import Channels
+from klinket.controller.clock_watch import ClockWatch
 from klinket.controller.config import ControllerConfig
 from klinket.controller.console.gate import Gate
 from klinket.controller.console.live import LiveTopics
@@ -55,6 +56,7 @@ class Controller:
     metrics: Metrics
     observed: Observed
     exports: Exports
+    clock_watch: ClockWatch
 
 
 def compose(
@@ -93,6 +95,7 @@ def compose(
     def alarm(attempt: str) -> None:
         metrics.canary_alarms.labels(attempt).inc()
 
+    relay_channels = RelayChannels(store, trusted, peers, clock)
     endpoints = Endpoints(
         store,
         trusted,
@@ -110,13 +113,23 @@ def compose(
         ),
         Enrolments(store, trusted, clock),
         Channels(store, trusted, peers, dispatch, guard, punching, clock, entropy, metrics.throttled.labels("flows").inc),
-        RelayChannels(store, trusted, peers, clock),
+        relay_channels,
         punching,
         KeyRevocations(store, origin + REVOKE_PATH, clock, alarm),
         metrics,
         observed,
         access.reader,
     )
+
+    async def tell_the_time() -> None:
+        relay_channels.tell_all()
+        # Connectors first: they believe the grants that clients get by the time that they know.
+        for connector in [one for one in peers.connectors.values() if one.sent is not None]:
+            await dispatch.configure_connector(connector)
+        for client in peers.clients.values():
+            client.sent = None
+        dispatch.peers_changed()
+
     static = StaticFiles()
     live = LiveTopics(store, peers)
     exports = Exports(store, trusted)
@@ -134,4 +147,4 @@ def compose(
         exception_handlers={404: no_such_path, 405: no_such_method},
     )
     app.router.redirect_slashes = False  # the address of a redirect would come from the request
-    return Controller(app, peers, dispatch, metrics, observed, exports)
+    return Controller(app, peers, dispatch, metrics, observed, exports, ClockWatch(clock, time.monotonic, tell_the_time))

@@ -10,6 +10,7 @@ from klinket.domain.errors import (
     Conflict,
     ConnectorTokensDead,
     Forbidden,
+    IdentityProviderAway,
     InvalidInput,
     KlinketError,
     NotFound,
@@ -19,6 +20,7 @@ from klinket.domain.errors import (
 #: The first that fits counts.
 _BY_KIND: tuple[tuple[type[KlinketError], int], ...] = (
     (StoreUnavailable, 503),
+    (IdentityProviderAway, 503),
     (Throttled, 429),
     (ConnectorTokensDead, 410),
     (Forbidden, 403),

@@ -77,12 +77,17 @@ class RelayChannels:
                 report = wire.decode_report(text)
                 await self._pace.message(f"relay {row.id}", address_of(socket))
                 await self._take(row, report, address_of(socket))
-                peer.outbox.put_text(wire.encode(self._configuration(row)))
+                peer.outbox.put_text(wire.encode(self._configuration(row.id)))
         finally:
             if self._peers.relays.get(row.id) is peer:
                 del self._peers.relays[row.id]
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
+
+    def tell_all(self) -> None:
+        """Tell all attached relays the time, and the keys of tickets."""
+        for peer in self._peers.relays.values():
+            peer.outbox.put_text(wire.encode(self._configuration(peer.relay)))
 
     async def _take(self, row: RelayRow, report: RelayReport, source: str) -> None:
         HostPort.parse(report.address)
@@ -92,9 +97,9 @@ class RelayChannels:
             )
         )
 
-    def _configuration(self, row: RelayRow) -> wire.RelayConfiguration:
+    def _configuration(self, relay: int) -> wire.RelayConfiguration:
         return wire.RelayConfiguration(
-            relay=row.id,
+            relay=relay,
             network=self._trust.network,
             ticket_keys=self._trust.keys[KeyPurpose.TICKET].to_jwks(),
             time_ms=round(self._clock() * 1000),

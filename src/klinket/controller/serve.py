@@ -90,6 +90,7 @@ async def _serve(
             await store.write(lambda tx: sinks.ensure_local(tx, config.local_sinks))
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
             tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
+            tasks.start(controller.clock_watch.run(), "clock watch")
             even = asyncio.get_running_loop().time
             exporting = controller.exports
             pruning = Pruning(store, trusted, config.audit_days, lambda: exporting.is_running, clock.wall, even)

@@ -15,6 +15,8 @@ _TIMEX_BYTES = 256
 _KEEP = "timedatectl set-ntp true, or install chrony"
 #: Seconds from which on a clock is worth a look; the controller's is told in whole seconds.
 WARN_SECONDS = 2.0
+#: Seconds below which a difference says nothing: half a second for the rounding, the rest for the way and a busy machine.
+SAME_SECONDS = 1.5
 
 
 def kept() -> Iterator[Finding]:
@@ -38,6 +40,8 @@ def kept() -> Iterator[Finding]:
 def against(own: float, told: float) -> Finding:
     """Return `clock`: seconds since the epoch here, and at the controller, which tells whole seconds."""
     difference = own - (told + 0.5)
+    if abs(difference) < SAME_SECONDS:
+        return ok("clock", "the same as the controller's, as far as its whole seconds tell")
     where = "ahead of" if difference > 0 else "behind"
     text = f"{abs(difference):.1f} s {where} the controller's, {LEEWAY_SECONDS:.0f} s are the limit"
     if abs(difference) > LEEWAY_SECONDS:

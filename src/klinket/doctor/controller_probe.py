@@ -19,6 +19,7 @@ from klinket.doctor import certificates, clock
 from klinket.doctor.finding import Finding, Outcome, fail, ok, warn
 from klinket.net import sockets
 from klinket.net.sockets import HostPort
+from klinket.net.tls import TLS_TOO_OLD, is_too_old
 
 _HTTPS_PORT = 443
 #: Seconds for a name above which a resolver is worth a look.
@@ -53,7 +54,8 @@ def probe(url: str, context: ssl.SSLContext, seconds: float) -> Iterator[Finding
         return
     except OSError as error:
         raw.close()
-        yield fail("certificate", f"no TLS: {_why(error)}", "is this the controller's HTTPS port, without a proxy between?")
+        next = TLS_TOO_OLD if is_too_old(error) else "is this the controller's HTTPS port, without a proxy between?"
+        yield fail("certificate", f"no TLS: {_why(error)}", next)
         return
     with tls:
         der = tls.getpeercert(binary_form=True)

@@ -195,6 +195,16 @@ class IdentityRefused(AuthenticationFailed):
     default_hint = "begin again; if it stays, an admin finds the reason in the audit"
 
 
+class IdentityProviderAway(KlinketError):
+    """The identity provider cannot be reached or does not answer as one: nobody was refused, and other ways in are open."""
+
+    code = "identity-provider-away"
+    default_hint = (
+        "sign in another way: by password and second factor, with a passkey, or with a one-time link of an admin"
+        " (`klinket issue admin-link` on the controller's machine); or try again later"
+    )
+
+
 class ConnectorTooOld(Conflict):
     """A connector of the remote network is below the version a feature needs (facts §5)."""
 

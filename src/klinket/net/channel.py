@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from klinket.domain.errors import ControllerUnreachable, InvalidInput
 from klinket.net import sockets
 from klinket.net.sockets import HostPort
+from klinket.net.tls import TLS_TOO_OLD, is_too_old
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -69,7 +70,8 @@ async def open_channel(
             proxy=None,
         )
     except (OSError, WebSocketException, TimeoutError, ValueError) as error:  # ValueError: a redirect, which is not followed
-        raise ControllerUnreachable(f"no live channel to {address.netloc}: {_why(error)}") from error
+        hint = TLS_TOO_OLD if is_too_old(error) else None
+        raise ControllerUnreachable(f"no live channel to {address.netloc}: {_why(error)}", hint=hint) from error
     try:
         yield connection
     finally:

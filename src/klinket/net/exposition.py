@@ -32,7 +32,7 @@ class Exposition:
         try:
             from prometheus_client import CollectorRegistry, ProcessCollector
         except ImportError as error:
-            hint = f"pip install 'klinket[{role}]'"
+            hint = "pip install prometheus-client" if role == "client" else f"pip install 'klinket[{role}]'"
             raise InvalidInput("metrics", "metrics need prometheus-client, which is not installed", hint=hint) from error
         self._role = role
         self._read = read

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from klinket.domain.errors import ControllerUnreachable, NotTheController
 from klinket.net import sockets
+from klinket.net.tls import TLS_TOO_OLD, is_too_old
 
 #: Seconds for each step of a request, and bytes of an answer.
 TIMEOUT_SECONDS = 10.0
@@ -70,7 +71,7 @@ def _post(netloc: str, path: str, body: bytes, context: ssl.SSLContext, timeout:
             hint = "the certificate is for another name: use the one the controller has as --public-url"
         raise NotTheController(f"{netloc} does not prove who it is: {error.verify_message}", hint=hint) from error
     except ssl.SSLError as error:
-        hint = "is this the port of `klinket controller`, and not one of plain HTTP?"
+        hint = TLS_TOO_OLD if is_too_old(error) else "is this the port of `klinket controller`, and not one of plain HTTP?"
         raise NotTheController(f"{netloc} does not speak TLS as a controller does: {error.reason or error}", hint=hint) from error
     except (OSError, http.client.HTTPException) as error:
         raise ControllerUnreachable(f"cannot reach the controller at {netloc}: {error}") from error

@@ -177,8 +177,10 @@ async def connect_first(addresses: Sequence[FamilyAddress], timeout: float) -> s
             failure = error
             continue
         try:
+            if begin_connect(prepare(sock), address):  # on a network this near there is nothing to wait for
+                return sock
             with within(max(0.0, deadline - loop.time()) / (len(addresses) - number)):
-                await connect_to(prepare(sock), address)
+                await connected(sock)
             return sock
         except OSError as error:  # TimeoutError is one
             sock.close()
@@ -219,17 +221,29 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
             await writable(sock)
 
 
-async def connect_to(sock: socket.socket, address: object) -> None:
-    """Connect a non-blocking socket to an address (no name); raises OSError."""
+def begin_connect(sock: socket.socket, address: object) -> bool:
+    """Begin to connect a non-blocking socket; returns whether it is connected already. Raises OSError."""
     code = sock.connect_ex(address)  # type: ignore[arg-type]
     if code in (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR):
-        while not (code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-            try:
-                sock.getpeername()
-                return
-            except OSError as error:
-                if error.errno != errno.ENOTCONN:
-                    raise
-            await writable(sock)
+        return _is_connected(sock)
     if code:
         raise OSError(code, os.strerror(code))
+    return True
+
+
+async def connected(sock: socket.socket) -> None:
+    """Return when a socket that has begun to connect is connected; raises OSError."""
+    while not _is_connected(sock):
+        await writable(sock)
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(code, os.strerror(code))
+    try:
+        sock.getpeername()
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        return False
+    return True

@@ -13,6 +13,18 @@ import tempfile
 READ_BYTES = 65_536
 
 
+#: OpenSSL's reasons for a handshake that found no common version: told by the other end, or by its answer.
+_NO_COMMON_VERSION = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "WRONG_SSL_VERSION"}
+TLS_TOO_OLD = (
+    "klinket's own parts speak TLS 1.3 only: have the gateway in front of the controller offer it, or pass connections through"
+)
+
+
+def is_too_old(error: BaseException | None) -> bool:
+    """Return whether a handshake failed since the other end has no TLS 1.3, as a gateway that ends TLS itself may not."""
+    return isinstance(error, ssl.SSLError) and error.reason in _NO_COMMON_VERSION
+
+
 def certificate_digest(der: bytes) -> str:
     """Return the SHA-256 of a certificate in DER, in hexadecimal."""
     return hashlib.sha256(der).hexdigest()

@@ -166,16 +166,17 @@ async def test_network_events_are_listed_and_exported(shell: Shell) -> None:
             resource=None, host="db.internal", port=5432, protocol="tcp", **more,
         )  # fmt: skip
 
-    events = [seen("closed", "a", bytes_from_client=7), seen("denied", "b", failure="not-granted")]
+    events = [seen("closed", "a", bytes_from_client=7, failure="service-key-revoked"), seen("denied", "b", failure="not-granted")]
     await shell.running.write(lambda tx: flow_events.keep(tx, 1, 1, events))
     table = await shell.ok("flow", "list", "--service", "ci", "--network", "office", "--connector", "office-1")
     assert "tcp db.internal:5432" in table
     assert "not-granted" in table
+    assert "service-key-revoked" in table  # why a connection ended early
     denied = json.loads(await shell.ok("flow", "list", "--kind", "denied", "--from", "24h", "--json"))
     assert [one["connection"]["id"] for one in denied] == ["b"]
     rows = list(csv.DictReader(io.StringIO(await shell.ok("flow", "export", "--format", "csv"))))
     assert [(row["service_account"], row["service_key"], row["failure"]) for row in rows] == [
-        ("ci", "runner", ""),
+        ("ci", "runner", "service-key-revoked"),
         ("ci", "runner", "not-granted"),
     ]
     lines = (await shell.ok("flow", "export")).splitlines()

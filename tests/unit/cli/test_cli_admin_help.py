@@ -49,3 +49,9 @@ def test_a_command_has_help_an_example_and_json(
         if name.endswith((".json", ".jsonl", ".gz", ".pub")):
             (tmp_path / name).touch()
     command.make_context(path[-1], words[1 + len(path) :])
+
+
+@pytest.mark.parametrize("noun", sorted({path[1] for path, _ in COMMANDS if len(path) > 2}))
+def test_a_noun_has_help_with_an_example(noun: str) -> None:
+    shown = CliRunner().invoke(klinket, ["admin", noun, "--help"])
+    assert f"example: klinket admin {noun} " in shown.output

@@ -183,7 +183,7 @@ async def test_cuts_are_told_by_name(admin: Admin) -> None:
     key, _ = await admin.running.add_key(await admin.running.add_account("ci"))
     await admin.running.revoke_key(key)
     table = await admin.ok("cut", "list")
-    assert "key 'runner' of 'ci'" in table
+    assert "Everything reached with key runner of ci" in table
     (cut,) = await admin.json("cut", "list")
     assert cut["scope"].startswith("key key-")
     one = await admin.json("cut", "show", str(cut["id"]))
@@ -215,7 +215,7 @@ async def test_wait_shows_what_the_connector_answered(admin: Admin) -> None:
             await channel.send(control.CutReceipt(id=cut.id, stopped_at_ms=stopped_at_ms, took_ms=0.5, flows=[], token=token))
 
         told, _ = await asyncio.gather(admin.json("service", "ungrant", "ci", "Database", "--wait"), answer())
-        assert [cut["what"] for cut in told["cuts"]] == ["access of 'ci' to resource 'Database'"]
+        assert [cut["what"] for cut in told["cuts"]] == ["Database, for ci"]
         assert [(one["connector"], one["took_ms"]) for one in told["cuts"][0]["receipts"]] == [("office-1", 0.5)]
         told, _ = await asyncio.gather(admin.ok("connector", "delete", "office-1", "--wait"), answer())
     assert "deleted connector office-1" in told
@@ -280,7 +280,12 @@ async def test_limits_of_a_service_are_shown_set_and_set_back(admin: Admin) -> N
     assert text.startswith("--login-burst: ")
     _, text = await admin.fails("service", "limits", "ci", "--max-flows", "-5")
     assert "a number from 1 to 50,000, not '-5'" in text
-    assert "maxSessions" in await admin.ok("service", "limits", "ci")
+    text = (await admin.fails("service", "limits", "ci", "--bytes-per-second", "10MB"))[1]
+    assert "--bytes-per-second: not a whole number: '10MB'" in text
+    lines = [line.split() for line in (await admin.ok("service", "limits", "ci")).splitlines()]
+    assert ["Sessions", "at", "a", "time", "1,000", "default", "--max-sessions"] in lines
+    assert ["Logins", "a", "second", "after", "that", "0.5", "for", "this", "account", "--logins-per-second"] in lines
+    assert ["sessions", "now", "0"] in lines
 
 
 async def test_keys_get_seats_and_canaries_are_generated(admin: Admin) -> None:

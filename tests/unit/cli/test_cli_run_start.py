@@ -76,11 +76,18 @@ async def test_a_closed_port_is_asked_again_until_the_end(admin: Admin) -> None:
     assert seconds > 3.4
 
 
-async def test_a_resource_at_the_commands_own_machine_is_warned_of(admin: Admin) -> None:
+@pytest.mark.parametrize("alias", [None, "db.lab.internal"])
+async def test_a_resource_at_the_commands_own_machine_is_warned_of_unless_it_has_an_alias(
+    admin: Admin, alias: str | None
+) -> None:
     network = await admin.running.add_network()
-    key = await key_of(admin, [await admin.running.add_resource(network, address="127.0.0.9")])
+    resource = await admin.running.add_resource(network, address="127.0.0.9")
+    change = "mutation ($i: ID!, $a: String) { resourceUpdate(id: $i, alias: $a) { ok error } }"
+    assert (await admin.running.change(change, i=resource, a=alias))["ok"]
+    key = await key_of(admin, [resource])
     edge = await admin.running.enrol(await admin.running.connector_tokens(await admin.running.add_connector(network)))
     async with admin.running.attached(edge):
         code, told, _ = await started(key, "--timeout", "3", "--", "true")
     assert code == 69
-    assert "the resource 'Database' is at 127.0.0.9, which is the command's own machine: give the resource an alias" in told
+    notice = "the resource 'Database' is at 127.0.0.9, which is the command's own machine: give the resource an alias"
+    assert (notice in told) is (alias is None)

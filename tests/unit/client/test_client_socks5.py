@@ -99,3 +99,39 @@ def test_no_failure_looks_like_success(failure: FlowFailure) -> None:
     answer = socks5.refusal(FlowRefused(failure, "no"))
     assert len(answer) == 10
     assert answer[1] != Reply.SUCCEEDED
+
+
+@given(st.lists(st.integers(0, 255), max_size=5), st.ip_addresses(), st.integers(1, 65_535), st.binary(max_size=20))
+def test_a_request_that_came_whole_is_read_in_one_step(
+    others: list[int], address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, early: bytes
+) -> None:
+    methods = bytes([*others, 0])
+    kind = 1 if address.version == 4 else 4
+    asked = bytes([5, len(methods)]) + methods + bytes([5, 1, 0, kind]) + address.packed + struct.pack(">H", port)
+    destination = Destination(canonical_host(str(address)), port, TransportProtocol.TCP)
+    assert socks5.whole_request(asked + early) == (destination, len(asked))
+    for end in range(len(asked)):
+        assert socks5.whole_request(asked[:end]) is None
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"\x04\x01\x00\x05\x01\x00\x01\x0a\x00\x00\x05\x00\x50",  # another version
+        b"\x05\x01\x02\x05\x01\x00\x01\x0a\x00\x00\x05\x00\x50",  # only with a password
+        b"\x05\x00\x05\x01\x00\x01\x0a\x00\x00\x05\x00\x50",  # no method at all
+        b"\x05\x01\x00\x04\x01\x00\x01\x0a\x00\x00\x05\x00\x50",  # another version in the request
+        b"\x05\x01\x00\x05\x03\x00\x01\x0a\x00\x00\x05\x00\x50",  # not CONNECT
+        b"\x05\x01\x00\x05\x01\x00\x02\x0a\x00\x00\x05\x00\x50",  # no such kind of address
+        b"\x05\x01\x00\x05\x01\x00\x01\x0a\x00\x00\x05\x00\x00",  # port 0
+        b"\x05\x01\x00\x05\x01\x00\x03\x03a b\x00\x50",  # not a name
+    ],
+)
+def test_what_is_wrong_is_left_to_who_answers_it(asked: bytes) -> None:
+    assert socks5.whole_request(asked) is None
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_whole_request_or_none(received: bytes) -> None:
+    found = socks5.whole_request(received)
+    assert found is None or found[1] <= len(received)

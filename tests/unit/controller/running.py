@@ -117,6 +117,7 @@ class Running:
         self.store.use_cut_signer(lambda cut: sign_cut(self.trust.signers[KeyPurpose.CUT], cut, network=NETWORK), GRANT_SECONDS)
         self.authority = self.trust.authorities[AuthorityPurpose.WEB].certificate_pem
         made = compose(self.config, self.store, self.trust, self.master, clock=self.clock, entropy=os.urandom)
+        self.controller = made
         self.app, self.peers, self.dispatch = made.app, made.peers, made.dispatch
         for scopes in (("read",), ("write",), ("read", "write"), api_tokens.ALL_SCOPES):
             self.tokens[scopes] = await self.api_token(scopes)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from klinket.controller import channel_pace, channels
+from klinket.controller import channel_pace, channels, connector_channels
 from klinket.controller.app.store_errors import StoreOverloaded
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ProtocolError
@@ -84,7 +84,7 @@ async def test_a_store_that_cannot_take_more_makes_a_peer_come_again_not_end(
         async def write(_: Any) -> Any:
             raise StoreOverloaded("full")
 
-        monkeypatch.setattr(channels, "STORE_PATIENCE_SECONDS", 0.0)
+        monkeypatch.setattr(connector_channels, "STORE_PATIENCE_SECONDS", 0.0)
         monkeypatch.setattr(live.store, "write", write)
         await channel.send(control.FlowEvents(batch=1, events=[EVENT]))
         assert await channel.closed() == 1013

@@ -171,7 +171,7 @@ async def test_cuts_are_shown_to_those_who_may_read(controller: Running, scopes:
     assert cut["scope"].startswith("key ")
     document = (await controller.get(f"{CUTS_PATH}/{cut['id']}", headers=headers)).json()
     assert document.pop("signature").count(".") == 2
-    assert document.pop("what") == "key 'runner' of 'ci'"
+    assert document.pop("what") == "Everything reached with key runner of ci"
     assert document == cut
 
 

@@ -173,3 +173,13 @@ async def test_a_relay_hears_of_a_new_key_with_its_next_report_and_keeps_the_old
     assert {key["kid"] for key in answer.ticket_keys["keys"]} == {old, made.kid}  # type: ignore[attr-defined]
     assert live.trust.signers[KeyPurpose.TICKET].kid == old
     assert wire.RELAY_REPORT_SECONDS * 1000 < signing_keys.PUBLISHED_MS / 10
+
+
+async def test_attached_relays_are_told_the_time_when_it_has_changed(live: Running) -> None:
+    async with live.relay_channel(await relay_token(live)) as channel:
+        await channel.connection.send(wire.encode(REPORT))
+        before = wire.decode_configuration(await channel.text())
+        live.offset += 3600
+        await live.controller.clock_watch.look()
+        after = wire.decode_configuration(await channel.text())
+    assert 3_600_000 <= after.time_ms - before.time_ms < 3_700_000

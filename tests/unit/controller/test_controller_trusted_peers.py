@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from klinket.cli.issue import accept_head
 from klinket.controller.app import connectors
-from klinket.controller.channels import RENEW_SECONDS
+from klinket.controller.conversation import RENEW_SECONDS
 from klinket.controller.database import PostgresAddress
 from klinket.controller.peers import TRY_AGAIN
 from klinket.controller.trust import KeyPurpose

@@ -53,7 +53,8 @@ def test_a_missing_package_is_named_for_the_role_that_needs_it(monkeypatch: pyte
 def test_a_clock_is_judged_by_how_far_it_is_from_the_controllers(difference: float, outcome: str) -> None:
     found = clock.against(1_000_000.5 + difference, 1_000_000)
     assert outcomes([found]) == {"clock": outcome}
-    assert ("ahead" in found.text) == (difference > 0)
+    assert ("ahead" in found.text) == (difference > 1.5)
+    assert ("the same" in found.text) == (difference == 0)
 
 
 def test_whether_the_clock_is_kept_is_known_or_not_said() -> None:

@@ -15,10 +15,13 @@ import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from klinket.domain.errors import ControllerUnreachable
+from klinket.doctor.controller_probe import probe
+from klinket.doctor.finding import Outcome
+from klinket.domain.errors import ControllerUnreachable, NotTheController
 from klinket.net import channel
 from klinket.net.channel import controller_context, open_channel
 from klinket.net.request import MAX_ANSWER_BYTES, post
+from klinket.net.tls import TLS_TOO_OLD
 from tests.unit.connector.test_connector_dial import closed_port
 
 AUTHORITY = trustme.CA()
@@ -29,6 +32,49 @@ def server_context() -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
     return context
+
+
+# ---- a gateway of an older TLS
+
+
+@pytest.fixture
+def old_gateway() -> Iterator[str]:
+    """Yield the URL of a gateway that ends TLS itself and has no 1.3."""
+    context = server_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            try:
+                taken, _ = listener.accept()
+                with taken:
+                    taken.settimeout(10)
+                    context.wrap_socket(taken, server_side=True)
+            except OSError:
+                pass  # the alert is on its way
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()
+
+
+async def test_a_channel_through_a_gateway_without_tls_1_3_says_so(old_gateway: str) -> None:
+    with pytest.raises(ControllerUnreachable) as raised:
+        async with open_channel(old_gateway, "/", controller_context(TRUSTED), max_bytes=100):
+            pass
+    assert "TLS 1.3" in raised.value.hint
+
+
+async def test_a_request_through_a_gateway_without_tls_1_3_says_so(old_gateway: str) -> None:
+    with pytest.raises(NotTheController) as raised:
+        await post(old_gateway, "/", {}, controller_context(TRUSTED))
+    assert "TLS 1.3" in raised.value.hint
+
+
+def test_a_doctor_in_front_of_a_gateway_without_tls_1_3_says_so(old_gateway: str) -> None:
+    *_, last = probe(old_gateway, controller_context(TRUSTED), 10)
+    assert (last.outcome, last.next) == (Outcome.FAIL, TLS_TOO_OLD)
 
 
 # ---- live channels

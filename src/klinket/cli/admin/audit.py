@@ -27,7 +27,11 @@ _LIST = (
 
 @click.group()
 def audit() -> None:
-    """The audit: every change, who made it, from where."""
+    """The audit: every change, who made it, from where.
+
+    \b
+    example: klinket admin audit list --from 24h
+    """
 
 
 @audit.command("list")
@@ -60,18 +64,18 @@ def list_events(
         "from": begin, "to": end, "actorType": actor and actor.upper(), "actions": list(actions) or None,
         "targetType": target_type, "targetId": target_id, "text": text,
     }  # fmt: skip
-    events = pages(api, _LIST, "auditEvents", filter, limit)
+    events = [node["event"] for node in pages(api, _LIST, "auditEvents", filter, limit)]
     columns = {"NUMBER": "number", "TIME": "time", "WHO": "who", "FROM": "source", "ACTION": "action", "WHAT": "what"}
     show_rows(events if as_json else [_row(event) for event in events], columns, as_json=as_json, empty="no such events")
 
 
 def pages(api: AdminApiClient, document: str, field: str, filter: dict[str, Any], limit: int) -> list[dict[str, Any]]:
-    """Return up to `limit` events as exported, page by page."""
+    """Return the nodes of up to `limit` events, page by page."""
     events: list[dict[str, Any]] = []
     after = None
     while len(events) < limit:
         page = api.extension.execute(document, filter=filter, after=after, first=min(PAGE_NODES, limit - len(events)))[field]
-        events += [edge["node"]["event"] for edge in page["edges"]]
+        events += [edge["node"] for edge in page["edges"]]
         if not page["pageInfo"]["hasNextPage"]:
             break
         after = page["pageInfo"]["endCursor"]

@@ -33,7 +33,11 @@ _NOTIFICATIONS = click.option("--notify/--no-notify", default=None, help="Whethe
 
 @click.group()
 def connector() -> None:
-    """Connectors: they dial out of a private network and carry its flows."""
+    """Connectors: they dial out of a private network and carry its flows.
+
+    \b
+    example: klinket admin connector create --network office office-1
+    """
 
 
 def find_connector(api: AdminApiClient, wanted: str) -> dict[str, Any]:

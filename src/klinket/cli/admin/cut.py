@@ -23,7 +23,11 @@ PENDING = "pending"
 
 @click.group()
 def cut() -> None:
-    """Cuts: access that was ended, and what each connector answered."""
+    """Cuts: access that was ended, and what each connector answered.
+
+    \b
+    example: klinket admin cut show 7
+    """
 
 
 def newest_cuts(api: AdminApiClient) -> list[dict[str, Any]]:

@@ -19,7 +19,11 @@ SELECTION = (
 
 @click.group()
 def device() -> None:
-    """Devices: trusted or not, active, blocked or archived."""
+    """Devices: trusted or not, active, blocked or archived.
+
+    \b
+    example: klinket admin device list
+    """
 
 
 def _row(node: dict[str, Any]) -> dict[str, Any]:

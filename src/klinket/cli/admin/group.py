@@ -20,7 +20,11 @@ SELECTION = (
 
 @click.group()
 def group() -> None:
-    """Groups: people who get access together. `Everyone` is always there."""
+    """Groups: people who get access together. `Everyone` is always there.
+
+    \b
+    example: klinket admin group list
+    """
 
 
 def _row(node: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,11 @@ LOCATIONS = click.Choice(["AWS", "AZURE", "GOOGLE_CLOUD", "ON_PREMISE", "OTHER"]
 
 @click.group()
 def network() -> None:
-    """Remote networks: private networks behind connectors."""
+    """Remote networks: private networks behind connectors.
+
+    \b
+    example: klinket admin network create office
+    """
 
 
 def _row(node: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ import click
 
 from klinket.domain.errors import Conflict, InvalidInput
 from klinket.domain.printable import escaped
+
+#: The API's times, in UTC: milliseconds are all they have.
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?)(?:000)?\+00:00", re.ASCII)
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, as_json: bool, empty: str = "") -> None:
@@ -47,9 +51,10 @@ def show_object(row: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(row, indent=2))
         return
-    width = max(len(key) for key in row)
-    for key, value in row.items():
-        click.echo(f"{key:<{width}}  {_cell(value)}")
+    named = {_label(key): value for key, value in row.items()}
+    width = max(map(len, named))
+    for label, value in named.items():
+        click.echo(f"{label:<{width}}  {_cell(value)}")
 
 
 def told(text: str, row: Mapping[str, Any] | None = None, *, as_json: bool) -> None:
@@ -106,4 +111,11 @@ def _text(value: Any) -> str:
         return ", ".join(_text(item) for item in value) or "-"
     if isinstance(value, dict):
         return json.dumps(value)
-    return str(value)
+    text = str(value)
+    moment = _MOMENT.fullmatch(text)
+    return f"{moment[1]}Z" if moment else text
+
+
+def _label(key: str) -> str:
+    """Return a field of the API in words: `lastUsedAt` is `last used at`."""
+    return re.sub("(?<=[a-z0-9])[A-Z]", lambda found: f" {found[0].lower()}", key)

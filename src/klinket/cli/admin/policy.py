@@ -17,7 +17,11 @@ SELECTION = "id name policyType createdAt groups { edges { node { name } } }"
 
 @click.group()
 def policy() -> None:
-    """Security policies: which groups each one is for. `Default Policy` is always there."""
+    """Security policies: which groups each one is for. `Default Policy` is always there.
+
+    \b
+    example: klinket admin policy list
+    """
 
 
 def _row(node: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,11 @@ SELECTION = "id name address certificateSha256 isOnline connectorCount createdAt
 
 @click.group()
 def relay() -> None:
-    """Relays: join clients with connectors. They are made with `klinket issue relay-token`, on the controller's machine."""
+    """Relays: join clients with connectors. They are made with `klinket issue relay-token`, on the controller's machine.
+
+    \b
+    example: klinket admin relay list
+    """
 
 
 @relay.command("list")

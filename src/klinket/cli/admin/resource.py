@@ -29,7 +29,11 @@ PORTS_HELP = "Ports: `443`, `80,8000-8999`, `all` or `none`."
 
 @click.group()
 def resource() -> None:
-    """Resources: an address and its ports in a remote network."""
+    """Resources: an address and its ports in a remote network.
+
+    \b
+    example: klinket admin resource create --network office --address db.internal --tcp 5432 "Orders database"
+    """
 
 
 resource.add_command(grant)

@@ -15,7 +15,11 @@ SELECTION = "id serialNumber createdAt matchedDevices { name }"
 
 @click.group("serial-number")
 def serial_number() -> None:
-    """Serial numbers of devices that are known to be one's own."""
+    """Serial numbers of devices that are known to be one's own.
+
+    \b
+    example: klinket admin serial-number list
+    """
 
 
 def _row(node: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,11 @@ SELECTION = "id name createdAt keys { edges { node { id name status expiresAt } 
 
 @click.group()
 def service() -> None:
-    """Service accounts: the identities of jobs, daemons and programs."""
+    """Service accounts: the identities of jobs, daemons and programs.
+
+    \b
+    example: klinket admin service create ci
+    """
 
 
 service.add_command(key)

@@ -36,7 +36,11 @@ _EXCEEDED = click.option(
 
 @click.group()
 def key() -> None:
-    """Service keys: active, revoked or expired; revoke before delete."""
+    """Service keys: active, revoked or expired; revoke before delete.
+
+    \b
+    example: klinket admin service key generate ci --name runner --days 90 --out ci-runner.json
+    """
 
 
 def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

@@ -11,7 +11,7 @@ import click
 from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient
 from klinket.cli.admin.named import SERVICE
-from klinket.cli.admin.output import show_object, told
+from klinket.cli.admin.output import show_object, show_rows, told
 from klinket.cli.admin.params import Checked
 from klinket.domain.account_limits import BOUNDS
 from klinket.domain.errors import InvalidInput
@@ -29,6 +29,13 @@ def _whole(text: str) -> int | str:
     if not text.isascii() or not text.isdigit() or len(text) > 10:
         raise InvalidInput("limit", f"not a whole number: {text[:40]!r}", hint=f"write a number, or {DEFAULT}")
     return int(text)
+
+
+def _bytes(text: str) -> int | str:
+    try:
+        return _whole(text)
+    except InvalidInput as error:
+        raise InvalidInput("limit", error.message, hint=f"write bytes, 10000000 for 10 MB a second, or {DEFAULT}") from error
 
 
 def _rate(text: str) -> float | str:
@@ -63,7 +70,7 @@ def _option(name: str, parse: Callable[[str], Any], help: str) -> Callable[[Any]
 @_option("--new-flows-burst", _whole, "New flows at once, at each connector.")
 @_option("--new-flows-per-second", _rate, "New flows a second after that.")
 @_option("--max-flows", _whole, "Flows at a time, at each connector.")
-@_option("--bytes-per-second", _whole, "Bytes a second of all flows, each direction by itself, at each connector.")
+@_option("--bytes-per-second", _bytes, "Bytes a second of all flows, each direction by itself, at each connector.")
 @with_api
 def limits(api: AdminApiClient, name: str, as_json: bool, **given: Any) -> None:
     """Show the limits of a service account, or set some: a number, or `default`.
@@ -78,7 +85,10 @@ def limits(api: AdminApiClient, name: str, as_json: bool, **given: Any) -> None:
     if not changed:
         document = f"query($id: ID!) {{ accountLimits(serviceAccountId: $id) {{ {SELECTION} }} }}"
         found = api.extension.execute(document, id=id)["accountLimits"]
-        show_object(found, as_json=as_json)
+        if as_json:
+            show_object(found, as_json=True)
+        else:
+            _show(found)
         return
     payload = api.extension.mutate(
         "accountLimitsSet",
@@ -90,6 +100,34 @@ def limits(api: AdminApiClient, name: str, as_json: bool, **given: Any) -> None:
         f"changed the limits of {name}: they count from the next login and the next flow on, bandwidth at once",
         payload["entity"],
         as_json=as_json,
+    )
+
+
+def _amount(value: float | None) -> str:
+    return "no limit" if value is None else f"{int(value):,}" if value == int(value) else str(value)
+
+
+def _show(found: dict[str, Any]) -> None:
+    """Print limits for people: each in the words of its option."""
+    rows = [
+        {
+            "limit": (option.help or "").rstrip("."),
+            "value": _amount(found[_field(option.name)]),
+            "set": "for this account" if _field(option.name) in found["own"] else DEFAULT,
+            "option": option.opts[0],
+        }
+        for option in limits.params
+        if isinstance(option, click.Option) and option.name is not None and option.name in BOUNDS
+    ]
+    show_rows(rows, {"LIMIT": "limit", "VALUE": "value", "SET": "set", "OPTION": "option"}, as_json=False)
+    click.echo("")
+    show_object(
+        {
+            "sessions now": found["sessions"],
+            "flows refused, 7 days": found["throttledFlows"],
+            "logins refused since the controller began": found["throttledLogins"],
+        },
+        as_json=False,
     )
 
 

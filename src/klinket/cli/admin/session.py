@@ -19,7 +19,11 @@ SELECTION = "id createdAt serviceAccountId serviceKeyId hostname address clientV
 
 @click.group()
 def session() -> None:
-    """Sessions: logged-in clients of service accounts."""
+    """Sessions: logged-in clients of service accounts.
+
+    \b
+    example: klinket admin session list
+    """
 
 
 def _names(api: AdminApiClient) -> dict[str, str]:

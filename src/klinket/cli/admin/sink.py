@@ -38,7 +38,11 @@ def _with_options(command: Any) -> Any:
 
 @click.group()
 def sink() -> None:
-    """Sinks: webhooks, syslog and mail that get audit events, network events and warnings."""
+    """Sinks: webhooks, syslog and mail that get audit events, network events and warnings.
+
+    \b
+    example: klinket admin sink list
+    """
 
 
 def _secret(path: str) -> str:

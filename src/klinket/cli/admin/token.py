@@ -26,6 +26,9 @@ def token() -> None:
     """API tokens: what opens the Admin API, for people, scripts and Terraform.
 
     A token makes and changes only tokens that can do no more than itself, and of itself changes only the name.
+
+    \b
+    example: klinket admin token list
     """
 
 

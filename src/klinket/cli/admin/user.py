@@ -18,7 +18,11 @@ ROLES = click.Choice(["admin", "devops", "support", "member", "access-reviewer"]
 
 @click.group()
 def user() -> None:
-    """Users: people, their roles and states."""
+    """Users: people, their roles and states.
+
+    \b
+    example: klinket admin user list
+    """
 
 
 def _row(node: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from klinket.client import proxy_token
 from klinket.client.capture.machine import MachineCapture
+from klinket.client.capture.proxy import is_loopback
 from klinket.client.daemon.daemon import Daemon
 from klinket.client.daemon.notify import Notifier
+from klinket.client.daemon.observed import Observed
 from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.pid_file import PidFile
 from klinket.client.daemon.protocol import NeedsRoot
@@ -20,8 +22,11 @@ from klinket.client.daemon.sessions import Sessions
 from klinket.client.daemon.settings import Settings
 from klinket.client.daemon.states import State
 from klinket.client.key_source import VARIABLE, KeySource
-from klinket.domain.errors import KlinketError, ServiceKeyInvalid
+from klinket.domain.errors import InvalidInput, KlinketError, ServiceKeyInvalid
 from klinket.net import descriptors
+from klinket.net.exposition import Exposition
+from klinket.net.metrics_endpoint import served
+from klinket.net.sockets import HostPort
 from klinket.net.tasks import TaskSet
 from klinket.wire.key_file import KeyFile
 
@@ -35,9 +40,14 @@ KEY_FILE_SECONDS = 2.0
 _STEP_SECONDS = 0.05
 
 
-async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop`; raises AlreadyRunning, CaptureImpossible, InvalidInput, ServiceKeyInvalid, OSError."""
+async def run(paths: Paths, settings: Settings, stop: asyncio.Event, metrics: HostPort | None = None) -> None:
+    """Serve until `stop`, and metrics at an address of loopback.
+
+    Raises AlreadyRunning, CaptureImpossible, InvalidInput, ServiceKeyInvalid, OSError.
+    """
     token = proxy_token.read(None)
+    if metrics is not None and not is_loopback(metrics.host):
+        raise InvalidInput("metrics", f"not an address of loopback: {metrics}", hint="for example --metrics 127.0.0.1:9466")
     settings.check(has_proxy_token=token is not None)
     descriptors.raise_limit()  # a flow takes two
     try:
@@ -60,7 +70,9 @@ async def run(paths: Paths, settings: Settings, stop: asyncio.Event) -> None:
         tasks.start(_watch(paths.key_file, daemon), "key file")
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.start(_reload(daemon, "SIGHUP"), "reload"))
-        await daemon.run()
+        observed = Observed(daemon.sessions, daemon.verdict)
+        async with served(metrics, lambda: Exposition("client", observed.metrics), observed.ready):
+            await daemon.run()
     finally:
         await tasks.aclose()
         lock.release()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from klinket.client.client import Client
 from klinket.client.ports import DatagramFlow, NameSource, OpenedFlow
+from klinket.client.traffic import ClientTraffic
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.domain.resource import Resource, ResourceIndex
@@ -37,6 +39,7 @@ class Sessions:
         self._changed = changed
         self._former = former or ResourceIndex(())
         self._current: tuple[KeyFile, Client] | None = None
+        self.traffic = ClientTraffic()
         self._retiring: list[Client] = []
         self._tasks = TaskSet("sessions")
 
@@ -69,7 +72,7 @@ class Sessions:
 
     def prepare(self, key_file: KeyFile) -> Client:
         """Return a client that is not started; whoever asked starts it, and closes it where it does not take over."""
-        return Client(key_file, changed=self._changed)
+        return Client(key_file, changed=self._changed, traffic=self.traffic)
 
     async def take(self, key_file: KeyFile, client: Client) -> str:
         """Let a started client take all new flows; returns a sentence that says what became of the open ones.
@@ -153,15 +156,33 @@ class Sessions:
 
     async def open_stream(self, destination: Destination) -> OpenedFlow:
         """Open a TCP flow in the current session; raises FlowRefused."""
-        return await self._client().open_stream(destination)
+        with self._counting():
+            return await self._client().open_stream(destination)
 
     async def open_early(self, destination: Destination, refused: Callable[[FlowRefused], None]) -> OpenedFlow:
         """Open a TCP flow in the current session without waiting for the resource; raises FlowRefused."""
-        return await self._client().open_early(destination, refused)
+
+        def late(error: FlowRefused) -> None:
+            self.traffic.refused[error.failure] += 1
+            refused(error)
+
+        with self._counting():
+            return await self._client().open_early(destination, late)
 
     async def open_datagrams(self, destination: Destination) -> DatagramFlow:
         """Open a UDP association in the current session; raises FlowRefused."""
-        return await self._client().open_datagrams(destination)
+        with self._counting():
+            return await self._client().open_datagrams(destination)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Count a flow that is opened in here, or refused."""
+        try:
+            yield
+        except FlowRefused as error:
+            self.traffic.refused[error.failure] += 1
+            raise
+        self.traffic.opened += 1
 
 
 def is_usable(client: Client) -> bool:

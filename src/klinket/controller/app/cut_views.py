@@ -125,8 +125,10 @@ class _Names:
             case "key":
                 key = _of("key", self._keys, first)
                 row = self._keys.get(first)
-                service = _of("service", self._accounts, None if row is None else row.service_account_id)
-                return f"Everything reached with key {key.name}", (key, *((service,) if row is not None else ()))
+                if row is None:
+                    return f"Everything reached with {key.name}", (key,)
+                service = _of("service", self._accounts, row.service_account_id)
+                return f"Everything reached with key {key.name} of {service.name}", (key, service)
             case "session":
                 session = self._sessions.get(first)
                 if session is None:
@@ -147,27 +149,13 @@ class _Names:
 
 def _of(kind: str, rows: Mapping[Any, Any], key: object) -> Named:
     row = rows.get(key)
-    return Named(kind, None, f"a {kind} that was deleted") if row is None else Named(kind, row.id, row.name)
+    return (
+        Named(kind, None, f"a {kind} that was deleted{f' ({key})' if key else ''}")
+        if row is None
+        else Named(kind, row.id, row.name)
+    )
 
 
 def scope_in_words(tx: Transaction, scope: str) -> str:
     """Return what was cut by its names, as the API says it and receipts are signed with it; `scope` is str(CutScope)."""
-    kind, *ids = scope.split(" ")
-    return " ".join([kind, *(_in_words(tx, kind, id) for id in ids)])
-
-
-def _in_words(tx: Transaction, kind: str, id: str) -> str:
-    if kind == "key":
-        keys = tx.service_keys.find(kid=id)
-        account = tx.service_accounts.get(keys[0].service_account_id) if keys else None
-        return id if account is None else f"{keys[0].name!r} of {account.name!r}"
-    if kind in ("resource", "access") and id.isdigit():
-        resource = tx.resources.get(int(id))
-        return f"to resource {id if resource is None else repr(resource.name)}"
-    if kind == "connector" and id.isdigit():
-        connector = tx.connectors.get(int(id))
-        return id if connector is None else repr(connector.name)
-    if kind in ("account", "access"):
-        accounts = tx.service_accounts.find(uuid=id)
-        return f"of {accounts[0].name!r}" if accounts else f"of {id}"
-    return id
+    return in_words(tx, (scope,))[scope]

@@ -123,7 +123,6 @@ async def test_the_request_has_a_state_a_nonce_and_a_proof_key_and_no_secret(
         ({"claims": {"groups": ["tourists"]}}, "no role here"),
         ({"signer": "other"}, "not signed by one of its keys"),
         ({"signer": "none"}, "not signed by one of its keys"),
-        ({"size": 300_000}, "cannot be reached, or does not answer as one"),
     ],
 )
 async def test_an_answer_that_is_not_right_lets_nobody_in(
@@ -295,11 +294,30 @@ async def test_a_provider_that_may_not_or_cannot_be_reached_says_so(
     running = await opened(tmp_path, provider, **changed)
     visitor = Visitor(running)
     await visitor.get("/sign-in/oidc")
-    assert visitor.page.status_code == 401
+    assert visitor.page.status_code == 503
+    assert int(visitor.page.headers["retry-after"]) >= 1
     assert "cannot be reached" in visitor.text
-    await visitor.get("/sign-in")
+    assert "sign in another way" in visitor.text
+    assert 'name="password"' in visitor.page.text, "the page that says so is the one on which it can be done"
+    assert await refusals(running) == []
+    await add_person(running)
+    await visitor.sign_in_whole()
     assert visitor.page.status_code == 200
+    assert visitor.cookie() is not None
     running.store.close()
+
+
+async def test_a_provider_that_answers_nonsense_on_the_way_back_is_away_and_refuses_nobody(
+    console: Running, provider: IdentityProvider
+) -> None:
+    provider.faults(size=300_000)
+    visitor = Visitor(console)
+    await there_and_back(visitor, provider)
+    assert visitor.page.status_code == 503
+    assert visitor.cookie() is None
+    assert "cannot be reached, or does not answer as one" in visitor.text
+    assert await console.read(lambda tx: tx.users.count()) == 0
+    assert await refusals(console) == []
 
 
 async def test_a_provider_with_another_name_is_not_believed(tmp_path: Path, provider: IdentityProvider) -> None:

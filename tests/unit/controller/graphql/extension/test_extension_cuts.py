@@ -33,7 +33,11 @@ async def test_a_cut_names_what_was_ended_and_waits_for_its_receipts(controller:
     key, _ = await controller.add_key(account)
     await controller.revoke_key(key)
     (cut,) = await listed(controller)
-    assert (cut["kind"], cut["scope"], cut["reason"]) == ("KEY", "key 'runner' of 'ci'", "service-key-revoked")
+    assert (cut["kind"], cut["scope"], cut["reason"]) == (
+        "KEY",
+        "Everything reached with key runner of ci",
+        "service-key-revoked",
+    )
     assert cut["isComplete"] is False
     (receipt,) = cut["receipts"]
     assert (receipt["connector"], receipt["state"], receipt["flows"]) == ("office-1", "PENDING", [])
@@ -51,7 +55,7 @@ async def test_what_is_gone_is_named_by_its_id(controller: Running) -> None:
     resource = await controller.add_resource(network)
     await controller.add_account(resources=[resource])
     await controller.change("mutation ($r: ID!) { resourceDelete(id: $r) { ok error } }", r=resource)
-    assert [cut["scope"] for cut in await listed(controller)] == ["resource to resource 1"]
+    assert [cut["scope"] for cut in await listed(controller)] == ["a resource that was deleted (1), for everybody"]
 
 
 async def test_an_explanation_over_the_api(controller: Running) -> None:

@@ -21,7 +21,7 @@ from klinket.controller.app.oidc_identities import Identity
 from klinket.controller.console.sign_in.oidc import id_token
 from klinket.controller.console.sign_in.oidc.transport import OutboundTransport
 from klinket.controller.oidc_settings import OidcSettings
-from klinket.domain.errors import IdentityRefused
+from klinket.domain.errors import IdentityProviderAway, IdentityRefused
 from klinket.net.outbound import OutboundRefused
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ MAX_KEYS = 64
 #: Seconds from asking a provider that does not answer until it is asked again.
 ABSENT_SECONDS = 10.0
 AWAY = "the identity provider cannot be reached, or does not answer as one"
-AWAY_HINT = "sign in another way, or try again later"
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -122,7 +121,7 @@ class Provider:
         with self._lock:
             if self._metadata is None or time.monotonic() - self._metadata[0] > KEEP_SECONDS:
                 if time.monotonic() < self._absent_until:
-                    raise IdentityRefused(AWAY, hint=AWAY_HINT)
+                    raise IdentityProviderAway(AWAY, retry_after=ABSENT_SECONDS)
                 # Whoever comes while it is away waits for one of these at the most.
                 self._absent_until = time.monotonic() + ABSENT_SECONDS
                 found = self._json(self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -179,6 +178,6 @@ class Provider:
         )
 
 
-def _away(error: Exception) -> IdentityRefused:
+def _away(error: Exception) -> IdentityProviderAway:
     logger.warning("the identity provider cannot be asked: %s", error)
-    return IdentityRefused(AWAY, hint=AWAY_HINT)
+    return IdentityProviderAway(AWAY, retry_after=ABSENT_SECONDS)
