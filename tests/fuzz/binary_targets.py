@@ -16,7 +16,10 @@ from klinket.net import resolv_conf
 from klinket.net.link import Leaf
 from klinket.net.pipe import READ_BYTES
 from klinket.net.pipe_receiver import PipeReceiver
-from klinket.wire import control, datagram, dns_answer, link, link_control, pipe, relay
+from klinket.relay.core import Leg, RelayCore
+from klinket.relay.forwarding import DatagramForwarding
+from klinket.relay.limits import RelayLimits
+from klinket.wire import control, datagram, dns_answer, link, link_control, pipe, relay, relay_datagram
 from klinket.wire.dns import Code, encode_name
 from klinket.wire.echo import Echo
 from klinket.wire.link import Link
@@ -135,6 +138,28 @@ def relay_hellos(data: bytes) -> None:
         assert admission.key == data[17:49]
 
 
+def relay_datagrams(data: bytes) -> None:
+    """What comes to a relay's UDP port, and its answers: only the right key verifies, and none is longer than what asked."""
+    key, leg = b"k" * 32, relay_datagram.leg_name(b"a" * 16, 1)
+    binds = [data, data.ljust(relay_datagram.BIND_BYTES, b"\0")[: relay_datagram.BIND_BYTES]]
+    if (bind := attempt(relay_datagram.Bind.unverified, binds[1])) is not None:
+        whole = bind.sign(key)
+        assert whole[: -relay_datagram.MAC_BYTES] == binds[1][: -relay_datagram.MAC_BYTES]
+        binds.append(whole)
+    for message in binds:
+        attempt(relay_datagram.Bind.unverified, message)
+        attempt(relay_datagram.read_answer, message, key)
+        if relay_datagram.receiver_of(message) is not None:
+            assert len(message) < relay_datagram.BIND_BYTES
+        if len(binds) < 3 or message != binds[2]:
+            assert attempt(lambda: relay_datagram.verify(message, key) or True) is None  # noqa: B023 - called at once
+    core = RelayCore(RelayLimits(), lambda size: b"r" * size)
+    forwarding = DatagramForwarding(core, RelayLimits(), lambda size: b"s" * size, lambda: 1.0, lambda: 1.0)
+    forwarding.joined(("a", "b"), [Leg(leg, relay.RelayRole.CLIENT, "b"), Leg(leg[::-1], relay.RelayRole.CONNECTOR, "c")])
+    assert all(forwarding.asked(message, ("192.0.2.1", 1)) is None for message in binds)
+    assert forwarding.bound == 0
+
+
 def link_exchange(data: bytes) -> None:
     """A link's offer and answer, cut to length and not; certificates of the other end."""
     for size in (len(data), link.OFFER_BYTES):
@@ -237,6 +262,12 @@ def _relay_seeds() -> Sequence[bytes]:
     return [hello.sign(b"k" * 32), hello.sign(b"x" * 32), relay.Admission(b"a" * 16, b"k" * 32, 4e9).encode()]
 
 
+def _relay_datagram_seeds() -> Sequence[bytes]:
+    bind = relay_datagram.Bind(b"a" * 16, relay_datagram.leg_name(b"a" * 16, 1), b"o" * 7, b"t" * 7, 1)
+    answers = [relay_datagram.challenge(b"k" * 32, b"o" * 7, 1, b"c" * 16), relay_datagram.bound(b"k" * 32, b"o" * 7, 1)]
+    return [bind.sign(b"x" * 32), *(answer[:-1] + b"x" for answer in answers), b"\x21" + bytes(110), b"\x11" + bytes(50)]
+
+
 def _exchange_seeds() -> Sequence[bytes]:
     offer = _OFFER.payload()
     answer, _ = link.answer_offer(offer, lambda size: bytes(size), b"client", b"connector", 4e9)
@@ -300,6 +331,12 @@ TARGETS = (
             "wire.relay:decode_configuration",
         ),
         _channel_seeds,
+    ),
+    Target(
+        "relay-datagrams",
+        relay_datagrams,
+        ("wire.relay_datagram:Bind.unverified", "wire.relay_datagram:read_answer", "wire.relay_datagram:verify"),
+        _relay_datagram_seeds,
     ),
     Target(
         "relay-hellos",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from klinket.net.clock import PeerClock
 from klinket.net.exposition import Exposition
 from klinket.relay import observed as relay_observed
 from klinket.relay.core import RelayCore
+from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
 from klinket.relay.traffic import RelayTraffic
 from klinket.wire.key_file import KeyFile
@@ -66,7 +68,9 @@ def texts() -> list[str]:
     connector = connector_observed.Observed(
         core, Traffic(), Bandwidth(lambda _: 0), clock, lambda: False, lambda: False, list, False, DatagramPaths()
     )
-    relay = relay_observed.Observed(RelayCore(RelayLimits(), os.urandom), clock, RelayTraffic(), lambda: 0, list)
+    relay_core = RelayCore(RelayLimits(), os.urandom)
+    forwarding = DatagramForwarding(relay_core, RelayLimits(), os.urandom, time.time, time.monotonic)
+    relay = relay_observed.Observed(relay_core, clock, RelayTraffic(), lambda: 0, list, forwarding)
     key = KeyFile("acme", "a", "k", "", expires_at="2030-01-01T00:00:00Z")
     sessions = SimpleNamespace(current=None, traffic=ClientTraffic(), key_file=key, resources=(), flow_count=0, retiring_count=0)
     client: Any = sessions

@@ -19,6 +19,7 @@ from klinket.domain.errors import InvalidInput
 @click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="Its token; or KLINKET_RELAY_TOKEN.")
 @click.option("--ca", envvar="KLINKET_CA", type=click.Path(path_type=Path, exists=True), help="The controller's authority.")
 @click.option("--drain-seconds", default=30.0, show_default=True, metavar="SECONDS", help="For pairs when it is stopped.")
+@click.option("--datagram-port", type=click.IntRange(0, 65_535), metavar="PORT", help="UDP port; 0: none; default: as --listen.")
 @roles.PROCESSES_OPTION
 @roles.METRICS_OPTION
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(roles.LEVELS))
@@ -30,6 +31,7 @@ def relay(
     token_file: Path | None,
     ca: Path | None,
     drain_seconds: float,
+    datagram_port: int | None,
     processes: int | None,
     metrics: str | None,
     log_level: str,
@@ -59,6 +61,7 @@ def relay(
         token=token,
         state=state,
         controller_ca=ca.read_text() if ca else None,
+        datagram_port=datagram_port,
         drain_seconds=drain_seconds,
         token_file=token_file,
         processes=processes,

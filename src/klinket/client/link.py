@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from klinket.client.core import ClientCore
+from klinket.client.datagram_way import RelayedWay, relayed_pipe
 from klinket.client.name_questions import NameQuestions
 from klinket.client.punching import PunchedPath
 from klinket.client.sealed_datagrams import SealedDatagrams
@@ -22,7 +23,7 @@ from klinket.net.direct_path import DirectPath, DirectUnavailable
 from klinket.net.hedged import hedged
 from klinket.net.link import LinkInitiator
 from klinket.net.pipe import SealedPipe
-from klinket.net.relay_path import RelayPath
+from klinket.net.relay_path import Leg, RelayPath
 from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
 from klinket.wire.identity import ConnectorIdentity
@@ -82,7 +83,11 @@ class ConnectorLink:
         self.control_relay: int | None = None
         self._warm = WarmPipes(self._new_pipe, self._tasks)
         #: Sealed datagrams of UDP flows, beside the pipes.
-        self.datagrams = SealedDatagrams(link, self._tell, self._where)
+        self.datagrams = SealedDatagrams(
+            link, self._tell, self._where, RelayedWay(self._datagrams_over_relay, self._datagram_pipe)
+        )
+        #: The relays through which there may be pipes beside those of `paths`.
+        self.relay_paths: Callable[[], Sequence[RelayPath]] = lambda: [path for path in paths if isinstance(path, RelayPath)]
         self.usable = False
 
     @classmethod
@@ -224,6 +229,12 @@ class ConnectorLink:
             return self._control.sock.family, self._control.sock.getpeername()
         except OSError:
             return None
+
+    def _datagrams_over_relay(self) -> bool:
+        return self.usable and link_control.RELAY_DATAGRAMS in self._names.features and bool(self.relay_paths())
+
+    async def _datagram_pipe(self) -> tuple[SealedPipe, Leg]:
+        return await relayed_pipe(self.relay_paths(), self.connector.id, self._link, GREETING_SECONDS)
 
     async def present_grant(self) -> None:
         """Present the newest grant, if it was not yet; raises FlowRefused when the connector does not take it."""

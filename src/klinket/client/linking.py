@@ -170,9 +170,10 @@ class Linker:
         self._nearest.keep(path.relay.id for path in paths)
 
     async def _open_on(self, route: Route, paths: Sequence[Path], initiator: LinkInitiator) -> ConnectorLink:
-        return await ConnectorLink.open(
-            route.connector, paths, initiator, self._core.configuration.network, self._core, self._clock
-        )
+        network = self._core.configuration.network
+        link = await ConnectorLink.open(route.connector, paths, initiator, network, self._core, self._clock)
+        link.relay_paths = lambda: self._relay_paths(route)
+        return link
 
     def direct_path(self, connector: ConnectorEntry) -> DirectPath:
         """Return the way to a connector itself."""

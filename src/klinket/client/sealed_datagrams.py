@@ -1,4 +1,7 @@
-"""The sealed datagram path of a link: opened with the first UDP flow, probed, kept alive, given up and tried again."""
+"""The sealed datagram path of a link: opened with the first UDP flow, probed, kept alive, given up and tried again.
+
+It goes to the connector itself where that works, else over a relay's UDP port, and where neither does datagrams are frames.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from klinket.net import datagram_path, forks, segments, sockets
+from klinket.client.datagram_way import DatagramWay
+from klinket.net import datagram_socket, forks, segments, sockets
 from klinket.net.clock import entropy
 from klinket.net.datagram_path import PROBED_BYTES, ClientPath
+from klinket.net.relay_binding import RelayBinding
 from klinket.net.rounds import Rounds
 from klinket.wire import datagram as wire
+from klinket.wire import relay_datagram
 from klinket.wire.link import RANDOM_BYTES, Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, NoDatagrams, OpenDatagrams
 
@@ -38,22 +44,32 @@ _BUFFER = memoryview(bytearray(65_536))
 class SealedDatagrams:
     """`tell`: sends a message on the link's control pipe, or returns False.
 
-    `where`: family and address of the connector's UDP port; None where there is none.
+    `where`: family and address of the connector's UDP port; None where there is none. `relayed`: the way over a relay, if any.
     """
 
-    def __init__(self, link: Link, tell: Callable[[LinkMessage], bool], where: Callable[[], tuple[int, Any] | None]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        tell: Callable[[LinkMessage], bool],
+        where: Callable[[], tuple[int, Any] | None],
+        relayed: DatagramWay | None = None,
+    ) -> None:
         self._link = link
-        self._tell = tell
-        self._where = where
+        self._direct = DatagramWay(tell, where)
+        #: The best first.
+        self._ways = [self._direct] if relayed is None else [self._direct, relayed]
+        if relayed is not None:
+            relayed.attend(self.answered_on, self.ended_on)
         self._flows: dict[bytes, Callable[[bytes], None]] = {}
-        self._asked: tuple[bytes, bytes] | None = None
+        self._asked: tuple[DatagramWay, bytes, bytes] | None = None
         self._path: ClientPath | None = None
+        #: The way of the path that is open, and its binding where a relay is between.
+        self._way: DatagramWay = self._direct
+        self._binding: RelayBinding | None = None
         self._sock: socket.socket | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._rounds = Rounds()
-        self._unanswered = 0
-        self._failures = 0
-        self._again_at = 0.0
+        self._unanswered = self._unproven = 0
         self._used_at = 0.0
         self._to_close = False
         self._closed = False
@@ -63,6 +79,11 @@ class SealedDatagrams:
     def works(self) -> bool:
         """Return whether datagrams go out sealed now."""
         return self._path is not None and self._path.size > 0
+
+    @property
+    def relayed(self) -> bool:
+        """Return whether a relay is on the path that is open."""
+        return self._path is not None and self._binding is not None
 
     # ---- flows
 
@@ -93,38 +114,75 @@ class SealedDatagrams:
     # ---- the path
 
     def _begin(self) -> None:
-        now = time.monotonic()
-        if self._closed or self._path is not None or self._asked is not None or now < self._again_at or self._where() is None:
+        """Ask for a path on the best way that may be tried now, where none that is as good is open."""
+        if self._closed or self._asked is not None:
             return
+        now = time.monotonic()
+        for way in self._ways:
+            if self._path is not None and way is self._way:
+                return
+            if now >= way.again_at and way.there:
+                self._ask(way)
+                return
+
+    def _ask(self, way: DatagramWay) -> None:
         receiver = wire.receiver(0, int.from_bytes(entropy(wire.INDEX_BYTES), "big"))
-        self._asked = receiver, entropy(RANDOM_BYTES)
-        if not self._tell(OpenDatagrams(receiver=receiver.hex(), random=self._asked[1].hex())):
+        self._asked = way, receiver, entropy(RANDOM_BYTES)
+        if not way.tell(OpenDatagrams(receiver=receiver.hex(), random=self._asked[2].hex())):
             self._asked = None  # something else is being sent there
         self._tick_later()
 
     def answered(self, message: DatagramsOpened | NoDatagrams) -> None:
-        """Take the connector's answer; raises ProtocolError."""
-        asked, where = self._asked, self._where()
+        """Take the connector's answer on the control pipe; raises ProtocolError."""
+        self.answered_on(self._direct, message)
+
+    def answered_on(self, way: DatagramWay, message: DatagramsOpened | NoDatagrams) -> None:
+        """Take the connector's answer on a way; raises ProtocolError."""
+        asked, where = self._asked, way.where()
+        if asked is None or asked[0] is not way:
+            return
         self._asked = None
-        if self._closed or asked is None or where is None:
+        if self._closed or where is None:
             return
         if isinstance(message, NoDatagrams):
-            self._again_at = time.monotonic() + MOST_AGAIN_SECONDS
+            way.again_at = time.monotonic() + MOST_AGAIN_SECONDS
+            way.close()
             return
         receiver, random = message.path()
+        self._end_path()  # the connector has ended it by this answer
+        self._way = way
         try:
-            self._sock = sockets.own_socket(where[0], socket.SOCK_DGRAM)
-            datagram_path.prepare(self._sock)
-            self._sock.connect(where[1])
+            self._sock = sock = sockets.own_socket(where[0], socket.SOCK_DGRAM)
+            datagram_socket.prepare(sock)
+            sock.connect(where[1])
         except OSError as error:
             self._given_up(str(error))
             return
-        keys = wire.client_keys(self._link, asked[0], receiver, asked[1], random)
-        self._path = ClientPath(keys, self._sock)
+        keys = wire.client_keys(self._link, asked[1], receiver, asked[2], random)
+        self._path = ClientPath(keys, sock)
         self._path.flows = self._flows
-        self._unanswered = 0
-        asyncio.get_running_loop().add_reader(self._sock, self._readable)
-        self._path.probe(PROBED_BYTES[0])
+        self._unanswered = self._unproven = 0
+        asyncio.get_running_loop().add_reader(sock, self._readable)
+        if way.leg is None:
+            self._path.probe(PROBED_BYTES[0])
+        else:
+            self._binding = RelayBinding(way.leg, asked[1], receiver, self._to_relay)
+            self._binding.look()
+
+    def ended_on(self, way: DatagramWay, reason: str) -> None:
+        """Take note that nothing is answered on a way, or that its path has ended."""
+        if self._path is not None and self._way is way:
+            self._given_up(reason)
+        elif self._asked is not None and self._asked[0] is way:
+            self._asked = None
+            self._avoid(way)
+
+    def _to_relay(self, message: bytes) -> None:
+        if self._sock is not None:
+            try:
+                self._sock.send(message)
+            except OSError as error:
+                logger.debug("sealed datagrams: %s", error)  # the next look sends it again
 
     def _readable(self) -> None:
         for _ in range(self._rounds.most()):
@@ -136,7 +194,7 @@ class SealedDatagrams:
                 self._rounds.empty()
                 return
             except ConnectionRefusedError:
-                self._given_up("nobody is at the connector's UDP port")
+                self._given_up("nobody is at the UDP port")
                 return
             except OSError as error:
                 logger.debug("sealed datagrams: %s", error)  # what an ICMP message says of one that was sent
@@ -144,8 +202,15 @@ class SealedDatagrams:
             for start in range(0, max(count, 1), size or 1):
                 if self._path is None:
                     return  # given up by what one of them led to
-                self._path.received(_BUFFER[start : min(start + size, count)])
+                self._received(_BUFFER[start : min(start + size, count)])
         self._rounds.all_read()
+
+    def _received(self, datagram: memoryview) -> None:
+        assert self._path is not None
+        if self._binding is None or relay_datagram.receiver_of(datagram) is None:
+            self._path.received(datagram)
+        elif self._binding.received(datagram):
+            self._path.probe(PROBED_BYTES[0])
 
     def _tick_later(self) -> None:
         if self._tick is None and not self._closed:
@@ -158,34 +223,65 @@ class SealedDatagrams:
         if not self._flows and now - self._used_at > UNUSED_SECONDS:
             if path is not None:
                 self._end_path()
-                self._to_close = not self._tell(CloseDatagrams())
+                if self._way is self._direct:
+                    self._to_close = not self._direct.tell(CloseDatagrams())
             return  # the next flow begins anew
+        if self._binding is not None:
+            self._binding.look()
         if self._to_close:
-            self._to_close = not self._tell(CloseDatagrams())
-        elif path is None:
+            self._to_close = not self._direct.tell(CloseDatagrams())
+        else:
             self._begin()
-        elif path.size and (now - path.heard_at < TICK_SECONDS or path.heard_at >= path.sent_at > now - KEEPALIVE_SECONDS):
-            self._unanswered = self._failures = 0
+        if path is not None and self._path is path:
+            self._look_at(path, now)
+        self._tick_later()
+
+    def _look_at(self, path: ClientPath, now: float) -> None:
+        if path.size and (now - path.heard_at < TICK_SECONDS or path.heard_at >= path.sent_at > now - KEEPALIVE_SECONDS):
+            self._unanswered = self._way.failures = 0
+            self._look_at_size(path, now)
         elif self._unanswered >= MOST_UNANSWERED:
             self._given_up("no answer")
         else:
             self._unanswered += 1
-            for size in {path.size} if path.size else PROBED_BYTES[:2]:
-                path.probe(size)
-        self._tick_later()
+            if self._binding is None or self._binding.bound:
+                for size in {path.size} if path.size else PROBED_BYTES[:2]:
+                    path.probe(size)
+
+    def _look_at_size(self, path: ClientPath, now: float) -> None:
+        """Ask once in a while whether the largest still arrives: a link behind the first says nothing of what it drops."""
+        if now - path.sized_at < KEEPALIVE_SECONDS:
+            self._unproven = 0
+        elif self._unproven < MOST_UNANSWERED:
+            self._unproven += 1
+            path.probe(path.size)
+        elif path.size > PROBED_BYTES[0]:
+            self._unproven = 0
+            path.shrink()
+        else:
+            self._given_up("only what is short arrives")
 
     def _given_up(self, reason: str) -> None:
         logger.info("datagrams go as frames of their pipes from now on: %s", reason)
-        self._again_at = time.monotonic() + min(MOST_AGAIN_SECONDS, AGAIN_SECONDS * 2.0**self._failures)
-        self._failures = min(self._failures + 1, 10)
+        way = self._way
+        self._avoid(way)
         self._end_path()
-        self._to_close = not self._tell(CloseDatagrams())  # until it is told, the connector sends into nothing
+        way.close()
+        if way is self._direct:
+            self._to_close = not way.tell(CloseDatagrams())  # until it is told, the connector sends into nothing
+
+    def _avoid(self, way: DatagramWay) -> None:
+        way.again_at = time.monotonic() + min(MOST_AGAIN_SECONDS, AGAIN_SECONDS * 2.0**way.failures)
+        way.failures = min(way.failures + 1, 10)
+        self._tick_later()
 
     def _end_path(self) -> None:
         if self._path is not None:
             self._path.flows = {}  # this object's own: they outlive the path
             self._path.forget()
             self._path = None
+            self._way.close()
+        self._binding = None
         if self._sock is not None:
             asyncio.get_running_loop().remove_reader(self._sock)
             self._sock.close()
@@ -204,3 +300,5 @@ class SealedDatagrams:
         if self._tick is not None:
             self._tick.cancel()
         self._end_path()
+        for way in self._ways:
+            way.close()

@@ -26,6 +26,8 @@ ECHO_IDLE_SECONDS = 60.0
 ECHO_BURST, ECHOES_PER_SECOND = 200, 100.0
 #: Seconds without a sealed datagram of the client after which a session's datagram path is closed.
 DATAGRAM_PATH_SILENT_SECONDS = 60.0
+#: Seconds to bind an address at a relay's UDP port, after which a session's datagrams stay frames.
+BIND_SECONDS = 5.0
 #: Idle connections kept at each relay.
 MIN_IDLE, MAX_IDLE = 4, 256
 #: Links, and live flows, of all clients. No account has more links than are free, and a session's oldest gives way.

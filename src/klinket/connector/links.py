@@ -33,17 +33,21 @@ from klinket.net.clock import entropy
 from klinket.net.link import LinkTerminator
 from klinket.net.pipe import SealedPipe
 from klinket.net.pipe_receiver import Frame
+from klinket.net.relay_path import Leg
 from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
 from klinket.wire.link import Link
 from klinket.wire.link_control import (
     ASK_NAME,
+    RELAY_DATAGRAMS,
     AskName,
     CloseDatagrams,
     CloseLink,
+    DatagramsOpened,
     GrantAccepted,
     GrantParts,
     GrantRefused,
+    NoDatagrams,
     OpenDatagrams,
     Ping,
     Pong,
@@ -78,15 +82,22 @@ class LinkServer:
         self._load = ProcessLoad()
         self._rates = TokenBuckets(CONTROL_BURST, CONTROL_PER_SECOND)
         self._control: dict[bytes, tuple[SealedPipe, LinkRecord]] = {}
+        #: Pipes for datagrams over relays, by their link.
+        self._datagrams: dict[bytes, SealedPipe] = {}
         #: By the door they came through: a flood at one pushes nobody out who came by another.
         self._unproven: dict[int, dict[socket.socket, asyncio.Task[Any]]] = {}
 
     async def serve(
-        self, sock: socket.socket, connector_random: bytes, relay: int, proved: Callable[[], None] = lambda: None
+        self,
+        sock: socket.socket,
+        connector_random: bytes,
+        relay: int,
+        proved: Callable[[], None] = lambda: None,
+        leg: Leg | None = None,
     ) -> None:
         """Serve one connection a client was joined with, or has made (relay DIRECT), until it ends; closes it.
 
-        `proved`: called once the client has shown who it is.
+        `proved`: called once the client has shown who it is; `leg`: the connection as the relay knows it.
         """
         found: list[LinkRecord] = []
 
@@ -110,7 +121,7 @@ class LinkServer:
             finally:
                 self._unproven[relay].pop(sock, None)
             proved()
-            await self._serve_proven(accepted, found[0], relay, first)
+            await self._serve_proven(accepted, found[0], relay, first, leg)
         except OSError as error:
             logger.debug("a client's connection ended: %s", error)
         except KlinketError as error:
@@ -127,13 +138,15 @@ class LinkServer:
         assert task is not None
         unproven[sock] = task
 
-    async def _serve_proven(self, pipe: SealedPipe, record: LinkRecord, relay: int, first: Frame) -> None:
+    async def _serve_proven(self, pipe: SealedPipe, record: LinkRecord, relay: int, first: Frame, leg: Leg | None) -> None:
         try:
             self._pipes.enter(pipe, record)
             if self._core.link(record.link.handle, self._clock()) is not record:
                 return  # the link ended while its pipe began
             if pipe.purpose is Purpose.CONTROL:
                 await self._serve_control(pipe, record, first)
+            elif pipe.purpose is Purpose.DATAGRAMS:
+                await self._serve_datagrams(pipe, record, first, leg)
             else:
                 await self._flows.serve(pipe, record, relay, first)
         finally:
@@ -154,7 +167,7 @@ class LinkServer:
         found = self._control.pop(handle, None)
         if found is not None:
             found[0].abort()
-            self._flows.paths.close_path(handle)
+            self._end_datagrams(handle)
 
     async def _serve_control(self, pipe: SealedPipe, record: LinkRecord, first: Frame) -> None:
         handle = record.link.handle
@@ -192,8 +205,37 @@ class LinkServer:
         finally:
             if (found := self._control.get(handle)) is not None and found[0] is pipe:
                 del self._control[handle]
-                self._flows.paths.close_path(handle)
+                self._end_datagrams(handle)
             await questions.aclose()
+
+    def _end_datagrams(self, handle: bytes) -> None:
+        """End the paths of datagrams that a link has, here and over a relay."""
+        self._flows.paths.close_path(handle)
+        if (pipe := self._datagrams.pop(handle, None)) is not None:
+            pipe.abort()
+
+    async def _serve_datagrams(self, pipe: SealedPipe, record: LinkRecord, first: Frame, leg: Leg | None) -> None:
+        """Serve a pipe that stands for a path of datagrams over its relay: one and the other end together."""
+        handle, frame = record.link.handle, first
+        message = link_control.decode_from_client(frame.content) if frame.type is FrameType.CONTROL else None
+        if not isinstance(message, OpenDatagrams) or leg is None or handle not in self._control:
+            raise ProtocolError("a pipe for datagrams begins with open-datagrams, goes through a relay and is a live link's")
+        former, self._datagrams[handle] = self._datagrams.get(handle), pipe
+        if former is not None:
+            former.abort()  # a link has one: the newer counts
+
+        def opened(answer: DatagramsOpened | NoDatagrams) -> None:
+            pipe.send_now(FrameType.CONTROL, link_control.encode(answer))
+
+        paths = self._flows.paths
+        receiver = paths.open_relayed(record, message, leg, opened, pipe.abort)
+        try:
+            await pipe.receive()  # the end of it: there is nothing more to say
+            raise ProtocolError("a pipe for datagrams carries nothing more")
+        finally:
+            paths.close_relayed(receiver)
+            if self._datagrams.get(handle) is pipe:
+                del self._datagrams[handle]
 
     async def _paced(self, principal: Principal, frame: Frame) -> None:
         """Return when a session's message may be handled: what comes too fast waits unread, and others have their turns."""
@@ -231,7 +273,7 @@ class LinkServer:
             return GrantRefused(code=error.code, message=error.message)
         self._flows.end(ended, received_at)
         expires_at_ms = round(claims.expires_at * 1000)
-        return GrantAccepted(revision=claims.stamp[1], expires_at_ms=expires_at_ms, features=[ASK_NAME])
+        return GrantAccepted(revision=claims.stamp[1], expires_at_ms=expires_at_ms, features=[ASK_NAME, RELAY_DATAGRAMS])
 
     def drain(self) -> None:
         """Tell every client to open new flows elsewhere."""

@@ -148,7 +148,7 @@ class RelayPresence:
         if self._taken >= self._wanted // 2 and self._wanted:
             self._wanted = min(MAX_IDLE, self._wanted * 2)
             self._taken = 0
-        await self._links.serve(sock, random, self.relay.id)
+        await self._links.serve(sock, random, self.relay.id, leg=waiting.leg)
 
     async def _shrink(self) -> None:
         while True:

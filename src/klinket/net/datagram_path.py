@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hmac
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from klinket.domain.errors import ProtocolError
 from klinket.net import forks, segments
 from klinket.net.clock import entropy
 from klinket.net.datagram_counts import DatagramCounts
+from klinket.net.datagram_socket import NO_ROOM
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKeys, DatagramKind
 
@@ -27,14 +27,8 @@ CHALLENGE_SECONDS = 0.1
 #: Every path there is in this process.
 _LIVE: WeakSet[DatagramPath] = WeakSet()
 
-#: Bytes the kernel may keep for a socket in each direction, where its limits let it.
-BUFFER_BYTES = 4 << 20
 #: Sealed datagrams that leave in one call, at the most, and their bytes: what one UDP datagram carries.
 MOST_GATHERED, MOST_BYTES = 8, 65_000
-#: What the kernel says of one datagram that it has no room for now.
-_NO_ROOM = (errno.EAGAIN, errno.ENOBUFS)
-#: Options of linux/in.h and linux/in6.h that the socket module does not name: nothing is fragmented, on no way.
-_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 
 # Used by one datagram at a time, from callbacks of one thread: nothing in it outlives the callback that put it there.
 #: Where a datagram is read to that send_plain() sends on, without a copy.
@@ -180,7 +174,7 @@ class DatagramPath:
             try:
                 segments.send(self._sock, sealed, segment, self._to)
             except OSError as error:
-                if error.errno in _NO_ROOM:
+                if error.errno in NO_ROOM:
                     self._counts.no_room += -(-len(sealed) // segment)
                     return
                 self._segments = False  # not over this interface, or not in this size: each by itself says which
@@ -197,7 +191,7 @@ class DatagramPath:
             else:
                 self._sock.sendto(sealed, self._to)
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in NO_ROOM:
                 self._counts.no_room += 1
                 return True
             # Too large for a link that is nearer than the one the probe found, or no way there at all now.
@@ -246,15 +240,23 @@ class DatagramPath:
 class ClientPath(DatagramPath):
     """The client's end: it asks what arrives. `sock`: its own, connected to the connector's port."""
 
-    __slots__ = ("_proof",)
+    __slots__ = ("_proof", "sized_at")
 
     def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
         super().__init__(keys, sock)
         self._proof = bytes(wire.PROOF_BYTES)
+        #: Monotonic seconds at which one of `size` bytes came last.
+        self.sized_at = 0.0
 
     def probe(self, size: int) -> None:
         """Ask whether a sealed datagram of `size` bytes arrives, and its answer of the same size here."""
         self._try(DatagramKind.PROBE, wire.probe(self.size, self._proof), size)
+
+    def shrink(self) -> None:
+        """Begin anew to find out how large they may be: the largest does not arrive any more."""
+        self.size = PROBED_BYTES[0]
+        for size in PROBED_BYTES[1:]:
+            self.probe(size)
 
     def received(self, sealed: memoryview) -> None:
         """Take one datagram that has arrived."""
@@ -265,7 +267,10 @@ class ClientPath(DatagramPath):
         if kind == DatagramKind.CHALLENGE and content == wire.PROOF_BYTES:
             self._proof = bytes(_PLAIN[:content])
             self.probe(self.size or PROBED_BYTES[0])  # one for one: challenges alone make no more of them
-        elif kind == DatagramKind.PROBE_ANSWER and len(sealed) > self.size:
+        elif kind == DatagramKind.PROBE_ANSWER and len(sealed) >= self.size:
+            self.sized_at = self.heard_at
+            if len(sealed) == self.size:
+                return
             sizes = PROBED_BYTES[:1] if self.size else PROBED_BYTES[1:]
             self.size = len(sealed)
             for size in sizes:  # the first tells the connector what was found; the others find out what else arrives
@@ -322,19 +327,6 @@ class ConnectorPath(DatagramPath):
         self._to = address
         self._try(DatagramKind.CHALLENGE, self._proof, size)
         self._to = self.address
-
-
-def prepare(sock: socket.socket) -> None:
-    """Make a UDP socket non-blocking, with buffers for bursts, and never let it send fragments (where the system can: Linux)."""
-    sock.setblocking(False)
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-    if sys.platform == "linux":
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DO)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
-    segments.accept(sock)
 
 
 def forget_all() -> None:

@@ -8,25 +8,29 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from klinket.domain.errors import ProtocolError
 from klinket.net import sockets
 from klinket.net.sockets import HostPort
+from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream, certificate_digest
 from klinket.wire import signing
 from klinket.wire.inventory import RelayEntry
 from klinket.wire.relay import (
-    ADMISSION_PROTOCOL,
-    ADMITTED_BYTES,
+    ADMISSION_PROTOCOLS,
     Admission,
     RelayAnswer,
     RelayError,
     RelayHello,
     RelayRole,
+    admitted_bytes,
     certificate_name,
     encode_ticket,
     parse_admission,
 )
+from klinket.wire.relay_datagram import leg_name
 
 #: Seconds to connect to a relay, and for an admission or pairing on top.
 CONNECT_SECONDS = 5.0
@@ -64,6 +68,24 @@ class _Held:
     counter: int = 0
 
 
+class Leg:
+    """One's own connection of a pair at a relay. `where`: family and address of the relay's UDP port, None: it has none.
+
+    `number`: of the newest bind of it.
+    """
+
+    __slots__ = ("name", "number", "path", "where")
+
+    def __init__(self, path: RelayPath, held: _Held, sock: socket.socket) -> None:
+        self.path = path
+        self.name = leg_name(held.admission.id, held.counter)
+        self.number = 0
+        self.where: tuple[int, Any] | None = None
+        if port := held.admission.datagram_port:
+            host, _, *rest = sock.getpeername()  # that very relay, where several have the name
+            self.where = sock.family, (host, port, *rest)
+
+
 class RelayPath:
     """One peer's way through one relay. `ticket`: gives the newest ticket for it; `clock`: the controller's time.
 
@@ -92,7 +114,9 @@ class RelayPath:
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE  # the digest is pinned: compared below, before anything is sent
-        self._context.set_alpn_protocols([ADMISSION_PROTOCOL])
+        self._context.set_alpn_protocols(list(ADMISSION_PROTOCOLS))
+        self._legs: WeakKeyDictionary[socket.socket, Leg] = WeakKeyDictionary()
+        self._renewing = TaskSet(f"admission at relay {relay.id}")
 
     @property
     def avoided(self) -> bool:
@@ -158,11 +182,33 @@ class RelayPath:
         """Return a connection that waits at the relay for a client; raises RelayError."""
         return IdleConnection(await self._hello(await self._admitted(), connector), self)
 
+    def leg(self, sock: socket.socket) -> Leg | None:
+        """Return what the relay knows a connection by that connect() or register() gave; None for another's."""
+        return self._legs.get(sock)
+
+    async def forwards_datagrams(self) -> bool:
+        """Return whether the relay has a UDP port for its peers; raises RelayError."""
+        return (await self._admitted()).admission.datagram_port > 0
+
+    def admission(self) -> Admission | None:
+        """Return the admission that is in force, where there is one now: one that ends soon is renewed meanwhile."""
+        held = self._held
+        if (held is None or held.admission.expires_at - RENEW_AHEAD_SECONDS < self._clock()) and not len(self._renewing):
+            self._renewing.start(self._renew(), "renewal")
+        return None if held is None or held.admission.expires_at <= self._clock() else held.admission
+
+    async def _renew(self) -> None:
+        try:
+            await self._admitted()
+        except RelayError:
+            pass  # whoever needs it asks again
+
     async def _hello(self, held: _Held, connector: int) -> socket.socket:
         sock = await self._dial()
         held.counter += 1
         hello = RelayHello(self._role, held.admission.id, held.counter, connector)
         try:
+            self._legs[sock] = Leg(self, held, sock)
             await sockets.send_all(sock, hello.sign(held.admission.key))
         except BaseException as error:
             sock.close()
@@ -210,7 +256,8 @@ class RelayPath:
                 if first[0] != RelayAnswer.PAIRED:
                     known = first[0] in set(RelayAnswer)
                     raise RelayError(RelayAnswer(first[0]) if known else RelayAnswer.NOT_ALLOWED)
-                return _Held(parse_admission(first + await stream.read_exactly(ADMITTED_BYTES - 1)), ticket)
+                left = admitted_bytes(stream.protocol) - 1
+                return _Held(parse_admission(first + await stream.read_exactly(left)), ticket)
         except (OSError, ssl.SSLError, ProtocolError) as error:
             raise RelayUnavailable(f"relay {self.relay.address}, admission: {error!s:.120}") from error
         finally:
@@ -227,6 +274,7 @@ class IdleConnection:
     def __init__(self, sock: socket.socket, path: RelayPath) -> None:
         self.sock = sock
         self._path = path
+        self.leg = path.leg(sock)
 
     async def paired(self) -> socket.socket:
         """Wait, however long, until a client was joined; raises RelayError."""

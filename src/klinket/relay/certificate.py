@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from klinket.net.files import replace_private
 from klinket.net.tls import certificate_digest
-from klinket.wire.relay import ADMISSION_PROTOCOL, certificate_name
+from klinket.wire.relay import ADMISSION_PROTOCOLS, certificate_name
 
 #: Days a certificate is made for; it is pinned, so its end matters only to strict TLS stacks.
 CERTIFICATE_DAYS = 3650
@@ -68,7 +68,7 @@ def load_or_make(state: Path) -> tuple[ssl.SSLContext, str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
-    context.set_alpn_protocols([ADMISSION_PROTOCOL])
+    context.set_alpn_protocols(list(ADMISSION_PROTOCOLS))
     context.load_cert_chain(path)
     certificate = x509.load_pem_x509_certificate(path.read_bytes())
     return context, certificate_digest(certificate.public_bytes(Encoding.DER))

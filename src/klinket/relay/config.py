@@ -26,6 +26,8 @@ class RelayConfig:
     state: Path
     controller_ca: str | None = None
     metrics: HostPort | None = None
+    #: UDP port on which datagrams are forwarded; 0: none. None: the TCP port's number, and peers send to that of `advertise`.
+    datagram_port: int | None = None
     #: Seconds for pairs at a stop.
     drain_seconds: float = DRAIN_SECONDS
     #: Where the token is read again before each attachment; None: it stays as it is.

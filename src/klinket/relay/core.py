@@ -19,6 +19,7 @@ from klinket.wire.relay import (
     RelayHello,
     RelayRole,
 )
+from klinket.wire.relay_datagram import leg_name
 from klinket.wire.ticket import LEEWAY_SECONDS, KeySet, TicketClaims, TicketRole, verify_ticket
 
 #: A connection as the shell knows it; the core only hands it back.
@@ -29,12 +30,25 @@ _ROLES = {TicketRole.CLIENT: RelayRole.CLIENT, TicketRole.CONNECTOR: RelayRole.C
 
 
 @dataclass(frozen=True, slots=True)
+class Leg:
+    """One end's connection of a pair: its name (wire.relay_datagram.leg_name), and whose it is, as its ticket says."""
+
+    name: bytes
+    role: RelayRole
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
 class Paired:
-    """The shell joins these two, and calls `pair_ended` with the `holder` (the client's) at their end."""
+    """The shell joins these two, and calls `pair_ended` with the `holder` (the client's) at their end.
+
+    `legs`: the client's and the connector's.
+    """
 
     client: PeerId
     connector: PeerId
     holder: Holder = field(default=("", ""), compare=False)
+    legs: tuple[Leg, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,7 @@ class _Waiting:
     admission: bytes
     holder: Holder
     until: float
+    leg: Leg
 
 
 class RelayCore:
@@ -164,6 +179,11 @@ class RelayCore:
             return self._connector_waits(peer, hello, admitted, now)
         return self._client_arrives(peer, hello, admitted, now)
 
+    def admitted(self, id: bytes, now: float) -> tuple[TicketClaims, bytes] | None:
+        """Return what an admission is for, and its key; None for one that is unknown or over."""
+        found = self._admitted.get(id)
+        return None if found is None or found.claims.expires_at <= now else (found.claims, found.key)
+
     def _refusal(self, hello: RelayHello, admitted: _Admitted, now: float) -> RelayAnswer | None:
         if self.draining:
             return RelayAnswer.DRAINING
@@ -182,12 +202,13 @@ class RelayCore:
 
     def _connector_waits(self, peer: PeerId, hello: RelayHello, admitted: _Admitted, now: float) -> list[Output]:
         clients = self._clients.get(hello.connector)
+        leg = _leg(hello, admitted)
         if clients:
-            return [self._pair(clients[0].peer, peer, clients[0].holder)]
+            return [self._pair(clients[0].peer, peer, clients[0].holder, (clients[0].leg, leg))]
         idle = self._idle.setdefault(hello.connector, [])
         if len(idle) >= self._limits.max_idle_per_connector:
             return [Refused(peer, RelayAnswer.LIMIT)]
-        waiting = _Waiting(peer, hello.admission, _holder(admitted), now + self._limits.max_idle_seconds)
+        waiting = _Waiting(peer, hello.admission, _holder(admitted), now + self._limits.max_idle_seconds, leg)
         idle.append(waiting)
         self._where[peer] = RelayRole.CONNECTOR, hello.connector, waiting
         return []
@@ -196,22 +217,22 @@ class RelayCore:
         holder = _holder(admitted)
         if not self.pairs.take(*holder):
             return [Refused(peer, RelayAnswer.LIMIT)]
-        idle = self._idle.get(hello.connector)
+        idle, leg = self._idle.get(hello.connector), _leg(hello, admitted)
         if idle:
-            return [self._pair(peer, idle[-1].peer, holder)]
+            return [self._pair(peer, idle[-1].peer, holder, (leg, idle[-1].leg))]
         if admitted.unfinished >= self._limits.max_unfinished_per_ticket:
             self.pairs.give_back(*holder)
             return [Refused(peer, RelayAnswer.LIMIT)]
         admitted.unfinished += 1
-        waiting = _Waiting(peer, hello.admission, holder, now + self._limits.pairing_seconds)
+        waiting = _Waiting(peer, hello.admission, holder, now + self._limits.pairing_seconds, leg)
         self._clients.setdefault(hello.connector, deque()).append(waiting)
         self._where[peer] = RelayRole.CLIENT, hello.connector, waiting
         return []
 
-    def _pair(self, client: PeerId, connector: PeerId, holder: Holder) -> Paired:
+    def _pair(self, client: PeerId, connector: PeerId, holder: Holder, legs: tuple[Leg, Leg]) -> Paired:
         self._no_longer_waits(client)
         self._no_longer_waits(connector)
-        return Paired(client, connector, holder)
+        return Paired(client, connector, holder, legs)
 
     def pair_ended(self, holder: Holder) -> None:
         """Free the place of a pair that has ended, or could not be joined."""
@@ -269,3 +290,7 @@ class RelayCore:
 
 def _holder(admitted: _Admitted) -> Holder:
     return admitted.claims.shared_by, admitted.claims.holder
+
+
+def _leg(hello: RelayHello, admitted: _Admitted) -> Leg:
+    return Leg(leg_name(hello.admission, hello.counter), hello.role, admitted.claims.holder)

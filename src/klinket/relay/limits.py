@@ -33,3 +33,12 @@ class RelayLimits:
     spare_descriptors: int = 64
     #: Seconds without a byte in either direction after which a pair is closed.
     pair_idle_seconds: float = 24 * 3600.0
+    #: Pairs whose datagrams are forwarded, in fair shares per account and per session within it. Each has two bound addresses at
+    #: the most, one of each end.
+    max_datagram_pairs: int = 16_384
+    #: Seconds without a bind of its end after which an address is bound no more.
+    binding_seconds: float = 60.0
+    #: Seconds between two challenges of an end, wherever they go.
+    bind_challenge_seconds: float = 0.1
+    #: Seconds for which the cookie of a challenge counts at the least; it may be twice as long.
+    cookie_seconds: float = 30.0

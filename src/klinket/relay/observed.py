@@ -10,7 +10,8 @@ from klinket.domain.readiness import Readiness, readiness
 from klinket.net.clock import PeerClock
 from klinket.net.exposition import counter, gauge
 from klinket.relay.core import RelayCore
-from klinket.relay.traffic import RelayTraffic
+from klinket.relay.forwarding import DatagramForwarding
+from klinket.relay.traffic import Drop, RelayTraffic
 from klinket.wire.relay import RelayAnswer
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Observed:
     traffic: RelayTraffic
     pairs: Callable[[], int]
     live: Callable[[], Iterable[tuple[int, int]]]
+    forwarding: DatagramForwarding
     attached: bool = False
 
     def attachment(self, attached: bool) -> None:
@@ -60,6 +62,24 @@ class Observed:
             from_connectors += connector
         moved: dict[tuple[str, ...], float] = {("clients",): from_clients, ("connectors",): from_connectors}
         yield counter("klinket_relay_received_bytes_total", "Sealed bytes of pairs, by the side they came from", ("from",), moved)
+        datagrams = self.forwarding.counts
+        yield gauge("klinket_relay_datagram_bindings", "Addresses that datagrams are forwarded to", {}, self.forwarding.bound)
+        forwarded: dict[tuple[str, ...], float] = {
+            ("clients",): datagrams.datagrams_from_clients,
+            ("connectors",): datagrams.datagrams_from_connectors,
+        }
+        yield counter(
+            "klinket_relay_datagrams_total", "Sealed datagrams forwarded, by the side they came from", ("from",), forwarded
+        )
+        carried: dict[tuple[str, ...], float] = {
+            ("clients",): datagrams.bytes_from_clients,
+            ("connectors",): datagrams.bytes_from_connectors,
+        }
+        yield counter("klinket_relay_datagram_bytes_total", "Their bytes", ("from",), carried)
+        dropped: dict[tuple[str, ...], float] = {(reason.value,): datagrams.dropped[reason] for reason in Drop}
+        yield counter("klinket_relay_datagrams_dropped_total", "Datagrams and binds not taken, by reason", ("reason",), dropped)
+        asked: dict[tuple[str, ...], float] = {(): datagrams.challenges}
+        yield counter("klinket_relay_bind_challenges_total", "Unproven addresses asked", (), asked)
 
 
 def word(answer: RelayAnswer) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import AsyncExitStack
 
 from klinket.net import workers
@@ -16,6 +17,8 @@ from klinket.relay.certificate import Certificates
 from klinket.relay.channel import keep_channel
 from klinket.relay.config import RelayConfig
 from klinket.relay.core import RelayCore
+from klinket.relay.datagram_port import DatagramPort
+from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.observed import Observed
 from klinket.relay.server import RelayServer
 from klinket.relay.sharing import PairSharing
@@ -38,6 +41,11 @@ async def run(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event | 
     server = RelayServer(core, certificates.context, config.limits, clock.now, sharing)
     port = server.listen(config.listen)
     logger.info("relay listens on %s port %d, peers dial %s", config.listen.host, port, config.advertise)
+    forwarding = DatagramForwarding(core, config.limits, entropy, clock.now, time.monotonic)
+    datagrams = DatagramPort(forwarding)
+    if config.datagram_port != 0 and datagrams.listen(config.listen.host, config.datagram_port or port):
+        server.forwarding = forwarding
+        server.datagram_port = config.datagram_port or config.advertise.port
 
     def report() -> RelayReport:
         return RelayReport(
@@ -67,7 +75,7 @@ async def run(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event | 
             news.set()
             logger.info("a new certificate: peers that do not know of it are shown the former one")
 
-    observed = Observed(core, clock, server.traffic, lambda: server.pairs, server.received)
+    observed = Observed(core, clock, server.traffic, lambda: server.pairs, server.received, forwarding)
     tasks = TaskSet("relay")
     channel = tasks.start(keep_channel(config, trusting, clock, report, configure, news, observed.attachment), "channel")
     if reload is not None:
@@ -84,6 +92,7 @@ async def run(config: RelayConfig, stop: asyncio.Event, reload: asyncio.Event | 
         await watched.aclose()
         await tasks.aclose()
         await server.aclose()
+        datagrams.close()
 
 
 async def _drain(server: RelayServer, seconds: float) -> None:

@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from klinket.net import sockets
 from klinket.net.descriptors import raise_limit
@@ -16,12 +17,13 @@ from klinket.net.sources import source_of
 from klinket.net.splice import KernelPipes, Pair
 from klinket.net.tasks import TaskSet
 from klinket.net.tls import TlsStream
-from klinket.relay.core import Holder, Output, Paired, RelayCore
+from klinket.relay.core import Output, Paired, RelayCore
+from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
 from klinket.relay.sharing import PairSharing
 from klinket.relay.traffic import RelayTraffic
 from klinket.wire.relay import (
-    ADMISSION_PROTOCOL,
+    ADMISSION_PROTOCOLS,
     HELLO_BYTES,
     MAX_TICKET_BYTES,
     TLS_HANDSHAKE,
@@ -45,7 +47,7 @@ SWEEP_SECONDS = 2.0
 
 
 class RelayServer:
-    """The sockets of one relay. `clock`: seconds since the epoch at the controller."""
+    """The sockets of one relay, but the one for datagrams. `clock`: seconds since the epoch at the controller."""
 
     def __init__(
         self,
@@ -61,6 +63,9 @@ class RelayServer:
         self._clock = clock
         self._tasks = TaskSet("relay")
         self.traffic = RelayTraffic()
+        #: Hears of pairs, where datagrams of theirs are forwarded; at the UDP port that admissions tell, 0: none.
+        self.forwarding: DatagramForwarding | None = None
+        self.datagram_port = 0
         self._pipes = KernelPipes()
         self._waiting: dict[int, socket.socket] = {}
         self._pairs: set[Pair] = set()
@@ -213,14 +218,16 @@ class RelayServer:
     async def _admit(self, sock: socket.socket, received: bytes) -> None:
         stream = TlsStream(sock, self._context, server_side=True, received=received)
         await stream.handshake()
-        if stream.protocol != ADMISSION_PROTOCOL:
+        protocol = stream.protocol
+        if protocol not in ADMISSION_PROTOCOLS:
             return
         length = int.from_bytes(await stream.read_exactly(2), "big")
         if not 0 < length <= MAX_TICKET_BYTES:
             return
         ticket = (await stream.read_exactly(length)).decode("ascii", "replace")
         try:
-            answer = self._core.admit(ticket, self._clock()).encode()
+            admission = replace(self._core.admit(ticket, self._clock()), datagram_port=self.datagram_port)
+            answer = admission.encode(protocol)
             self.traffic.admissions += 1
         except RelayError as error:
             answer = bytes((error.answer,)) + error.message.encode()
@@ -238,27 +245,33 @@ class RelayServer:
     def _perform(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
             if isinstance(output, Paired):
-                self._join(self._waiting.pop(output.client), self._waiting.pop(output.connector), output.holder)
+                self._join(self._waiting.pop(output.client), self._waiting.pop(output.connector), output)
             else:
                 self.traffic.refused[output.answer] += 1
                 sock = self._waiting.pop(output.peer, None)
                 if sock is not None:
                     _answer_and_close(sock, output.answer)
 
-    def _join(self, client: socket.socket, connector: socket.socket, holder: Holder) -> None:
+    def _join(self, client: socket.socket, connector: socket.socket, paired: Paired) -> None:
         try:
             connector.send(bytes((RelayAnswer.PAIRED,)))
             client.send(bytes((RelayAnswer.PAIRED,)))
         except OSError:
             sockets.reset(client)
             sockets.reset(connector)
-            self._core.pair_ended(holder)
+            self._core.pair_ended(paired.holder)
             return
+        forwarding = self.forwarding
 
         def ended(pair: Pair) -> None:
             self._pairs.discard(pair)
-            self._core.pair_ended(holder)
+            self._core.pair_ended(paired.holder)
             self.traffic.pair_ended(pair.received())
+            if forwarding is not None:
+                forwarding.parted(paired.legs)
+
+        if forwarding is not None:
+            forwarding.joined(paired.holder, paired.legs)
 
         pair = Pair(client, connector, self._pipes, ended)
         self._pairs.add(pair)
@@ -278,6 +291,8 @@ class RelayServer:
                 self._core.gone(descriptor)
                 self._waiting.pop(descriptor).close()
             self._perform(self._core.deadline_reached(self._clock()))
+            if self.forwarding is not None:
+                self.forwarding.end_stale()
             oldest = asyncio.get_running_loop().time() - self._limits.pair_idle_seconds
             for pair in list(self._pairs):
                 if pair.moved_at < oldest:

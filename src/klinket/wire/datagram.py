@@ -19,22 +19,33 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from klinket.domain.errors import ProtocolError
+from klinket.wire.datagram_header import (
+    FLOW_BYTES,
+    HEADER_BYTES,
+    INDEX_BYTES,
+    OVERHEAD_BYTES,
+    RECEIVER_BYTES,
+    SEALED,
+    TAG_BYTES,
+    TRAILER_BYTES,
+    receiver_of,
+)
 from klinket.wire.link import Link
 from klinket.wire.replay_window import WINDOW, ReplayWindow
 
+__all__ = [
+    "FLOW_BYTES",
+    "HEADER_BYTES",
+    "INDEX_BYTES",
+    "OVERHEAD_BYTES",
+    "RECEIVER_BYTES",
+    "SEALED",
+    "TAG_BYTES",
+    "TRAILER_BYTES",
+    "receiver_of",
+]
+
 VERSION = 1
-#: First byte of every sealed datagram of this version.
-SEALED = 0x11
-HEADER_BYTES = 16
-TAG_BYTES = 16
-INDEX_BYTES = 6
-#: Process and index.
-RECEIVER_BYTES = 1 + INDEX_BYTES
-FLOW_BYTES = 8
-#: Bytes behind the content, inside the seal.
-TRAILER_BYTES = FLOW_BYTES + 1
-#: Bytes a sealed datagram has more than its content.
-OVERHEAD_BYTES = HEADER_BYTES + TRAILER_BYTES + TAG_BYTES
 #: Bytes of the largest sealed datagram: what UDP carries over IPv4.
 MAX_SEALED_BYTES = 65_507
 MAX_CONTENT_BYTES = MAX_SEALED_BYTES - OVERHEAD_BYTES
@@ -72,13 +83,6 @@ NO_FLOW = bytes(FLOW_BYTES)
 def receiver(process: int, index: int) -> bytes:
     """Return the 7 bytes that name a path to its receiver: which process of it, and which path there."""
     return bytes((process,)) + index.to_bytes(INDEX_BYTES, "big")
-
-
-def receiver_of(datagram: memoryview | bytes) -> bytes | None:
-    """Return whom a datagram names as its receiver (7 bytes); None for what cannot be a sealed datagram of this version."""
-    if len(datagram) < OVERHEAD_BYTES or datagram[0] != SEALED:
-        return None
-    return bytes(datagram[1:8])
 
 
 def probe(found: int, proof: bytes) -> bytes:

@@ -15,6 +15,8 @@ from klinket.wire.pipe_messages import MAX_MESSAGE_BYTES
 
 #: A feature of connectors: they answer AskName.
 ASK_NAME = "ask-name"
+#: Another: they take pipes for paths of sealed datagrams at relays.
+RELAY_DATAGRAMS = "relay-datagrams"
 #: Bytes of all records of one answer, and characters of its text.
 MAX_ANSWER_BYTES = 16 * 1024
 MAX_TEXT_CHARS = 200
@@ -107,7 +109,7 @@ class GrantAccepted(LinkMessage, frozen=True, kw_only=True, tag="grant-accepted"
 
     revision: int
     expires_at_ms: int
-    #: What else this connector understands (ASK_NAME); one of an earlier version says nothing, and ends the pipe when asked.
+    #: What else this connector understands, by the words above; one of an earlier version says nothing, and would end the pipe.
     features: list[str] = []
 
 

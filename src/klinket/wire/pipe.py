@@ -61,9 +61,12 @@ class Purpose(IntEnum):
 
     FLOW = 1
     CONTROL = 2
+    #: For a path of sealed datagrams at the relay it goes through; only to connectors that name it a feature.
+    DATAGRAMS = 3
 
 
 _TYPES = {int(type): type for type in FrameType}
+_PURPOSES = {int(purpose) for purpose in Purpose}
 _RATCHETS = (FrameType.OPEN, FrameType.OPENED)
 _NONCE = struct.Struct(">4xQ")
 #: A direction as one process of a role hands it to another of the same machine: key, chain, counter, frames and bytes of the key.
@@ -267,7 +270,7 @@ def hello(purpose: Purpose, handle: bytes, client_random: bytes) -> bytes:
 
 def parse_hello(data: bytes) -> tuple[Purpose, bytes, bytes]:
     """Return purpose, link handle and client random of a hello (HELLO_BYTES); raises ProtocolError."""
-    if len(data) != HELLO_BYTES or data[0] != VERSION or data[1] not in (Purpose.FLOW, Purpose.CONTROL):
+    if len(data) != HELLO_BYTES or data[0] != VERSION or data[1] not in _PURPOSES:
         raise ProtocolError("not a hello of this version")
     return Purpose(data[1]), data[2 : 2 + HANDLE_BYTES], data[2 + HANDLE_BYTES :]
 

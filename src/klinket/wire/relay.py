@@ -3,8 +3,10 @@
 Admission, inside TLS (the relay's certificate is pinned):
 
     peer -> relay    length (2, big-endian) | ticket
-    relay -> peer    0x01 | admission id (16) | key (32) | expires, ms since the epoch (8)       admitted
-                     code (1) | text, UTF-8                                                      refused
+    relay -> peer    0x01 | admission id (16) | key (32) | expires, ms since the epoch (8) | UDP port (2)    admitted
+                     code (1) | text, UTF-8                                                                  refused
+
+The UDP port, 0 for none, is in the second version only (ALPN): see relay_datagram.
 
 Every later connection begins with a hello, in the clear:
 
@@ -31,8 +33,11 @@ TLS_HANDSHAKE = 0x16
 ADMISSION_ID_BYTES = 16
 KEY_BYTES = 32
 MAX_TICKET_BYTES = 16_384
-#: ALPN of an admission.
+#: ALPN of an admission: the first version, and the one that tells the relay's UDP port.
 ADMISSION_PROTOCOL = "klinket-relay/1"
+ADMISSION_PROTOCOL_2 = "klinket-relay/2"
+#: Those that are understood, the best first.
+ADMISSION_PROTOCOLS = (ADMISSION_PROTOCOL_2, ADMISSION_PROTOCOL)
 #: Path of the relay's live channel at the controller.
 RELAY_CHANNEL_PATH = "/api/klinket/v1/relay-channel"
 #: Counters below the highest one seen by this much are refused, seen or not.
@@ -42,6 +47,8 @@ _HELLO = struct.Struct(">BB16sQQ")
 _ADMITTED = struct.Struct(">B16s32sQ")
 HELLO_BYTES = _HELLO.size + 32
 ADMITTED_BYTES = _ADMITTED.size
+#: Bytes of the UDP port behind that.
+PORT_BYTES = 2
 
 
 class RelayRole(IntEnum):
@@ -77,15 +84,17 @@ class RelayError(KlinketError):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What an admitted peer holds. `expires_at` in seconds since the epoch."""
+    """What an admitted peer holds. `expires_at` in seconds since the epoch; `datagram_port`: the relay's UDP port, 0: none."""
 
     id: bytes
     key: bytes = field(repr=False)
     expires_at: float
+    datagram_port: int = 0
 
-    def encode(self) -> bytes:
-        """Return the relay's answer."""
-        return _ADMITTED.pack(RelayAnswer.PAIRED, self.id, self.key, int(self.expires_at * 1000))
+    def encode(self, protocol: str = ADMISSION_PROTOCOL) -> bytes:
+        """Return the relay's answer, as this version of admissions has it."""
+        answer = _ADMITTED.pack(RelayAnswer.PAIRED, self.id, self.key, int(self.expires_at * 1000))
+        return answer + self.datagram_port.to_bytes(PORT_BYTES, "big") if protocol == ADMISSION_PROTOCOL_2 else answer
 
 
 def certificate_name(digest: str) -> str | None:
@@ -102,12 +111,17 @@ def encode_ticket(ticket: str) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
+def admitted_bytes(protocol: str | None) -> int:
+    """Return how long an admission of this version is."""
+    return ADMITTED_BYTES + PORT_BYTES if protocol == ADMISSION_PROTOCOL_2 else ADMITTED_BYTES
+
+
 def parse_admission(answer: bytes) -> Admission:
-    """Return the admission of ADMITTED_BYTES; raises ProtocolError."""
-    if len(answer) != ADMITTED_BYTES or answer[0] != RelayAnswer.PAIRED:
+    """Return an admission of either version; raises ProtocolError."""
+    if len(answer) not in (ADMITTED_BYTES, ADMITTED_BYTES + PORT_BYTES) or answer[0] != RelayAnswer.PAIRED:
         raise ProtocolError("the relay's admission is not understood")
-    _, id, key, expires = _ADMITTED.unpack(answer)
-    return Admission(id, key, expires / 1000)
+    _, id, key, expires = _ADMITTED.unpack_from(answer)
+    return Admission(id, key, expires / 1000, int.from_bytes(answer[ADMITTED_BYTES:], "big"))
 
 
 @dataclass(frozen=True, slots=True)

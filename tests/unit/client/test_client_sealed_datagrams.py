@@ -246,7 +246,7 @@ async def test_a_path_that_falls_silent_is_given_up_and_tried_again(
 
 async def test_a_closed_port_is_given_up_at_once(ends: Ends) -> None:
     ends.paths.close()
-    ends.client._asked = (bytes(7), bytes(32))
+    ends.client._asked = (ends.client._direct, bytes(7), bytes(32))
     ends.client.add(FLOW, ends.at_client.append)
     ends.client.answered(DatagramsOpened(receiver="00" * 7, random="00" * 32))
     await until(lambda: any(isinstance(one, CloseDatagrams) for one in ends.told))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from klinket.net.sockets import HostPort
 from klinket.net.splice import KernelPipes, Pair, received_bytes
 from klinket.relay import serve
 from klinket.relay.core import RelayCore
+from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
 from klinket.relay.observed import Observed
 from klinket.relay.traffic import RelayTraffic
@@ -27,7 +29,8 @@ from tests.unit.relay.test_relay_serve import config_in
 
 def observed(traffic: RelayTraffic | None = None) -> Observed:
     core = RelayCore(RelayLimits(), os.urandom)
-    return Observed(core, PeerClock(), traffic or RelayTraffic(), lambda: 1, lambda: [(10, 1)])
+    forwarding = DatagramForwarding(core, RelayLimits(), os.urandom, time.time, time.monotonic)
+    return Observed(core, PeerClock(), traffic or RelayTraffic(), lambda: 1, lambda: [(10, 1)], forwarding)
 
 
 async def test_a_relay_is_ready_when_it_is_attached_and_configured() -> None:

@@ -377,7 +377,7 @@ def test_another_greeting_is_refused(data: bytes) -> None:
         b"\x01\x01" + bytes(49),
         b"\x02\x01" + bytes(48),
         b"\x01\x00" + bytes(48),
-        b"\x01\x03" + bytes(48),
+        b"\x01\x04" + bytes(48),
     ],
 )
 def test_another_hello_is_refused(data: bytes) -> None:
