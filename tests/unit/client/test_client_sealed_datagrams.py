@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from klinket.client import sealed_datagrams as module
+from klinket.client.datagram_way import DatagramWay
 from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.connector.core import LinkRecord
 from klinket.connector.datagram_paths import DatagramPaths
@@ -567,3 +568,23 @@ async def test_a_child_of_fork_has_neither_socket_nor_keys(ends: Ends) -> None:
     await ends.working()
     assert holds_in_a_child(lambda: ends.client._sock is None and ends.paths._sock is None and not ends.client.works)
     assert ends.client.send(FLOW, b"the parent goes on")
+
+
+async def test_a_connector_that_never_answers_holds_up_neither_a_way_over_a_relay_nor_the_next_attempt(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
+    asked: list[str] = []
+
+    def tell(word: str) -> Callable[[LinkMessage], bool]:
+        return lambda message: asked.append(word) is None
+
+    relayed = DatagramWay(tell("relayed"), ends._where)
+    client = SealedDatagrams(ends.link, tell("direct"), ends._where, relayed)
+    client.add(FLOW, ends.at_client.append)
+    assert asked == ["direct"]
+    await until(lambda: asked[:2] == ["direct", "relayed"])
+    assert not client.works
+    client.close()
