@@ -379,7 +379,7 @@ TARGETS = (
         (
             "client.capture.http_connect:parse_head",
             "client.capture.socks5:parse_destination",
-            "client.capture.resolv_conf:parse",
+            "net.resolv_conf:parse",
             "client.daemon.protocol:decode_request",
             "client.daemon.protocol:decode_answer",
         ),

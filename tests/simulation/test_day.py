@@ -17,7 +17,7 @@ from tests.simulation.day import simulate_day
 from tests.simulation.sizes import growing, measure
 
 #: Hours of the slice, a few seconds, and how much more happens in them.
-SLICE_HOURS, PACE = 0.3, 5.0
+SLICE_HOURS, PACE = 0.6, 5.0
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,8 @@ def test_what_remembers_every_flow_and_a_table_that_forgets_nothing_are_found() 
         patch.object(SqlRepository, "remove_below", lambda *_: 0),
     ):
         grown = simulate_day(1, SLICE_HOURS, pace=PACE).growing()
-    assert {"office-1._events._remembered", "table sessions"} <= set(grown)
+    assert any(name.endswith("._events._remembered") for name in grown)
+    assert "table sessions" in grown
 
 
 def test_what_rises_from_quarter_to_quarter_grows() -> None:

@@ -82,7 +82,8 @@ async def let_in(running: Running, door: Door, ask: Callable[[str], Awaitable[bo
 
 
 def is_in(answer: Answer, refused: frozenset[int] = REFUSED) -> bool:
-    assert answer.status < 500, answer
+    provider_is_away = answer.status == 503 and "identity provider" in answer.text  # told to those who are let in
+    assert answer.status < 500 or provider_is_away, answer
     assert answer.status != 429, answer
     return answer.status not in refused and answer.location.partition("?")[0] != SIGN_IN_PATH
 
