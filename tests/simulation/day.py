@@ -48,7 +48,17 @@ CHECKED_SECONDS = 300.0
 CHECKED_LOOKS = 4
 
 #: What is kept for an hour at the most, since grants and tickets live no longer: runs below HOURS_TO_KNOW do not show it.
-KEPT_FOR_AN_HOUR = ("._links", "_cut_tokens", "_receipts", "_kept", "floors.", "configuration.cuts", "._shown", "._admitted", "bytes of ")
+KEPT_FOR_AN_HOUR = (
+    "._links",
+    "_cut_tokens",
+    "_receipts",
+    "_kept",
+    "floors.",
+    "configuration.cuts",
+    "._shown",
+    "._admitted",
+    "bytes of ",
+)
 HOURS_TO_KNOW = 6.0
 
 
