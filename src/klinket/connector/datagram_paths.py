@@ -101,10 +101,8 @@ class DatagramPaths:
 
     def forked(self) -> None:
         """Implements forks.Holder. The loop's watch is the parent's too: it stays."""
-        for sock in [*self._outward.values(), *([] if self._sock is None else [self._sock])]:
+        for sock in self._take_sockets():
             sock.close()
-        self._outward.clear()
-        self._sock = None
 
     def close(self) -> None:
         """End all paths."""
@@ -113,20 +111,25 @@ class DatagramPaths:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        for sock in [*self._outward.values(), *([] if self._sock is None else [self._sock])]:
+        for sock in self._take_sockets():
             asyncio.get_running_loop().remove_reader(sock)
             sock.close()
+
+    def _take_sockets(self) -> list[socket.socket]:
+        """Return all sockets there were, for whoever closes them."""
+        taken = [*self._outward.values(), *([] if self._sock is None else [self._sock])]
         self._outward.clear()
         self._sock = None
+        return taken
 
     # ---- paths
 
     def open(self, record: LinkRecord, message: OpenDatagrams) -> DatagramsOpened | NoDatagrams:
         """Open the path of a link's session, in the place of the one it had; raises ProtocolError."""
-        message.path()
+        client, random = message.path()
         if self._sock is None:
             return NoDatagrams()
-        made, answer = self._make(record, message, self._sock)
+        made, answer = self._make(record, client, random, self._sock)
         self._of_handle[made.handle] = made
         self._take_place(made)
         return answer
@@ -143,7 +146,7 @@ class DatagramPaths:
 
         `opened`: hears once whether it is open, when this end is bound at the relay; `lost`: that the relay fell silent later.
         """
-        message.path()
+        client, random = message.path()
         if leg.where is None:
             opened(NoDatagrams())
             return None
@@ -154,10 +157,10 @@ class DatagramPaths:
             logger.warning("no sealed datagrams over relays: %s", error)
             opened(NoDatagrams())
             return None
-        made, answer = self._make(record, message, sock)
+        made, answer = self._make(record, client, random, sock)
         made.asked_at, made.lost = time.monotonic(), lost
         made.opened = lambda found: opened(answer if found is None else found)
-        made.binding = RelayBinding(leg, made.receiver, bytes.fromhex(message.receiver), partial(_send, sock, where))
+        made.binding = RelayBinding(leg, made.receiver, client, partial(_send, sock, where))
         made.binding.look()
         self._look_later()
         return made.receiver
@@ -168,8 +171,10 @@ class DatagramPaths:
         if one is not None:
             self._drop(one)
 
-    def _make(self, record: LinkRecord, message: OpenDatagrams, sock: socket.socket) -> tuple[_Path, DatagramsOpened]:
-        client, client_random = message.path()
+    def _make(
+        self, record: LinkRecord, client: bytes, client_random: bytes, sock: socket.socket
+    ) -> tuple[_Path, DatagramsOpened]:
+        """`client`, `client_random`: the client's receiver and random, as it has sent them."""
         receiver = wire.receiver(_PROCESS, int.from_bytes(entropy(wire.INDEX_BYTES), "big"))
         if receiver in self._by_receiver:  # once in many million years
             raise ProtocolError("no index is free for a datagram path")

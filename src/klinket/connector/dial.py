@@ -33,11 +33,12 @@ async def reach(
     begun = time.monotonic()
     addresses: list[FamilyAddress] | None = None
     try:
+        finding = _addresses(resource, host, destination, own, names or NameLookups(), account)
         if parse_ip(host) is not None:  # nothing is looked up
-            addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
+            addresses = await finding
         else:
             with within(DIAL_SECONDS):
-                addresses = await _addresses(resource, host, destination, own, names or NameLookups(), account)
+                addresses = await finding
         if destination.protocol is TransportProtocol.UDP:
             return _associate(addresses)
         if destination.protocol is TransportProtocol.ICMP:

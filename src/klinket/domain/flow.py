@@ -13,6 +13,10 @@ class TransportProtocol(Enum):
     ICMP = "icmp"
 
 
+#: The words for them on the wire and in stored rows.
+PROTOCOLS = frozenset(protocol.value for protocol in TransportProtocol)
+
+
 class FlowFailure(Enum):
     """Why a flow was refused or ended. The value is the code word told to people, logs and flow events.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
+import socket
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -142,3 +145,21 @@ def world() -> World:
     made = World()
     made.core.configure(NETWORK, REMOTE, KeySet({KEY.kid: KEY.public_key}), LIMITS)
     return made
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[Destination]:
+    """A UDP service that sends back what it gets."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+
+    def answer() -> None:
+        data, where = sock.recvfrom(65_535)
+        sock.sendto(data, where)
+
+    loop.add_reader(sock, answer)
+    yield Destination("127.0.0.1", sock.getsockname()[1], TransportProtocol.UDP)
+    loop.remove_reader(sock)
+    sock.close()

@@ -14,7 +14,7 @@ from klinket.client.client import Client
 from klinket.client.flow import ClientDatagrams
 from klinket.client.link import ConnectorLink
 from klinket.domain.errors import FlowRefused
-from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.domain.flow import Destination, FlowFailure
 from klinket.net.sockets import HostPort
 from tests.eventually import eventually
 from tests.unit.whole import Whole, everything
@@ -24,24 +24,6 @@ from tests.unit.whole import Whole, everything
 async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
     async with everything(tmp_path, listen=HostPort("127.0.0.1", free_port())) as made:
         yield made
-
-
-@pytest.fixture
-async def target() -> AsyncIterator[Destination]:
-    """A UDP service that sends back what it gets."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
-    sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-
-    def answer() -> None:
-        data, where = sock.recvfrom(65_535)
-        sock.sendto(data, where)
-
-    loop.add_reader(sock, answer)
-    yield Destination("127.0.0.1", sock.getsockname()[1], TransportProtocol.UDP)
-    loop.remove_reader(sock)
-    sock.close()
 
 
 def link_of(client: Client) -> ConnectorLink:

@@ -15,7 +15,7 @@ from klinket.client import sealed_datagrams
 from klinket.client.client import Client
 from klinket.client.link import ConnectorLink
 from klinket.connector import links as connector_links
-from klinket.domain.flow import Destination, TransportProtocol
+from klinket.domain.flow import Destination
 from klinket.net import relay_binding, relay_path
 from klinket.net.sockets import HostPort
 from klinket.relay import certificate, serve
@@ -65,24 +65,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def whole(tmp_path: Path, ports: list[WatchedPort]) -> AsyncIterator[Whole]:
     async with everything(tmp_path) as made:
         yield made
-
-
-@pytest.fixture
-async def target() -> AsyncIterator[Destination]:
-    """A UDP service that sends back what it gets."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
-    sock.setblocking(False)
-    loop = asyncio.get_running_loop()
-
-    def answer() -> None:
-        data, where = sock.recvfrom(65_535)
-        sock.sendto(data, where)
-
-    loop.add_reader(sock, answer)
-    yield Destination("127.0.0.1", sock.getsockname()[1], TransportProtocol.UDP)
-    loop.remove_reader(sock)
-    sock.close()
 
 
 async def framed_only(client: Client, target: Destination) -> None:

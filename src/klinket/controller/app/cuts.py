@@ -11,7 +11,7 @@ from klinket.controller.app.rows import ConnectorRow, CutRow
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.cut import Cut, CutScope, ScopeKind, Stamp
 from klinket.domain.errors import NotFound, ProtocolError
-from klinket.domain.flow import FlowFailure, TransportProtocol
+from klinket.domain.flow import PROTOCOLS, FlowFailure
 from klinket.domain.identifiers import CutId
 from klinket.domain.resource import Resource
 from klinket.wire.control import CutReceipt
@@ -28,7 +28,6 @@ MAX_AUDITED_RECEIPTS = 100
 MAX_IN_FORCE = 10_000
 #: Of what a receipt tells: the last moment that can be written (year 9999), milliseconds that anything took, ids.
 _LAST_MS, _LONGEST_MS, _MAX_ID = 253_402_300_799_999, 10**10, (1 << 53) - 1
-_PROTOCOLS = frozenset(protocol.value for protocol in TransportProtocol)
 
 
 def order(
@@ -84,7 +83,7 @@ def check_told(receipt: CutReceipt, took_ms: float) -> None:
     if not all(len(text) <= 64 and text.isprintable() for text in texts):
         raise ProtocolError("a receipt with a name that is too long, or cannot be shown")
     for one in receipt.flows:
-        if len(one.host) > 253 or not one.host.isprintable() or one.protocol not in _PROTOCOLS:
+        if len(one.host) > 253 or not one.host.isprintable() or one.protocol not in PROTOCOLS:
             raise ProtocolError("a receipt with a destination that is none")
         if not (0 <= one.port <= 65_535 and 0 < one.resource <= _MAX_ID and 0 <= one.stopped_after_ms <= _LONGEST_MS):
             raise ProtocolError("a receipt with a number out of its range")

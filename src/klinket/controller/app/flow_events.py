@@ -12,7 +12,7 @@ from klinket.controller.app import flow_totals, live_flows
 from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import FlowEventRow
 from klinket.domain.errors import ProtocolError
-from klinket.domain.flow import TransportProtocol
+from klinket.domain.flow import PROTOCOLS
 from klinket.domain.printable import printable
 from klinket.wire.control import FlowEvent
 from klinket.wire.traffic_log import EVENT_TYPES, Named, Surroundings, log_entry, status_of
@@ -29,7 +29,6 @@ FORGET_STEP = 1_000
 PAGE_EVENTS = 500
 DAY_MS = 24 * 3_600_000
 _MAX_WHOLE = (1 << 53) - 1
-_PROTOCOLS = frozenset(protocol.value for protocol in TransportProtocol)
 #: Kinds with which a connection is over.
 FINISHED = ("closed", "failed", "denied")
 
@@ -62,7 +61,7 @@ def _flows(events: Sequence[FlowEvent]) -> set[str]:
 
 def _checked(event: FlowEvent, now_ms: int) -> FlowEvent:
     """Return an event with nothing in it that could not be shown: a connector may be in strange hands."""
-    if event.event not in EVENT_TYPES or event.protocol not in _PROTOCOLS:
+    if event.event not in EVENT_TYPES or event.protocol not in PROTOCOLS:
         raise ProtocolError(f"a flow event of an unknown kind: {event.event[:40]!r}, {event.protocol[:40]!r}")
     if event.duration_ms is not None and event.duration_ms < 0:
         # Of a connector whose clock was set back: refused, the batch would come again and again, and end each of its channels.
