@@ -238,6 +238,7 @@ async def test_no_tickets_for_resumption_are_given(live: Running) -> None:
 @pytest.fixture
 def own_garbage() -> Iterator[None]:
     before = gc.get_threshold()
+    gc.enable()  # a command that was tried in this process may have switched it off
     yield
     gc.unfreeze()
     gc.set_threshold(*before)

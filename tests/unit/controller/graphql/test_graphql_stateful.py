@@ -271,7 +271,7 @@ class Api(RuleBasedStateMachine):
         wrong = self.model.missing([resource], self.model.resources)
         wrong += self.model.missing([one for one, _ in edges], self.model.principals)
         after = Model(self.model.now, [], [], self.model.accounts, {}, {}, self.model.groups, dict(self.model.edges))
-        for principal, edge in edges if not wrong else ():
+        for principal, edge in edges:  # in their order: what is wrong with an earlier one is told before a later one is looked up
             settled = edge if principal in self.model.groups else Edge(edge.expires)
             wrong += after.expiry_wrong(resource, principal, settled)
             after.put(resource, principal, settled)
