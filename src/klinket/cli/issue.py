@@ -84,6 +84,7 @@ def accept_head(state: Path | None, yes: bool, given: database.Given, as_json: b
     \b
     example: klinket issue accept-head --state /var/lib/klinket --yes
     """
+    from klinket.controller.app.audit import controller_target
     from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 
     if not yes:
@@ -100,9 +101,8 @@ def accept_head(state: Path | None, yes: bool, given: database.Given, as_json: b
     def accept(tx: Transaction) -> Issued:
         before = tx.head()
         epoch, revision = tx.begin_epoch()
-        target = {"version": "1", "type": "controller", "id": "1", "name": "head"}
         detail = {"before": list(before), "head": [epoch, revision]}
-        tx.record(AuditEvent(AuditAction.EDIT, SYSTEM, (target,), detail))
+        tx.record(AuditEvent(AuditAction.EDIT, SYSTEM, (controller_target("head"),), detail))
         text = f"accepted: epoch {epoch}, revision {revision}; connectors and clients follow within 10 s"
         return text, {"ok": True, "epoch": epoch, "revision": revision}
 
