@@ -135,7 +135,7 @@ def verify(ctx: click.Context, file: Path, keys: Path | None, as_json: bool) -> 
     proven = verify_document(document if isinstance(document, dict) else {}, auditors_keys(ctx, keys))
     told = {
         "ok": True, "network": proven.network, "cut": proven.cut, "signed": moment(proven.signed_at * 1000),
-        "flows ended": proven.flows, "answered": ", ".join(proven.answered) or None, "pending": ", ".join(proven.pending) or None,
+        "flows_ended": proven.flows, "answered": list(proven.answered), "pending": list(proven.pending),
     }  # fmt: skip
     show_object(told, as_json=as_json)
 
