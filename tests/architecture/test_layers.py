@@ -20,7 +20,7 @@ RELAY_MAY_LOAD = {
     "klinket.domain.identifiers",
     "klinket.domain.readiness",
     "klinket.domain.newcomers",
-        "klinket.domain.shares",
+    "klinket.domain.shares",
     "klinket.net.backoff",
     "klinket.net.channel",
     "klinket.net.clock",
