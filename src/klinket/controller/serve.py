@@ -110,6 +110,7 @@ async def _serve(
     finally:
         await tasks.aclose()
         await controller.dispatch.aclose()
+        await controller.unproven_refusals.aclose()
 
 
 def _failure_of(task: asyncio.Task[None]) -> BaseException | None:
