@@ -92,7 +92,7 @@ class LinkServer:
         sock: socket.socket,
         connector_random: bytes,
         relay: int,
-        proved: Callable[[], None] = lambda: None,
+        proved: Callable[[], object] = lambda: None,
         leg: Leg | None = None,
     ) -> None:
         """Serve one connection a client was joined with, or has made (relay DIRECT), until it ends; closes it.

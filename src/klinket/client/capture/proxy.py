@@ -39,7 +39,7 @@ ACCEPT_ROUNDS = 64
 _READ_BYTES = 4096
 
 #: Speaks with a program, and calls once it has said what it wants.
-Speak = Callable[["Proxy", socket.socket, Callable[[], None]], Awaitable[None]]
+Speak = Callable[["Proxy", socket.socket, Callable[[], object]], Awaitable[None]]
 Told = Callable[[Destination, FlowRefused], None]
 
 
@@ -155,7 +155,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
+async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> None:
     """Serve one connection of the HTTP proxy."""
     loop = asyncio.get_running_loop()
     received = b""
@@ -187,7 +187,7 @@ async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], N
     await _hand_over(flow, program, answer, request.forward + early)
 
 
-async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
+async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> None:
     """Serve one connection of the SOCKS5 proxy."""
     talk = _SocksTalk(program)
     destination = talk.whole_request() if proxy.token is None else None
