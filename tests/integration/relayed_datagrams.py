@@ -132,6 +132,10 @@ class World:
         one, other = (metric(self.watched[relay], f'klinket_relay_datagrams_total{{from="{end}"') for end in ends)
         return one, other
 
+    def dropped(self, relay: str, reason: str) -> float:
+        """Return how many datagrams and binds a relay has dropped for a reason."""
+        return metric(self.watched[relay], f'klinket_relay_datagrams_dropped_total{{reason="{reason}"')
+
     def bindings(self, relay: str) -> float:
         """Return how many addresses are bound at a relay."""
         return metric(self.watched[relay], "klinket_relay_datagram_bindings")

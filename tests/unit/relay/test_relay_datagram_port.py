@@ -336,7 +336,7 @@ async def test_a_refresh_keeps_the_binding_and_without_an_admission_none_is_sent
     client.binding._asked_at = 0.0
     client.binding.look()
     await until(lambda: client.binding._unanswered == 0)
-    assert client.leg.number == number + 1
+    assert client.leg.number == number + 2, "the refresh, and the answer to the relay's question"
 
 
 async def test_answers_to_former_binds_and_forged_ones_count_nothing(port: Port) -> None:
