@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
 
 from examples.deployment import free_port
+from klinket.client.client import Client
+from klinket.domain.flow import Destination, TransportProtocol
 from klinket.wire import relay_datagram as wire
-from tests.integration.relayed_datagrams import PATIENCE, Box, Program, Stranger, World, world
+from klinket.wire.key_file import parse_key_file
+from klinket.wire.relay_datagram import COOKIE_BYTES, NO_COOKIE, Bind
+from tests.eventually import eventually
+from tests.integration.relayed_datagrams import ECHO_NAME, PATIENCE, Box, Program, Stranger, World, world
 from tests.integration.watched import wait_until
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
@@ -36,6 +43,8 @@ def attacked() -> Iterator[Attacked]:
     relay, front = ("127.0.0.1", free_port()), ("127.0.0.2", free_port("127.0.0.2"))
     with Box(front, relay) as box, world() as made:
         made.start_relay("relay-1", "{}:{}".format(*relay), "--advertise", "{}:{}".format(*front))
+        with made.program():
+            pass
         yield Attacked(made, box, relay)
 
 
@@ -50,9 +59,10 @@ def test_a_relay_whose_udp_port_is_blocked_leaves_datagrams_to_frames_until_it_i
     box.blocked = True
     try:
         with made.program() as program:
+            before = made.forwarded("relay-1")
             for _ in range(5):
                 assert is_framed(made, program)
-            assert made.forwarded("relay-1") == (0, 0)
+            assert made.forwarded("relay-1") == before
             box.blocked = False
             made.goes_sealed(program, "relay-1")
             box.blocked = True
@@ -75,7 +85,7 @@ def test_what_was_recorded_on_the_way_does_nothing_from_another_address(attacked
         stranger.read()
         assert stranger.answers == []
         assert made.bindings("relay-1") == 2
-        forwarded = [data for data in box.to_ends if data[0] == SEALED]
+        forwarded = [data for data in list(box.to_ends) if data[0] == SEALED]
         assert len(forwarded) == len(set(forwarded)), "something was forwarded twice"
         assert program.says() == "ok"
 
@@ -105,6 +115,45 @@ def test_a_bind_that_is_stolen_on_the_way_brings_its_thief_a_question_and_nothin
                 made.goes_sealed(program, "relay-1")
         finally:
             box.stolen = lambda data: False
+
+
+async def test_a_client_that_lies_about_where_it_is_moves_less_to_others_than_it_sends(attacked: Attacked) -> None:
+    """It has a good key and a leg of its own, and writes the addresses of others on its binds."""
+    made = attacked.world
+    client = Client(parse_key_file(made.key.read_bytes()))
+    await client.start()
+    try:
+        flow = await client.open_datagrams(Destination(ECHO_NAME, made.echo_port, TransportProtocol.UDP))
+        (link,) = client._links.values()
+        await flow.send(b"begin")
+        assert await flow.receive() == b"begin"
+        await eventually(lambda: link.datagrams.relayed and link.datagrams.works)
+        leg = link.datagrams._way.leg
+        assert leg is not None
+        admission = leg.path.admission()
+        assert admission is not None
+        own, to = link.datagrams._binding._own, link.datagrams._binding._to
+        with ExitStack() as stack:
+            before = attacked.dropped("limit")
+            victims = [stack.enter_context(Stranger(attacked.relay)) for _ in range(5)]
+
+            async def lie() -> bool:
+                for cookie in [NO_COOKIE, b"c" * COOKIE_BYTES] * 5:
+                    leg.number += 1
+                    victim = victims[leg.number % len(victims)]
+                    victim.send(Bind(admission.id, leg.name, own, to, leg.number, cookie).sign(admission.key))
+                await flow.send(bytes(1200))
+                for victim in victims:
+                    await asyncio.to_thread(victim.read)
+                return any(victim.answers for victim in victims)
+
+            await eventually(lie)
+            await eventually(lambda: attacked.dropped("limit") > before)
+            assert {answer[0] for victim in victims for answer in victim.answers} == {wire.BIND_CHALLENGE}
+            assert sum(victim.got for victim in victims) < sum(victim.sent for victim in victims)
+        flow.close()
+    finally:
+        await client.aclose()
 
 
 def test_noise_and_sealed_datagrams_of_strangers_get_no_answer(attacked: Attacked) -> None:

@@ -446,6 +446,49 @@ async def test_an_address_that_is_not_proven_gets_few_short_datagrams_and_none_l
     assert await liar.quiet(0)
 
 
+async def test_a_client_proves_again_and_again_where_it_is(ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
+    monkeypatch.setattr(datagram_path, "PROOF_SECONDS", -1.0)
+    await liar.proven(0)
+    assert (await liar.heard(0))[0] is DatagramKind.CHALLENGE, "in a time of nothing it is old again"
+    former = liar.path._proven_at
+    liar.probe(0)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER, "where it was proven to be it is served meanwhile"
+    kind, proof = await liar.heard(0)
+    assert kind is DatagramKind.CHALLENGE
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
+    assert liar.path._proven_at > former
+
+
+async def test_nothing_goes_for_long_to_an_address_that_a_client_writes_but_does_not_read_any_more(
+    ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    await liar.proven(0)
+    monkeypatch.setattr(datagram_path, "PROOF_SECONDS", 0.0)
+    for number in range(3):
+        liar.probe(0)
+        liar.say(0, DatagramKind.PAYLOAD, b"%d" % number)
+    await until(lambda: len(ends.at_connector) == 3)
+    ends.paths.end_silent()
+    assert ends.paths.send(ends.session, FLOW, b"still there")
+    monkeypatch.setattr(datagram_path, "MOST_PROOF_SECONDS", 0.0)
+    ends.paths.end_silent()
+    assert not ends.paths.send(ends.session, FLOW, b"as a frame")
+    assert liar.path.address is None
+    monkeypatch.setattr(datagram_path, "MOST_PROOF_SECONDS", 60.0)
+    while (await liar.heard(0))[0] is not DatagramKind.PAYLOAD:
+        pass
+    await asyncio.sleep(datagram_path.CHALLENGE_SECONDS)
+    liar.probe(0)
+    kind, proof = await liar.heard(0)
+    assert kind is DatagramKind.CHALLENGE
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
+    assert ends.paths.send(ends.session, FLOW, b"there again")
+
+
 async def test_challenges_without_end_are_answered_one_for_one(ends: Ends) -> None:
     link = ends.link
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
