@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from klinket.client import datagram_way
 from klinket.client import sealed_datagrams as module
 from klinket.client.datagram_way import DatagramWay
 from klinket.client.sealed_datagrams import SealedDatagrams
@@ -617,7 +618,7 @@ async def test_a_connector_that_never_answers_holds_up_neither_a_way_over_a_rela
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(datagram_way, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
     asked: list[str] = []
 
