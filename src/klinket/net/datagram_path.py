@@ -243,11 +243,12 @@ class DatagramPath:
 class ClientPath(DatagramPath):
     """The client's end: it asks what arrives. `sock`: its own, connected to the connector's port."""
 
-    __slots__ = ("_proof", "sized_at")
+    __slots__ = ("_answered_at", "_proof", "sized_at")
 
     def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
         super().__init__(keys, sock)
         self._proof = bytes(wire.PROOF_BYTES)
+        self._answered_at = 0.0
         #: Monotonic seconds at which one of `size` bytes came last.
         self.sized_at = 0.0
 
@@ -269,8 +270,11 @@ class ClientPath(DatagramPath):
         kind, content = opened
         if kind == DatagramKind.CHALLENGE and content == wire.PROOF_BYTES:
             self._proof = bytes(_PLAIN[:content])
-            self.probe(self.size or PROBED_BYTES[0])  # one for one: challenges alone make no more of them
-        elif kind == DatagramKind.PROBE_ANSWER and len(sealed) >= self.size:
+            # What a connector asks by itself is far apart. A probe is many times as long: it is not to be had at any rate.
+            if self.heard_at - self._answered_at >= CHALLENGE_SECONDS / 2:
+                self._answered_at = self.heard_at
+                self.probe(self.size or PROBED_BYTES[0])
+        elif kind == DatagramKind.PROBE_ANSWER and len(sealed) >= self.size and len(sealed) in PROBED_BYTES:
             self.sized_at = self.heard_at
             if len(sealed) == self.size:
                 return
