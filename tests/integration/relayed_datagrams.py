@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import select
 import shutil
 import socket
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +18,7 @@ from typing import Any, Self
 
 from chaos.threads import Threads
 from examples.deployment import Deployment, clean_environment, free_port
-from tests.integration.watched import wait_until
+from tests.integration.watched import metric, wait_until
 
 ECHO_ADDRESS, ECHO_NAME = "127.77.0.60", "udp.internal"
 #: Seconds within which datagrams must go again by themselves after something died: far more than it takes.
@@ -56,17 +54,6 @@ for line in sys.stdin:
             time.sleep(0.2)
     print(said, flush=True)
 """
-
-
-def metric(port: int, name: str) -> float:
-    """Return the sum of all lines of a part's metrics that begin so; 0 while it does not answer."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-    except OSError:
-        return 0.0
-    return sum(map(float, re.findall(rf"^{re.escape(name)}[^ ]* ([0-9.e+]+)$", text, re.MULTILINE)))
 
 
 class Program:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import urllib.error
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from examples.deployment import KLINKET, Deployment, clean_environment, free_port
-from tests.integration.watched import wait_until
+from tests.integration.watched import metric, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 BYTES = 300_000
@@ -81,8 +80,7 @@ class World:
 
     def metric(self, part: str, name: str) -> float:
         """Return the sum of all lines that begin so."""
-        found = re.findall(rf"^{re.escape(name)}[^ ]* ([0-9.e+]+)$", self.get(part, "/metrics")[1], re.MULTILINE)
-        return sum(map(float, found))
+        return metric(self.ports[part], name)
 
     def doctor(self, *options: str) -> tuple[int, dict[str, Any]]:
         done = subprocess.run(

@@ -33,7 +33,7 @@ def at(made: World, host: str = "127.0.0.1") -> str:
 def test_datagrams_of_a_program_go_sealed_over_the_relay_and_those_that_do_not_fit_as_frames(office: World) -> None:
     with office.program() as program:
         office.goes_sealed(program, "relay-1")
-        assert office.bindings("relay-1") == 2
+        wait_until(lambda: office.bindings("relay-1") == 2, "other addresses are bound", PATIENCE)
         for size in (0, 1, 1200):
             assert program.says(size) == "ok"
         sealed = office.sealed()

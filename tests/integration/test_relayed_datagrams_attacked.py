@@ -84,7 +84,7 @@ def test_what_was_recorded_on_the_way_does_nothing_from_another_address(attacked
         wait_until(lambda: attacked.dropped("unknown", "replayed") - before >= len(recorded), "not all was dropped", PATIENCE)
         stranger.read()
         assert stranger.answers == []
-        assert made.bindings("relay-1") == 2
+        wait_until(lambda: made.bindings("relay-1") == 2, "another address is bound", PATIENCE)
         forwarded = [data for data in list(box.to_ends) if data[0] == SEALED]
         assert len(forwarded) == len(set(forwarded)), "something was forwarded twice"
         assert program.says() == "ok"
@@ -110,7 +110,7 @@ def test_a_bind_that_is_stolen_on_the_way_brings_its_thief_a_question_and_nothin
                     assert is_framed(made, program)
                 assert {data[0] for data in thief.answers} == {wire.BIND_CHALLENGE}
                 assert thief.got < thief.sent
-                assert made.bindings("relay-1") == 0
+                wait_until(lambda: made.bindings("relay-1") == 0, "an address is bound", PATIENCE)
                 box.stolen = lambda data: False
                 made.goes_sealed(program, "relay-1")
         finally:
