@@ -20,7 +20,7 @@ from klinket.net.tls import TlsStream
 from klinket.relay.core import Output, Paired, RelayCore
 from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
-from klinket.relay.sharing import PairSharing
+from klinket.relay.sharing import DESCRIPTORS_PER_PAIR, PairSharing
 from klinket.relay.traffic import RelayTraffic
 from klinket.wire.relay import (
     ADMISSION_PROTOCOLS,
@@ -40,8 +40,6 @@ ACCEPT_ROUNDS = 64
 ACCEPT_PAUSE_SECONDS = 0.1
 #: Seconds between complaints about that.
 TELL_SECONDS = 10.0
-#: A pair takes two sockets, and up to two kernel pipes of two ends each while bytes are in flight.
-DESCRIPTORS_PER_CONNECTION = 3
 #: Seconds between looks for waiting connections that have gone, and for idle pairs.
 SWEEP_SECONDS = 2.0
 
@@ -78,12 +76,13 @@ class RelayServer:
         descriptors = raise_limit() - limits.spare_descriptors
         # Hellos have files of their own: silent connections take none from pairs, and pairs none from who comes.
         self._max_hellos = max(4, min(limits.max_hellos, descriptors // 4))
-        self._max_connections = max(16, (descriptors - self._max_hellos) // DESCRIPTORS_PER_CONNECTION)
-        # What is left of them is for connections that wait.
-        own = self._max_connections * 3 // 8
+        left = descriptors - self._max_hellos
+        # A quarter is for connections that wait.
+        own = max(6, left * 3 // 4 // DESCRIPTORS_PER_PAIR)
+        self._max_connections = left // 4 + 2 * own
         self._sharing = sharing
         if sharing is not None:
-            sharing.kept = own // 3
+            sharing.kept = own * 3 // 4
         core.pairs.capacity = min(limits.max_pairs, own + (sharing.capacity if sharing is not None else 0))
 
     @property
