@@ -66,7 +66,7 @@ class RelayServer:
         self.datagram_port = 0
         self._pipes = KernelPipes()
         self._waiting: dict[int, socket.socket] = {}
-        self._pairs: set[Pair] = set()
+        self._pairs: dict[Pair, Paired] = {}
         #: By source, the oldest first: connections whose hello is not complete.
         self._hellos: dict[str, dict[socket.socket, asyncio.Task[None]]] = {}
         self._hellos_in_all = 0
@@ -260,24 +260,21 @@ class RelayServer:
             sockets.reset(connector)
             self._core.pair_ended(paired.holder)
             return
-        forwarding = self.forwarding
-
-        def ended(pair: Pair) -> None:
-            self._pairs.discard(pair)
-            self._core.pair_ended(paired.holder)
-            self.traffic.pair_ended(pair.received())
-            if forwarding is not None:
-                forwarding.parted(paired.legs)
-
-        if forwarding is not None:
-            forwarding.joined(paired.holder, paired.legs)
-
-        pair = Pair(client, connector, self._pipes, ended)
-        self._pairs.add(pair)
+        if self.forwarding is not None:
+            self.forwarding.joined(paired.holder, paired.legs)
+        pair = Pair(client, connector, self._pipes, self._pair_ended)
+        self._pairs[pair] = paired
         self.traffic.pairs += 1
         pair.start()
         if self._sharing is not None:
             self._sharing.attend(pair)
+
+    def _pair_ended(self, pair: Pair) -> None:
+        paired = self._pairs.pop(pair)
+        self._core.pair_ended(paired.holder)
+        self.traffic.pair_ended(pair.received())
+        if self.forwarding is not None:
+            self.forwarding.parted(paired.legs)
 
     async def _sweep(self) -> None:
         """Drop waiting connections that have gone or waited too long, and pairs that moved nothing for very long."""
