@@ -467,7 +467,7 @@ async def test_nothing_goes_for_long_to_an_address_that_a_client_writes_but_does
     for number in range(3):
         liar.probe(0)
         liar.say(0, DatagramKind.PAYLOAD, b"%d" % number)
-    await until(lambda: len(ends.at_connector) == 3)
+    await eventually(lambda: len(ends.at_connector) == 3)
     ends.paths.end_silent()
     assert ends.paths.send(ends.session, FLOW, b"still there")
     monkeypatch.setattr(datagram_path, "MOST_PROOF_SECONDS", 0.0)
