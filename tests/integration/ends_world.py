@@ -1,4 +1,4 @@
-"""Both ends of one connection, as sockets of the test's own: the program's on a captured machine, the target's behind a connector.
+"""Both ends of one connection, as sockets of the test's own: the program's on a captured machine, the target's far away.
 
 A socket stays in the network namespace it was made in, whichever thread uses it: so one test drives both ends, step by step.
 """
@@ -27,7 +27,7 @@ from examples.deployment import Deployment, clean_environment
 from klinket.client.capture.syscalls import CLONE_NEWNET
 from tests.integration.daemon_commands import DaemonCommands
 from tests.integration.daemon_world import CAPABILITIES
-from tests.integration.topology import PRIVATE, PUBLIC, Topology
+from tests.integration.topology import PRIVATE, PUBLIC, Topology, sh
 from tests.integration.watched import wait_until
 
 #: How a program meets the target: from the connector's own network, without klinket; on a machine that the daemon captures; as
@@ -37,6 +37,8 @@ CONNECTOR_NAME = "corp-1"
 #: Seconds one step may take: far more than any machine needs.
 STEP_SECONDS = 40.0
 _WHERE = {"controller": "middle", "admin": "middle"}
+#: Bytes that a kernel's receive buffer may grow to, as `net.ipv4.tcp_rmem` has it: some machines have much larger ones.
+_RECEIVE_BUFFERS = "4096 131072 4194304"
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
@@ -166,8 +168,11 @@ def _captured(topology: Topology, deployment: Deployment, directory: Path) -> It
     )  # fmt: skip
     try:
         assert job.stdout is not None
-        line = job.stdout.readline()
+        line = job.stdout.readline().strip()
         assert line, "klinket run has ended"
+        places = [["ip", "netns", "exec", name] for name in topology.names.values()]
+        for where in [*places, ["nsenter", "-n", "-t", line.decode()]]:
+            sh(*where, "sysctl", "-qw", f"net.ipv4.tcp_rmem={_RECEIVE_BUFFERS}")
         yield EndsWorld(topology, deployment, daemon, job, int(line))
     finally:
         job.communicate(timeout=30)

@@ -149,7 +149,7 @@ def reset_if_dropped(sock: socket.socket, yes: bool) -> None:
 
 
 def keep_urgent(sock: socket.socket) -> None:
-    """Have what a TCP peer sends as urgent read in its place (RFC 6093): otherwise the kernel takes the byte out of the stream."""
+    """Have what a TCP peer sends as urgent read in its place (RFC 6093): the kernel takes it out of the stream otherwise."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     except OSError:

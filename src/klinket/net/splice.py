@@ -203,11 +203,12 @@ class Pair:
         except BlockingIOError:
             if not waits:
                 return False
-            # The kernel splices nothing from an urgent byte on until that is read, and says all the while that there is something.
+            # From an urgent byte on the kernel splices nothing until it is read, and says all the while that there is something.
             try:
-                count = os.write(half.pipe[1], data) if (data := half.source.recv(READ_BYTES)) else 0
+                data = half.source.recv(READ_BYTES)
             except BlockingIOError:
                 return False
+            count = os.write(half.pipe[1], data) if data else 0
         half.held += count
         half.ended = count == 0
         return True
