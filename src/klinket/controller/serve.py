@@ -97,9 +97,8 @@ async def _serve(
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
             tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
             tasks.start(controller.clock_watch.run(), "clock watch")
-            even = asyncio.get_running_loop().time
-            exporting = controller.exports
-            pruning = Pruning(store, trusted, config.audit_days, lambda: exporting.is_running, clock.wall, even)
+            exporting, steady = controller.exports, controller.clock_watch.steady_seconds
+            pruning = Pruning(store, trusted, config.audit_days, lambda: exporting.is_running, steady)
             tasks.start(_keep_events(config, store, trusted, pruning), "events")
             if config.relay is not None and config.relay_listens_on is not None:
                 beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
@@ -116,6 +115,7 @@ async def _serve(
     finally:
         await tasks.aclose()
         await controller.dispatch.aclose()
+        await controller.unproven_refusals.aclose()
 
 
 def _failure_of(task: asyncio.Task[None]) -> BaseException | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from klinket.client import datagram_way
 from klinket.client import sealed_datagrams as module
 from klinket.client.datagram_way import DatagramWay
 from klinket.client.sealed_datagrams import SealedDatagrams
@@ -441,22 +443,106 @@ async def test_an_address_that_is_not_proven_gets_few_short_datagrams_and_none_l
     assert await liar.quiet(0)
 
 
-async def test_challenges_without_end_are_answered_one_for_one(ends: Ends) -> None:
-    link = ends.link
+async def test_a_client_proves_again_and_again_where_it_is(ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
+    monkeypatch.setattr(datagram_path, "PROOF_SECONDS", -1.0)
+    await liar.proven(0)
+    assert (await liar.heard(0))[0] is DatagramKind.CHALLENGE, "in a time of nothing it is old again"
+    former = liar.path._proven_at
+    liar.probe(0)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER, "where it was proven to be it is served meanwhile"
+    kind, proof = await liar.heard(0)
+    assert kind is DatagramKind.CHALLENGE
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
+    assert liar.path._proven_at > former
+
+
+async def test_nothing_goes_for_long_to_an_address_that_a_client_writes_but_does_not_read_any_more(
+    ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    await liar.proven(0)
+    monkeypatch.setattr(datagram_path, "PROOF_SECONDS", 0.0)
+    for number in range(3):
+        liar.probe(0)
+        liar.say(0, DatagramKind.PAYLOAD, b"%d" % number)
+    await eventually(lambda: len(ends.at_connector) == 3)
+    ends.paths.end_silent()
+    assert ends.paths.send(ends.session, FLOW, b"still there")
+    monkeypatch.setattr(datagram_path, "MOST_PROOF_SECONDS", 0.0)
+    ends.paths.end_silent()
+    assert not ends.paths.send(ends.session, FLOW, b"as a frame")
+    assert liar.path.address is None
+    monkeypatch.setattr(datagram_path, "MOST_PROOF_SECONDS", 60.0)
+    while (await liar.heard(0))[0] is not DatagramKind.PAYLOAD:
+        pass
+    await asyncio.sleep(datagram_path.CHALLENGE_SECONDS)
+    liar.probe(0)
+    kind, proof = await liar.heard(0)
+    assert kind is DatagramKind.CHALLENGE
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
+    assert ends.paths.send(ends.session, FLOW, b"there again")
+
+
+@dataclass
+class Asked:
+    """A client's path, and the keys of a connector that sends it what it likes."""
+
+    path: datagram_path.ClientPath
+    connector: wire.DatagramKeys
+    far: socket.socket
+
+    def hear(self, kind: DatagramKind, content: bytes) -> None:
+        self.path.received(memoryview(self.connector.sealer.seal(kind, wire.NO_FLOW, content)))
+
+    def probes(self) -> list[tuple[int, bytes]]:
+        """Return what the client's probes of now say: the size found, the proof."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                probe = wire.read_probe(self.connector.opener.open(self.far.recv(65_535))[2])
+                assert probe is not None
+                found.append(probe)
+        return found
+
+
+@pytest.fixture
+def asked(ends: Ends) -> Iterator[Asked]:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     far.setblocking(False)
-    keys = wire.client_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
-    path = datagram_path.ClientPath(keys, near)
-    connector = wire.connector_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
-    for number in range(20):
-        proof = bytes((number,)) * wire.PROOF_BYTES
-        path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, proof)))
-        assert wire.read_probe(connector.opener.open(far.recv(65_535))[2]) == (0, proof)
-    path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, b"short")))
-    with pytest.raises(BlockingIOError):
-        far.recv(1)
+    keys = wire.client_keys(ends.link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
+    yield Asked(
+        datagram_path.ClientPath(keys, near), wire.connector_keys(ends.link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32)), far
+    )
     near.close()
     far.close()
+
+
+async def test_challenges_without_end_are_answered_at_the_pace_of_an_honest_connector(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 3600.0)
+    asked.path._answered_at = -3600.0
+    for number in range(20):
+        asked.hear(DatagramKind.CHALLENGE, bytes((number,)) * wire.PROOF_BYTES)
+    assert asked.probes() == [(0, bytes(wire.PROOF_BYTES))]
+    asked.path.probe(1232)
+    assert asked.probes() == [(0, b"\x13" * wire.PROOF_BYTES)], "the newest proof is in the next one all the same"
+    asked.path._answered_at = -3600.0
+    asked.hear(DatagramKind.CHALLENGE, b"short")
+    assert asked.probes() == []
+
+
+async def test_answers_to_what_was_never_probed_lead_to_nothing(asked: Asked) -> None:
+    for size in (0, 1, 18, 1000, 1233 - wire.OVERHEAD_BYTES, 9000, 60_000):
+        asked.hear(DatagramKind.PROBE_ANSWER, bytes(size))
+    assert asked.path.size == 0
+    assert asked.probes() == []
+    asked.hear(DatagramKind.PROBE_ANSWER, bytes(1232 - wire.OVERHEAD_BYTES))
+    assert asked.path.size == 1232
+    assert {found for found, _ in asked.probes()} == {1232}
 
 
 async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: Line) -> None:
@@ -569,7 +655,7 @@ async def test_a_connector_that_never_answers_holds_up_neither_a_way_over_a_rela
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(datagram_way, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
     asked: list[str] = []
 

@@ -405,10 +405,7 @@ async def test_an_export_of_a_pruned_audit_begins_with_its_anchor_and_proves_its
     last = (await controller.audit())[-1].number
     begin = audit_log.iso(int(controller.clock() * 1000))
     controller.offset += (retention.MIN_DAYS + 2) * 24 * 3600
-    pruning = Pruning(
-        controller.store, controller.trust, retention.MIN_DAYS, lambda: False, controller.clock, lambda: controller.offset
-    )
-    controller.offset += STEADY_SECONDS
+    pruning = Pruning(controller.store, controller.trust, retention.MIN_DAYS, lambda: False, lambda: STEADY_SECONDS)
     await record(controller, 10)
     await pruning.round()
     content = (await export(controller, AUDIT_PATH)).content

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from klinket.domain.errors import ProtocolError
 from klinket.domain.flow import FlowFailure
-from klinket.net import carrying, pump_worker, sockets, workers
+from klinket.net import carrying, descriptors, pump_worker, sockets, workers
 from klinket.net import pipe as pipes
 from klinket.net.carrying import Carrying
 from klinket.net.pacing import Lanes
@@ -332,6 +332,16 @@ def test_a_busy_flow_stays_while_it_is_the_only_one_and_there_is_no_worker(
 
     workers.give_away(moved, moved.__getitem__, kept, give, started=started)
     assert found == given_away
+
+
+@pytest.mark.parametrize(("files", "kept"), [(1_024, 240), (20_000, 7_468)])
+async def test_a_process_keeps_its_flows_while_files_are_left_for_those_to_come(
+    monkeypatch: pytest.MonkeyPatch, files: int, kept: int
+) -> None:
+    monkeypatch.setattr(descriptors, "raise_limit", lambda: files)
+    made = Carrying(Program(pump_worker.__name__, "0"), 2)
+    made.close()
+    assert made._kept == kept
 
 
 async def test_a_copied_machine_has_no_worker_any_more(two: Carrying, ends: Ends) -> None:

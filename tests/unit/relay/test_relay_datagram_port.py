@@ -331,7 +331,7 @@ async def test_a_refresh_keeps_the_binding_and_without_an_admission_none_is_sent
     client.binding._asked_at = 0.0
     client.binding.look()
     await eventually(lambda: client.binding._unanswered == 0)
-    assert client.leg.number == number + 1
+    assert client.leg.number == number + 2, "the refresh, and the answer to the relay's question"
 
 
 async def test_answers_to_former_binds_and_forged_ones_count_nothing(port: Port) -> None:
@@ -347,3 +347,17 @@ async def test_answers_to_former_binds_and_forged_ones_count_nothing(port: Port)
     ):
         assert not client.binding.received(memoryview(answer))
     assert client.leg.number == number, "none of them made it send anything"
+
+
+async def test_a_relay_that_asks_on_and_on_is_answered_once_for_each_look(port: Port) -> None:
+    client, _ = port.pair()
+    key = client.leg.path.held.key  # type: ignore[union-attr]
+    asyncio.get_running_loop().remove_reader(client.sock)
+    client.binding.look()
+    number = client.leg.number
+    for cookie in range(1, 20):
+        client.binding.received(memoryview(relay_datagram.challenge(key, client.own, client.leg.number, bytes([cookie]) * 16)))
+    assert client.leg.number == number + 1
+    client.binding.look()
+    client.binding.received(memoryview(relay_datagram.challenge(key, client.own, client.leg.number, b"c" * 16)))
+    assert client.leg.number == number + 3
