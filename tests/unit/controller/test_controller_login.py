@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from typing import Any
 
@@ -18,7 +17,7 @@ from klinket.net.certificate_request import certificate_request
 from klinket.wire import assertion, signing
 from klinket.wire.key_file import LOGIN_PATH, KeyFile, parse_key_file
 from klinket.wire.paths import LOGOUT_PATH
-from tests.eventually import PATIENCE
+from tests.eventually import eventually
 from tests.unit.controller.running import NETWORK, Running
 
 
@@ -102,6 +101,7 @@ async def test_who_does_not_hold_a_key_cannot_tell_a_wrong_signature_from_an_unk
 async def test_who_does_not_hold_a_key_cannot_tell_it_from_an_unknown_one_by_another_kind_of_token_or_by_the_work(
     controller: Running, monkeypatch: pytest.MonkeyPatch, typ: str
 ) -> None:
+    monkeypatch.setattr(unproven_refusals, "WRITE_SECONDS", 3600.0)  # what is written is written by this test
     _, known = await key_of(controller)
     await controller.audit()
     writes: list[object] = []
@@ -142,15 +142,14 @@ async def test_refusals_are_audited_soon_without_another_request(controller: Run
     async def audited() -> bool:
         return (await controller.read(lambda tx: tx.audit.find()))[-1].action == "refuse"
 
-    async with asyncio.timeout(PATIENCE):
-        while not await audited():
-            await asyncio.sleep(0.05)
+    await eventually(audited)
 
 
 async def test_more_refusals_than_may_wait_are_written_before_the_answer(
     controller: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unproven_refusals, "MAX_WAITING", 2)
+    monkeypatch.setattr(unproven_refusals, "WRITE_SECONDS", 3600.0)
     _, key_file = await key_of(controller)
     for _ in range(3):
         await attempt(controller, key_file, signing_key=signing.generate_private_key())
