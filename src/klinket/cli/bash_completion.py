@@ -13,7 +13,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 
 #: What bash takes for itself: everywhere, and within double quotes.
 _SPECIAL = re.compile(r"[^\w@%+=:,./\-]")
-_SPECIAL_IN_QUOTES = re.compile(r'[$`"\\!]')
+_SPECIAL_IN_QUOTES = re.compile(r'[$`"\\]')
 
 
 class QuotedBashComplete(BashComplete):
@@ -37,7 +37,9 @@ def _quoted(word: str, begun: str) -> str:
     """Return a word as bash has to have it behind the quote that was typed, if there is one."""
     if begun.startswith("'"):
         return word.replace("'", "'\\''")
-    return (_SPECIAL_IN_QUOTES if begun.startswith('"') else _SPECIAL).sub(lambda found: "\\" + found[0], word)
+    if begun.startswith('"'):  # between them no backslash is taken away in front of an exclamation mark
+        return _SPECIAL_IN_QUOTES.sub(lambda found: "\\" + found[0], word).replace("!", '"\\!"')
+    return _SPECIAL.sub(lambda found: "\\" + found[0], word)
 
 
 def register() -> None:

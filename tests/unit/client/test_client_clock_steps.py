@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from klinket.client.link import ConnectorLink
+from klinket.connector import limits
 from klinket.wire import control
 from tests.eventually import eventually
 from tests.unit.whole import Whole
@@ -27,3 +29,23 @@ async def test_sessions_and_flows_outlive_a_step_of_the_controllers_clock(
     await flow.echo()
     assert core.flows == 1
     await (await whole.flow(client)).echo()
+
+
+async def test_a_connector_whose_controllers_clock_was_set_ahead_waits_for_fresh_grants(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REGRANT_SECONDS", 3600.0)
+    client = await whole.client()
+    flow = await whole.flow(client)
+    core = whole.connector._core
+    (session,) = core._grants
+
+    async def never(self: ConnectorLink) -> None:
+        """The fresh one is late."""
+
+    monkeypatch.setattr(ConnectorLink, "present_grant", never)
+    whole.controller.offset += 3600
+    await whole.controller.controller.clock_watch.look()
+    await eventually(lambda: core._ungranted)
+    assert (list(core._ungranted), list(core._grants)) == ([session], [])
+    await flow.echo()
