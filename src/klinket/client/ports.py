@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from klinket.domain.errors import FlowRefused
     from klinket.domain.flow import Destination
     from klinket.domain.resource import Resource
+    from klinket.net.segments import Taker
     from klinket.wire.link_control import NameAnswer
 
 
@@ -40,8 +41,8 @@ class DatagramFlow(Protocol):
     @property
     def resource(self) -> Resource: ...
 
-    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
-        """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
+    def start(self, deliver: Taker, ended: Callable[[FlowRefused], None]) -> None:
+        """Hand datagrams to `deliver` from now on, several at once where they came together, and the end, once, to `ended`."""
 
     def put(self, datagram: bytes) -> None:
         """Send one datagram, without waiting; raises FlowRefused when the association is over."""

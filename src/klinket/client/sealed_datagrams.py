@@ -18,6 +18,7 @@ from klinket.net.clock import entropy
 from klinket.net.datagram_path import PROBED_BYTES, ClientPath
 from klinket.net.relay_binding import RelayBinding
 from klinket.net.rounds import Rounds
+from klinket.net.segments import Taker
 from klinket.wire import datagram as wire
 from klinket.wire import relay_datagram
 from klinket.wire.link import RANDOM_BYTES, Link
@@ -60,7 +61,7 @@ class SealedDatagrams:
         self._ways = [self._direct] if relayed is None else [self._direct, relayed]
         if relayed is not None:
             relayed.attend(self.answered_on, self.ended_on)
-        self._flows: dict[bytes, Callable[[bytes], None]] = {}
+        self._flows: dict[bytes, Taker] = {}
         self._asked: tuple[DatagramWay, bytes, bytes] | None = None
         self._asked_at = 0.0
         self._path: ClientPath | None = None
@@ -88,12 +89,12 @@ class SealedDatagrams:
 
     # ---- flows
 
-    def add(self, flow: bytes, taker: Callable[[bytes], None]) -> None:
+    def add(self, flow: bytes, taker: Taker) -> None:
         """Give a flow's datagrams to `taker`, and have a path for them."""
         self._flows.setdefault(flow, taker)
         self._begin()
 
-    def remove(self, flow: bytes, taker: Callable[[bytes], None]) -> None:
+    def remove(self, flow: bytes, taker: Taker) -> None:
         """Give them to nobody any more."""
         if self._flows.get(flow) == taker:
             del self._flows[flow]
@@ -201,18 +202,21 @@ class SealedDatagrams:
             except OSError as error:
                 logger.debug("sealed datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
-            for start in range(0, max(count, 1), size or 1):
-                if self._path is None:
-                    return  # given up by what one of them led to
-                self._received(_BUFFER[start : min(start + size, count)])
+            if self._binding is None:
+                self._path.received(_BUFFER[:count], size)
+            else:
+                self._relayed(self._path, self._binding, _BUFFER[:count], size)
         self._rounds.all_read()
 
-    def _received(self, datagram: memoryview) -> None:
-        assert self._path is not None
-        if self._binding is None or relay_datagram.receiver_of(datagram) is None:
-            self._path.received(datagram)
-        elif self._binding.received(datagram):
-            self._path.probe(PROBED_BYTES[0])
+    def _relayed(self, path: ClientPath, binding: RelayBinding, datagrams: memoryview, size: int) -> None:
+        """Take what the relay has forwarded, or said itself."""
+        for run in segments.runs(datagrams, size, wire.HEAD_BYTES):
+            if relay_datagram.receiver_of(run[:size]) is None:
+                path.received(run, size)
+                continue
+            for start in range(0, len(run), size):
+                if binding.received(run[start : start + size]):
+                    path.probe(PROBED_BYTES[0])
 
     def _tick_later(self) -> None:
         if self._tick is None and not self._closed:

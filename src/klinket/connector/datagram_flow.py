@@ -10,7 +10,7 @@ from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
-from klinket.net import datagram_path
+from klinket.net import datagram_path, segments
 from klinket.net.datagram_path import PLAIN
 from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
@@ -38,7 +38,7 @@ class DatagramAssociation:
         idle_seconds: float = DATAGRAM_IDLE_SECONDS,
     ) -> None:
         self._resource = resource
-        self._framed = FramedDatagrams(pipe, self._from_client, self._end)
+        self._framed = FramedDatagrams(pipe, self._framed_from_client, self._end)
         self._paths = paths
         self._session = session
         self._flow = bytes.fromhex(flow)[:FLOW_BYTES]
@@ -47,6 +47,7 @@ class DatagramAssociation:
         self._watches = poll()
         self._over: asyncio.Future[Failure] = self._watches.loop.create_future()
         self._rounds = Rounds()
+        self._segments = segments.SUPPORTED
         self._to_client: DatagramLane | None = None
         self._to_resource: DatagramLane | None = None
         self.bytes_sent = 0
@@ -97,15 +98,35 @@ class DatagramAssociation:
         if not self._over.done():
             self._over.set_result(failure)
 
-    def _from_client(self, datagram: bytes) -> None:
-        self._moved_at = time.monotonic()
-        self.bytes_received += len(datagram)
-        if self._to_resource is not None:
-            self._to_resource.offer(datagram)
-        else:
-            self._send_to_resource(datagram)
+    def _framed_from_client(self, datagram: bytes) -> None:
+        self._from_client(datagram, len(datagram))
 
-    def _send_to_resource(self, datagram: bytes) -> None:
+    def _from_client(self, datagrams: bytes | memoryview, size: int) -> None:
+        self._moved_at = time.monotonic()
+        self.bytes_received += len(datagrams)
+        if self._to_resource is not None:
+            for datagram in segments.split(datagrams, size):
+                self._to_resource.offer(datagram)
+        elif len(datagrams) <= size:
+            self._send_to_resource(datagrams)
+        elif not self._sent_together(datagrams, size):
+            for datagram in segments.split(datagrams, size):
+                self._send_to_resource(datagram)
+
+    def _sent_together(self, datagrams: bytes | memoryview, size: int) -> bool:
+        """Have the kernel send them in one call; False where each has to go by itself."""
+        if self._segments:
+            try:
+                segments.send(self._resource, datagrams, size, None)
+            except ConnectionRefusedError:
+                return False  # says that an earlier one was refused
+            except OSError:
+                self._segments = False  # not over this interface, or larger than what it carries unbroken
+            else:
+                return True
+        return False
+
+    def _send_to_resource(self, datagram: bytes | memoryview) -> None:
         try:
             self._resource.send(datagram)
         except OSError:

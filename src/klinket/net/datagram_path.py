@@ -6,7 +6,6 @@ import errno
 import hmac
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
@@ -16,6 +15,7 @@ from klinket.net import forks, segments
 from klinket.net.clock import entropy
 from klinket.net.datagram_counts import DatagramCounts
 from klinket.net.datagram_socket import NO_ROOM
+from klinket.net.segments import Taker
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKeys, DatagramKind
 
@@ -24,6 +24,7 @@ from klinket.wire.datagram import DatagramKeys, DatagramKind
 PROBED_BYTES = (1232, 1252, 1352, 1372, 1392, 1412, 1432, 1452, 1472, 8952, 8972)
 #: Seconds between two challenges of a path, wherever they go: all that can be made to go to an address that is not the client's.
 CHALLENGE_SECONDS = 0.1
+_PAYLOAD = int(DatagramKind.PAYLOAD)
 #: Every path there is in this process.
 _LIVE: WeakSet[DatagramPath] = WeakSet()
 
@@ -92,6 +93,7 @@ class DatagramPath:
         "_segments",
         "_sock",
         "_to",
+        "address",
         "flows",
         "heard_at",
         "sent_at",
@@ -103,6 +105,8 @@ class DatagramPath:
         self._sock = sock
         #: Where sealed datagrams go; None: where the socket is connected to.
         self._to: Any = None
+        #: Where the other end has proven to be; None before, and where the socket is connected.
+        self.address: Any = None
         self._segments = segments.SUPPORTED
         self._seal_into = keys.sealer.seal_into
         self._open_into = keys.opener.open_into
@@ -111,7 +115,7 @@ class DatagramPath:
         self.heard_at = time.monotonic()
         self.sent_at = 0.0
         #: Who takes the datagrams of a flow, by the first 8 bytes of its id.
-        self.flows: dict[bytes, Callable[[bytes], None]] = {}
+        self.flows: dict[bytes, Taker] = {}
         _LIVE.add(self)
         forks.watch(self)
 
@@ -208,22 +212,50 @@ class DatagramPath:
         self._out(kind, wire.NO_FLOW, content)
         self.size = known  # what is only tried may fail
 
-    def _opened(self, sealed: memoryview) -> tuple[int, int] | None:
-        """Open one, give it to its flow; returns kind and length of its content in PLAIN, None for what is dropped."""
-        try:
-            kind, flow, size = self._open_into(sealed, _PLAIN)
-        except ProtocolError:
-            self._counts.refused += 1
-            return None
-        self.heard_at = time.monotonic()
-        if kind == DatagramKind.PAYLOAD:
-            taker = self.flows.get(flow)
-            if taker is None:
-                self._counts.no_flow += 1
-            else:
-                self._counts.received += 1
-                taker(bytes(_PLAIN[:size]))
-        return kind, size
+    def _open(self, sealed: memoryview, size: int, address: Any) -> None:
+        """Open datagrams of `size` bytes each, the last may be shorter: those of one flow and size go to it in one call.
+
+        They lie in PLAIN one behind the other: the next overwrites what is behind the content of the one before.
+        """
+        flow, begin, end, unit = wire.NO_FLOW, 0, 0, 0  # what waits to be given to its flow: PLAIN[begin:end]
+        open_into, known = self._open_into, address == self.address
+        for start in range(0, len(sealed) or 1, size or 1):
+            one = sealed[start : start + size]
+            try:
+                kind, whose, content = open_into(one, _PLAIN[end:])
+            except ProtocolError:
+                self._counts.refused += 1
+                continue
+            self.heard_at = time.monotonic()
+            is_payload = kind == _PAYLOAD
+            if begin < end and not (is_payload and whose == flow and 0 < content <= unit):
+                self._give(flow, _PLAIN[begin:end], unit)
+                begin = end
+            if is_payload:
+                if begin == end:
+                    flow, unit = whose, content
+                end += content
+                if content < unit or not content or not known:
+                    self._give(flow, _PLAIN[begin:end], unit)
+                    begin = end
+            if not (is_payload and known):
+                self._asked(kind, one, _PLAIN[end : end + content], address)
+                known = address == self.address
+        if begin < end:
+            self._give(flow, _PLAIN[begin:end], unit)
+
+    def _asked(self, kind: int, sealed: memoryview, content: memoryview, address: Any) -> None:
+        """Take what is no flow's, and whatever comes from an address that is not proven. Writes in PLAIN."""
+        raise NotImplementedError
+
+    def _give(self, flow: bytes, datagrams: memoryview, size: int) -> None:
+        count = -(-len(datagrams) // size) if size else 1
+        taker = self.flows.get(flow)
+        if taker is None:
+            self._counts.no_flow += count
+        else:
+            self._counts.received += count
+            taker(datagrams, size)
 
     def forget(self) -> None:
         """Send and take nothing any more."""
@@ -258,14 +290,13 @@ class ClientPath(DatagramPath):
         for size in PROBED_BYTES[1:]:
             self.probe(size)
 
-    def received(self, sealed: memoryview) -> None:
-        """Take one datagram that has arrived."""
-        opened = self._opened(sealed)
-        if opened is None or opened[0] == DatagramKind.PAYLOAD:
-            return
-        kind, content = opened
-        if kind == DatagramKind.CHALLENGE and content == wire.PROOF_BYTES:
-            self._proof = bytes(_PLAIN[:content])
+    def received(self, sealed: memoryview, size: int) -> None:
+        """Take datagrams that have arrived, of `size` bytes each, the last may be shorter."""
+        self._open(sealed, size, None)
+
+    def _asked(self, kind: int, sealed: memoryview, content: memoryview, address: Any) -> None:
+        if kind == DatagramKind.CHALLENGE and len(content) == wire.PROOF_BYTES:
+            self._proof = bytes(content)
             self.probe(self.size or PROBED_BYTES[0])  # one for one: challenges alone make no more of them
         elif kind == DatagramKind.PROBE_ANSWER and len(sealed) >= self.size:
             self.sized_at = self.heard_at
@@ -280,39 +311,35 @@ class ClientPath(DatagramPath):
 class ConnectorPath(DatagramPath):
     """The connector's end: it answers, and sends to an address only after a secret that went there has come back from there.
 
-    `sock`: the unconnected socket all paths share. `address`: where the client has proven to be, None before.
+    `sock`: the unconnected socket all paths share.
     """
 
-    __slots__ = ("_candidate", "_challenged_at", "_proof", "address")
+    __slots__ = ("_candidate", "_challenged_at", "_proof")
 
     def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
         super().__init__(keys, sock)
-        self.address: Any = None
         self._candidate: Any = None
         self._proof = b""
         self._challenged_at = -CHALLENGE_SECONDS
 
-    def received(self, sealed: memoryview, address: Any) -> bool:
-        """Take one datagram that has arrived from `address`; returns whether it verified."""
-        newest = self._keys.opener.highest
-        opened = self._opened(sealed)
-        if opened is None:
-            return False
-        kind, size = opened
-        newer = self._keys.opener.highest > newest
-        probe = wire.read_probe(_PLAIN[:size]) if kind == DatagramKind.PROBE else None
+    def received(self, sealed: memoryview, size: int, address: Any) -> None:
+        """Take datagrams that have arrived from `address`, of `size` bytes each, the last may be shorter."""
+        self._open(sealed, size, address)
+
+    def _asked(self, kind: int, sealed: memoryview, content: memoryview, address: Any) -> None:
+        newer = self._keys.opener.is_newest(sealed)
+        probe = wire.read_probe(content) if kind == DatagramKind.PROBE else None
         if address != self.address:
             if probe is None or address != self._candidate or not hmac.compare_digest(probe[1], self._proof):
                 if newer:
                     self._challenge(address, len(sealed))
-                return True
+                return
             self.address = self._to = address
             self._candidate = None
         if probe is not None:
             if newer:
                 self.size = min(probe[0], wire.MAX_SEALED_BYTES)
             self._try(DatagramKind.PROBE_ANSWER, b"", len(sealed))
-        return True
 
     def _challenge(self, address: Any, asked: int) -> None:
         """Send a secret to an address, so that the client can bring it back from there. `asked`: bytes that led to it."""

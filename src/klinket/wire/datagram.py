@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from klinket.domain.errors import ProtocolError
 from klinket.wire.datagram_header import (
     FLOW_BYTES,
+    HEAD_BYTES,
     HEADER_BYTES,
     INDEX_BYTES,
     OVERHEAD_BYTES,
@@ -36,6 +37,7 @@ from klinket.wire.replay_window import WINDOW, ReplayWindow
 __all__ = [
     "FLOW_BYTES",
     "HEADER_BYTES",
+    "HEAD_BYTES",
     "INDEX_BYTES",
     "OVERHEAD_BYTES",
     "RECEIVER_BYTES",
@@ -180,6 +182,10 @@ class DatagramOpener:
     def highest(self) -> int:
         """Return the highest counter that has verified, -1 before the first."""
         return self._window.highest
+
+    def is_newest(self, sealed: memoryview) -> bool:
+        """Return whether a datagram that has just been opened has the highest counter that has verified."""
+        return int.from_bytes(sealed[8:HEADER_BYTES], "big") == self._window.highest
 
     def open_into(self, sealed: memoryview, plain: memoryview) -> tuple[int, bytes, int]:
         """Open one datagram into `plain`; returns (kind, flow, content length). Raises ProtocolError.

@@ -25,6 +25,7 @@ from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKind
 from klinket.wire.link import Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, OpenDatagrams
+from tests.unit.taken import Taken
 
 SESSION = SessionId("s" * 22)
 FLOW, OTHER = b"flow-one", b"flow-two"
@@ -36,8 +37,8 @@ class Ends:
 
     paths: DatagramPaths = field(default_factory=DatagramPaths)
     told: list[LinkMessage] = field(default_factory=list)
-    at_connector: list[bytes] = field(default_factory=list)
-    at_client: list[bytes] = field(default_factory=list)
+    at_connector: Taken = field(default_factory=Taken)
+    at_client: Taken = field(default_factory=Taken)
     between: tuple[str, int] | None = None
     busy: bool = False
     session: SessionId = SESSION
@@ -68,8 +69,8 @@ class Ends:
 
     def begin(self) -> None:
         """Have one flow at both ends."""
-        self.paths.add(self.session, FLOW, self.at_connector.append)
-        self.client.add(FLOW, self.at_client.append)
+        self.paths.add(self.session, FLOW, self.at_connector.take)
+        self.client.add(FLOW, self.at_client.take)
 
     async def working(self) -> None:
         """Have one flow, whose path works in both directions."""
@@ -248,7 +249,7 @@ async def test_a_path_that_falls_silent_is_given_up_and_tried_again(
 async def test_a_closed_port_is_given_up_at_once(ends: Ends) -> None:
     ends.paths.close()
     ends.client._asked = (ends.client._direct, bytes(7), bytes(32))
-    ends.client.add(FLOW, ends.at_client.append)
+    ends.client.add(FLOW, ends.at_client.take)
     ends.client.answered(DatagramsOpened(receiver="00" * 7, random="00" * 32))
     await until(lambda: any(isinstance(one, CloseDatagrams) for one in ends.told))
     assert not ends.client.works
@@ -297,7 +298,7 @@ async def test_an_answer_is_never_longer_than_what_asked_for_it(ends: Ends, line
 
 
 async def test_what_has_become_of_datagrams_is_counted_and_stays_counted_when_the_path_ends(ends: Ends, liar: Liar) -> None:
-    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.take)
     await liar.proven(0)
     sealed = liar.keys.sealer.seal(DatagramKind.PAYLOAD, FLOW, b"once")
     forged = sealed[:8] + (1000).to_bytes(8, "big") + sealed[16:]
@@ -388,7 +389,7 @@ async def liar(ends: Ends) -> AsyncIterator[Liar]:
 
 
 async def test_payload_goes_to_an_address_only_after_its_secret_has_come_back_from_there(ends: Ends, liar: Liar) -> None:
-    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.take)
     liar.probe(0)
     kind, proof = await liar.heard(0)
     assert (kind, len(proof)) == (DatagramKind.CHALLENGE, wire.PROOF_BYTES)
@@ -419,7 +420,7 @@ async def test_until_a_new_address_is_proven_payload_goes_to_the_former(
     ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
-    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.take)
     await liar.proven(0)
     liar.say(1, DatagramKind.PAYLOAD, bytes(100))
     kind, proof = await liar.heard(1)
@@ -455,9 +456,9 @@ async def test_challenges_without_end_are_answered_one_for_one(ends: Ends) -> No
     connector = wire.connector_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
     for number in range(20):
         proof = bytes((number,)) * wire.PROOF_BYTES
-        path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, proof)))
+        path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, proof)), 57)
         assert wire.read_probe(connector.opener.open(far.recv(65_535))[2]) == (0, proof)
-    path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, b"short")))
+    path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, b"short")), 46)
     with pytest.raises(BlockingIOError):
         far.recv(1)
     near.close()
@@ -484,9 +485,9 @@ async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: L
 
 async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:
     await ends.working()
-    ends.paths.remove(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.remove(ends.session, FLOW, ends.at_connector.take)
     assert ends.client.send(FLOW, b"late")
-    ends.paths.add(ends.session, OTHER, ends.at_connector.append)
+    ends.paths.add(ends.session, OTHER, ends.at_connector.take)
     ends.client.send(OTHER, b"other")
     await until(lambda: bool(ends.at_connector))
     assert ends.at_connector == [b"other"]
@@ -583,7 +584,7 @@ async def test_a_connector_that_never_answers_holds_up_neither_a_way_over_a_rela
 
     relayed = DatagramWay(tell("relayed"), ends._where)
     client = SealedDatagrams(ends.link, tell("direct"), ends._where, relayed)
-    client.add(FLOW, ends.at_client.append)
+    client.add(FLOW, ends.at_client.take)
     assert asked == ["direct"]
     await until(lambda: asked[:2] == ["direct", "relayed"])
     assert not client.works

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import logging
 import socket
 import struct
@@ -12,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from klinket.client.capture import packets
+from klinket.client.capture.answers import Answers
 from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.packets import Endpoint
 from klinket.client.ports import DatagramFlow
@@ -19,6 +19,7 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net import datagram_path
 from klinket.net.rounds import Rounds
+from klinket.net.segments import Taker
 from klinket.net.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ IDLE_SECONDS = 120.0
 BATCH = 64
 
 
-_IDENTIFICATIONS = itertools.count(1)
 # Used by one datagram at a time, from callbacks of one thread.
 _BUFFER = memoryview(bytearray(65_536))
 #: What the kernel says of one datagram only: too large for the way, or no room for it now.
@@ -68,7 +68,7 @@ class _DirectDatagrams:
             raise FlowRefused(FlowFailure.UNREACHABLE, f"{destination}: {error.strerror}") from error
         return cls(sock)
 
-    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+    def start(self, deliver: Taker, ended: Callable[[FlowRefused], None]) -> None:
         """Hand each datagram to `deliver` from now on; `ended`: takes what the network says when nothing arrives."""
         loop = asyncio.get_running_loop()
 
@@ -83,7 +83,7 @@ class _DirectDatagrams:
                 except OSError as error:
                     ended(_refused(error))
                     return
-                deliver(datagram)
+                deliver(datagram, len(datagram))
 
         self._loop = loop
         loop.add_reader(self._sock, readable)
@@ -114,7 +114,7 @@ class _Association:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[FlowRefused | None] = self._loop.create_future()
         self._moved_at = 0.0
-        self._packet = packets.datagram_maker(target, source)
+        self._answer = owner.answers.way(target, source)
         #: Whether it takes datagrams: False from its end on.
         self.live = True
 
@@ -159,25 +159,25 @@ class _Association:
         if not self._over.done():
             self._over.set_result(refused)
 
-    def _deliver(self, content: bytes) -> None:
+    def _deliver(self, datagrams: bytes | memoryview, size: int) -> None:
         self._moved_at = self._loop.time()
-        self._owner.answer(self._packet(content), self._source)
+        self._answer(datagrams, size)
 
     def _refused(self, refused: FlowRefused) -> None:
         code = packets.PORT_UNREACHABLE
         if refused.failure in (FlowFailure.UNREACHABLE, FlowFailure.NAME_NOT_FOUND, FlowFailure.NO_CONNECTOR):
             code = packets.HOST_UNREACHABLE
         if refused.failure is not FlowFailure.TIMED_OUT:
-            self._owner.answer(packets.datagram_refused(self._source, self._target, code), self._source)
+            self._owner.answers.packet(packets.datagram_refused(self._source, self._target, code), self._source)
 
 
 class CapturedDatagrams:
-    """Serves a datagram socket; answers leave through a raw socket of the same family. Both are taken over."""
+    """Serves a datagram socket, which is taken over, and `answers` with it."""
 
     def __init__(
         self,
         sock: socket.socket,
-        raw: socket.socket,
+        answers: Answers,
         doorway: Doorway,
         max_associations: int | None = None,
         max_per_source: int | None = None,
@@ -187,7 +187,7 @@ class CapturedDatagrams:
         self._of_source: Counter[str] = Counter()
         self._rounds = Rounds()
         self._sock = sock
-        self._raw = raw
+        self.answers = answers
         self.doorway = doorway
         self._max_associations = max_associations
         #: Associations by what the kernel says of their datagrams: source, and the ancillary data.
@@ -200,7 +200,6 @@ class CapturedDatagrams:
     def start(self) -> None:
         """Begin."""
         self._sock.setblocking(False)
-        self._raw.setblocking(False)
         self._loop.add_reader(self._sock, self._readable)
 
     def _readable(self) -> None:
@@ -260,31 +259,12 @@ class CapturedDatagrams:
         if not self._of_source[source]:
             del self._of_source[source]
 
-    def answer(self, packet: bytes, to: Endpoint) -> None:
-        """Deliver a packet to the program; one that does not fit now is lost, as datagrams are."""
-        try:
-            send(self._raw, packet, to)
-        except OSError as error:
-            self.dropped += 1
-            logger.debug("answer: %s", error)
-
     async def aclose(self) -> None:
         """Stop, and end all associations."""
         self._loop.remove_reader(self._sock)
         await self._tasks.aclose()
         self._sock.close()
-        self._raw.close()
-
-
-def send(raw: socket.socket, packet: bytes, to: Endpoint) -> None:
-    """Send a packet, in fragments if the link to another machine carries no larger ones; raises OSError."""
-    try:
-        raw.sendto(packet, (to[0], 0))
-    except OSError as error:
-        if error.errno != errno.EMSGSIZE:
-            raise
-        for part in packets.fragments(packet, next(_IDENTIFICATIONS) & 0xFFFF):
-            raw.sendto(part, (to[0], 0))
+        self.answers.close()
 
 
 def original_destination(ancillary: list[tuple[int, int, bytes]]) -> Endpoint | None:
