@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -38,7 +39,7 @@ class Path:
         near.setblocking(False)
         self.answers.setblocking(False)
         self.path = ConnectorPath(wire.connector_keys(link, *RECEIVERS, bytes(32), bytes(32)), near)
-        self.path.address = CLIENT
+        self.path.address, self.path._proven_at = CLIENT, time.monotonic()
         self.path.flows = {ONE: self.one.take, TWO: self.two.take}
         self.near = near
 
