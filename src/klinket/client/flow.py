@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from klinket.client.datagram_inbox import DatagramInbox
 from klinket.client.late_answer import LateAnswer
@@ -168,6 +168,18 @@ class ClientDatagrams:
             raise self._over
         if not (self._seals and self._newest().send(self._flow, datagram)):
             self._framed.send(datagram)
+
+    def put_all(self, datagrams: Sequence[bytes | memoryview]) -> None:
+        """Send several, as put()."""
+        if self._over is not None:
+            raise self._over
+        newest = self._newest() if self._seals else None
+        sent = 0
+        while sent < len(datagrams):
+            sent += newest.send_all(self._flow, datagrams[sent:]) if newest is not None else 0
+            if sent < len(datagrams):
+                self._framed.send(bytes(datagrams[sent]))
+                sent += 1
 
     async def send(self, datagram: bytes) -> None:
         """As put()."""

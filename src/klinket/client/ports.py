@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class DatagramFlow(Protocol):
 
     def put(self, datagram: bytes) -> None:
         """Send one datagram, without waiting; raises FlowRefused when the association is over."""
+
+    def put_all(self, datagrams: Sequence[bytes | memoryview]) -> None:
+        """Send several, as put(); they may be gone when this returns."""
 
     async def send(self, datagram: bytes) -> None: ...
 

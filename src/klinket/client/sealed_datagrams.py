@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from klinket.client.datagram_way import DatagramWay
@@ -102,6 +102,10 @@ class SealedDatagrams:
     def send(self, flow: bytes, datagram: bytes) -> bool:
         """Send a datagram; False where it has to go as a frame."""
         return self._path is not None and self._path.send(flow, datagram)
+
+    def send_all(self, flow: bytes, datagrams: Sequence[bytes | memoryview]) -> int:
+        """Send datagrams; returns how many, the next has to go as a frame."""
+        return 0 if self._path is None else self._path.send_all(flow, datagrams)
 
     def take_over(self, former: SealedDatagrams) -> None:
         """Have the flows of the link that this one replaces: they stay on their pipes, their datagrams come here from now on."""

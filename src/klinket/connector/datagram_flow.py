@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Sequence
 
 from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
 from klinket.net import datagram_path, segments
-from klinket.net.datagram_path import PLAIN
+from klinket.net.datagram_reads import SLOTS, DatagramReads
 from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pacing import DatagramLane, Lanes
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
-from klinket.net.rounds import Rounds
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe_messages import Failure
 
-#: Bytes of the largest datagram.
-MAX_DATAGRAM_BYTES = 65_507
+#: Reads of many datagrams from one resource in one turn of the loop.
+ROUNDS = 2
+# Used by one callback at a time, of one thread.
+_READS = DatagramReads()
 
 
 class DatagramAssociation:
@@ -46,7 +48,6 @@ class DatagramAssociation:
         self._moved_at = time.monotonic()
         self._watches = poll()
         self._over: asyncio.Future[Failure] = self._watches.loop.create_future()
-        self._rounds = Rounds()
         self._segments = segments.SUPPORTED
         self._to_client: DatagramLane | None = None
         self._to_resource: DatagramLane | None = None
@@ -140,29 +141,36 @@ class DatagramAssociation:
             datagram_path.leave_all()
 
     def _drain(self) -> None:
-        for number in range(self._rounds.most()):
-            if number == 1:
-                datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
+        for _ in range(ROUNDS):
             try:
-                size = self._resource.recv_into(PLAIN, MAX_DATAGRAM_BYTES)
-            except (BlockingIOError, InterruptedError):
-                self._rounds.empty()
-                return
+                count = _READS.read(self._resource)
             except ConnectionRefusedError:
                 self.cut(Failure(FlowFailure.REFUSED, "the port is closed"))
                 return
             except OSError as error:
                 self.cut(Failure(FlowFailure.UNREACHABLE, error.strerror or "unreachable"))
                 return
-            self._moved_at = time.monotonic()
-            self.bytes_sent += size
-            if self._to_client is not None:
-                self._to_client.offer(bytes(PLAIN[:size]))
-            elif not self._paths.send_plain(self._session, self._flow, size):
-                self._send_framed(bytes(PLAIN[:size]))
-            if self._over.done():
+            if not count:
                 return
-        self._rounds.all_read()
+            self._moved_at = time.monotonic()
+            if count > 1:
+                datagram_path.gather()  # a lone one waits for no others; what is here together leaves together
+            self._to_client_all([_READS.datagram(number) for number in range(count)])
+            if count < SLOTS or self._over.done():
+                return
+
+    def _to_client_all(self, datagrams: Sequence[memoryview]) -> None:
+        self.bytes_sent += sum(map(len, datagrams))
+        if self._to_client is not None:
+            for datagram in datagrams:
+                self._to_client.offer(bytes(datagram))
+            return
+        sent = 0
+        while sent < len(datagrams):
+            sent += self._paths.send_all(self._session, self._flow, datagrams[sent:])
+            if sent < len(datagrams):
+                self._send_framed(bytes(datagrams[sent]))
+                sent += 1
 
     def _send_to_client(self, datagram: bytes) -> None:
         if not self._paths.send(self._session, self._flow, datagram):

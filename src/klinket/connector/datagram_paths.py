@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -277,10 +277,10 @@ class DatagramPaths:
         one = self._of_session.get(session)
         return one is not None and one.path.send(flow, datagram)
 
-    def send_plain(self, session: SessionId, flow: bytes, size: int) -> bool:
-        """As send(), with the first bytes of net.datagram_path.PLAIN."""
+    def send_all(self, session: SessionId, flow: bytes, datagrams: Sequence[bytes | memoryview]) -> int:
+        """Send datagrams; returns how many, the next has to go as a frame."""
         one = self._of_session.get(session)
-        return one is not None and one.path.send_plain(flow, size)
+        return 0 if one is None else one.path.send_all(flow, datagrams)
 
     def _readable(self, sock: socket.socket, rounds: Rounds) -> None:
         buffer = self._buffer

@@ -6,6 +6,7 @@ import errno
 import hmac
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
@@ -35,9 +36,7 @@ _LIVE: WeakSet[DatagramPath] = WeakSet()
 MOST_GATHERED, MOST_BYTES = 32, 65_000
 
 # Used by one datagram at a time, from callbacks of one thread: nothing in it outlives the callback that put it there.
-#: Where a datagram is read to that send_plain() sends on, without a copy.
-PLAIN = memoryview(bytearray(65_536 + wire.TRAILER_BYTES))
-_PLAIN = PLAIN
+_PLAIN = memoryview(bytearray(65_536 + wire.TRAILER_BYTES))
 _OUT = memoryview(bytearray(65_536))
 
 
@@ -130,15 +129,23 @@ class DatagramPath:
         if size + wire.OVERHEAD_BYTES > self.size:
             return False
         _PLAIN[:size] = datagram
-        return self.send_plain(flow, size)
-
-    def send_plain(self, flow: bytes, size: int) -> bool:
-        """As send(), with the first `size` bytes of PLAIN; they are still there when it returns False."""
-        if size + wire.OVERHEAD_BYTES > self.size:
-            return False
-        sent = self._out(DatagramKind.PAYLOAD, flow, size)
+        sent = self._one(flow, size)
         self._counts.sent += sent
         return sent
+
+    def send_all(self, flow: bytes, datagrams: Sequence[bytes | memoryview]) -> int:
+        """As send(), with several; returns how many, the next of them has to go as a frame."""
+        out = self._gather if _GATHERED.wanted else self._one
+        for number, datagram in enumerate(datagrams):
+            size = len(datagram)
+            _PLAIN[:size] = datagram
+            if size + wire.OVERHEAD_BYTES > self.size or not out(flow, size):
+                return number
+            self._counts.sent += 1
+        return len(datagrams)
+
+    def _one(self, flow: bytes, size: int) -> bool:
+        return self._out(DatagramKind.PAYLOAD, flow, size)
 
     def counts(self) -> DatagramCounts:
         """Return what has become of this path's datagrams."""
@@ -166,7 +173,7 @@ class DatagramPath:
         if waiting.path is not None and (waiting.path is not self or not waiting.takes(sealed)):
             leave()
         try:
-            end = waiting.end + self._seal_into(DatagramKind.PAYLOAD, flow, _PLAIN, size, _OUT[waiting.end :])
+            end = waiting.end + self._seal_into(_PAYLOAD, flow, _PLAIN, size, _OUT[waiting.end :])
         except ProtocolError:
             self.size = 0
             return False
@@ -220,7 +227,7 @@ class DatagramPath:
     def _open(self, sealed: memoryview, size: int, address: Any) -> None:
         """Open datagrams of `size` bytes each, the last may be shorter: those of one flow and size go to it in one call.
 
-        They lie in PLAIN one behind the other: the next overwrites what is behind the content of the one before.
+        They lie in _PLAIN one behind the other: the next overwrites what is behind the content of the one before.
         """
         flow, begin, end, unit = wire.NO_FLOW, 0, 0, 0  # what waits to be given to its flow: PLAIN[begin:end]
         open_into, known = self._open_into, address == self.address
@@ -257,7 +264,7 @@ class DatagramPath:
             self._give(flow, _PLAIN[begin:end], unit)
 
     def _asked(self, kind: int, sealed: memoryview, content: memoryview, address: Any) -> None:
-        """Take what is no flow's, and whatever comes from an address that is not proven. Writes in PLAIN."""
+        """Take what is no flow's, and whatever comes from an address that is not proven. Writes in _PLAIN."""
         raise NotImplementedError
 
     def _give(self, flow: bytes, datagrams: memoryview, size: int) -> None:

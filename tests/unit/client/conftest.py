@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,10 @@ class EchoDatagrams:
 
     def start(self, deliver: Taker, ended: Callable[[FlowRefused], None]) -> None:
         self._deliver = deliver
+
+    def put_all(self, datagrams: Sequence[bytes | memoryview]) -> None:
+        for datagram in datagrams:
+            self.put(bytes(datagram))
 
     def put(self, datagram: bytes) -> None:
         assert self._deliver is not None

@@ -138,8 +138,8 @@ async def test_a_source_with_its_share_of_associations_keeps_no_other_from_one()
     served = CapturedDatagrams(sock, Answers(raw), Door(), 10, 4)  # type: ignore[arg-type]
     served.start()
     for port in range(6):
-        served._association(("192.0.2.66", port), TARGET, b"x")
-    served._association(("192.0.2.9", 1), TARGET, b"x")
+        served._association(("192.0.2.66", port), TARGET, [b"x"])
+    served._association(("192.0.2.9", 1), TARGET, [b"x"])
     assert (len(served._associations), served.dropped) == (5, 2)
     await served.aclose()
     assert not served._of_source
