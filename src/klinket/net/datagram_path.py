@@ -51,9 +51,11 @@ class _Gathered:
         self.segment = 0
         self.end = 0
 
-    def takes(self, sealed: int) -> bool:
-        """Return whether one of `sealed` bytes may leave with them."""
-        return sealed <= self.segment and self.end + sealed <= MOST_GATHERED * self.segment and self.end + sealed <= MOST_BYTES
+    def room(self, sealed: int) -> int:
+        """Return how many of `sealed` bytes may leave with them; the first may whatever its size."""
+        if sealed != self.segment:
+            return int(sealed < self.segment and self.end + sealed <= min(MOST_GATHERED * self.segment, MOST_BYTES))
+        return max(int(not self.end), (min(MOST_GATHERED * sealed, MOST_BYTES) - self.end) // sealed)
 
 
 _GATHERED = _Gathered()
@@ -93,6 +95,7 @@ class DatagramPath:
         "_open_into",
         "_open_run",
         "_seal_into",
+        "_seal_run",
         "_segments",
         "_sock",
         "_to",
@@ -112,6 +115,7 @@ class DatagramPath:
         self.address: Any = None
         self._segments = segments.SUPPORTED
         self._seal_into = keys.sealer.seal_into
+        self._seal_run = keys.sealer.seal_run
         self._open_into = keys.opener.open_into
         self._open_run = keys.opener.open_run
         self.size = 0
@@ -125,27 +129,25 @@ class DatagramPath:
 
     def send(self, flow: bytes, datagram: bytes) -> bool:
         """Send one datagram of a flow; False where it has to go as a frame. One the kernel has no room for is lost."""
-        size = len(datagram)
-        if size + wire.OVERHEAD_BYTES > self.size:
-            return False
-        _PLAIN[:size] = datagram
-        sent = self._one(flow, size)
-        self._counts.sent += sent
-        return sent
+        return self.send_all(flow, (datagram,)) == 1
 
     def send_all(self, flow: bytes, datagrams: Sequence[bytes | memoryview]) -> int:
         """As send(), with several; returns how many, the next of them has to go as a frame."""
-        out = self._gather if _GATHERED.wanted else self._one
-        for number, datagram in enumerate(datagrams):
-            size = len(datagram)
-            _PLAIN[:size] = datagram
-            if size + wire.OVERHEAD_BYTES > self.size or not out(flow, size):
-                return number
-            self._counts.sent += 1
-        return len(datagrams)
-
-    def _one(self, flow: bytes, size: int) -> bool:
-        return self._out(DatagramKind.PAYLOAD, flow, size)
+        done, count = 0, len(datagrams)
+        while done < count:
+            size = len(datagrams[done])
+            if size + wire.OVERHEAD_BYTES > self.size:
+                break
+            if _GATHERED.wanted:
+                sent = self._gather(flow, datagrams, done, size)
+            else:
+                _PLAIN[:size] = datagrams[done]
+                sent = int(self._out(_PAYLOAD, flow, size))
+            if not sent:
+                break
+            done += sent
+        self._counts.sent += done
+        return done
 
     def counts(self) -> DatagramCounts:
         """Return what has become of this path's datagrams."""
@@ -155,8 +157,6 @@ class DatagramPath:
         return counts
 
     def _out(self, kind: int, flow: bytes, size: int) -> bool:
-        if _GATHERED.wanted and kind == DatagramKind.PAYLOAD:
-            return self._gather(flow, size)
         if _GATHERED.path is not None:
             leave()
         try:
@@ -166,23 +166,27 @@ class DatagramPath:
             return False
         return self._transmit(_OUT[:end])
 
-    def _gather(self, flow: bytes, size: int) -> bool:
-        """Seal one datagram behind those that wait to leave together."""
+    def _gather(self, flow: bytes, datagrams: Sequence[bytes | memoryview], first: int, size: int) -> int:
+        """Seal those from the `first` on that have its size behind those that wait to leave together; returns how many."""
         waiting = _GATHERED
         sealed = size + wire.OVERHEAD_BYTES
-        if waiting.path is not None and (waiting.path is not self or not waiting.takes(sealed)):
+        if waiting.path is not None and (waiting.path is not self or not waiting.room(sealed)):
             leave()
-        try:
-            end = waiting.end + self._seal_into(_PAYLOAD, flow, _PLAIN, size, _OUT[waiting.end :])
-        except ProtocolError:
-            self.size = 0
-            return False
         if waiting.path is None:
             waiting.path, waiting.segment = self, sealed
-        waiting.end = end
+        end = first + 1
+        last = min(len(datagrams), first + waiting.room(sealed))
+        while end < last and len(datagrams[end]) == size:
+            end += 1
+        try:
+            self._seal_run(flow, datagrams[first:end], size, _PLAIN, _OUT[waiting.end :])
+        except ProtocolError:
+            self.size = 0
+            return 0
+        waiting.end += (end - first) * sealed
         if sealed < waiting.segment:
             leave()  # only the last of them may be shorter
-        return True
+        return end - first
 
     def leave(self, sealed: memoryview, segment: int) -> None:
         """Hand sealed datagrams, of `segment` bytes each but the last, to the kernel: in one call where it takes them so."""

@@ -10,6 +10,7 @@ one is forgotten as soon as the replay window has left it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -150,6 +151,31 @@ class DatagramSealer:
             counter.to_bytes(12, "big"), plain[: size + TRAILER_BYTES], sealed[:HEADER_BYTES], sealed[HEADER_BYTES:end]
         )
         return end
+
+    def seal_run(
+        self, flow: bytes, contents: Sequence[bytes | memoryview], size: int, plain: memoryview, sealed: memoryview
+    ) -> None:
+        """Seal payloads of `size` bytes each into `sealed`, one behind the other. `plain`: room for one and its trailer.
+
+        Raises ProtocolError when the path is over, with any number of them sealed: then none may be sent.
+        """
+        _TRAILER.pack_into(plain, size, flow, _PAYLOAD)
+        content, inside = plain[:size], plain[: size + TRAILER_BYTES]
+        at = 0
+        for one in contents:
+            counter = self._counter
+            if counter >> EPOCH_BITS != self._chain.epoch:
+                self._aead = self._chain.next()
+            aead = self._aead
+            if aead is None or counter > MAX_COUNTER:
+                raise ProtocolError("the keys of this datagram path are used up, or were forgotten")
+            self._counter = counter + 1  # as in seal_into()
+            content[:] = one
+            begin = at + HEADER_BYTES
+            end = at + size + OVERHEAD_BYTES
+            _HEADER.pack_into(sealed, at, SEALED, self._receiver, counter)
+            aead.encrypt_into(counter.to_bytes(12, "big"), inside, sealed[at:begin], sealed[begin:end])
+            at = end
 
     def seal(self, kind: DatagramKind, flow: bytes, content: bytes) -> bytes:
         """Return one sealed datagram."""

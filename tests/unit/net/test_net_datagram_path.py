@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klinket.net import segments
+from klinket.net import datagram_path, segments
 from klinket.net.datagram_path import ConnectorPath
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKind
@@ -162,3 +162,45 @@ def test_runs_are_the_parts_with_the_same_head(content: bytes, size: int, head: 
     assert all(len(one) == 1 for one in heads)
     assert all(before != after for before, after in itertools.pairwise(heads))
     assert all(len(run) % size == 0 for run in runs[:-1])
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 10, 10, 10, 10, 11, 700, 1400, 1500]), max_size=80),
+    together=st.booleans(),
+)
+@settings(max_examples=150)
+def test_whatever_sizes_are_sent_together_all_that_fit_leave_in_order(sizes: list[int], together: bool) -> None:
+    path = Path()
+    left: list[tuple[int, int]] = []
+    opened: list[bytes] = []
+
+    class Watched(ConnectorPath):
+        def leave(self, sealed: memoryview, segment: int) -> None:
+            left.append((len(sealed), segment))
+            for start in range(0, len(sealed), segment):
+                opened.append(path.keys.opener.open(bytes(sealed[start : start + segment]))[2])
+
+        def _transmit(self, sealed: memoryview) -> bool:
+            opened.append(path.keys.opener.open(bytes(sealed))[2])
+            return True
+
+    try:
+        link = Link(bytes(16), bytes(32), 4e9)
+        made = Watched(wire.connector_keys(link, *RECEIVERS, bytes(32), bytes(32)), path.near)
+        made.size = 1400 + wire.OVERHEAD_BYTES
+        contents = [bytes((number,)) * size for number, size in enumerate(sizes)]
+        if together:
+            datagram_path.gather()
+        frames, at = [], 0
+        while at < len(contents):
+            at += made.send_all(ONE, contents[at:])
+            if at < len(contents):
+                frames.append(contents[at])
+                at += 1
+        datagram_path.leave_all()
+        assert opened == [content for content in contents if len(content) <= 1400]
+        assert frames == [content for content in contents if len(content) > 1400]
+        assert made.counts().sent == len(opened)
+        assert all(size <= min(datagram_path.MOST_GATHERED * segment, datagram_path.MOST_BYTES) for size, segment in left)
+    finally:
+        path.close()

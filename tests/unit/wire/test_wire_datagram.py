@@ -271,3 +271,34 @@ def test_a_path_that_is_over_opens_no_run() -> None:
     connector.opener.forgeries = 0
     connector.opener.forget()
     assert connector.opener.open_run(batch, len(batch) // 2, plain)[0] == 0
+
+
+@given(
+    begin=st.sampled_from([0, 5, wire.EPOCH_COUNTERS - 3]),
+    size=st.integers(0, 40),
+    count=st.integers(0, 8),
+    before=st.integers(0, 3),
+)
+def test_a_run_is_sealed_as_one_by_one(begin: int, size: int, count: int, before: int) -> None:
+    (one, _), (two, _) = ends(), ends()
+    for client in (one, two):
+        at(client.sealer, begin)
+        for _ in range(before):
+            client.sealer.seal(PAYLOAD, FLOW, b"before")
+    contents = [bytes((number,)) * size for number in range(count)]
+    sealed = memoryview(bytearray(8 * (40 + wire.OVERHEAD_BYTES)))
+    one.sealer.seal_run(FLOW, contents, size, memoryview(bytearray(100)), sealed)
+    expected = b"".join(two.sealer.seal(PAYLOAD, FLOW, content) for content in contents)
+    assert sealed[: len(expected)] == expected
+    assert one.sealer._counter == two.sealer._counter
+
+
+def test_a_run_beyond_the_last_counter_is_refused() -> None:
+    client, _ = ends()
+    client.sealer._counter = wire.MAX_COUNTER
+    client.sealer._chain.epoch = wire.MAX_COUNTER >> wire.EPOCH_BITS
+    with pytest.raises(ProtocolError, match="used up"):
+        client.sealer.seal_run(FLOW, [b"last", b"over"], 4, memoryview(bytearray(100)), memoryview(bytearray(200)))
+    client.sealer.forget()
+    with pytest.raises(ProtocolError, match="forgotten"):
+        client.sealer.seal_run(FLOW, [b"more"], 4, memoryview(bytearray(100)), memoryview(bytearray(200)))
