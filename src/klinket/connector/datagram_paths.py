@@ -295,8 +295,11 @@ class DatagramPaths:
             except OSError as error:
                 logger.debug("datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
-            for run in segments.runs(buffer[:count], size, wire.HEAD_BYTES):
-                self._received(run, size, address)
+            if count <= size:
+                self._received(buffer[:count], size, address)
+            else:
+                for run in segments.runs(buffer[:count], size, wire.HEAD_BYTES):
+                    self._received(run, size, address)
         rounds.all_read()
 
     def _received(self, run: memoryview, size: int, address: Any) -> None:

@@ -128,7 +128,9 @@ class Answers:
         headers = _Headers(source, destination)
 
         def together(datagrams: bytes | memoryview, size: int) -> None:
-            if len(datagrams) > MOST_TOGETHER or not self._together(headers.of(len(datagrams), size), datagrams, size):
+            if not size < len(datagrams) <= MOST_TOGETHER or not self._together(
+                headers.of(len(datagrams), size), datagrams, size
+            ):
                 one_by_one(datagrams, size)
 
         return together
