@@ -143,13 +143,12 @@ async def relayed_pipe(relays: Sequence[RelayPath], connector: int, link: Link, 
         try:
             if not await path.forwards_datagrams():
                 continue
-            sock = await path.connect(connector)
+            sock, leg = await path.connect_with_leg(connector)
         except RelayError as error:
             logger.debug("datagrams: %s", error)
             continue
         try:
-            leg = path.leg(sock)
-            if leg is not None and leg.where is not None:
+            if leg.where is not None:
                 async with asyncio.timeout(seconds):
                     return await pipes.open_pipe(sock, link, Purpose.DATAGRAMS, entropy), leg
         except BaseException:

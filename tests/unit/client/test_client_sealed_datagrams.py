@@ -27,6 +27,7 @@ from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKind
 from klinket.wire.link import Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, OpenDatagrams
+from tests.eventually import eventually
 
 SESSION = SessionId("s" * 22)
 FLOW, OTHER = b"flow-one", b"flow-two"
@@ -76,8 +77,8 @@ class Ends:
     async def working(self) -> None:
         """Have one flow, whose path works in both directions."""
         self.begin()
-        await until(lambda: self.client.works and self.paths.send(self.session, FLOW, b"first"))
-        await until(lambda: bool(self.at_client))
+        await eventually(lambda: self.client.works and self.paths.send(self.session, FLOW, b"first"))
+        await eventually(lambda: bool(self.at_client))
         self.at_client.clear()
 
 
@@ -134,20 +135,14 @@ async def line(ends: Ends) -> AsyncIterator[Line]:
     made.close()
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def test_datagrams_go_both_ways_one_by_one(ends: Ends) -> None:
     await ends.working()
     for content in (b"", b"one", bytes(1200)):
         assert ends.client.send(FLOW, content)
-        await until(lambda: bool(ends.at_connector))
+        await eventually(lambda: bool(ends.at_connector))
         assert ends.at_connector.pop() == content
         assert ends.paths.send(ends.session, FLOW, content)
-        await until(lambda: bool(ends.at_client))
+        await eventually(lambda: bool(ends.at_client))
         assert ends.at_client.pop() == content
 
 
@@ -161,13 +156,13 @@ async def gathered(ends: Ends) -> list[bytes]:
         (lambda content: ends.client.send(FLOW, content), ends.at_connector),
         (lambda content: ends.paths.send(ends.session, FLOW, content), ends.at_client),
     ):
-        await until(lambda: send(bytes(1300)))  # noqa: B023 - called at once
-        await until(lambda: bool(at))  # noqa: B023
+        await eventually(lambda: send(bytes(1300)))  # noqa: B023 - called at once
+        await eventually(lambda: bool(at))  # noqa: B023
         at.clear()
         datagram_path.gather()
         assert all(send(content) for content in contents)
         datagram_path.leave_all()
-        await until(lambda: len(at) >= len(contents))  # noqa: B023
+        await eventually(lambda: len(at) >= len(contents))  # noqa: B023
     return contents
 
 
@@ -210,12 +205,12 @@ async def test_what_the_kernel_has_no_room_for_together_is_lost_together(ends: E
     datagram_path.leave_all()
     assert ends.paths.counts().no_room == 5
     assert ends.paths.send(ends.session, FLOW, b"next"), "by itself"
-    await until(lambda: ends.at_client == [b"next"])
+    await eventually(lambda: ends.at_client == [b"next"])
 
 
 async def test_one_that_is_larger_than_the_path_was_found_to_carry_goes_as_a_frame(ends: Ends) -> None:
     await ends.working()
-    await until(lambda: ends.client.send(FLOW, bytes(8900)))  # loopback carries the largest size that is probed
+    await eventually(lambda: ends.client.send(FLOW, bytes(8900)))  # loopback carries the largest size that is probed
     assert not ends.client.send(FLOW, bytes(9000))
     assert not ends.paths.send(ends.session, FLOW, bytes(9000))
 
@@ -223,7 +218,7 @@ async def test_one_that_is_larger_than_the_path_was_found_to_carry_goes_as_a_fra
 async def test_before_a_probe_is_answered_nothing_is_sent_sealed(ends: Ends, line: Line) -> None:
     line.drops = True
     ends.begin()
-    await until(lambda: bool(line.seen))
+    await eventually(lambda: bool(line.seen))
     assert not ends.client.send(FLOW, b"")
     assert not ends.paths.send(ends.session, FLOW, b"")
 
@@ -236,15 +231,15 @@ async def test_a_path_that_falls_silent_is_given_up_and_tried_again(
     await ends.working()
     line.drops = True
     ends.client.send(FLOW, b"lost")
-    await until(lambda: not ends.client.works)
+    await eventually(lambda: not ends.client.works)
     assert isinstance(ends.told[-1], CloseDatagrams)
     assert not ends.client.send(FLOW, b""), "as a frame"
     assert not ends.paths.send(ends.session, FLOW, b""), "the connector follows"
     line.drops = False
-    await until(lambda: ends.client.works)
+    await eventually(lambda: ends.client.works)
     assert len([one for one in ends.told if isinstance(one, OpenDatagrams)]) >= 2
-    await until(lambda: ends.paths.send(ends.session, FLOW, b"back"))
-    await until(lambda: ends.at_client == [b"back"])
+    await eventually(lambda: ends.paths.send(ends.session, FLOW, b"back"))
+    await eventually(lambda: ends.at_client == [b"back"])
 
 
 async def test_a_closed_port_is_given_up_at_once(ends: Ends) -> None:
@@ -252,7 +247,7 @@ async def test_a_closed_port_is_given_up_at_once(ends: Ends) -> None:
     ends.client._asked = (ends.client._direct, bytes(7), bytes(32))
     ends.client.add(FLOW, ends.at_client.append)
     ends.client.answered(DatagramsOpened(receiver="00" * 7, random="00" * 32))
-    await until(lambda: any(isinstance(one, CloseDatagrams) for one in ends.told))
+    await eventually(lambda: any(isinstance(one, CloseDatagrams) for one in ends.told))
     assert not ends.client.works
 
 
@@ -261,7 +256,7 @@ async def test_a_datagram_that_comes_twice_is_delivered_once(ends: Ends, line: L
     await ends.working()
     for number in range(20):
         ends.client.send(FLOW, b"%d" % number)
-    await until(lambda: len(ends.at_connector) >= 20)
+    await eventually(lambda: len(ends.at_connector) >= 20)
     await asyncio.sleep(0.05)
     assert ends.at_connector == [b"%d" % number for number in range(20)]
 
@@ -275,7 +270,7 @@ async def test_what_names_no_path_or_does_not_verify_is_never_answered(ends: End
         stranger.setblocking(False)
         for data in (b"", b"\x11", bytes(100), b"\x11" + one + bytes(92), b"\x11" + bytes(7) + bytes(92)):
             stranger.send(data)
-        await until(lambda: ends.paths.counts().no_path >= 4)
+        await eventually(lambda: ends.paths.counts().no_path >= 4)
         await asyncio.sleep(0.02)
         with pytest.raises(BlockingIOError):
             stranger.recv(1)
@@ -294,7 +289,7 @@ async def test_an_answer_is_never_longer_than_what_asked_for_it(ends: Ends, line
 
     asyncio.get_running_loop().add_reader(line.far, watched)
     ends.begin()
-    await until(lambda: ends.client.works and len(answers) > 3)
+    await eventually(lambda: ends.client.works and len(answers) > 3)
     assert sum(answers) <= sum(map(len, line.seen))
 
 
@@ -306,7 +301,7 @@ async def test_what_has_become_of_datagrams_is_counted_and_stays_counted_when_th
     for datagram in (sealed, sealed, forged, bytes(50), liar.keys.sealer.seal(DatagramKind.PAYLOAD, OTHER, b"whose?")):
         liar.socks[0].send(datagram)
     ends.paths.send(ends.session, FLOW, b"back")
-    await until(lambda: ends.paths.counts().no_flow == 1)
+    await eventually(lambda: ends.paths.counts().no_flow == 1)
     expected = DatagramCounts(sent=1, received=1, challenges=1, no_path=1, replayed=1, forged=1, no_flow=1)
     assert ends.paths.counts() == expected
     ends.paths.close_path(ends.link.handle)
@@ -316,7 +311,7 @@ async def test_what_has_become_of_datagrams_is_counted_and_stays_counted_when_th
 async def test_a_recorded_datagram_moves_no_address_and_is_not_delivered_again(ends: Ends, line: Line) -> None:
     await ends.working()
     ends.client.send(FLOW, b"recorded")
-    await until(lambda: ends.at_connector == [b"recorded"])
+    await eventually(lambda: ends.at_connector == [b"recorded"])
     (one,) = ends.paths._by_receiver.values()
     where = one.path.address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
@@ -396,7 +391,7 @@ async def test_payload_goes_to_an_address_only_after_its_secret_has_come_back_fr
     assert (kind, len(proof)) == (DatagramKind.CHALLENGE, wire.PROOF_BYTES)
     liar.probe(0, bytes(wire.PROOF_BYTES - 1) + b"\1")
     liar.say(0, DatagramKind.PAYLOAD, bytes(1000))
-    await until(lambda: bool(ends.at_connector))
+    await eventually(lambda: bool(ends.at_connector))
     assert not ends.paths.send(ends.session, FLOW, b"answer"), "as a frame"
     liar.probe(0, proof)
     assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
@@ -472,7 +467,7 @@ async def test_nothing_goes_for_long_to_an_address_that_a_client_writes_but_does
     for number in range(3):
         liar.probe(0)
         liar.say(0, DatagramKind.PAYLOAD, b"%d" % number)
-    await until(lambda: len(ends.at_connector) == 3)
+    await eventually(lambda: len(ends.at_connector) == 3)
     ends.paths.end_silent()
     assert ends.paths.send(ends.session, FLOW, b"still there")
     monkeypatch.setattr(datagram_path, "MOST_PROOF_SECONDS", 0.0)
@@ -563,9 +558,9 @@ async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: L
     loop.add_reader(line.far, line._in)
     await asyncio.sleep(datagram_path.CHALLENGE_SECONDS)
     assert ends.client.send(FLOW, bytes(100))
-    await until(lambda: one.path.address not in (former, None))
+    await eventually(lambda: one.path.address not in (former, None))
     assert ends.paths.send(ends.session, FLOW, b"found")
-    await until(lambda: ends.at_client == [b"found"])
+    await eventually(lambda: ends.at_client == [b"found"])
 
 
 async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:
@@ -574,7 +569,7 @@ async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:
     assert ends.client.send(FLOW, b"late")
     ends.paths.add(ends.session, OTHER, ends.at_connector.append)
     ends.client.send(OTHER, b"other")
-    await until(lambda: bool(ends.at_connector))
+    await eventually(lambda: bool(ends.at_connector))
     assert ends.at_connector == [b"other"]
 
 
@@ -595,8 +590,8 @@ async def test_a_new_path_of_a_session_takes_the_place_of_the_former(ends: Ends)
     second.client = SealedDatagrams(second.link, second._tell, ends._where)
     second.client.take_over(ends.client)
     assert ends.client.successor is second.client
-    await until(lambda: second.client.works and ends.paths.send(ends.session, FLOW, b"new"))
-    await until(lambda: b"new" in ends.at_client)
+    await eventually(lambda: second.client.works and ends.paths.send(ends.session, FLOW, b"new"))
+    await eventually(lambda: b"new" in ends.at_client)
     assert len(ends.paths._by_receiver) == 1
     second.client.close()
 
@@ -624,7 +619,7 @@ async def test_a_path_without_flows_ends(ends: Ends, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "UNUSED_SECONDS", 0.0)
     await ends.working()
     ends.client.remove(FLOW, ends.client._flows[FLOW])
-    await until(lambda: not ends.client.works)
+    await eventually(lambda: not ends.client.works)
     assert isinstance(ends.told[-1], CloseDatagrams)
 
 
@@ -635,13 +630,13 @@ async def test_what_could_not_be_told_is_told_later(ends: Ends, line: Line, monk
     await asyncio.sleep(0.05)
     assert not ends.told
     ends.busy = False
-    await until(lambda: ends.client.works)
+    await eventually(lambda: ends.client.works)
     ends.busy = line.drops = True
     ends.client.send(FLOW, b"lost")
-    await until(lambda: not ends.client.works)
+    await eventually(lambda: not ends.client.works)
     assert ends.paths._by_receiver
     ends.busy = False
-    await until(lambda: not ends.paths._by_receiver)
+    await eventually(lambda: not ends.paths._by_receiver)
 
 
 def holds_in_a_child(true: Callable[[], bool]) -> bool:
@@ -671,6 +666,6 @@ async def test_a_connector_that_never_answers_holds_up_neither_a_way_over_a_rela
     client = SealedDatagrams(ends.link, tell("direct"), ends._where, relayed)
     client.add(FLOW, ends.at_client.append)
     assert asked == ["direct"]
-    await until(lambda: asked[:2] == ["direct", "relayed"])
+    await eventually(lambda: asked[:2] == ["direct", "relayed"])
     assert not client.works
     client.close()

@@ -139,6 +139,17 @@ def test_nothing_goes_to_an_end_that_has_not_proven_its_address(world: World) ->
     assert world.leads(CLIENT, TO_CONNECTOR) is None, "asked is not proven"
 
 
+def test_ends_are_made_for_pairs_that_datagrams_are_asked_for_and_go_with_them(world: World) -> None:
+    client, connector = world.pair()
+    forged = Bind.unverified(client.bind()).sign(b"k" * 32)
+    assert world.forwarding.asked(forged, CLIENT) is None
+    assert world.forwarding._ends == {}
+    client.prove(CLIENT)
+    assert set(world.forwarding._ends) == {client.leg, connector.leg}
+    world.forwarding.parted(world.paired.legs)
+    assert world.forwarding._ends == world.forwarding._joined == {}
+
+
 def test_a_stranger_gets_no_answer(world: World) -> None:
     client, _ = world.pair()
     good = Bind.unverified(client.bind())
