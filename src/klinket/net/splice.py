@@ -89,6 +89,10 @@ class _Half:
 class Pair:
     """Two joined sockets. `on_end` is called once, when both directions have ended or one was reset."""
 
+    __slots__ = (
+        "_halves", "_looking", "_on_end", "_over", "_pipes", "_received", "_reset_at_close", "_watches", "moved", "moved_at",
+    )  # fmt: skip
+
     def __init__(
         self,
         one: socket.socket,

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from klinket.domain.newcomers import Newcomers
 from klinket.net import sockets
 from klinket.net.descriptors import raise_limit
 from klinket.net.sockets import HostPort
@@ -20,7 +21,7 @@ from klinket.net.tls import TlsStream
 from klinket.relay.core import Output, Paired, RelayCore
 from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
-from klinket.relay.sharing import PairSharing
+from klinket.relay.sharing import DESCRIPTORS_PER_PAIR, PairSharing
 from klinket.relay.traffic import RelayTraffic
 from klinket.wire.relay import (
     ADMISSION_PROTOCOLS,
@@ -40,8 +41,6 @@ ACCEPT_ROUNDS = 64
 ACCEPT_PAUSE_SECONDS = 0.1
 #: Seconds between complaints about that.
 TELL_SECONDS = 10.0
-#: A pair takes two sockets, and up to two kernel pipes of two ends each while bytes are in flight.
-DESCRIPTORS_PER_CONNECTION = 3
 #: Seconds between looks for waiting connections that have gone, and for idle pairs.
 SWEEP_SECONDS = 2.0
 
@@ -68,22 +67,23 @@ class RelayServer:
         self.datagram_port = 0
         self._pipes = KernelPipes()
         self._waiting: dict[int, socket.socket] = {}
-        self._pairs: set[Pair] = set()
-        #: By source, the oldest first: connections whose hello is not complete.
-        self._hellos: dict[str, dict[socket.socket, asyncio.Task[None]]] = {}
-        self._hellos_in_all = 0
+        self._pairs: dict[Pair, Paired] = {}
+        #: Connections whose hello is not complete, and who reads it.
+        self._hellos: Newcomers[socket.socket] = Newcomers()
+        self._saying_hello: dict[socket.socket, asyncio.Task[None]] = {}
         self._listener: socket.socket | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._tell_again_at = 0.0
         descriptors = raise_limit() - limits.spare_descriptors
         # Hellos have files of their own: silent connections take none from pairs, and pairs none from who comes.
         self._max_hellos = max(4, min(limits.max_hellos, descriptors // 4))
-        self._max_connections = max(16, (descriptors - self._max_hellos) // DESCRIPTORS_PER_CONNECTION)
-        # What is left of them is for connections that wait.
-        own = self._max_connections * 3 // 8
+        left = descriptors - self._max_hellos
+        # A quarter is for connections that wait.
+        own = max(6, left * 3 // 4 // DESCRIPTORS_PER_PAIR)
+        self._max_connections = left // 4 + 2 * own
         self._sharing = sharing
         if sharing is not None:
-            sharing.kept = own // 3
+            sharing.kept = own * 3 // 4
         core.pairs.capacity = min(limits.max_pairs, own + (sharing.capacity if sharing is not None else 0))
 
     @property
@@ -150,31 +150,13 @@ class RelayServer:
                 self.traffic.refused[RelayAnswer.LIMIT] += 1
                 _answer_and_close(sock, RelayAnswer.LIMIT)
                 continue
-            self._make_room(source)
-            task = self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
-            self._hellos.setdefault(source, {})[sock] = task
-            self._hellos_in_all += 1
-
-    def _make_room(self, source: str) -> None:
-        """Have the oldest silent connection of a source with too many give way, or that of the biggest source."""
-        if len(self._hellos.get(source, ())) >= self._limits.max_hellos_per_address:
-            biggest = source
-        elif self._hellos_in_all >= self._max_hellos:
-            biggest = max(self._hellos, key=lambda one: len(self._hellos[one]))
-        else:
-            return
-        oldest, task = next(iter(self._hellos[biggest].items()))
-        self._no_hello(oldest, biggest)
-        task.cancel()
-        _answer(oldest, RelayAnswer.LIMIT)
-
-    def _no_hello(self, sock: socket.socket, source: str) -> None:
-        """Count a connection no more among those whose hello is not complete."""
-        found = self._hellos.get(source)
-        if found is not None and found.pop(sock, None) is not None:
-            self._hellos_in_all -= 1
-            if not found:
-                del self._hellos[source]
+            gives_way = self._hellos.make_room(source, self._max_hellos, self._limits.max_hellos_per_address)
+            if gives_way is not None:
+                oldest = gives_way[1]
+                self._saying_hello.pop(oldest).cancel()
+                _answer(oldest, RelayAnswer.LIMIT)
+            self._hellos.add(source, sock)
+            self._saying_hello[sock] = self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
 
     def _pause_accepting(self, error: OSError) -> None:
         """Look away for a moment: the connection that could not be accepted still waits, and would call at once again."""
@@ -211,7 +193,8 @@ class RelayServer:
             # Includes ProtocolError and InvalidToken: that connection ends, nothing else.
             logger.info("relay: a connection from %s was refused: %s", source, error)
         finally:
-            self._no_hello(sock, source)
+            self._hellos.remove(source, sock)
+            self._saying_hello.pop(sock, None)
             if not kept:
                 sock.close()
 
@@ -261,24 +244,21 @@ class RelayServer:
             sockets.reset(connector)
             self._core.pair_ended(paired.holder)
             return
-        forwarding = self.forwarding
-
-        def ended(pair: Pair) -> None:
-            self._pairs.discard(pair)
-            self._core.pair_ended(paired.holder)
-            self.traffic.pair_ended(pair.received())
-            if forwarding is not None:
-                forwarding.parted(paired.legs)
-
-        if forwarding is not None:
-            forwarding.joined(paired.holder, paired.legs)
-
-        pair = Pair(client, connector, self._pipes, ended)
-        self._pairs.add(pair)
+        if self.forwarding is not None:
+            self.forwarding.joined(paired.holder, paired.legs)
+        pair = Pair(client, connector, self._pipes, self._pair_ended)
+        self._pairs[pair] = paired
         self.traffic.pairs += 1
         pair.start()
         if self._sharing is not None:
             self._sharing.attend(pair)
+
+    def _pair_ended(self, pair: Pair) -> None:
+        paired = self._pairs.pop(pair)
+        self._core.pair_ended(paired.holder)
+        self.traffic.pair_ended(pair.received())
+        if self.forwarding is not None:
+            self.forwarding.parted(paired.legs)
 
     async def _sweep(self) -> None:
         """Drop waiting connections that have gone or waited too long, and pairs that moved nothing for very long."""

@@ -17,6 +17,7 @@ from klinket.client.capture import direct, http_connect, socks5
 from klinket.client.ports import CarriedFlow, FlowOpener
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
 from klinket.domain.flow import Destination
+from klinket.domain.newcomers import Newcomers
 from klinket.net import sockets
 from klinket.net.deadlines import within
 from klinket.net.poll import readable
@@ -37,8 +38,10 @@ ACCEPT_ROUNDS = 64
 #: Bytes read at once while a head is incomplete.
 _READ_BYTES = 4096
 
-#: Speaks with a program, and calls once it has said what it wants.
-Speak = Callable[["Proxy", socket.socket, Callable[[], None]], Awaitable[None]]
+#: A flow for a program that was told of it, and what the program has sent behind its request.
+Begun = tuple[CarriedFlow, bytes]
+#: Speaks with a program, and calls once it has said what it wants; returns None where it gets no flow.
+Speak = Callable[["Proxy", socket.socket, Callable[[], object]], Awaitable[Begun | None]]
 Told = Callable[[Destination, FlowRefused], None]
 
 
@@ -71,8 +74,8 @@ class Proxy:
         self._others_direct = others_direct
         self._told = told
         self._tasks = TaskSet("proxy")
-        #: Connections that have not said what they want by their source, the oldest first.
-        self._unasked: dict[str, dict[asyncio.Task[None], None]] = {}
+        #: Connections that have not said what they want.
+        self._unasked: Newcomers[asyncio.Task[None]] = Newcomers()
         self._listener: socket.socket | None = None
 
     def listen(self, address: HostPort) -> HostPort:
@@ -113,35 +116,23 @@ class Proxy:
                 continue
             program.setblocking(False)  # the rest of what a flow needs is set by whoever carries it
             source = source_of(str(where[0]))
-            self._make_room(source)
-            self._unasked.setdefault(source, {})[self._tasks.start(self._serve(program, source), "program")] = None
-
-    def _make_room(self, source: str) -> None:
-        """End the oldest connection that has said nothing whole, of this source or of the one with the most, for one more."""
-        if len(self._unasked.get(source, ())) >= MAX_UNASKED_PER_SOURCE:
-            biggest = source
-        elif sum(map(len, self._unasked.values())) >= MAX_UNASKED:
-            biggest = max(self._unasked, key=lambda one: len(self._unasked[one]))
-        else:
-            return
-        oldest = next(iter(self._unasked[biggest]))
-        self._has_asked(oldest, biggest)
-        oldest.cancel()
-
-    def _has_asked(self, serving: asyncio.Task[None], source: str) -> None:
-        waiting = self._unasked.get(source)
-        if waiting is not None and waiting.pop(serving, True) is None and not waiting:
-            del self._unasked[source]
+            gives_way = self._unasked.make_room(source, MAX_UNASKED, MAX_UNASKED_PER_SOURCE)
+            if gives_way is not None:
+                gives_way[1].cancel()
+            self._unasked.add(source, self._tasks.start(self._serve(program, source), "program"))
 
     async def _serve(self, program: socket.socket, source: str) -> None:
         serving = asyncio.current_task()
         assert serving is not None
         try:
-            await self._speak(self, program, lambda: self._has_asked(serving, source))
+            begun = await self._speak(self, program, lambda: self._unasked.remove(source, serving))
+            if begun is not None:
+                flow, early = begun
+                await flow.carry(program, early)
         except (OSError, TimeoutError) as error:
             logger.debug("a program went away: %s", error)
         finally:
-            self._has_asked(serving, source)
+            self._unasked.remove(source, serving)
             if program.fileno() >= 0:
                 program.close()
 
@@ -169,7 +160,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
+async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> Begun | None:
     """Serve one connection of the HTTP proxy."""
     loop = asyncio.get_running_loop()
     received = b""
@@ -178,30 +169,31 @@ async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], N
             more = await loop.sock_recv(program, _READ_BYTES)
             received += more
             if not more:
-                return
+                return None
             if len(received) > http_connect.MAX_HEAD_BYTES:
                 await loop.sock_sendall(program, http_connect.bad_request("the request head is too long"))
-                return
+                return None
     asked()
     head, early = received[: end + 4], received[end + 4 :]
     if proxy.token is not None and not http_connect.shows(head, proxy.token):
         await loop.sock_sendall(program, http_connect.token_wanted())
-        return
+        return None
     try:
         request = http_connect.parse_head(head)
     except ProtocolError as error:
         await loop.sock_sendall(program, http_connect.bad_request(error.message))
-        return
+        return None
     try:
         flow = await proxy.open(request.destination)
     except FlowRefused as error:
         await loop.sock_sendall(program, http_connect.refusal(error))
-        return
+        return None
     answer = b"" if request.forward else http_connect.ESTABLISHED
-    await _hand_over(flow, program, answer, request.forward + early)
+    await _tell(flow, program, answer)
+    return flow, request.forward + early
 
 
-async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
+async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> Begun | None:
     """Serve one connection of the SOCKS5 proxy."""
     talk = _SocksTalk(program)
     destination = talk.whole_request() if proxy.token is None else None
@@ -214,15 +206,16 @@ async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], 
     asked()
     if destination is None:
         await talk.flush()
-        return
+        return None
     try:
         flow = await proxy.open(destination)
     except FlowRefused as error:
         talk.say(socks5.refusal(error))
         await talk.flush()
-        return
+        return None
     talk.say(socks5.reply(socks5.Reply.SUCCEEDED))
-    await _hand_over(flow, program, talk.unsaid, talk.rest)
+    await _tell(flow, program, talk.unsaid)
+    return flow, talk.rest
 
 
 class _SocksTalk:
@@ -311,11 +304,11 @@ async def _socks_admitted(talk: _SocksTalk, methods: bytes, token: str | None) -
     return taken
 
 
-async def _hand_over(flow: CarriedFlow, program: socket.socket, answer: bytes, early: bytes) -> None:
+async def _tell(flow: CarriedFlow, program: socket.socket, answer: bytes) -> None:
+    """Tell a program of its flow; one that cannot be told gets none."""
     try:
         if answer:
             await sockets.send_all(program, answer)
     except BaseException:
         flow.abort()
         raise
-    await flow.carry(program, early)
