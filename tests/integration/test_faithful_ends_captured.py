@@ -161,6 +161,7 @@ def test_who_is_held_up_learns_of_a_reset(ends: Ends, here: str, there: str) -> 
 def test_a_reset_comes_to_whoever_reads_nothing(ends: Ends, here: str, there: str) -> None:
     sending = Flood(ends.of(here))
     sending.wait_until_blocked()
+    ends.of(here).shutdown(socket.SHUT_RDWR)  # wakes the sender; its end waits behind what nobody reads
     reset(ends.of(here))
     sending.wait()
     assert hangs_up(ends.of(there))
