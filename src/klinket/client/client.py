@@ -224,6 +224,8 @@ class Client:
         self._session.access_token = message.access_token
         self._session.expires_at_ms = message.expires_at_ms
         self._initiator = None
+        if self._configured.is_set():  # a link may have been refused for the certificate before
+            self._link_set.follow(self._core.configuration, {flow.connector for flow in self._flows})
 
     def _configure(self, configuration: control.ClientConfiguration) -> None:
         self._core.configure(configuration)
