@@ -185,7 +185,7 @@ class Client:
         self._initiator = None
         if self._session is not None and not self._session.copied:
             self._session.copied = True
-            self._tasks.start(log_out(self._key_file, self._session, self._context), "end of the copied session")
+            self._tasks.start(log_out(self._key_file, self._session, self._context, self._clock.now()), "copied session")
         self._channel.abort()
 
     def forked(self) -> None:
@@ -266,7 +266,7 @@ class Client:
         await self._tasks.aclose()
         if not told and self._session is not None and self._ended is None:
             try:
-                await log_out(self._key_file, self._session, self._context)
+                await log_out(self._key_file, self._session, self._context, self._clock.now())
             except ControllerUnreachable as error:
                 logger.info("the session was not ended at the controller, it ends by itself: %s", error.message)
 
