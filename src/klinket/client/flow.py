@@ -35,6 +35,8 @@ class ClientStream:
     `refused`: given while the answer to OPEN is still to come; called if that is a refusal. `answer`: is told what it says.
     """
 
+    __slots__ = ("_answer", "_forget", "_link", "_pipe", "_pump", "_refused", "connector", "failure", "resource", "summary")
+
     def __init__(
         self,
         resource: Resource,

@@ -16,7 +16,7 @@ from klinket.connector.core import ConnectorCore
 from klinket.connector.enrol import Credentials
 from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import LEAVE_SECONDS
-from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, ProtocolError
+from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, InvalidToken, ProtocolError
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
@@ -27,6 +27,10 @@ from klinket.wire.signing import PrivateKey
 from klinket.wire.version import CONNECTOR_VERSION
 
 logger = logging.getLogger(__name__)
+
+
+class CredentialsRefused(ControllerUnreachable):
+    """The access token is not believed, for example of a time when the controller's clock was ahead: enrol for another."""
 
 
 class ConnectorChannel:
@@ -69,6 +73,8 @@ class ConnectorChannel:
         self._revision = 0
         #: The newest signed head, shown with every heartbeat.
         self.head = ""
+        #: Set by the first configuration. Until the controller has believed the proof it takes nothing large.
+        self._believed = asyncio.Event()
         self._relays_changed = asyncio.Event()
         self._tickets_used_up = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
@@ -97,6 +103,7 @@ class ConnectorChannel:
             self._config.controller, control.CHANNEL_PATH, context, max_bytes=control.MAX_CONTROL_BYTES
         ) as connection:
             await self._prove(connection, credentials, asked_at)
+            self._believed.clear()
             self._connection = connection
             tasks = TaskSet("connector channel")
             sent: set[int] = set()
@@ -132,6 +139,7 @@ class ConnectorChannel:
                     sent.add(message.id)
                     await channel.send(connection, control.encode(receipt))
             case control.ConnectorConfiguration():
+                self._believed.set()
                 self._set_clock(message)
                 self._revision = message.revision
                 for receipt in await self._configure(message):
@@ -156,9 +164,8 @@ class ConnectorChannel:
             case control.Refused():
                 if message.code == ConnectorTokensDead.code:
                     raise ConnectorTokensDead(message.message, hint=message.hint)
-                raise ControllerUnreachable(
-                    f"the controller refused: {message.message}", hint=message.hint, retry_after=message.retry_after
-                )
+                kind = CredentialsRefused if message.code == InvalidToken.code else ControllerUnreachable
+                raise kind(f"the controller refused: {message.message}", hint=message.hint, retry_after=message.retry_after)
             case _:
                 raise ProtocolError(f"unexpected {type(message).__name__}")
 
@@ -208,6 +215,7 @@ class ConnectorChannel:
             logger.info("the controller was not told that this connector ends: %s", error)
 
     async def _send_events(self, connection: ClientConnection) -> None:
+        await self._believed.wait()
         while True:
             async for batch in self._events.unsent():
                 await channel.send(connection, control.encode(batch))

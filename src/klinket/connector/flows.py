@@ -98,10 +98,9 @@ class FlowServer:
             if since is not None and since < before and (ender := self._enders.get(flow)) is not None:
                 ender(Failure(FlowFailure.TIMED_OUT, f"a frame was not complete after {FRAME_SECONDS:.0f} s"))
 
-    async def serve(self, pipe: SealedPipe, record: LinkRecord, relay: int, first: Frame | None = None) -> None:
-        """Serve one flow after another on a pipe until it ends. `first`: a frame that was read from it already."""
+    async def serve(self, pipe: SealedPipe, record: LinkRecord, relay: int, frame: Frame | None = None) -> None:
+        """Serve one flow after another on a pipe until it ends. `frame`: one that was read from it already."""
         try:
-            frame = first
             while not pipe.closed:
                 if frame is None:
                     if not self._pipes.rests(pipe):
@@ -115,34 +114,36 @@ class FlowServer:
                     self._pipes.works(pipe)
                 if frame.type is not FrameType.OPEN:
                     raise ProtocolError("a flow begins with OPEN")
-                if not await self._serve_flow(pipe, record, OpenRequest.decode(frame.content), relay):
+                opened = await self._open(pipe, record, OpenRequest.decode(frame.content), relay)
+                frame = None  # while a flow is carried, nothing of its beginning is kept
+                if opened is None or not await self._carry(*opened, relay):
                     return
-                frame = None
         except (OSError, ProtocolError) as error:
             if isinstance(error, ProtocolError):
                 logger.warning("a pipe of session %s ended: %s", record.principal.session, error.message)
         finally:
             pipe.abort()
 
-    async def _serve_flow(self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int) -> bool:
-        """Serve one flow; returns whether the pipe may carry another."""
+    async def _open(
+        self, pipe: SealedPipe, record: LinkRecord, request: OpenRequest, relay: int
+    ) -> tuple[Flow, str, Carrier] | None:
+        """Answer a request; returns the flow, the address it leads to and what is to carry it, or None after a refusal."""
         pipe.receiver.rest(READ_BYTES)  # what came behind OPEN waits for the resource; further bytes wait in the socket
         try:
             flow = self._core.open(record, request, self._clock())
         except FlowRefused as error:
             await self._refuse(pipe, record, request, relay, error)
-            return False
+            return None
         try:
             reached, address = await self._reach(flow)
         except FlowRefused as error:
             self._core.close(flow)
             await self._refuse(pipe, record, request, relay, error, flow.resource)
-            return False
+            return None
         except BaseException:
             self._core.close(flow)
             raise
         stopped: list[Failure] = []
-        carrier: Carrier | None = None
 
         def stop(failure: Failure) -> None:
             stopped.append(failure)
@@ -153,29 +154,37 @@ class FlowServer:
         try:
             await pipe.send(FrameType.OPENED, OpenAnswer(address).encode())
             self._events.established(flow, relay, address)
-            carrier = self._carrier(flow, reached, pipe)  # from here on the socket is the carrier's, also when this is cancelled
+            return flow, address, self._carrier(flow, reached, pipe)  # from here on the socket is the carrier's
+        except BaseException:
+            self._over(flow)
+            _give_up(reached)
+            if stopped:
+                self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure, flow.resource)
+            raise
+
+    async def _carry(self, flow: Flow, address: str, carrier: Carrier, relay: int) -> bool:
+        """Carry a flow to its end, and whatever ends this; returns whether the pipe may carry another."""
+        try:
             self.traffic.carries(flow, carrier, relay)
             self.bandwidth.begins(flow, carrier)
             self._enders[flow] = carrier.cut
             summary = await carrier.carry()
         except BaseException:
-            if carrier is not None:
-                self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
-            else:
-                _give_up(reached)
-                if stopped:
-                    self._events.refused(flow.id, flow.principal, flow.destination, relay, stopped[0].failure, flow.resource)
+            self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
             raise
         finally:
-            self._enders.pop(flow, None)
-            del self._carried[flow]
-            if carrier is not None:
-                self.bandwidth.over(flow)
-            self.traffic.over(flow)
-            self._core.close(flow)
+            self.bandwidth.over(flow)
+            self._over(flow)
         failure = summary.failure.failure if summary.failure else None
         self._events.closed(flow, relay, address, summary.bytes_sent, summary.bytes_received, failure)
         return summary.failure is None
+
+    def _over(self, flow: Flow) -> None:
+        """Forget a flow that has ended, or was not carried."""
+        self._enders.pop(flow, None)
+        del self._carried[flow]
+        self.traffic.over(flow)
+        self._core.close(flow)
 
     async def _reach(self, flow: Flow) -> tuple[socket.socket | EchoSocket, str]:
         """Dial, and look again whether the flow may be; a cut meanwhile ends the dialling at once."""

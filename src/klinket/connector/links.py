@@ -99,6 +99,42 @@ class LinkServer:
 
         `proved`: called once the client has shown who it is; `leg`: the connection as the relay knows it.
         """
+        try:
+            self._begin(sock, relay)
+            try:
+                async with asyncio.timeout(HELLO_SECONDS):
+                    proven = await self._prove(sock, connector_random)
+            finally:
+                self._unproven[relay].pop(sock, None)
+            if proven is None:
+                return
+            proved()
+            pipe, record, first = proven
+            del proven, connector_random  # a flow may be there for hours: it keeps nothing of how its pipe began
+            try:
+                self._pipes.enter(pipe, record)
+                if self._core.link(record.link.handle, self._clock()) is not record:
+                    return  # the link ended while its pipe began
+                if pipe.purpose is Purpose.CONTROL:
+                    await self._serve_control(pipe, record, first)
+                elif pipe.purpose is Purpose.DATAGRAMS:
+                    await self._serve_datagrams(pipe, record, first, leg)
+                else:
+                    flows = self._flows.serve(pipe, record, relay, first)
+                    del first, leg
+                    await flows
+            finally:
+                self._pipes.leave(pipe)
+                pipe.abort()
+        except OSError as error:
+            logger.debug("a client's connection ended: %s", error)
+        except KlinketError as error:
+            logger.warning("a client's connection was refused: %s", error.message)
+        finally:
+            sock.close()
+
+    async def _prove(self, sock: socket.socket, connector_random: bytes) -> tuple[SealedPipe, LinkRecord, Frame] | None:
+        """Return a new pipe with its link and first frame; None where a link was made instead."""
         found: list[LinkRecord] = []
 
         def lookup(handle: bytes) -> Link | None:
@@ -108,26 +144,12 @@ class LinkServer:
             found.append(record)
             return record.link
 
-        try:
-            self._begin(sock, relay)
-            try:
-                async with asyncio.timeout(HELLO_SECONDS):
-                    accepted = await pipes.accept_pipe(sock, connector_random, lookup)
-                    if isinstance(accepted, bytes):
-                        await self._make_link(sock, accepted)
-                        return
-                    # Handles are in the clear: only a frame that verifies proves that this is the link's client.
-                    first = await accepted.receive()
-            finally:
-                self._unproven[relay].pop(sock, None)
-            proved()
-            await self._serve_proven(accepted, found[0], relay, first, leg)
-        except OSError as error:
-            logger.debug("a client's connection ended: %s", error)
-        except KlinketError as error:
-            logger.warning("a client's connection was refused: %s", error.message)
-        finally:
-            sock.close()
+        accepted = await pipes.accept_pipe(sock, connector_random, lookup)
+        if isinstance(accepted, bytes):
+            await self._make_link(sock, accepted)
+            return None
+        # Handles are in the clear: only a frame that verifies proves that this is the link's client.
+        return accepted, found[0], await accepted.receive()
 
     def _begin(self, sock: socket.socket, relay: int) -> None:
         """Note a connection whose client has proved nothing yet; the oldest of too many at one relay gives way."""
@@ -137,21 +159,6 @@ class LinkServer:
         task = asyncio.current_task()
         assert task is not None
         unproven[sock] = task
-
-    async def _serve_proven(self, pipe: SealedPipe, record: LinkRecord, relay: int, first: Frame, leg: Leg | None) -> None:
-        try:
-            self._pipes.enter(pipe, record)
-            if self._core.link(record.link.handle, self._clock()) is not record:
-                return  # the link ended while its pipe began
-            if pipe.purpose is Purpose.CONTROL:
-                await self._serve_control(pipe, record, first)
-            elif pipe.purpose is Purpose.DATAGRAMS:
-                await self._serve_datagrams(pipe, record, first, leg)
-            else:
-                await self._flows.serve(pipe, record, relay, first)
-        finally:
-            self._pipes.leave(pipe)
-            pipe.abort()
 
     async def _make_link(self, sock: socket.socket, received: bytes) -> None:
         terminator = self._terminator()

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 
 from klinket.connector.limits import MAX_IDLE, MIN_IDLE
 from klinket.connector.links import LinkServer
@@ -48,7 +47,8 @@ class RelayPresence:
         self._links = links
         self._path = RelayPath(relay, RelayRole.CONNECTOR, lambda: self.ticket, clock, used_up)
         self._tasks = TaskSet(f"relay {relay.id}")
-        self._idle: set[asyncio.Task[None]] = set()
+        #: Connections that wait for a client, by who waits with them.
+        self._idle: dict[asyncio.Task[None], IdleConnection] = {}
         self._wanted = MIN_IDLE
         self._taken = 0
         self._backoff = Backoff()
@@ -106,9 +106,9 @@ class RelayPresence:
             logger.info("waiting at relay %s", self.relay.address)
         self.attached = True
         self._backoff.reset()
-        task = self._tasks.start(self._wait(waiting, random), "wait for a client")
-        self._idle.add(task)
-        task.add_done_callback(partial(self._over, waiting))
+        task = self._tasks.start(self._serve(waiting, random), "wait for a client")
+        self._idle[task] = waiting
+        task.add_done_callback(self._over)
 
     async def _register(self) -> tuple[IdleConnection, bytes]:
         """Return a connection that waits at the relay, greeted, and the random of the greeting."""
@@ -122,33 +122,42 @@ class RelayPresence:
             waiting.sock.close()
             raise
 
-    def _over(self, waiting: IdleConnection, task: asyncio.Task[None]) -> None:
-        """A task has ended, perhaps cancelled before its first step: nothing of it stays behind."""
-        waiting.sock.close()
-        self._idle.discard(task)
-        self._wake.set()
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """A task waits no more. It may have been cancelled before its first step: nothing of it stays behind."""
+        waiting = self._idle.pop(task, None)
+        if waiting is not None:
+            waiting.sock.close()
+            self._wake.set()
 
-    async def _wait(self, waiting: IdleConnection, random: bytes) -> None:
+    async def _serve(self, waiting: IdleConnection, random: bytes) -> None:
+        """Wait for a client, then serve it."""
+        if await self._joined(waiting):
+            serving = self._links.serve(waiting.sock, random, self.relay.id, leg=waiting.leg)
+            del waiting, random  # a pipe may be there for hours: it keeps nothing of how it began
+            await serving
+
+    async def _joined(self, waiting: IdleConnection) -> bool:
+        """Return whether a client was joined; the connection waits no more then."""
         task = asyncio.current_task()
         assert task is not None
         began = time.monotonic()
         try:
-            sock = await waiting.paired()
+            await waiting.paired()
         except Exception as error:
             logger.info("relay %s: a waiting connection ended: %s", self.relay.address, error)
             if isinstance(error, RelayError) and not isinstance(error, RelayUnavailable) and error.answer is RelayAnswer.DRAINING:
                 self._away_until, self.attached = time.monotonic() + STOPPING_SECONDS, False
             # Not the backoff: all that wait end together when a relay does, and would drive it to its maximum at once.
             await asyncio.sleep(max(0.0, SHORTEST_WAIT_SECONDS - (time.monotonic() - began)))
-            return
-        finally:
-            self._idle.discard(task)
-            self._wake.set()
+            return False
+        self._idle.pop(task, None)
+        task.remove_done_callback(self._over)
+        self._wake.set()
         self._taken += 1
         if self._taken >= self._wanted // 2 and self._wanted:
             self._wanted = min(MAX_IDLE, self._wanted * 2)
             self._taken = 0
-        await self._links.serve(sock, random, self.relay.id, leg=waiting.leg)
+        return True
 
     async def _shrink(self) -> None:
         while True:

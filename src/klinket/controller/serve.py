@@ -51,14 +51,20 @@ EVENTS_SECONDS = 10.0
 LOST_SESSION_MS = 24 * 3_600_000
 
 
-async def run(config: ControllerConfig, announce: Callable[[str], None], stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. `announce` prints what the first start has to say, once."""
+async def run(
+    config: ControllerConfig, announce: Callable[[str], None], stop: asyncio.Event, opened: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until `stop` is set. `announce` prints what the first start has to say, once.
+
+    `opened`: is called when the database is found to be this network's.
+    """
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     master = sealing.load_or_make(config.master_key_file or config.state / "keys" / "master.key")
     store = open_store(config.database, clock.wall)
     try:
         await store.write(defaults.ensure)
         trusted = await trust.load_or_make(store, master, config.network, clock.wall, clock.entropy)
+        opened()
         store.use_cut_signer(
             lambda cut: sign_cut(trusted.signers[KeyPurpose.CUT], cut, network=config.network), config.grant_seconds
         )

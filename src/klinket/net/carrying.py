@@ -26,8 +26,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-#: Part of the flows that one process can have files for which it keeps itself before it gives the oldest away.
-KEPT = 2
+#: Flows for which a process that has very many leaves files free before it gives the oldest away: for what is being opened, and
+#: pipes that wait. Where it can open few files, for half of the flows.
+FREE_FOR_FLOWS = 2_500
 
 
 class _Given:
@@ -77,7 +78,7 @@ class Carrying:
     def __init__(self, program: Program, processes: int) -> None:
         each = (descriptors.raise_limit() - workers.SPARE_DESCRIPTORS) // 2
         self.pool = WorkerPool(program, processes, each)
-        self._kept = each // KEPT
+        self._kept = max(each // 2, each - FREE_FOR_FLOWS)
         self._here: dict[Pump, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         attend_with(self._attend)

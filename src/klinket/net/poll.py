@@ -20,20 +20,22 @@ from klinket.net import forks
 #: Events taken in one turn of the loop.
 BATCH = 256
 
-_Call = tuple[Callable[..., object], tuple[Any, ...]]
+_Call = Callable[..., object]
 
 
 class _Watch:
     """One socket. `mask`: what the kernel was asked for, at least what is wanted."""
 
-    __slots__ = ("mask", "reader", "since", "sock", "writer")
+    __slots__ = ("mask", "reader", "reader_args", "since", "sock", "writer", "writer_args")
 
     def __init__(self, sock: socket.socket, since: int) -> None:
         self.sock = sock
         self.since = since
         self.mask = 0
         self.reader: _Call | None = None
+        self.reader_args: tuple[Any, ...] = ()
         self.writer: _Call | None = None
+        self.writer_args: tuple[Any, ...] = ()
 
 
 if sys.platform == "linux":
@@ -44,7 +46,8 @@ if sys.platform == "linux":
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             self.loop = loop
             self._epoll = select.epoll()
-            self._watches: dict[int, _Watch] = {}
+            #: By the sockets' numbers, which are small and close together.
+            self._watches: list[_Watch | None] = []
             self._round = 0
             loop.add_reader(self._epoll.fileno(), self._turn)
             forks.watch(self)
@@ -52,40 +55,47 @@ if sys.platform == "linux":
         def add_reader(self, sock: socket.socket, callback: Callable[..., object], *args: Any) -> None:
             """Call `callback(*args)` while the socket can be read, until remove_reader(); instead of a former one."""
             watch = self._watch(sock)
-            watch.reader = (callback, args)
+            watch.reader, watch.reader_args = callback, args
             if not watch.mask & select.EPOLLIN:
                 self._ask(watch, watch.mask | select.EPOLLIN)
 
         def add_writer(self, sock: socket.socket, callback: Callable[..., object], *args: Any) -> None:
             """Call `callback(*args)` while the socket can be written, until remove_writer(); instead of a former one."""
             watch = self._watch(sock)
-            watch.writer = (callback, args)
+            watch.writer, watch.writer_args = callback, args
             if not watch.mask & select.EPOLLOUT:
                 self._ask(watch, watch.mask | select.EPOLLOUT)
 
         def remove_reader(self, sock: socket.socket) -> None:
             """Call nothing any more when the socket can be read."""
-            watch = self._watches.get(sock.fileno())
+            watch = self._found(sock.fileno())
             if watch is not None and watch.sock is sock:
-                watch.reader = None
+                watch.reader, watch.reader_args = None, ()
 
         def remove_writer(self, sock: socket.socket) -> None:
             """Call nothing any more when the socket can be written."""
-            watch = self._watches.get(sock.fileno())
+            watch = self._found(sock.fileno())
             if watch is not None and watch.sock is sock:
-                watch.writer = None
+                watch.writer, watch.writer_args = None, ()
 
         def forget(self, sock: socket.socket) -> None:
             """Watch a socket no more; has to be called before it is closed."""
             number = sock.fileno()
-            watch = self._watches.get(number)
+            watch = self._found(number)
             if watch is not None and watch.sock is sock:
                 self._drop(number, watch)
 
+        def _found(self, number: int) -> _Watch | None:
+            return self._watches[number] if 0 <= number < len(self._watches) else None
+
         def _watch(self, sock: socket.socket) -> _Watch:
             number = sock.fileno()
-            watch = self._watches.get(number)
+            watch = self._found(number)
             if watch is None or watch.sock is not sock:
+                if number < 0:
+                    raise ValueError("a closed socket cannot be watched")
+                if (missing := number + 1 - len(self._watches)) > 0:
+                    self._watches += [None] * missing
                 watch = self._watches[number] = _Watch(sock, self._round)
             return watch
 
@@ -101,7 +111,7 @@ if sys.platform == "linux":
             watch.mask = mask
 
         def _drop(self, number: int, watch: _Watch) -> None:
-            del self._watches[number]
+            self._watches[number] = None
             if watch.mask:
                 try:
                     self._epoll.unregister(number)
@@ -111,16 +121,16 @@ if sys.platform == "linux":
         def _turn(self) -> None:
             self._round += 1
             for number, events in self._epoll.poll(0, BATCH):
-                watch = self._watches.get(number)
+                watch = self._watches[number]
                 if watch is None or watch.since == self._round:
                     continue  # forgotten by what was called before in this turn; the number may be another socket's by now
                 reader = watch.reader if events & ~select.EPOLLOUT else None
                 if reader is not None:
-                    self._call(reader)
+                    self._call(reader, watch.reader_args)
                 # What was called may have forgotten the socket.
-                writer = watch.writer if events & ~select.EPOLLIN and self._watches.get(number) is watch else None
+                writer = watch.writer if events & ~select.EPOLLIN and self._watches[number] is watch else None
                 if writer is not None:
-                    self._call(writer)
+                    self._call(writer, watch.writer_args)
                 if reader is None and writer is None:
                     self._heard_in_vain(number, watch)
 
@@ -131,9 +141,9 @@ if sys.platform == "linux":
             else:
                 self._ask(watch, wanted)
 
-        def _call(self, call: _Call) -> None:
+        def _call(self, call: _Call, args: tuple[Any, ...]) -> None:
             try:
-                call[0](*call[1])
+                call(*args)
             except Exception as error:
                 self.loop.call_exception_handler({"message": "a watch of a socket failed", "exception": error})
 

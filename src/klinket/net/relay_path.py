@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from klinket.domain.errors import ProtocolError
 from klinket.net import sockets
@@ -115,7 +114,6 @@ class RelayPath:
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE  # the digest is pinned: compared below, before anything is sent
         self._context.set_alpn_protocols(list(ADMISSION_PROTOCOLS))
-        self._legs: WeakKeyDictionary[socket.socket, Leg] = WeakKeyDictionary()
         self._renewing = TaskSet(f"admission at relay {relay.id}")
 
     @property
@@ -136,6 +134,10 @@ class RelayPath:
 
         So many at a time, the others in turn: a relay refuses more waiting clients of one admission than its limit.
         """
+        return (await self.connect_with_leg(connector))[0]
+
+    async def connect_with_leg(self, connector: int) -> tuple[socket.socket, Leg]:
+        """As connect(), with what the relay knows the connection by."""
         try:
             async with self._pairing:
                 return await self._pair(connector)
@@ -147,10 +149,10 @@ class RelayPath:
                 self.avoid(DRAINING_SECONDS)
             raise
 
-    async def _pair(self, connector: int) -> socket.socket:
+    async def _pair(self, connector: int) -> tuple[socket.socket, Leg]:
         for attempt in (1, 2):
             held = await self._admitted()
-            sock = await self._hello(held, connector)
+            sock, leg = await self._hello(held, connector)
             try:
                 await self._paired(sock, ANSWER_SECONDS)
             except RelayError as error:
@@ -163,7 +165,7 @@ class RelayPath:
             except BaseException:
                 sock.close()
                 raise
-            return sock
+            return sock, leg
         raise AssertionError("unreachable")
 
     async def measure(self) -> float:
@@ -180,11 +182,7 @@ class RelayPath:
 
     async def register(self, connector: int) -> IdleConnection:
         """Return a connection that waits at the relay for a client; raises RelayError."""
-        return IdleConnection(await self._hello(await self._admitted(), connector), self)
-
-    def leg(self, sock: socket.socket) -> Leg | None:
-        """Return what the relay knows a connection by that connect() or register() gave; None for another's."""
-        return self._legs.get(sock)
+        return IdleConnection(*await self._hello(await self._admitted(), connector), self)
 
     async def forwards_datagrams(self) -> bool:
         """Return whether the relay has a UDP port for its peers; raises RelayError."""
@@ -203,19 +201,19 @@ class RelayPath:
         except RelayError:
             pass  # whoever needs it asks again
 
-    async def _hello(self, held: _Held, connector: int) -> socket.socket:
+    async def _hello(self, held: _Held, connector: int) -> tuple[socket.socket, Leg]:
         sock = await self._dial()
         held.counter += 1
         hello = RelayHello(self._role, held.admission.id, held.counter, connector)
         try:
-            self._legs[sock] = Leg(self, held, sock)
+            leg = Leg(self, held, sock)
             await sockets.send_all(sock, hello.sign(held.admission.key))
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError):
                 raise RelayUnavailable(f"relay {self.relay.address}: {error}") from error
             raise
-        return sock
+        return sock, leg
 
     async def _paired(self, sock: socket.socket, timeout: float | None) -> None:
         try:
@@ -269,12 +267,14 @@ class RelayPath:
 
 
 class IdleConnection:
-    """A connector's connection that waits at a relay."""
+    """A connector's connection that waits at a relay, which knows it by `leg`."""
 
-    def __init__(self, sock: socket.socket, path: RelayPath) -> None:
+    __slots__ = ("_path", "leg", "sock")
+
+    def __init__(self, sock: socket.socket, leg: Leg, path: RelayPath) -> None:
         self.sock = sock
+        self.leg = leg
         self._path = path
-        self.leg = path.leg(sock)
 
     async def paired(self) -> socket.socket:
         """Wait, however long, until a client was joined; raises RelayError."""

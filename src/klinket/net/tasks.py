@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Coroutine
 from typing import Any
 
@@ -32,7 +33,8 @@ class TaskSet:
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run `work` in the background; after aclose() it is cancelled at once."""
-        task = asyncio.get_running_loop().create_task(work, name=f"{self._owner}: {name}")
+        # Thousands of tasks have the same name: it is there once.
+        task = asyncio.get_running_loop().create_task(work, name=sys.intern(f"{self._owner}: {name}"))
         self._tasks.add(task)
         task.add_done_callback(self._done)
         if self._closed:

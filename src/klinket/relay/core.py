@@ -69,6 +69,11 @@ class _Admitted:
     highest: int = 0
     seen: set[int] = field(default_factory=set)
     unfinished: int = 0
+    #: One for all pairs of the admission.
+    holder: Holder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.holder = self.claims.shared_by, self.claims.holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,13 +213,13 @@ class RelayCore:
         idle = self._idle.setdefault(hello.connector, [])
         if len(idle) >= self._limits.max_idle_per_connector:
             return [Refused(peer, RelayAnswer.LIMIT)]
-        waiting = _Waiting(peer, hello.admission, _holder(admitted), now + self._limits.max_idle_seconds, leg)
+        waiting = _Waiting(peer, hello.admission, admitted.holder, now + self._limits.max_idle_seconds, leg)
         idle.append(waiting)
         self._where[peer] = RelayRole.CONNECTOR, hello.connector, waiting
         return []
 
     def _client_arrives(self, peer: PeerId, hello: RelayHello, admitted: _Admitted, now: float) -> list[Output]:
-        holder = _holder(admitted)
+        holder = admitted.holder
         if not self.pairs.take(*holder):
             return [Refused(peer, RelayAnswer.LIMIT)]
         idle, leg = self._idle.get(hello.connector), _leg(hello, admitted)
@@ -286,10 +291,6 @@ class RelayCore:
         return [
             Refused(peer, RelayAnswer.NO_CONNECTOR if role is RelayRole.CLIENT else RelayAnswer.EXPIRED) for peer, role in late
         ]
-
-
-def _holder(admitted: _Admitted) -> Holder:
-    return admitted.claims.shared_by, admitted.claims.holder
 
 
 def _leg(hello: RelayHello, admitted: _Admitted) -> Leg:

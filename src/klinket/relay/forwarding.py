@@ -70,6 +70,8 @@ class DatagramForwarding:
         self._clock = clock
         self._ticks = ticks
         self._secret = entropy(_SECRET_BYTES)
+        #: By the names of their two legs: pairs that are joined, whose share they take, and what of them was asked for already.
+        self._joined: dict[bytes, tuple[Holder, Sequence[Leg]]] = {}
         self._ends: dict[bytes, End] = {}
         self._shares = NestedShares(limits.max_datagram_pairs)
         #: Who sends from an address to a receiver: all that is looked at for a sealed datagram.
@@ -85,17 +87,26 @@ class DatagramForwarding:
 
     def joined(self, holder: Holder, legs: Sequence[Leg]) -> None:
         """Let the two ends of a pair bind addresses from now on. `holder`: whose share they take, the client's."""
-        pair = _Pair(holder)
-        one, two = (End(leg, pair) for leg in legs)
-        one.peer, two.peer = two, one
-        self._ends[one.leg.name], self._ends[two.leg.name] = one, two
+        for leg in legs:
+            self._joined[leg.name] = holder, legs
 
     def parted(self, legs: Sequence[Leg]) -> None:
         """Forward nothing of a pair any more: it has ended."""
         for leg in legs:
+            self._joined.pop(leg.name, None)
             end = self._ends.pop(leg.name, None)
             if end is not None:
                 self._unbind(end)
+
+    def _end(self, name: bytes) -> End:
+        """Return a joined pair's end. It is made when something is asked for it: most pairs have no datagrams."""
+        if name not in self._ends:
+            holder, legs = self._joined[name]
+            pair = _Pair(holder)
+            one, two = (End(leg, pair) for leg in legs)
+            one.peer, two.peer = two, one
+            self._ends[one.leg.name], self._ends[two.leg.name] = one, two
+        return self._ends[name]
 
     def end_stale(self) -> None:
         """Unbind addresses whose end has been silent for long, or whose admission is over."""
@@ -111,20 +122,22 @@ class DatagramForwarding:
             bind = Bind.unverified(data)
         except ProtocolError:
             return self._dropped(Drop.REFUSED)
-        end, admitted = self._ends.get(bind.leg), self._core.admitted(bind.admission, self._clock())
-        if end is None or admitted is None:
+        admitted = self._core.admitted(bind.admission, self._clock())
+        if bind.leg not in self._joined or admitted is None:
             return self._dropped(Drop.UNKNOWN)
         claims, key = admitted
         try:
             wire.verify(data, key)
         except ProtocolError:
             return self._dropped(Drop.REFUSED)
+        end = self._end(bind.leg)
         if claims.holder != end.leg.holder or (claims.role is TicketRole.CLIENT) is not end.from_client:
             return self._dropped(Drop.REFUSED)
         if bind.number <= end.number:
             return self._dropped(Drop.REPLAYED)
         end.number = bind.number
-        if address != end.address and not self._proves(bind, address):
+        if not self._proves(bind, address):
+            # Also where it was proven before: whoever has left an address can still write it on an envelope.
             return self._challenge(end, bind, key, address)
         if not self._bind(end, bind, address, claims):
             return self._dropped(Drop.LIMIT)

@@ -21,7 +21,7 @@ from klinket.net.tls import TlsStream
 from klinket.relay.core import Output, Paired, RelayCore
 from klinket.relay.forwarding import DatagramForwarding
 from klinket.relay.limits import RelayLimits
-from klinket.relay.sharing import PairSharing
+from klinket.relay.sharing import DESCRIPTORS_PER_PAIR, PairSharing
 from klinket.relay.traffic import RelayTraffic
 from klinket.wire.relay import (
     ADMISSION_PROTOCOLS,
@@ -41,8 +41,6 @@ ACCEPT_ROUNDS = 64
 ACCEPT_PAUSE_SECONDS = 0.1
 #: Seconds between complaints about that.
 TELL_SECONDS = 10.0
-#: A pair takes two sockets, and up to two kernel pipes of two ends each while bytes are in flight.
-DESCRIPTORS_PER_CONNECTION = 3
 #: Seconds between looks for waiting connections that have gone, and for idle pairs.
 SWEEP_SECONDS = 2.0
 
@@ -69,7 +67,7 @@ class RelayServer:
         self.datagram_port = 0
         self._pipes = KernelPipes()
         self._waiting: dict[int, socket.socket] = {}
-        self._pairs: set[Pair] = set()
+        self._pairs: dict[Pair, Paired] = {}
         #: Connections whose hello is not complete, and who reads it.
         self._hellos: Newcomers[socket.socket] = Newcomers()
         self._saying_hello: dict[socket.socket, asyncio.Task[None]] = {}
@@ -79,12 +77,13 @@ class RelayServer:
         descriptors = raise_limit() - limits.spare_descriptors
         # Hellos have files of their own: silent connections take none from pairs, and pairs none from who comes.
         self._max_hellos = max(4, min(limits.max_hellos, descriptors // 4))
-        self._max_connections = max(16, (descriptors - self._max_hellos) // DESCRIPTORS_PER_CONNECTION)
-        # What is left of them is for connections that wait.
-        own = self._max_connections * 3 // 8
+        left = descriptors - self._max_hellos
+        # A quarter is for connections that wait.
+        own = max(6, left * 3 // 4 // DESCRIPTORS_PER_PAIR)
+        self._max_connections = left // 4 + 2 * own
         self._sharing = sharing
         if sharing is not None:
-            sharing.kept = own // 3
+            sharing.kept = own * 3 // 4
         core.pairs.capacity = min(limits.max_pairs, own + (sharing.capacity if sharing is not None else 0))
 
     @property
@@ -245,24 +244,21 @@ class RelayServer:
             sockets.reset(connector)
             self._core.pair_ended(paired.holder)
             return
-        forwarding = self.forwarding
-
-        def ended(pair: Pair) -> None:
-            self._pairs.discard(pair)
-            self._core.pair_ended(paired.holder)
-            self.traffic.pair_ended(pair.received())
-            if forwarding is not None:
-                forwarding.parted(paired.legs)
-
-        if forwarding is not None:
-            forwarding.joined(paired.holder, paired.legs)
-
-        pair = Pair(client, connector, self._pipes, ended)
-        self._pairs.add(pair)
+        if self.forwarding is not None:
+            self.forwarding.joined(paired.holder, paired.legs)
+        pair = Pair(client, connector, self._pipes, self._pair_ended)
+        self._pairs[pair] = paired
         self.traffic.pairs += 1
         pair.start()
         if self._sharing is not None:
             self._sharing.attend(pair)
+
+    def _pair_ended(self, pair: Pair) -> None:
+        paired = self._pairs.pop(pair)
+        self._core.pair_ended(paired.holder)
+        self.traffic.pair_ended(pair.received())
+        if self.forwarding is not None:
+            self.forwarding.parted(paired.legs)
 
     async def _sweep(self) -> None:
         """Drop waiting connections that have gone or waited too long, and pairs that moved nothing for very long."""

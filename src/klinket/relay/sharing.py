@@ -15,7 +15,8 @@ from klinket.net.workers import LOOK_SECONDS, Program, WorkerPool, give_away
 from klinket.relay import pair_worker
 from klinket.relay.limits import RelayLimits
 
-#: A pair takes two sockets; kernel pipes are borrowed while bytes are in flight.
+#: A pair takes two sockets. Each direction with bytes in flight borrows the two ends of a kernel pipe: where none is left, its
+#: bytes wait where they are.
 DESCRIPTORS_PER_PAIR = 3
 
 

@@ -123,4 +123,4 @@ async def test_a_wait_that_is_cancelled_before_its_first_step_leaves_no_socket(
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     await eventually(lambda: descriptors() <= before)
-    assert presence._idle == set()
+    assert presence._idle == {}

@@ -79,7 +79,7 @@ async def test_what_nobody_wants_is_heard_once_and_then_not_asked_for(pair: Pair
     before = poll()._round  # type: ignore[attr-defined]
     await turns()
     assert poll()._round - before <= 2  # type: ignore[attr-defined]
-    assert one.fileno() not in poll()._watches  # type: ignore[attr-defined]
+    assert poll()._watches[one.fileno()] is None  # type: ignore[attr-defined]
 
 
 async def test_the_end_of_the_peer_calls_the_reader(pair: Pair) -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from klinket.net import sockets
+from klinket.net import sockets, workers
 from klinket.net.relay_path import RelayPath, RelayUnavailable
 from klinket.net.sockets import HostPort
 from klinket.net.tls import TlsStream
-from klinket.relay import certificate
+from klinket.relay import certificate, sharing
 from klinket.relay import server as relay_server
 from klinket.relay.core import RelayCore
 from klinket.relay.limits import RelayLimits
@@ -546,14 +546,15 @@ async def test_a_relay_without_file_descriptors_waits_quietly_and_then_goes_on(
     assert (await asyncio.wait_for(sockets.receive_exactly(waiting, 1), 10))[0] == RelayAnswer.NOT_ALLOWED
 
 
-def test_a_pair_in_flight_fits_into_the_descriptors_that_are_counted_for_it() -> None:
-    before = {int(name) for name in os.listdir("/proc/self/fd")}
-    pool = relay_server.KernelPipes()
-    held = [*socket.socketpair(), *socket.socketpair()][:2]
-    pipes = [pool.borrow(), pool.borrow()]
-    in_use = {int(name) for name in os.listdir("/proc/self/fd")} - before
-    assert len(in_use) <= 2 * relay_server.DESCRIPTORS_PER_CONNECTION + 2  # the other two ends of the test's own pairs
-    for sock in held:
-        sock.close()
-    for ends in pipes:
-        pool.give_back(ends, empty=False)
+def test_files_are_shared_by_hellos_connections_that_wait_pairs_and_their_kernel_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, limits = 20_000, RelayLimits()
+    for module in (relay_server, sharing):
+        monkeypatch.setattr(module, "raise_limit", lambda: limit)
+    shared = sharing.PairSharing(2, limits)
+    server = relay_server.RelayServer(RelayCore(limits, os.urandom), ssl.create_default_context(), limits, time.time, shared)
+    own = server._core.pairs.capacity - shared.capacity
+    pairs_and_pipes, waiting = own * sharing.DESCRIPTORS_PER_PAIR, server._max_connections - 2 * own
+    assert limits.max_hellos + limits.spare_descriptors + waiting + pairs_and_pipes <= limit
+    assert own > shared.kept, "some that come before the next look fit as well"
+    one_worker = shared.capacity // workers.MAX_FOR_FILES
+    assert shared.kept + one_worker >= 10_000, "ten thousand pairs need one worker, not two: each has its price"

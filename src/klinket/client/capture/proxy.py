@@ -38,8 +38,10 @@ ACCEPT_ROUNDS = 64
 #: Bytes read at once while a head is incomplete.
 _READ_BYTES = 4096
 
-#: Speaks with a program, and calls once it has said what it wants.
-Speak = Callable[["Proxy", socket.socket, Callable[[], object]], Awaitable[None]]
+#: A flow for a program that was told of it, and what the program has sent behind its request.
+Begun = tuple[CarriedFlow, bytes]
+#: Speaks with a program, and calls once it has said what it wants; returns None where it gets no flow.
+Speak = Callable[["Proxy", socket.socket, Callable[[], object]], Awaitable[Begun | None]]
 Told = Callable[[Destination, FlowRefused], None]
 
 
@@ -123,7 +125,10 @@ class Proxy:
         serving = asyncio.current_task()
         assert serving is not None
         try:
-            await self._speak(self, program, lambda: self._unasked.remove(source, serving))
+            begun = await self._speak(self, program, lambda: self._unasked.remove(source, serving))
+            if begun is not None:
+                flow, early = begun
+                await flow.carry(program, early)
         except (OSError, TimeoutError) as error:
             logger.debug("a program went away: %s", error)
         finally:
@@ -155,7 +160,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> None:
+async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> Begun | None:
     """Serve one connection of the HTTP proxy."""
     loop = asyncio.get_running_loop()
     received = b""
@@ -164,30 +169,31 @@ async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], o
             more = await loop.sock_recv(program, _READ_BYTES)
             received += more
             if not more:
-                return
+                return None
             if len(received) > http_connect.MAX_HEAD_BYTES:
                 await loop.sock_sendall(program, http_connect.bad_request("the request head is too long"))
-                return
+                return None
     asked()
     head, early = received[: end + 4], received[end + 4 :]
     if proxy.token is not None and not http_connect.shows(head, proxy.token):
         await loop.sock_sendall(program, http_connect.token_wanted())
-        return
+        return None
     try:
         request = http_connect.parse_head(head)
     except ProtocolError as error:
         await loop.sock_sendall(program, http_connect.bad_request(error.message))
-        return
+        return None
     try:
         flow = await proxy.open(request.destination)
     except FlowRefused as error:
         await loop.sock_sendall(program, http_connect.refusal(error))
-        return
+        return None
     answer = b"" if request.forward else http_connect.ESTABLISHED
-    await _hand_over(flow, program, answer, request.forward + early)
+    await _tell(flow, program, answer)
+    return flow, request.forward + early
 
 
-async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> None:
+async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> Begun | None:
     """Serve one connection of the SOCKS5 proxy."""
     talk = _SocksTalk(program)
     destination = talk.whole_request() if proxy.token is None else None
@@ -200,15 +206,16 @@ async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], 
     asked()
     if destination is None:
         await talk.flush()
-        return
+        return None
     try:
         flow = await proxy.open(destination)
     except FlowRefused as error:
         talk.say(socks5.refusal(error))
         await talk.flush()
-        return
+        return None
     talk.say(socks5.reply(socks5.Reply.SUCCEEDED))
-    await _hand_over(flow, program, talk.unsaid, talk.rest)
+    await _tell(flow, program, talk.unsaid)
+    return flow, talk.rest
 
 
 class _SocksTalk:
@@ -297,11 +304,11 @@ async def _socks_admitted(talk: _SocksTalk, methods: bytes, token: str | None) -
     return taken
 
 
-async def _hand_over(flow: CarriedFlow, program: socket.socket, answer: bytes, early: bytes) -> None:
+async def _tell(flow: CarriedFlow, program: socket.socket, answer: bytes) -> None:
+    """Tell a program of its flow; one that cannot be told gets none."""
     try:
         if answer:
             await sockets.send_all(program, answer)
     except BaseException:
         flow.abort()
         raise
-    await flow.carry(program, early)
