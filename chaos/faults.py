@@ -89,7 +89,7 @@ class DiskFull(Fault):
 
 
 class DiskReadOnly(Fault):
-    """A controller keeps its database open, and cannot lose its disk so: it is started on such a disk instead."""
+    """A controller keeps its database open, and cannot lose its disk so (see DiskLost): it is started on such a disk."""
 
     kind = "disk read-only"
 
@@ -104,6 +104,18 @@ class DiskReadOnly(Fault):
         disk.writable(world.folder(self.part))
         if self.part in world.down and world.deployment.parts[self.part].running():
             world.down.discard(self.part)
+
+
+class DiskLost(Fault):
+    """The disk is read-only from one moment to the next, under a controller that runs and has its database open there."""
+
+    kind = "disk lost"
+
+    def begin(self, world: World) -> None:
+        world.clocks.lose_disk(lost=True)
+
+    def end(self, world: World) -> None:
+        world.clocks.lose_disk(lost=False)
 
 
 class NoDescriptors(Fault):
@@ -205,6 +217,7 @@ FAULTS: tuple[tuple[type[Fault], str], ...] = (
     *((Stopped, part) for part in _PARTS),
     *((DiskFull, part) for part in ("controller", *CONNECTORS)),
     *((DiskReadOnly, part) for part in ("controller", *CONNECTORS)),
+    (DiskLost, "controller"),
     *((NoDescriptors, part) for part in _PARTS),
     *((ClockStepped, part) for part in ("controller", *CONNECTORS, "client-ci")),
     *((Parted, f"{part} from {other}") for part in APART for other in ("controller", "relay", "all")),
@@ -212,6 +225,8 @@ FAULTS: tuple[tuple[type[Fault], str], ...] = (
 )
 
 
+#: Those that need a compiler.
+FAKED = (ClockStepped, DiskLost)
 #: How many faults strike together, and how often in one deck.
 AT_ONCE = (2, 2, 2, 3, 3)
 
@@ -238,7 +253,7 @@ def deck(rng: random.Random, *, clocks: bool) -> list[Fault]:
     """
 
     def every() -> list[Fault]:
-        return [kind(part, rng) for kind, part in FAULTS if clocks or kind is not ClockStepped]
+        return [kind(part, rng) for kind, part in FAULTS if clocks or kind not in FAKED]
 
     faults = every() + [together(rng, every(), count) for count in AT_ONCE]
     rng.shuffle(faults)

@@ -101,7 +101,7 @@ def run(directory: Path, minutes: float, flows: int, seed: int, only: str = "") 
     rng, report = random.Random(seed), Report(seed)
     network, clocks = Network(APART), Clocks(directory)
     if not clocks.possible:
-        report.notes.append("clocks were not stepped: there is no C compiler (Debian: apt-get install gcc)")
+        report.notes.append("clocks were not stepped, and no disk was lost: there is no C compiler (Debian: apt-get install gcc)")
 
     def deck_of(rng: random.Random) -> list[Fault]:
         return [fault for fault in deck(rng, clocks=clocks.possible) if only in fault.name]
