@@ -27,3 +27,16 @@ async def test_sessions_and_flows_outlive_a_step_of_the_controllers_clock(
     await flow.echo()
     assert core.flows == 1
     await (await whole.flow(client)).echo()
+
+
+@pytest.mark.parametrize("off", [3600.0, -3600.0])
+async def test_a_client_starts_works_and_logs_out_while_the_controllers_clock_is_off(whole: Whole, off: float) -> None:
+    whole.controller.offset += off
+    await whole.controller.controller.clock_watch.look()
+    client = await whole.client()
+    await (await whole.flow(client)).echo()
+    client._channel.abort()
+    client._channel._connection = None
+    await client.aclose()  # without a channel: by an assertion of its own
+    (row,) = await whole.sessions()
+    assert row.end_reason == "logout"
