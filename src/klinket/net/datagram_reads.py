@@ -12,7 +12,7 @@ import sys
 #: Datagrams read in one system call, at the most.
 SLOTS = 32
 #: Bytes for one datagram: more than any has.
-_SLOT_BYTES = 65_536
+SLOT_BYTES = 65_536
 #: Bytes for whence it came (sockaddr_in6) and for what the kernel says beside it.
 _NAME_BYTES, _ANCILLARY_BYTES = 32, 64
 _KEY_BYTES = _NAME_BYTES + _ANCILLARY_BYTES
@@ -54,10 +54,10 @@ class DatagramReads:
     """What was read last; each datagram is there until the next read()."""
 
     def __init__(self) -> None:
-        self._content = _untouched(SLOTS * _SLOT_BYTES)
+        self._content = _untouched(SLOTS * SLOT_BYTES)
         self._keys = bytearray(SLOTS * _KEY_BYTES)
         view = memoryview(self._content)
-        self._slots = [view[number * _SLOT_BYTES : (number + 1) * _SLOT_BYTES] for number in range(SLOTS)]
+        self._slots = [view[number * SLOT_BYTES : (number + 1) * SLOT_BYTES] for number in range(SLOTS)]
         self._sizes = [0] * SLOTS
         if sys.platform == "linux":
             self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
@@ -71,7 +71,7 @@ class DatagramReads:
         self._vectors = (_IoVector * SLOTS)()
         self._messages = (_Message * SLOTS)()
         for number in range(SLOTS):
-            self._vectors[number] = _IoVector(content + number * _SLOT_BYTES, _SLOT_BYTES)
+            self._vectors[number] = _IoVector(content + number * SLOT_BYTES, SLOT_BYTES)
             key = keys + number * _KEY_BYTES
             vector = ctypes.addressof(self._vectors) + number * ctypes.sizeof(_IoVector)
             self._messages[number].header = _Header(key, _NAME_BYTES, vector, 1, key + _NAME_BYTES, _ANCILLARY_BYTES, 0)
