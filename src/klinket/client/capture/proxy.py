@@ -74,6 +74,8 @@ class Proxy:
         self._others_direct = others_direct
         self._told = told
         self._tasks = TaskSet("proxy")
+        #: What is carried: nobody waits for it.
+        self._carried: set[CarriedFlow] = set()
         #: Connections that have not said what they want by their source, the oldest first.
         self._unasked: dict[str, dict[asyncio.Task[None], None]] = {}
         self._listener: socket.socket | None = None
@@ -110,7 +112,7 @@ class Proxy:
                 logger.error("accept: %s", error)
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._tasks) > MAX_CONNECTIONS:
+            if len(self._tasks) + len(self._carried) > MAX_CONNECTIONS:
                 logger.warning("more than %d connections at a time: refused", MAX_CONNECTIONS)
                 sockets.reset(program)
                 continue
@@ -139,17 +141,26 @@ class Proxy:
     async def _serve(self, program: socket.socket, source: str) -> None:
         serving = asyncio.current_task()
         assert serving is not None
+        begun: Begun | None = None
         try:
             begun = await self._speak(self, program, partial(self._has_asked, serving, source))
-            if begun is not None:
-                flow, early = begun
-                await flow.carry(program, early)
         except (OSError, TimeoutError) as error:
             logger.debug("a program went away: %s", error)
         finally:
             self._has_asked(serving, source)
-            if program.fileno() >= 0:
+            if begun is None and program.fileno() >= 0:
                 program.close()
+        if begun is not None:
+            await self._carry(*begun, program)
+
+    async def _carry(self, flow: CarriedFlow, early: bytes, program: socket.socket) -> None:
+        """Begin to carry a flow, which goes on by itself."""
+        self._carried.add(flow)
+        try:
+            await flow.begin(program, early, self._carried.discard)
+        except BaseException:
+            self._carried.discard(flow)
+            raise
 
     async def open(self, destination: Destination) -> CarriedFlow:
         """Open a flow for a program; raises FlowRefused, which was told."""
@@ -164,6 +175,8 @@ class Proxy:
     async def aclose(self) -> None:
         """Stop listening and reset what is still going on."""
         await self._tasks.aclose()
+        for flow in list(self._carried):
+            flow.abort()
         if self._listener is not None:
             self._listener.close()
 
