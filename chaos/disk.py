@@ -8,7 +8,8 @@ from pathlib import Path
 
 from chaos.network import sh
 
-SIZE = "48m"
+#: Of each disk. What a controller keeps of a trial's flows and changes grows by some 3 MB a minute.
+SIZE = "256m"
 #: Seconds to wait until nobody has a file open for writing: only then can a disk become read-only.
 SETTLE_SECONDS = 5.0
 _BALLAST = "ballast"

@@ -53,11 +53,11 @@ class Trial:
         print(f"{fault.name} for {seconds:.1f} s", file=sys.stderr, end="", flush=True)
         try:
             fault.begin(self._world)
-            took = self._recover() if fault.bears else 0.0
+            took = self._recover(", while it lasts") if fault.bears else 0.0
             time.sleep(seconds)
         finally:
             fault.end(self._world)
-        took = max(took, self._recover())
+        took = max(took, self._recover("; afterwards" if fault.bears else ""))
         self._struck[-1] = (began, time.monotonic())
         print(file=sys.stderr, flush=True)
         if fault.part == "controller" and not self._writes.look_up():
@@ -74,8 +74,8 @@ class Trial:
                 f"{fault.name}: {took:.1f} s until all worked again, machine {slowness:.1f} times slower"
             )
 
-    def _recover(self) -> float:
-        """Return after how many seconds a flow and a write were both possible again."""
+    def _recover(self, when: str = "") -> float:
+        """Return after how many seconds a flow and a write were both possible again. `when`: told before."""
         began, flow, write = time.monotonic(), 0.0, 0.0
         while time.monotonic() < began + PATIENCE_SECONDS:
             self._world.heal()
@@ -85,7 +85,7 @@ class Trial:
                 write = time.monotonic() - began
             if flow and write:
                 why = f" ({self._writes.error})" if write > RECOVERY_SECONDS else ""
-                print(f": a flow after {flow:.1f} s, a write after {write:.1f} s{why}", file=sys.stderr, end="", flush=True)
+                print(f"{when}: a flow after {flow:.1f} s, a write after {write:.1f} s{why}", file=sys.stderr, end="", flush=True)
                 return max(flow, write)
             time.sleep(0.1)
         self._report.breaches.append(f"not even after {PATIENCE_SECONDS:.0f} s: flow {bool(flow)}, write {bool(write)}")

@@ -121,7 +121,7 @@ class Deployment:
     """Controller with relay, connectors and admin commands below one directory.
 
     `address`: where controller and relay listen and are reached. `enter`: gives the command prefix that runs a part
-    elsewhere, for example in a network namespace; its argument is the part's name.
+    elsewhere, for example in a network namespace; its argument is the part's name. `with_relay`: one runs beside the controller.
     """
 
     def __init__(
@@ -131,6 +131,7 @@ class Deployment:
         address: str = "127.0.0.1",
         network: str = "demo",
         enter: Callable[[str], Sequence[str]] = lambda _: (),
+        with_relay: bool = True,
     ) -> None:
         self.directory = directory
         self.address = address
@@ -138,6 +139,7 @@ class Deployment:
         self.enter = enter
         self.port = free_port()
         self.relay_port = free_port()
+        self.with_relay = with_relay
         self.url = f"https://{address}:{self.port}"
         self.state = directory / "controller"
         self.authority = self.state / "controller-ca.pem"
@@ -156,7 +158,7 @@ class Deployment:
                 "--state", str(self.state),
                 "--listen", f"{self.address}:{self.port}",
                 "--public-url", self.url,
-                "--with-relay", f"{self.address}:{self.relay_port}",
+                *(["--with-relay", f"{self.address}:{self.relay_port}"] if self.with_relay else []),
                 "--api-reads-per-minute", "0", "--api-writes-per-minute", "0",
                 *options,
             ]  # fmt: skip
@@ -168,6 +170,26 @@ class Deployment:
             if found is None:
                 raise DeploymentError(f"the controller printed no API token:\n{part.tail()}")
             self.api_token = found.group()
+        return part
+
+    def start_relay(self, name: str, listen: str, *options: str, **environment: str) -> Part:
+        """Start a relay of its own at HOST:PORT, and wait until it is attached."""
+        part = self.parts.get(name)
+        if part is None:
+            token = self.directory / f"{name}-token"
+            token.write_text(self.issue("relay-token", name).strip())
+            command = [
+                *self.enter(name), *KLINKET, "relay",
+                "--controller", self.url, "--ca", str(self.authority),
+                "--listen", listen,
+                "--state", str(self.directory / name),
+                "--token-file", str(token),
+                *options,
+            ]  # fmt: skip
+            part = self.parts[name] = self._part(name, command, **environment)
+        begun = part.log.stat().st_size if part.log.exists() else 0
+        part.start()
+        self.wait_for(f"relay {name}", lambda: b"is attached" in part.log.read_bytes()[begun:], part)
         return part
 
     def start_connector(self, name: str, **environment: str) -> Part:
@@ -230,6 +252,16 @@ class Deployment:
             text=True,
             timeout=60,
         )
+
+    def issue(self, *arguments: str) -> str:
+        """Run `klinket issue ARGUMENTS` at the controller's state and return what it printed; raises DeploymentError."""
+        done = subprocess.run(
+            [*self.enter("controller"), *KLINKET, "issue", *arguments, "--state", str(self.state)],
+            env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        if done.returncode:
+            raise DeploymentError(f"klinket issue {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")
+        return done.stdout
 
     def add_connector(self, network: str, name: str) -> None:
         """Create a connector in the remote network and keep its tokens in `NAME.json`."""

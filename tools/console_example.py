@@ -38,6 +38,7 @@ from klinket.controller.app.ports import Transaction
 from klinket.controller.app.rows import ConnectorRow, ResourceRow, ServiceAccountRow, ServiceKeyRow, UserRow
 from klinket.controller.console.sign_in.proofs import sealed_as
 from klinket.controller.peers import ConnectorPeer, Outbox, Peers
+from klinket.domain.account_limits import SeatsExceeded
 from klinket.domain.audit import Actor, ActorType
 from klinket.domain.identifiers import ConnectorId, Kid, Thumbprint
 from klinket.domain.sink import SinkKind
@@ -114,6 +115,7 @@ def fill(tx: Transaction, *, seed: int = 7) -> None:
             access.grant(tx, ACTOR, made_resources[index], account)
         accounts.append((account, made, reached))
     service_keys.revoke(tx, ACTOR, accounts[1][1][2])
+    _special_keys(tx, accounts[0][0])
     cuts.answer(
         tx, tx.cuts.newest(1)[0].id, made_connectors[2].id, stopped_at_ms=tx.now_ms, took_ms=12.4,
         flows=[{"flow": "1"}, {"flow": "2"}],
@@ -214,6 +216,14 @@ def _key(tx: Transaction, account: ServiceAccountRow, name: str, days: int) -> S
     row = service_keys.create(tx, ACTOR, account, days=days, name=name, kid=kid, public_key=public)
     used = {"hostname": "runner-7", "address": "203.0.113.20", "clientVersion": "0.1.0"}
     return tx.service_keys.change(row.id, last_used_ms=tx.now_ms - 4 * 60_000, last_used_by=used)
+
+
+def _special_keys(tx: Transaction, account: ServiceAccountRow) -> None:
+    """Make a key with a seat, one with seats that only warns, and a canary."""
+    for name, seats, exceeded in (("one runner", 1, SeatsExceeded.REFUSE), ("two runners", 2, SeatsExceeded.ALERT)):
+        tx.service_keys.change(_key(tx, account, name, 365).id, seats=seats, seats_exceeded=exceeded.value)
+    canary = _key(tx, account, "old backup", 0)
+    tx.service_keys.change(canary.id, is_canary=True, last_used_ms=None, last_used_by=None)
 
 
 def _settings(tx: Transaction) -> None:

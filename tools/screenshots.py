@@ -158,6 +158,7 @@ def _prepare(tx: Transaction, seal: Callable[[bytes, str], bytes]) -> tuple[dict
 
 async def _take(wanted: list[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    _say("making an example network")
     with tempfile.TemporaryDirectory(prefix="klinket-screenshots-") as state:
         running = Running(Path(state), host="localhost")
         await running.open()
@@ -166,18 +167,24 @@ async def _take(wanted: list[str], folder: Path) -> None:
         await audit_signing.sign_waiting(running.store, running.trust, now=True)
         try:
             async with running.listening(), _logged_in(running, ids["service"]), async_playwright() as playwright:
+                _say("starting Chromium")
                 chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-                for name in wanted:
+                for number, name in enumerate(wanted, 1):
                     path = PAGES[name].format(**ids)
                     cookie = cookies.get(STAGES.get(name, Stage.FULL.value), "")
                     for width in WIDTHS:
                         for scheme in SCHEMES:
                             file = folder / f"{name}-{width}-{scheme}.png"
                             await _picture(chromium, running, cookie, path, width, scheme, file, PRESSED.get(name))
-                    print(name, flush=True)
+                    _say(f"{number} of {len(wanted)}: {name}")
                 await chromium.close()
         finally:
             running.store.close()
+
+
+def _say(text: str) -> None:
+    """Print how far it is, at once: all pages take minutes."""
+    print(text, flush=True)
 
 
 @asynccontextmanager

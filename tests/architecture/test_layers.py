@@ -19,6 +19,7 @@ RELAY_MAY_LOAD = {
     "klinket.domain.flow",
     "klinket.domain.identifiers",
     "klinket.domain.readiness",
+    "klinket.domain.newcomers",
     "klinket.domain.shares",
     "klinket.net.backoff",
     "klinket.net.channel",

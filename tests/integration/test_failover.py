@@ -104,18 +104,7 @@ def world() -> Iterator[World]:
 
 def start_relay(deployment: Deployment) -> int:
     port = free_port()
-    token = subprocess.run(
-        [*KLINKET, "issue", "relay-token", "relay-2", "--state", str(deployment.state)],
-        env=clean_environment(), capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    token_file = deployment.directory / "relay-2-token"
-    token_file.write_text(token)
-    command = [
-        *KLINKET, "relay", "--controller", deployment.url, "--ca", str(deployment.authority),
-        "--listen", f"127.0.0.1:{port}", "--state", str(deployment.directory / "relay-2"), "--token-file", str(token_file),
-    ]  # fmt: skip
-    part = deployment.start("relay-2", command)
-    deployment.wait_for("relay-2", lambda: "is attached" in part.tail(), part)
+    deployment.start_relay("relay-2", f"127.0.0.1:{port}")
     return port
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import urllib.error
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from examples.deployment import KLINKET, Deployment, clean_environment, free_port
-from tests.integration.watched import wait_until
+from tests.integration.watched import metric, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 BYTES = 300_000
@@ -52,21 +51,7 @@ class World:
     def start(self) -> None:
         made = self.deployment
         made.start_controller("--metrics", f"127.0.0.1:{self.ports['controller']}")
-        token = made.directory / "relay-token"
-        issued = [*KLINKET, "issue", "relay-token", "second", "--state", str(made.state)]
-        done = subprocess.run(issued, capture_output=True, text=True, env=clean_environment(), timeout=60, check=True)
-        found = re.search(r"kl_relay_\w+", done.stdout)
-        assert found is not None, done.stdout + done.stderr
-        token.write_text(found.group())
-        address = f"127.0.0.1:{free_port()}"
-        made.start(
-            "relay",
-            [
-                *KLINKET, "relay", "--controller", made.url, "--ca", str(made.authority), "--listen", address,
-                "--state", str(made.directory / "relay"), "--token-file", str(token),
-            ],
-            KLINKET_METRICS=f"127.0.0.1:{self.ports['relay']}",
-        )  # fmt: skip
+        made.start_relay("relay", f"127.0.0.1:{free_port()}", KLINKET_METRICS=f"127.0.0.1:{self.ports['relay']}")
         wait_until(lambda: self.ready("relay")[0] == 200, "the relay is not ready", 30)
         made.start("service", [sys.executable, "-c", SERVICE, str(self.service)])
         made.admin("network", "create", "office")
@@ -95,8 +80,7 @@ class World:
 
     def metric(self, part: str, name: str) -> float:
         """Return the sum of all lines that begin so."""
-        found = re.findall(rf"^{re.escape(name)}[^ ]* ([0-9.e+]+)$", self.get(part, "/metrics")[1], re.MULTILINE)
-        return sum(map(float, found))
+        return metric(self.ports[part], name)
 
     def doctor(self, *options: str) -> tuple[int, dict[str, Any]]:
         done = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ class Admin:
         self.acknowledged: list[str] = []
         #: Whether a change was sent whose answer never came.
         self.in_doubt = False
+        #: Whether the controller still has a change before it, with somebody who waits for the answer or without.
+        self._under_way = False
 
     async def change(self) -> None:
         """Make one change, chosen by the seed; notes in the model what it means."""
@@ -44,9 +47,17 @@ class Admin:
         world, before = self._world, self._world.model.state
         world.note(f"{actor.name}: {change.__name__}")
         self.in_doubt = True
+
+        async def make() -> None:
+            self._under_way = True
+            try:
+                await world.controller.store.write(lambda tx: change(tx, actor))
+            finally:
+                self._under_way = False
+
         world.model.widens(wider(before), world.now())
         try:
-            await world.ask_controller("admin", lambda: world.controller.store.write(lambda tx: change(tx, actor)))
+            await world.ask_controller("admin", make)
         except ControllerUnreachable:
             world.note(f"{actor.name}: no answer")
             return  # in doubt
@@ -70,6 +81,8 @@ class Admin:
         """Look what became of a change whose answer never came; raises ControllerUnreachable."""
         if self.in_doubt:
             world = self._world
+            while self._under_way:
+                await asyncio.sleep(0.1)
             ended = world.model.state.ended
             found = await world.ask_controller(
                 "admin", lambda: world.controller.store.read(lambda tx: (model.read(tx, ended), _ended_by_admin(tx)))

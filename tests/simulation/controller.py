@@ -155,6 +155,7 @@ class Controller:
         for task in tasks:
             task.cancel()
         await self._dispatch.aclose()
+        self.logins.unproven.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in self._connections:
             await connection.server.close()

@@ -20,6 +20,7 @@ from sqlalchemy import func, select
 from klinket.controller import pruning, serve
 from klinket.controller.app import access, flow_events, live_flows, retention, service_keys, sessions
 from klinket.controller.app.ports import Actor, Transaction
+from klinket.controller.clock_watch import ClockWatch
 from klinket.controller.store import schema
 from klinket.domain.errors import ControllerUnreachable
 from klinket.domain.identifiers import Kid, ServiceAccountUuid
@@ -182,13 +183,18 @@ class Day(World):
         """Do what a real controller does beside answering."""
         counted: Any = SimpleNamespace(set_expiring=lambda _: None)
         config: Any = SimpleNamespace(flow_days=1, flow_events=FLOW_EVENTS)
+
+        async def nobody() -> None:
+            pass
+
+        watch = ClockWatch(self.now, asyncio.get_running_loop().time, nobody)
         await asyncio.gather(
             serve._housekeeping(controller.store, controller.peers, counted),
             serve._keep_events(
                 config,
                 controller.store,
                 controller.trust,
-                pruning.Pruning(controller.store, controller.trust, 1, lambda: False, self.now, asyncio.get_running_loop().time),
+                pruning.Pruning(controller.store, controller.trust, 1, lambda: False, watch.steady_seconds),
             ),
         )
 

@@ -27,7 +27,7 @@ from tests.simulation.world import BrokenInvariant, World, simulate
 #: Seconds of the slice.
 SLICE_SECONDS = float(os.environ.get("KLINKET_TEST_SIMULATION_SECONDS", "60"))
 #: Seeds that once broke an invariant.
-REGRESSIONS: tuple[int, ...] = (170, 20495)
+REGRESSIONS: tuple[int, ...] = (170, 20495, 60615)
 #: Seeds in which a planted bug has to show.
 SEEDS = 300
 

@@ -83,10 +83,12 @@ def connector(
 @connector.command()
 @click.option("--state", required=True, type=click.Path(path_type=Path), help="The state folder of the running connector.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Wait no longer; default: until it has ended.")
-def drain(state: Path, timeout: float | None) -> None:
+@roles.JSON_OPTION
+def drain(state: Path, timeout: float | None, as_json: bool) -> None:
     """End the connector of this machine without a failed connect: clients open new flows at another one first.
 
     Live flows have the --drain-seconds the connector was started with. Ends with 0 when all of them ended by themselves.
+    With --json `flows` is how many were live at once.
 
     \b
     example: klinket connector drain --state /var/lib/klinket-connector
@@ -95,4 +97,12 @@ def drain(state: Path, timeout: float | None) -> None:
 
     if timeout is not None:
         roles.check_timeout(timeout)
-    drain_running(state, click.echo, timeout)
+    flows: list[int] = []
+
+    def tell(live: int) -> None:
+        flows.append(live)
+        click.echo(f"draining: {live} live flows", err=as_json)
+
+    drain_running(state, tell, timeout)
+    document = {"ok": True, "flows": max(flows, default=0)}
+    roles.show("drained: the connector has ended, no flow was lost", document, as_json=as_json)

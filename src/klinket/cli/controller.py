@@ -104,9 +104,13 @@ def controller(
         hole_punching=not no_hole_punching,
         metrics=roles.metrics_address(metrics),
     )
-    served.remember(state, network, public_url)
+    served.check(state, network)
+
     # What a log shipper reads must never hold the first token.
-    roles.run_until_stopped(lambda stop: run(config, lambda text: click.echo(text, err=events_to_stdout), stop))
+    def announce(text: str) -> None:
+        click.echo(text, err=events_to_stdout)
+
+    roles.run_until_stopped(lambda stop: run(config, announce, stop, lambda: served.remember(state, network, public_url)))
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -33,7 +33,7 @@ ROLES = ("controller", "connector", "relay", "client")
 @click.option("--listen", metavar="HOST:PORT", help="Where the part listens, or is to.")
 @click.option("--metrics", metavar="HOST:PORT", help="Where the running part serves its metrics: is it ready?")
 @click.option("--timeout", default=5.0, show_default=True, metavar="SECONDS", help="For each step over the network.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for scripts.")
+@roles.JSON_OPTION
 def doctor(
     role: str,
     url: str | None,

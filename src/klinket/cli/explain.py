@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--udp", is_flag=True, help="UDP instead of TCP.")
 @click.option("--icmp", is_flag=True, help="A ping instead of a connection: HOST without a port.")
 @click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="For all steps together.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for scripts.")
+@roles.JSON_OPTION
 @click.option("--log-level", default="error", show_default=True, type=click.Choice(roles.LEVELS))
 @click.argument("address", metavar="HOST:PORT")
 def explain(key_file: str | None, udp: bool, icmp: bool, timeout: float, as_json: bool, log_level: str, address: str) -> None:

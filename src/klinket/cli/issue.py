@@ -6,11 +6,11 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from klinket.cli import database, served
+from klinket.cli import database, roles, served
 from klinket.domain.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ def issue() -> None:
     """Issue tokens on the controller's own machine; it may be running."""
 
 
-def _issue(state: Path | None, given: database.Given, make: Callable[[Transaction], str]) -> None:
+#: What is printed for people, and the same for scripts.
+Issued = tuple[str, dict[str, Any]]
+
+
+def _issue(state: Path | None, given: database.Given, make: Callable[[Transaction], Issued], *, as_json: bool) -> None:
     from klinket.controller.store.engine import open_store
     from klinket.net import clock
 
@@ -39,17 +43,18 @@ def _issue(state: Path | None, given: database.Given, make: Callable[[Transactio
             raise InvalidInput("--state", f"no controller's database in {state}", hint=hint)
     store = open_store(there, clock.wall, as_guest=True)
     try:
-        token = asyncio.run(store.write(make))
+        text, document = asyncio.run(store.write(make))
     finally:
         store.close()
-    click.echo(token)
+    roles.show(text, document, as_json=as_json)
 
 
 @issue.command("api-token")
 @click.argument("name")
 @_STATE
 @database.options
-def api_token(name: str, state: Path | None, given: database.Given) -> None:
+@roles.JSON_OPTION
+def api_token(name: str, state: Path | None, given: database.Given, as_json: bool) -> None:
     """Print a new API token with all scopes, for example when the one of the first start was lost.
 
     \b
@@ -59,14 +64,19 @@ def api_token(name: str, state: Path | None, given: database.Given) -> None:
     from klinket.domain.audit import SYSTEM
     from klinket.net.clock import entropy
 
-    _issue(state, given, lambda tx: api_tokens.create(tx, SYSTEM, name=name, scopes=api_tokens.ALL_SCOPES, entropy=entropy)[1])
+    def make(tx: Transaction) -> Issued:
+        row, token = api_tokens.create(tx, SYSTEM, name=name, scopes=api_tokens.ALL_SCOPES, entropy=entropy)
+        return token, {"name": row.name, "token": token}
+
+    _issue(state, given, make, as_json=as_json)
 
 
 @issue.command("accept-head")
 @_STATE
 @click.option("--yes", is_flag=True, help="Do not ask; needed without a terminal.")
 @database.options
-def accept_head(state: Path | None, yes: bool, given: database.Given) -> None:
+@roles.JSON_OPTION
+def accept_head(state: Path | None, yes: bool, given: database.Given, as_json: bool) -> None:
     """Say that a restored backup is the network's state from now on; until then the controller grants nothing.
 
     Run it after every restore. What was revoked, disabled or deleted after the backup has come back: look at that first.
@@ -74,6 +84,7 @@ def accept_head(state: Path | None, yes: bool, given: database.Given) -> None:
     \b
     example: klinket issue accept-head --state /var/lib/klinket --yes
     """
+    from klinket.controller.app.audit import controller_target
     from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 
     if not yes:
@@ -81,24 +92,29 @@ def accept_head(state: Path | None, yes: bool, given: database.Given) -> None:
             raise InvalidInput(
                 "--yes", "nobody is there to be asked", hint="look at what came back with the backup, then repeat it with --yes"
             )
-        click.confirm("What was revoked or deleted after the backup works again from now on. Have you looked at it?", abort=True)
+        click.confirm(
+            "What was revoked or deleted after the backup works again from now on. Have you looked at it?",
+            abort=True,
+            err=as_json,
+        )
 
-    def accept(tx: Transaction) -> str:
+    def accept(tx: Transaction) -> Issued:
         before = tx.head()
         epoch, revision = tx.begin_epoch()
-        target = {"version": "1", "type": "controller", "id": "1", "name": "head"}
         detail = {"before": list(before), "head": [epoch, revision]}
-        tx.record(AuditEvent(AuditAction.EDIT, SYSTEM, (target,), detail))
-        return f"accepted: epoch {epoch}, revision {revision}; connectors and clients follow within 10 s"
+        tx.record(AuditEvent(AuditAction.EDIT, SYSTEM, (controller_target("head"),), detail))
+        text = f"accepted: epoch {epoch}, revision {revision}; connectors and clients follow within 10 s"
+        return text, {"ok": True, "epoch": epoch, "revision": revision}
 
-    _issue(state, given, accept)
+    _issue(state, given, accept, as_json=as_json)
 
 
 @issue.command("relay-token")
 @click.argument("name")
 @_STATE
 @database.options
-def relay_token(name: str, state: Path | None, given: database.Given) -> None:
+@roles.JSON_OPTION
+def relay_token(name: str, state: Path | None, given: database.Given, as_json: bool) -> None:
     """Print a new token for the relay NAME, which is made if it is new; an earlier token of it is dead.
 
     \b
@@ -108,14 +124,19 @@ def relay_token(name: str, state: Path | None, given: database.Given) -> None:
     from klinket.domain.audit import SYSTEM
     from klinket.net.clock import entropy
 
-    _issue(state, given, lambda tx: relays.create_or_replace(tx, SYSTEM, name=name, entropy=entropy)[1])
+    def make(tx: Transaction) -> Issued:
+        row, token = relays.create_or_replace(tx, SYSTEM, name=name, entropy=entropy)
+        return token, {"name": row.name, "token": token}
+
+    _issue(state, given, make, as_json=as_json)
 
 
 @issue.command("admin-link")
 @click.argument("email")
 @_STATE
 @database.options
-def admin_link(email: str, state: Path | None, given: database.Given) -> None:
+@roles.JSON_OPTION
+def admin_link(email: str, state: Path | None, given: database.Given, as_json: bool) -> None:
     """Print a one-time link with which EMAIL becomes an admin of the console, or gets in again.
 
     It works for 24 hours. Once it is used, the earlier password, second factors and sessions of that user are gone. With
@@ -130,11 +151,12 @@ def admin_link(email: str, state: Path | None, given: database.Given) -> None:
 
     url = None if state is None else served.public_url(state)
 
-    def make(tx: Transaction) -> str:
-        text = sign_in_links.admin_link(tx, SYSTEM, email, entropy)
-        return text if url is None else sign_in_links.address_of(url, text)
+    def make(tx: Transaction) -> Issued:
+        code = sign_in_links.admin_link(tx, SYSTEM, email, entropy)
+        link = None if url is None else sign_in_links.address_of(url, code)
+        return link or code, {"email": email, "link": link, "code": code}
 
-    _issue(state, given, make)
+    _issue(state, given, make, as_json=as_json)
 
 
 @issue.command("signing-key")
@@ -143,8 +165,14 @@ def admin_link(email: str, state: Path | None, given: database.Given) -> None:
 @click.option("--master-key-file", type=click.Path(path_type=Path), help="As for `klinket controller`; in --state by default.")
 @click.option("--withdraw", metavar="KID", help="Take this key for grants out of use at once: somebody else may have it.")
 @database.options
+@roles.JSON_OPTION
 def signing_key(
-    purpose: str, state: Path | None, master_key_file: Path | None, withdraw: str | None, given: database.Given
+    purpose: str,
+    state: Path | None,
+    master_key_file: Path | None,
+    withdraw: str | None,
+    given: database.Given,
+    as_json: bool,
 ) -> None:
     """Make a new signing key for PURPOSE: access, grant, ticket, cut, head or audit.
 
@@ -167,14 +195,16 @@ def signing_key(
         raise InvalidInput("--state", "--state is missing: the master key is there", hint="or give --master-key-file")
     path = master_key_file or (state or Path()) / "keys" / "master.key"
 
-    def make(tx: Transaction) -> str:
+    def make(tx: Transaction) -> Issued:
         master = sealing.load_or_make(path, may_make=False)
         for row in signing_keys.verifying(tx, wanted):
             master.open(row.sealed, f"signing key {row.kid}")  # what the controller cannot open would stop it
         if withdraw is not None:
             successor = signing_keys.withdraw(tx, SYSTEM, withdraw, seal=master.seal, entropy=entropy)
-            return f"withdrew {withdraw}" + ("" if successor is None else f"; made {successor.kid}")
+            new = None if successor is None else successor.kid
+            return f"withdrew {withdraw}" + (f"; made {new}" if new else ""), {"withdrew": withdraw, "made": new}
         made = signing_keys.rotate(tx, SYSTEM, wanted, seal=master.seal, entropy=entropy)
-        return f"made {made.kid}; it signs in {signing_keys.PUBLISHED_MS // 60_000} min"
+        text = f"made {made.kid}; it signs in {signing_keys.PUBLISHED_MS // 60_000} min"
+        return text, {"made": made.kid, "signs_in_seconds": signing_keys.PUBLISHED_MS // 1000}
 
-    _issue(state, given, make)
+    _issue(state, given, make, as_json=as_json)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from klinket.cli import roles
+
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-def report(file: Path | None) -> None:
+@roles.JSON_OPTION
+def report(file: Path | None, as_json: bool) -> None:
     """Write a ZIP with what helps to find a fault: status, settings, log, addresses, rules. As root, to have all of it.
 
     There is no secret in it: private keys and tokens are taken out, of the environment only names of variables are in it. What
@@ -21,4 +24,5 @@ def report(file: Path | None) -> None:
     from klinket.client.daemon import diagnostics
     from klinket.client.daemon.paths import Paths
 
-    click.echo(diagnostics.write(Paths.from_environment(), file))
+    written = str(diagnostics.write(Paths.from_environment(), file))
+    roles.show(written, {"file": written}, as_json=as_json)

@@ -9,7 +9,8 @@ from klinket.cli import roles
 
 @click.command()
 @roles.KEY_FILE_OPTION
-def revoke(key_file: str | None) -> None:
+@roles.JSON_OPTION
+def revoke(key_file: str | None, as_json: bool) -> None:
     """End a service key with the key itself: no account, no admin. For whoever finds one that has leaked.
 
     What leaves this machine is a signed request to end this key, never the key. Its sessions and flows end at once.
@@ -23,4 +24,5 @@ def revoke(key_file: str | None) -> None:
 
     roles.forbid_core_dumps()
     loaded = KeySource(key_file).load()
-    click.echo(roles.run_async(end(loaded, controller_context(loaded.controller_ca))))
+    told = roles.run_async(end(loaded, controller_context(loaded.controller_ca)))
+    roles.show(told, {"ok": True, "key_id": loaded.key_id, "message": told}, as_json=as_json)

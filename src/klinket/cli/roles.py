@@ -37,6 +37,8 @@ TIMEOUT_OPTION = click.option("--timeout", default=30.0, show_default=True, meta
 METRICS_OPTION = click.option(
     "--metrics", metavar="HOST:PORT", envvar="KLINKET_METRICS", help="Serve /metrics, /live and /ready there, by HTTP."
 )
+#: Of what prints facts, once it is done.
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for scripts.")
 MAX_TIMEOUT_SECONDS = 86_400
 #: Of what carries many flows, or pairs.
 PROCESSES_OPTION = click.option(
@@ -80,6 +82,15 @@ def set_up_logging(level: str, file: Path | None = None) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for noisy in ("websockets", "asyncio", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def show(text: str, document: Any, *, as_json: bool) -> None:
+    """Print `text` for people, or `document` (JSON or a msgspec struct; fields in snake_case) for scripts."""
+    if as_json:
+        import msgspec
+
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    click.echo(text)
 
 
 def show_steps(steps: Iterable[Step]) -> None:

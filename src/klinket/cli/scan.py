@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from klinket.cli import roles
 from klinket.domain.printable import escaped
 
 #: Bytes of a file that are looked at; a larger one is named and left out.
@@ -21,7 +22,7 @@ FOUND = 1
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH|-...")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for scripts.")
+@roles.JSON_OPTION
 def scan(paths: tuple[str, ...], as_json: bool) -> None:
     """Find service key files and klinket's tokens below PATHs (`-`: standard input).
 

@@ -12,19 +12,25 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "served.json"
 
 
-def remember(state: Path, network: str, public_url: str) -> None:
-    """Keep the network's name and URL in the state folder; raises InvalidInput where it has been another network's.
-
-    Another URL is taken, with a warning: key files and tokens files name the earlier one.
-    """
-    file = state / FILE_NAME
-    before = _read(file)
+def check(state: Path, network: str) -> None:
+    """Raise InvalidInput where the state folder has been another network's."""
+    before = _read(state / FILE_NAME)
     if before.get("network", network) != network:
         raise InvalidInput(
             "--network",
             f"{state} is the state of the network {before['network']!r}, not of {network!r}",
             hint="give the name it was started with, or another --state",
         )
+
+
+def remember(state: Path, network: str, public_url: str) -> None:
+    """Keep the network's name and URL in the state folder; raises as `check`.
+
+    Another URL is taken, with a warning: key files and tokens files name the earlier one.
+    """
+    check(state, network)
+    file = state / FILE_NAME
+    before = _read(file)
     if before.get("public_url", public_url) != public_url:
         logger.warning(
             "--public-url was %s: key files, connectors and relays that were given that address do not find %s by themselves",

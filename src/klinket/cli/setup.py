@@ -13,7 +13,8 @@ from klinket.domain.errors import InvalidInput
     "--headless", type=click.Path(readable=False), metavar="FILE|-", help="The service key; - reads it from standard input."
 )
 @click.option("--no-check", is_flag=True, help="Keep the key without asking the controller whether it takes it.")
-def setup(headless: str | None, no_check: bool) -> None:
+@roles.JSON_OPTION
+def setup(headless: str | None, no_check: bool, as_json: bool) -> None:
     """Give this machine's daemon its service key. As root.
 
     A key that cannot be used is refused, and nothing is changed then. Where the controller cannot be reached the key is kept,
@@ -35,5 +36,5 @@ def setup(headless: str | None, no_check: bool) -> None:
     done = roles.run_async(set_up(KeySource(headless), Paths.from_environment(), check=not no_check))
     for warning in done.warnings:
         click.echo(f"klinket: {warning}", err=True)
-    for line in done.lines:
-        click.echo(line)
+    document = {"ok": True, "messages": done.lines, "warnings": done.warnings}
+    roles.show("\n".join(done.lines), document, as_json=as_json)

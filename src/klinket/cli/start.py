@@ -6,12 +6,15 @@ import sys
 
 import click
 
+from klinket.cli import roles
+
 
 @click.command()
 @click.option(
     "--wait", default=5.0, show_default=True, metavar="SECONDS", help="For the daemon to be usable; it goes on trying after that."
 )
-def start(wait: float) -> None:
+@roles.JSON_OPTION
+def start(wait: float, as_json: bool) -> None:
     """Start this machine's daemon. As root; by systemd where the unit klinket.service is installed.
 
     Prints the state the daemon has then, as `klinket status` does. Starting one that runs changes nothing.
@@ -19,14 +22,13 @@ def start(wait: float) -> None:
     \b
     example: sudo klinket start && klinket wait db.internal:5432
     """
-    from klinket.cli import roles
     from klinket.cli.exit_codes import EXIT_CODES
     from klinket.client.daemon import lifecycle
     from klinket.client.daemon.paths import Paths
 
     roles.check_timeout(wait, "wait", or_none=True)
     status = lifecycle.start(Paths.from_environment(), wait)
-    click.echo(status.state)
+    roles.show(status.state, status, as_json=as_json)
     if status.reason:
         click.echo(f"klinket: {status.reason}", err=True)
         click.echo(f"  hint: {status.next_step}", err=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import click
 
+from klinket.cli import roles
+
 
 @click.command()
 @click.option("--verbose", "-v", is_flag=True, help="With the reason, the next step, and all parts.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for scripts.")
+@roles.JSON_OPTION
 @click.option("-d", "ignored", is_flag=True, hidden=True)
 def status(verbose: bool, as_json: bool, ignored: bool) -> None:
     """Say the state of this machine's daemon in one word: `online`, or another.
@@ -22,13 +24,9 @@ def status(verbose: bool, as_json: bool, ignored: bool) -> None:
     from klinket.client.daemon.paths import Paths
 
     told = ask.status(Paths.from_environment())
-    if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
-    elif verbose:
+    text = told.state
+    if verbose:
         from klinket.client.daemon.shown import verbose_status
 
-        click.echo(verbose_status(told))
-    else:
-        click.echo(told.state)
+        text = verbose_status(told)
+    roles.show(text, told, as_json=as_json)

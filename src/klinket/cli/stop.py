@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import click
 
+from klinket.cli import roles
+
 
 @click.command()
-def stop() -> None:
+@roles.JSON_OPTION
+def stop(as_json: bool) -> None:
     """End this machine's daemon and undo all it did: rules, routes, DNS. As root.
 
     Also what a daemon left that crashed. Stopping when none runs is no error.
@@ -17,4 +20,5 @@ def stop() -> None:
     from klinket.client.daemon import lifecycle
     from klinket.client.daemon.paths import Paths
 
-    click.echo(lifecycle.stop(Paths.from_environment()))
+    done = lifecycle.stop(Paths.from_environment())
+    roles.show(done, {"ok": True, "message": done}, as_json=as_json)

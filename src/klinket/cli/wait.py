@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import click
 
+from klinket.cli import roles
+
 
 @click.command()
 @click.argument("resources", nargs=-1, metavar="[RESOURCE[:PORT]]...")
 @click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS", help="To be usable.")
-def wait(resources: tuple[str, ...], timeout: float) -> None:
+@roles.JSON_OPTION
+def wait(resources: tuple[str, ...], timeout: float, as_json: bool) -> None:
     """Wait until this machine's daemon is usable, and each RESOURCE answers; with :PORT it is dialled as well.
 
-    Prints the state. Ends with 0 once all is well, else with the code of what is missing: 65 to 67 key, 68 not granted, 69 no
-    connector, 70 name not found, 71 refused, 72 timed out, 74 controller unreachable, 75 capture impossible, 95 no daemon.
+    Prints the state; with --json what `klinket status --json` prints. Ends with 0 once all is well, else with the code of what is
+    missing: 65 to 67 key, 68 not granted, 69 no connector, 70 name not found, 71 refused, 72 timed out, 74 controller
+    unreachable, 75 capture impossible, 95 no daemon.
 
     \b
     example: klinket wait db.internal:5432 --timeout 60
     """
-    from klinket.cli import roles
     from klinket.cli.run import check_wait
     from klinket.client.daemon import ask
     from klinket.client.daemon.paths import Paths
@@ -26,4 +29,4 @@ def wait(resources: tuple[str, ...], timeout: float) -> None:
     for wanted in resources:
         check_wait(wanted)
     answer = ask.wait(Paths.from_environment(), resources, timeout)
-    click.echo(answer.state)
+    roles.show(answer.state, answer, as_json=as_json)

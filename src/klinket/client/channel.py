@@ -15,7 +15,7 @@ from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, K
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
-from klinket.net.copies import own_time
+from klinket.net.copies import Told, own_time
 from klinket.net.tasks import TaskSet
 from klinket.wire import access_token, control
 from klinket.wire.version import PRODUCT_VERSION
@@ -36,10 +36,10 @@ class ClientChannel:
         clock: PeerClock,
         configure: Callable[[control.ClientConfiguration], None],
         renewed: Callable[[control.CertificateRenewed], None],
-        exchanged: Callable[[float, float], None] = lambda asked_at, controllers_time: None,
+        exchanged: Callable[[float, Told], None] = lambda asked_at, told: None,
         only: Sequence[str] = (),
     ) -> None:
-        """`exchanged`: told own_time() before the controller was asked, and its time in the answer, as CopyWatch wants it.
+        """`exchanged`: told own_time() before the controller was asked, and its answer, as CopyWatch wants it.
 
         `only`: resources that grants are to be for, () for all.
         """
@@ -92,7 +92,7 @@ class ClientChannel:
         if not isinstance(challenge, control.Challenge):
             raise ProtocolError("the controller did not begin with a challenge")
         self._clock.set(challenge.time_ms)
-        self._exchanged(asked_at, challenge.time_ms / 1000)
+        self._exchanged(asked_at, challenge)
         proof = access_token.sign_proof(session.key, challenge.nonce, now=self._clock.now())
         attach = control.Attach(access_token=session.access_token, proof=proof, version=PRODUCT_VERSION, only=self._only)
         await channel.send(connection, control.encode(attach))
@@ -106,7 +106,7 @@ class ClientChannel:
                 self._clock.set(message.time_ms)
                 sequence, asked_at = self._beat_at
                 if message.sequence == sequence:
-                    self._exchanged(asked_at, message.time_ms / 1000)
+                    self._exchanged(asked_at, message)
             case control.CertificateRenewed():
                 self._renewed(message)
             case control.PunchInvitation() | control.PunchStart() | control.PunchRefused():

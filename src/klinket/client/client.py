@@ -236,7 +236,7 @@ class Client:
                 self._tasks.start(self._links.pop(id).aclose(), "removed connector, or one with another key")
             else:
                 self._tasks.start(self._present(link), "present grant")
-        self._link_set.follow(configuration)
+        self._link_set.follow(configuration, {flow.connector for flow in self._flows})
         self.channel_trouble = None
         self._changed()
         granted = {resource.id for resource in self._core.resources}

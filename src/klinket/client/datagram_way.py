@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 Answered = Callable[["DatagramWay", DatagramsOpened | NoDatagrams], None]
 Ended = Callable[["DatagramWay", str], None]
-#: Seconds for the connector's answer on a pipe for datagrams: it binds itself at the relay first.
+#: Seconds for the connector's answer, on any way: at a relay it binds itself first.
 ANSWER_SECONDS = 10.0
 
 
@@ -37,6 +38,7 @@ class DatagramWay:
     def __init__(self, tell: Callable[[LinkMessage], bool], where: Callable[[], tuple[int, Any] | None]) -> None:
         self.tell = tell
         self.where = where
+        self._asked_at = float("inf")
         self.again_at = 0.0
         self.failures = 0
         #: The end's connection at the relay; None: no relay is between.
@@ -46,6 +48,16 @@ class DatagramWay:
     def there(self) -> bool:
         """Return whether it can be tried."""
         return self.where() is not None
+
+    def ask(self, message: OpenDatagrams) -> bool:
+        """Ask the connector for a path; False where something else is being sent there."""
+        self._asked_at = time.monotonic()
+        return self.tell(message)
+
+    @property
+    def overdue(self) -> bool:
+        """Return whether the connector has had the time for its answer."""
+        return time.monotonic() - self._asked_at > ANSWER_SECONDS
 
     def attend(self, answered: Answered, ended: Ended) -> None:
         """Have the connector's answer, and the end of what the path depends on, told; where it is told elsewhere, not here."""
@@ -61,7 +73,7 @@ class RelayedWay(DatagramWay):
     """
 
     def __init__(self, usable: Callable[[], bool], connect: Callable[[], Awaitable[tuple[SealedPipe, Leg]]]) -> None:
-        super().__init__(self._ask, self._where)
+        super().__init__(lambda message: True, self._where)
         self._usable = usable
         self._connect = connect
         self._answered: Answered = lambda way, message: None
@@ -70,7 +82,6 @@ class RelayedWay(DatagramWay):
         self._tasks = TaskSet("datagrams over a relay")
         self._task: asyncio.Task[None] | None = None
         self._attempt = 0
-        self._waits = False
 
     def attend(self, answered: Answered, ended: Ended) -> None:
         """Have the connector's answer, and the end of the pipe, told."""
@@ -84,11 +95,11 @@ class RelayedWay(DatagramWay):
     def _where(self) -> tuple[int, Any] | None:
         return None if self.leg is None else self.leg.where
 
-    def _ask(self, message: LinkMessage) -> bool:
+    def ask(self, message: OpenDatagrams) -> bool:
         """Ask for a path on a pipe of its own; what is told later than that, the end of the pipe says."""
-        if isinstance(message, OpenDatagrams):
-            self.close()
-            self._task = self._tasks.start(self._serve(message, self._attempt), "pipe")
+        self.close()
+        self._asked_at = float("inf")
+        self._task = self._tasks.start(self._serve(message, self._attempt), "pipe")
         return True
 
     async def _serve(self, message: OpenDatagrams, attempt: int) -> None:
@@ -97,12 +108,10 @@ class RelayedWay(DatagramWay):
             pipe, leg = await self._connect()
             if attempt != self._attempt:
                 return
-            self._pipe, self.leg, self._waits = pipe, leg, True
+            self._pipe, self.leg, self._asked_at = pipe, leg, time.monotonic()
             await pipe.send(FrameType.CONTROL, link_control.encode(message))
             while True:
-                async with asyncio.timeout(ANSWER_SECONDS if self._waits else None):
-                    frame = await pipe.receive()
-                self._waits = False
+                frame = await pipe.receive()
                 answer = link_control.decode_from_connector(frame.content) if frame.type is FrameType.CONTROL else None
                 if not isinstance(answer, DatagramsOpened | NoDatagrams):
                     raise ProtocolError("a pipe for datagrams carries only what concerns their path")

@@ -241,7 +241,7 @@ class _Way:
         try:
             await path.fill()
         except KlinketError as error:
-            return [f"flows stay at the relay: {error.message}"]
+            return [f"flows stay at the relay, no hole was punched: {error.message}"]
         return [f"lasting jobs are carried directly: holes through the NATs were punched in {_milliseconds(begun)}"]
 
     async def _open(self, resource: Resource, route: Route, link: ConnectorLink) -> None:

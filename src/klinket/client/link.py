@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +18,14 @@ from klinket.client.warm_pipes import WarmPipes
 from klinket.domain.errors import FlowRefused, KlinketError, ProtocolError
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import ConnectorId, Thumbprint
+from klinket.domain.token_buckets import TokenBuckets
 from klinket.net import pipe as pipes
 from klinket.net.clock import entropy
 from klinket.net.direct_path import DirectPath, DirectUnavailable
 from klinket.net.hedged import hedged
 from klinket.net.link import LinkInitiator
 from klinket.net.pipe import SealedPipe
+from klinket.net.pipe_receiver import Frame
 from klinket.net.relay_path import Leg, RelayPath
 from klinket.net.tasks import TaskSet
 from klinket.wire import link_control
@@ -41,6 +44,11 @@ GREETING_SECONDS = 5.0
 LINK_SECONDS = 10.0
 #: Part of a link's life after which it is replaced.
 REPLACE_AT = 0.5
+
+#: Messages of a connector on one link, at once and a second after that; what comes faster waits unread. A longer one counts once
+#: more for each of so many bytes.
+MESSAGE_BURST, MESSAGES_PER_SECOND = 1_000, 400.0
+MESSAGE_UNIT_BYTES = 4_096
 
 #: Seconds between questions for a connector's load, while flows are opened.
 LOAD_SECONDS = 5.0
@@ -76,6 +84,7 @@ class ConnectorLink:
         self._presenting = asyncio.Lock()
         self._presented = ""
         self._tasks = TaskSet(f"link with {connector.name}")
+        self._rate = TokenBuckets(MESSAGE_BURST, MESSAGES_PER_SECOND)
         #: On the event loop's clock: when it was asked last, and when it has answered last, whether it is there.
         self._asked_at = self._answered_at = float("-inf")
         self._answered = asyncio.Event()
@@ -170,6 +179,7 @@ class ConnectorLink:
                 frame = await control.receive()
                 if frame.type is not FrameType.CONTROL:
                     raise ProtocolError("a control pipe carries control messages only")
+                await self._paced(frame)
                 match link_control.decode_from_connector(frame.content):
                     case NameAnswer() as found:
                         self._names.answered(found)
@@ -192,6 +202,13 @@ class ConnectorLink:
             self.usable = False
             self._names.lost()
             self._warm.close()
+
+    async def _paced(self, frame: Frame) -> None:
+        """Return when a message may be handled: a connector that floods is read slowly, and others have their turns."""
+        size = 1 + len(frame.content) // MESSAGE_UNIT_BYTES
+        while wait := self._rate.take("", time.monotonic(), size):
+            await asyncio.sleep(wait)
+        await asyncio.sleep(0)
 
     async def ask_name(self, name: str, record_type: int) -> NameAnswer:
         """Return what the connector's resolvers say of a canonical name; raises FlowRefused when it cannot be asked."""

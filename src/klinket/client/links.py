@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from klinket.client.attempts import SILENT_SECONDS
 from klinket.client.core import Route
@@ -14,6 +14,7 @@ from klinket.client.sealed_datagrams import SealedDatagrams
 from klinket.net.link import LinkInitiator
 from klinket.net.tasks import TaskSet
 from klinket.wire.control import ClientConfiguration
+from klinket.wire.inventory import ConnectorEntry
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +115,12 @@ class LinkSet:
         self._second_at = now + SECOND_AGAIN_SECONDS
         self._begin(second)
 
-    def follow(self, configuration: ClientConfiguration) -> None:
-        """End links through relays that were removed, and leave those that a connector is not at any more."""
+    def follow(self, configuration: ClientConfiguration, carrying: Collection[int] = ()) -> None:
+        """End links through relays that were removed, and leave those that a connector is not at any more.
+
+        Links that are old are replaced though nothing is opened, and connectors that are `carrying` flows get one where they
+        have none any more: the next grant is presented over it.
+        """
         relays = {relay.id: relay for relay in configuration.relays}
         for id in [id for id, link in self.by_connector.items() if not relays.keys() >= set(link.relays)]:
             self._tasks.start(self._given_up(id).aclose(), "link through a removed relay")
@@ -123,11 +128,17 @@ class LinkSet:
         self._orphaned = {id: orphaned for id, orphaned in self._orphaned.items() if id in known}
         for connector in configuration.connectors:
             link = self.by_connector.get(connector.id)
-            if link is None or not link.usable or connector.id in self._opening:
-                continue
-            met_at = tuple(relays[id] for id in connector.relays if id in relays)
-            if met_at and _leads_elsewhere(link, connector.relays):
-                self._begin(Route(connector, met_at))
+            if connector.id not in self._opening and self._is_due(link, connector, connector.id in carrying):
+                met_at = connector.relays or (link.relays if link is not None else ())
+                paths = tuple(relays[id] for id in met_at if id in relays)
+                if paths or connector.direct:
+                    self._begin(Route(connector, paths))
+
+    @staticmethod
+    def _is_due(link: ConnectorLink | None, connector: ConnectorEntry, carries: bool) -> bool:
+        if link is None or not link.usable:
+            return carries
+        return link.old or _leads_elsewhere(link, connector.relays)
 
     async def lost(self, link: ConnectorLink | None) -> None:
         """Close a link that has failed. Others may have failed with it, and a new one may be in its place: that one stays."""

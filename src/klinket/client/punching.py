@@ -37,6 +37,8 @@ ANSWER_SECONDS = 10.0
 AGAIN_SECONDS, MOST_AGAIN_SECONDS = 60.0, 3_600.0
 #: Seconds between meetings with one connector that succeed: the controller refuses more (controller.punching).
 BETWEEN_SECONDS = 20.0
+#: Why both sides may have been seen, and no connection between what was seen comes about.
+NAT_HINT = "a NAT on the way may map each destination to another port, or a firewall may refuse what comes from outside"
 #: Set to turn it off, for every client command.
 VARIABLE = "KLINKET_NO_HOLE_PUNCHING"
 
@@ -167,7 +169,7 @@ class Puncher:
             await asyncio.sleep(min(punching.MAX_START_SECONDS, max(0, start.in_ms) / 1000))
             made = await ports.connect(peers, _has_greeted)
             if not made:
-                raise DirectUnavailable(f"no hole to connector {connector} opens: a NAT gives each connection another port?")
+                raise DirectUnavailable(f"connector {connector} was there, and no hole to it opens: {NAT_HINT}")
             logger.info("connector %d is met through the NATs: %d connections", connector, len(made))
             return made
         finally:
@@ -182,7 +184,10 @@ class Puncher:
             async with asyncio.timeout(ANSWER_SECONDS):
                 message = await self._told[connector].get()
         except TimeoutError as error:
-            raise DirectUnavailable(f"connector {connector} did not come to the meeting") from error
+            late = f"connector {connector} did not come to the meeting"
+            if wanted is PunchInvitation:
+                late = "the controller has not answered the question for a meeting"
+            raise DirectUnavailable(f"{late} in {ANSWER_SECONDS:.0f} s") from error
         if isinstance(message, wanted):
             return message
         said = message.message if isinstance(message, PunchRefused) else "something unexpected"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from klinket.client.datagram_way import ANSWER_SECONDS, DatagramWay
+from klinket.client.datagram_way import DatagramWay
 from klinket.net import datagram_socket, forks, segments, sockets
 from klinket.net.clock import entropy
 from klinket.net.datagram_path import PROBED_BYTES, ClientPath
@@ -62,7 +62,6 @@ class SealedDatagrams:
             relayed.attend(self.answered_on, self.ended_on)
         self._flows: dict[bytes, Callable[[bytes], None]] = {}
         self._asked: tuple[DatagramWay, bytes, bytes] | None = None
-        self._asked_at = 0.0
         self._path: ClientPath | None = None
         #: The way of the path that is open, and its binding where a relay is between.
         self._way: DatagramWay = self._direct
@@ -129,8 +128,7 @@ class SealedDatagrams:
     def _ask(self, way: DatagramWay) -> None:
         receiver = wire.receiver(0, int.from_bytes(entropy(wire.INDEX_BYTES), "big"))
         self._asked = way, receiver, entropy(RANDOM_BYTES)
-        self._asked_at = time.monotonic()
-        if not way.tell(OpenDatagrams(receiver=receiver.hex(), random=self._asked[2].hex())):
+        if not way.ask(OpenDatagrams(receiver=receiver.hex(), random=self._asked[2].hex())):
             self._asked = None  # something else is being sent there
         self._tick_later()
 
@@ -230,8 +228,9 @@ class SealedDatagrams:
             return  # the next flow begins anew
         if self._binding is not None:
             self._binding.look()
-        if self._asked is not None and self._asked[0] is self._direct and now - self._asked_at > ANSWER_SECONDS:
-            self.ended_on(self._direct, "no answer")
+        if self._asked is not None and self._asked[0].overdue:
+            self._asked[0].close()
+            self.ended_on(self._asked[0], "no answer")
         if self._to_close:
             self._to_close = not self._direct.tell(CloseDatagrams())
         else:

@@ -1,12 +1,11 @@
 """Bandwidth of service accounts that have a limit of it: all their flows here share it, each direction by itself.
 
-Accounts without one cost nothing: their flows have no lane, and may be carried by worker processes.
+Flows of accounts without one have no lane, and may be carried by worker processes.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from klinket.connector.core import Flow
 from klinket.connector.traffic import Carrier
@@ -18,8 +17,10 @@ class Bandwidth:
 
     def __init__(self, limit_of: Callable[[str], int]) -> None:
         self._limit_of = limit_of
+        #: Of accounts that have flows: the limit that their lanes have, and the lanes of those that have one.
+        self._limits: dict[str, int] = {}
         self._lanes: dict[str, Lanes] = {}
-        self._flows: Counter[str] = Counter()
+        self._flows: dict[str, dict[Flow, Carrier]] = {}
         self._waits = 0
         self._dropped = 0
 
@@ -41,41 +42,43 @@ class Bandwidth:
     def begins(self, flow: Flow, carrier: Carrier) -> None:
         """Have a flow that is about to be carried share its account's bandwidth."""
         account = flow.principal.account
-        limit = self._limit_of(account)
-        if limit:
-            lanes = self._lanes.get(account)
-            if lanes is None:
-                lanes = self._lanes[account] = Lanes.of(limit)
-            self._flows[account] += 1
+        if account not in self._flows:
+            self._flows[account] = {}
+            self._limit(account, self._limit_of(account))
+        self._flows[account][flow] = carrier
+        if (lanes := self._lanes.get(account)) is not None:
             carrier.pace(lanes)
 
     def over(self, flow: Flow) -> None:
         """Forget a flow that has ended, and with an account's last flow its lanes."""
         account = flow.principal.account
-        if account in self._lanes:
-            self._flows[account] -= 1
-            if not self._flows[account]:
-                self._forget(account)
+        flows = self._flows.get(account)
+        if flows is not None and flows.pop(flow, None) is not None and not flows:
+            self._limit(account, 0)
+            del self._flows[account], self._limits[account]
 
-    def limits_changed(self, live: Sequence[tuple[Flow, Carrier]]) -> None:
-        """Look at the limits again, for the flows that live as well."""
-        for account, lanes in list(self._lanes.items()):
+    def limits_changed(self) -> None:
+        """Look at the limits again. It costs the accounts that have flows, and the flows of those that get or lose a limit."""
+        for account in list(self._flows):
             limit = self._limit_of(account)
+            if limit != self._limits[account]:
+                self._limit(account, limit)
+
+    def _limit(self, account: str, limit: int) -> None:
+        """Set, change or take away the limit of an account, for the flows it has."""
+        self._limits[account] = limit
+        lanes = self._lanes.get(account)
+        if lanes is not None:
             for line in lanes:
                 line.set_rate(limit or None)  # who waits goes on at the new rate
-            if not limit:
-                self._forget(account)
-                for flow, carrier in live:
-                    if flow.principal.account == account:
-                        carrier.pace(None)
-        for account in {flow.principal.account for flow, _ in live} - self._lanes.keys():
-            if self._limit_of(account):
-                for flow, carrier in live:
-                    if flow.principal.account == account:
-                        self.begins(flow, carrier)
-
-    def _forget(self, account: str) -> None:
-        for line in self._lanes.pop(account):
-            self._waits += line.waits
-            self._dropped += line.dropped
-        del self._flows[account]
+            if limit:
+                return
+            for line in self._lanes.pop(account):
+                self._waits += line.waits
+                self._dropped += line.dropped
+        elif limit:
+            lanes = self._lanes[account] = Lanes.of(limit)
+        else:
+            return
+        for carrier in list(self._flows[account].values()):
+            carrier.pace(lanes if limit else None)

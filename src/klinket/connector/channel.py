@@ -16,17 +16,21 @@ from klinket.connector.core import ConnectorCore
 from klinket.connector.enrol import Credentials
 from klinket.connector.events import FlowEventLog
 from klinket.connector.limits import LEAVE_SECONDS
-from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, ProtocolError
+from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, InvalidToken, ProtocolError
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
-from klinket.net.copies import own_time
+from klinket.net.copies import Told, own_time
 from klinket.net.tasks import TaskSet
 from klinket.wire import access_token, control
 from klinket.wire.signing import PrivateKey
 from klinket.wire.version import CONNECTOR_VERSION
 
 logger = logging.getLogger(__name__)
+
+
+class CredentialsRefused(ControllerUnreachable):
+    """The access token is not believed, for example of a time when the controller's clock was ahead: enrol for another."""
 
 
 class ConnectorChannel:
@@ -45,7 +49,7 @@ class ConnectorChannel:
         configure: Callable[[control.ConnectorConfiguration], Awaitable[list[control.CutReceipt]]],
         handle_cut: Callable[[control.Cut], control.CutReceipt | None],
         renewed: Callable[[control.CertificateRenewed], None],
-        exchanged: Callable[[float, float], None] = lambda asked_at, controllers_time: None,
+        exchanged: Callable[[float, Told], None] = lambda asked_at, told: None,
     ) -> None:
         self._exchanged = exchanged
         self._beat_at: tuple[int, float] = (0, 0.0)
@@ -69,6 +73,8 @@ class ConnectorChannel:
         self._revision = 0
         #: The newest signed head, shown with every heartbeat.
         self.head = ""
+        #: Set by the first configuration. Until the controller has believed the proof it takes nothing large.
+        self._believed = asyncio.Event()
         self._relays_changed = asyncio.Event()
         self._tickets_used_up = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
@@ -97,6 +103,7 @@ class ConnectorChannel:
             self._config.controller, control.CHANNEL_PATH, context, max_bytes=control.MAX_CONTROL_BYTES
         ) as connection:
             await self._prove(connection, credentials, asked_at)
+            self._believed.clear()
             self._connection = connection
             tasks = TaskSet("connector channel")
             sent: set[int] = set()
@@ -116,8 +123,8 @@ class ConnectorChannel:
         challenge = control.decode_to_connector(await channel.receive(connection, 10))
         if not isinstance(challenge, control.Challenge):
             raise ProtocolError("the controller did not begin with a challenge")
-        self._clock.set(challenge.time_ms)
-        self._exchanged(asked_at, challenge.time_ms / 1000)
+        self._set_clock(challenge)
+        self._exchanged(asked_at, challenge)
         if abs(self._clock.difference) > 5:
             logger.warning("this machine's clock is %.0f s off the controller's", self._clock.difference)
         proof = access_token.sign_proof(self._key, challenge.nonce, now=self._clock.now())
@@ -132,7 +139,8 @@ class ConnectorChannel:
                     sent.add(message.id)
                     await channel.send(connection, control.encode(receipt))
             case control.ConnectorConfiguration():
-                self._clock.set(message.time_ms)
+                self._believed.set()
+                self._set_clock(message)
                 self._revision = message.revision
                 for receipt in await self._configure(message):
                     if receipt.id not in sent:
@@ -142,10 +150,10 @@ class ConnectorChannel:
                     self._renewal.cancel()  # one at a time: each configuration says anew when the next is due
                 self._renewal = tasks.start(self._ask_again(connection, message.renew_at_ms), "renew configuration")
             case control.HeartbeatAnswer():
-                self._clock.set(message.time_ms)
+                self._set_clock(message)
                 sequence, asked_at = self._beat_at
                 if message.sequence == sequence:
-                    self._exchanged(asked_at, message.time_ms / 1000)
+                    self._exchanged(asked_at, message)
             case control.PunchInvitation() | control.PunchStart():
                 if self.punch_told is not None:
                     self.punch_told(message)
@@ -156,11 +164,15 @@ class ConnectorChannel:
             case control.Refused():
                 if message.code == ConnectorTokensDead.code:
                     raise ConnectorTokensDead(message.message, hint=message.hint)
-                raise ControllerUnreachable(
-                    f"the controller refused: {message.message}", hint=message.hint, retry_after=message.retry_after
-                )
+                kind = CredentialsRefused if message.code == InvalidToken.code else ControllerUnreachable
+                raise kind(f"the controller refused: {message.message}", hint=message.hint, retry_after=message.retry_after)
             case _:
                 raise ProtocolError(f"unexpected {type(message).__name__}")
+
+    def _set_clock(self, told: Told) -> None:
+        step = self._clock.set(told.time_ms, told.uptime_ms, told.boot)
+        if step > 0:
+            self._core.clock_set_ahead(self._clock.now(), step)
 
     async def _beat(self, connection: ClientConnection) -> None:
         while not self._left:
@@ -203,6 +215,7 @@ class ConnectorChannel:
             logger.info("the controller was not told that this connector ends: %s", error)
 
     async def _send_events(self, connection: ClientConnection) -> None:
+        await self._believed.wait()
         while True:
             async for batch in self._events.unsent():
                 await channel.send(connection, control.encode(batch))

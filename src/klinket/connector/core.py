@@ -118,6 +118,16 @@ class ConnectorCore:
             self._ungranted[session] = now + limits.REGRANT_SECONDS
         return len(gone)
 
+    def clock_set_ahead(self, now: float, step: float) -> None:
+        """The controller's clock was set ahead by so many seconds: what it had signed ends as if that time had gone by.
+
+        Live flows of grants that are over by it, and were not before, have REGRANT_SECONDS for a fresh one.
+        """
+        ends = {session: grant.claims.expires_at + LEEWAY_SECONDS for session, grant in self._grants.items()}
+        for session in [session for session, end in ends.items() if now - step < end <= now]:
+            del self._grants[session]
+            self._ungranted[session] = now + limits.REGRANT_SECONDS
+
     @property
     def flows(self) -> int:
         """Return how many flows are live."""

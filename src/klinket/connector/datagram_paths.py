@@ -225,10 +225,13 @@ class DatagramPaths:
             self._drop(one)
 
     def end_silent(self) -> None:
-        """End the paths on which nothing has come for long."""
+        """End the paths on which nothing has come for long, and send nothing where a client may not be any more."""
         before = time.monotonic() - DATAGRAM_PATH_SILENT_SECONDS
-        for one in [one for one in self._by_receiver.values() if one.path.heard_at < before]:
-            self._drop(one)
+        for one in list(self._by_receiver.values()):
+            if one.path.heard_at < before:
+                self._drop(one)
+            else:
+                one.path.doubt()
 
     def _drop(self, one: _Path) -> None:
         del self._by_receiver[one.receiver]

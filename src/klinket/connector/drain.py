@@ -27,10 +27,11 @@ class DrainIncomplete(KlinketError):
     code = "drain-incomplete"
 
 
-def drain(folder: Path, tell: Callable[[str], None], timeout: float | None = None) -> None:
-    """Return when the connector has ended, and all its flows before it. `timeout`: seconds; None: as long as it runs.
+def drain(folder: Path, tell: Callable[[int], None], timeout: float | None = None) -> None:
+    """Return when the connector has ended, and all its flows before it. `tell`: hears how many are live whenever that changes.
 
-    Raises ConnectorNotRunning, and DrainIncomplete when flows were reset, or the time is over (the connector goes on ending).
+    `timeout`: seconds; None: as long as it runs. Raises ConnectorNotRunning, and DrainIncomplete when flows were
+    reset, or the time is over (the connector goes on ending).
     """
     state, runs = run_file.read(folder)
     if state is None or not runs:
@@ -48,7 +49,7 @@ def drain(folder: Path, tell: Callable[[str], None], timeout: float | None = Non
     while runs and state is not None and state.pid == pid:
         if state.draining and state.flows != told:
             told = state.flows
-            tell(f"draining: {told} live flows")
+            tell(told)
         if timeout is not None and time.monotonic() - begun > timeout:
             raise DrainIncomplete(f"after {timeout:.0f} s the connector still runs, with {state.flows} live flows")
         time.sleep(LOOK_SECONDS)
@@ -58,4 +59,3 @@ def drain(folder: Path, tell: Callable[[str], None], timeout: float | None = Non
             f"the connector has ended, and {state.flows} flows were reset: its time was over",
             hint="give it more with --drain-seconds, and the programs time to end",
         )
-    tell("drained: the connector has ended, no flow was lost")

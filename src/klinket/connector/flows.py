@@ -88,7 +88,7 @@ class FlowServer:
 
     def limits_changed(self) -> None:
         """Have live flows keep to limits of bandwidth that were set, changed or taken away."""
-        self.bandwidth.limits_changed(self.traffic.live())
+        self.bandwidth.limits_changed()
 
     def end_unfinished(self) -> None:
         """End the flows whose client has left a frame incomplete for too long."""

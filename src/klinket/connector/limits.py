@@ -9,7 +9,8 @@ HELLO_SECONDS = 15.0
 PIPE_IDLE_SECONDS = 90.0
 #: Seconds from the first to the last byte of a frame.
 FRAME_SECONDS = 30.0
-#: Seconds live flows wait for a fresh grant of their session after the key that signed theirs was withdrawn.
+#: Seconds live flows wait for a fresh grant of their session after the key that signed theirs was withdrawn, or the controller's
+#: clock was set ahead of its end.
 REGRANT_SECONDS = 5.0
 #: Seconds a control pipe may be silent: longer than any grant lives, and so than a client waits with the next one.
 CONTROL_IDLE_SECONDS = 3_700.0

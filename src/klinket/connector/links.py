@@ -92,7 +92,7 @@ class LinkServer:
         sock: socket.socket,
         connector_random: bytes,
         relay: int,
-        proved: Callable[[], None] = lambda: None,
+        proved: Callable[[], object] = lambda: None,
         leg: Leg | None = None,
     ) -> None:
         """Serve one connection a client was joined with, or has made (relay DIRECT), until it ends; closes it.
@@ -188,6 +188,8 @@ class LinkServer:
                 if frame.type is not FrameType.CONTROL:
                     raise ProtocolError("a control pipe carries control messages only")
                 await self._paced(record.principal, frame)
+                if self._core.link(handle, self._clock()) is not record:
+                    return  # what is said over a link counts as long as the link does
                 message = link_control.decode_from_client(frame.content)
                 match message:
                     case CloseLink():
@@ -262,11 +264,11 @@ class LinkServer:
         self._pipes.end_resting(holds)
 
     def end_unfinished(self) -> None:
-        """End control pipes and flows whose client has left a frame incomplete for too long."""
-        before = time.monotonic() - FRAME_SECONDS
-        for handle, (pipe, _) in list(self._control.items()):
+        """End control pipes whose link is over, and those and flows whose client has left a frame incomplete for too long."""
+        before, now = time.monotonic() - FRAME_SECONDS, self._clock()
+        for handle, (pipe, record) in list(self._control.items()):
             since = pipe.receiver.incomplete_since
-            if since is not None and since < before:
+            if (since is not None and since < before) or self._core.link(handle, now) is not record:
                 self._end_control(handle)
         self._flows.end_unfinished()
         self._flows.paths.end_silent()

@@ -22,6 +22,7 @@ from klinket.connector.limits import (
 )
 from klinket.connector.links import DIRECT, LinkServer
 from klinket.domain.errors import InvalidInput
+from klinket.domain.newcomers import Newcomers
 from klinket.domain.token_buckets import TokenBuckets
 from klinket.net import pipe as pipes
 from klinket.net import sockets
@@ -44,8 +45,8 @@ class DirectListener:
         self._links = links
         self._advertised = advertised
         self._tasks = TaskSet("direct connections")
-        #: Connections without a proof by their source, the oldest first.
-        self._unproven: dict[str, dict[asyncio.Task[None], None]] = {}
+        #: Connections without a proof.
+        self._unproven: Newcomers[asyncio.Task[None]] = Newcomers()
         self._rates = TokenBuckets(DIRECT_BURST, DIRECT_PER_SECOND)
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
@@ -96,28 +97,10 @@ class DirectListener:
             if self._rates.take(source, time.monotonic()):
                 sockets.reset(sock)
                 continue
-            self._make_room(source)
-            serving = self._tasks.start(self._serve(sockets.prepare(sock), source), "client")
-            self._unproven.setdefault(source, {})[serving] = None
-
-    def _make_room(self, source: str) -> None:
-        """End the oldest connection without a proof, of this source or of the one with the most, where there are too many."""
-        if len(self._unproven.get(source, ())) >= MAX_DIRECT_UNPROVEN_PER_SOURCE:
-            self._give_way(source)
-        elif sum(map(len, self._unproven.values())) >= MAX_DIRECT_UNPROVEN:
-            self._give_way(max(self._unproven, key=lambda one: len(self._unproven[one])))
-
-    def _give_way(self, source: str) -> None:
-        oldest = next(iter(self._unproven[source]))
-        self._settled(source, oldest)
-        oldest.cancel()
-
-    def _settled(self, source: str, serving: asyncio.Task[None]) -> None:
-        waiting = self._unproven.get(source)
-        if waiting is not None:
-            waiting.pop(serving, None)
-            if not waiting:
-                del self._unproven[source]
+            gives_way = self._unproven.make_room(source, MAX_DIRECT_UNPROVEN, MAX_DIRECT_UNPROVEN_PER_SOURCE)
+            if gives_way is not None:
+                gives_way[1].cancel()
+            self._unproven.add(source, self._tasks.start(self._serve(sockets.prepare(sock), source), "client"))
 
     def _accept_again(self) -> None:
         if self._listener.fileno() >= 0:
@@ -128,7 +111,7 @@ class DirectListener:
         assert serving is not None
 
         def proved() -> None:
-            self._settled(source, serving)
+            self._unproven.remove(source, serving)
 
         try:
             random = await pipes.greet(sock, entropy)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from klinket.connector.limits import MAX_PUNCHED_PER_SOURCE, MAX_PUNCHED_WAITING, MAX_PUNCHES, PUNCHED_IDLE_SECONDS
 from klinket.connector.links import DIRECT, LinkServer
 from klinket.domain.errors import KlinketError
+from klinket.domain.newcomers import Newcomers
 from klinket.net import pipe as pipes
 from klinket.net import punching, sockets
 from klinket.net.clock import entropy
@@ -39,8 +40,8 @@ class ConnectorPunching:
         self._links = links
         self._tasks = TaskSet("hole punching")
         self._meetings: dict[str, asyncio.Future[PunchStart]] = {}
-        #: Connections that wait for a client's first bytes by their source, the oldest first.
-        self._waiting: dict[str, dict[asyncio.Task[None], None]] = {}
+        #: Connections that wait for a client's first bytes.
+        self._waiting: Newcomers[asyncio.Task[None]] = Newcomers()
 
     def told(self, message: PunchInvitation | PunchStart) -> None:
         """Take what the controller says of a meeting."""
@@ -74,31 +75,16 @@ class ConnectorPunching:
         except OSError:
             sock.close()
             return
-        self._make_room(source)
+        gives_way = self._waiting.make_room(source, MAX_PUNCHED_WAITING, MAX_PUNCHED_PER_SOURCE)
+        if gives_way is not None:
+            gives_way[1].cancel()
         serving = self._tasks.start(self._serve(sock, source), "client")
-        self._waiting.setdefault(source, {})[serving] = None
+        self._waiting.add(source, serving)
         serving.add_done_callback(partial(self._over, sock, source))
-
-    def _make_room(self, source: str) -> None:
-        """End the oldest waiting connection, of this source or of the one with the most, where there are too many."""
-        if len(self._waiting.get(source, ())) < MAX_PUNCHED_PER_SOURCE:
-            if sum(map(len, self._waiting.values())) < MAX_PUNCHED_WAITING:
-                return
-            source = max(self._waiting, key=lambda one: len(self._waiting[one]))
-        oldest = next(iter(self._waiting[source]))
-        self._settled(source, oldest)
-        oldest.cancel()
-
-    def _settled(self, source: str, serving: asyncio.Task[None]) -> None:
-        waiting = self._waiting.get(source)
-        if waiting is not None:
-            waiting.pop(serving, None)
-            if not waiting:
-                del self._waiting[source]
 
     def _over(self, sock: socket.socket, source: str, serving: asyncio.Task[None]) -> None:
         """A task has ended, perhaps cancelled before its first step: nothing of it stays behind."""
-        self._settled(source, serving)
+        self._waiting.remove(source, serving)
         sock.close()
 
     async def _serve(self, sock: socket.socket, source: str) -> None:
@@ -109,7 +95,7 @@ class ConnectorPunching:
             # A client keeps some ahead: a hole cannot be punched at the moment a flow wants one.
             async with asyncio.timeout(PUNCHED_IDLE_SECONDS):
                 await punching.ready(sock, reading=True)
-            await self._links.serve(sock, random, DIRECT, lambda: self._settled(source, serving))
+            await self._links.serve(sock, random, DIRECT, lambda: self._waiting.remove(source, serving))
         except OSError as error:  # TimeoutError is one
             logger.debug("a punched connection ended: %s", error)
             sockets.reset(sock)
@@ -117,9 +103,8 @@ class ConnectorPunching:
     def end_waiting(self) -> None:
         """End what waits for a client's first bytes, and forget the meetings that have not begun; flows go on."""
         self._meetings.clear()
-        for waiting in list(self._waiting.values()):
-            for serving in list(waiting):
-                serving.cancel()
+        for _, serving in self._waiting.all():
+            serving.cancel()
 
     async def aclose(self) -> None:
         """End everything, connections of clients included."""

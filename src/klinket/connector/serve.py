@@ -9,7 +9,7 @@ import time
 
 from klinket.connector import enrol, limits
 from klinket.connector.addresses import follow, own_addresses
-from klinket.connector.channel import ConnectorChannel
+from klinket.connector.channel import ConnectorChannel, CredentialsRefused
 from klinket.connector.config import ConnectorConfig
 from klinket.connector.core import ConnectorCore
 from klinket.connector.enrol import Credentials
@@ -200,6 +200,8 @@ class Connector:
             except KlinketError as error:
                 if time.monotonic() - attached_at > 30:
                     backoff.reset()
+                if isinstance(error, CredentialsRefused):
+                    self._credentials = None
                 delay = max(backoff.next(), error.retry_after or 0.0)
                 going_on = "; live flows go on" if self._configuration is not None else ""
                 hint = REFUSED_HINT if was_refused(error) else ""

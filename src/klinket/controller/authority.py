@@ -47,6 +47,10 @@ _USAGES = {
 }
 
 
+#: Begins the organization in an authority's name, which ends with its network.
+_OF = "klinket "
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """A self-signed authority with pathLen 0."""
@@ -60,13 +64,19 @@ class Authority:
         """Return its certificate."""
         return self.certificate.public_bytes(Encoding.PEM).decode()
 
+    @property
+    def network(self) -> str:
+        """Return the name of the network it was made for."""
+        (organization,) = self.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+        return str(organization.value).removeprefix(_OF)
+
     @classmethod
     def make(cls, purpose: AuthorityPurpose, network: str, now: float) -> Authority:
         """Return a new authority for a network."""
         key = signing.generate_private_key()
         name = x509.Name(
             [
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"klinket {network}"),
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"{_OF}{network}"),
                 x509.NameAttribute(NameOID.COMMON_NAME, f"{purpose.value} authority"),
             ]
         )

@@ -21,6 +21,7 @@ from klinket.controller.punching import Punching
 from klinket.controller.seats import is_modern, proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import KlinketError, ProtocolError, Throttled
+from klinket.net.copies import boot, own_time
 from klinket.wire import access_token, control
 from klinket.wire.access_token import AccessClaims
 from klinket.wire.identity import ClientIdentity, ConnectorIdentity
@@ -86,7 +87,9 @@ class Channels:
     async def _prove(self, socket: WebSocket) -> tuple[AccessClaims, tuple[str, ...]]:
         """Challenge the peer; returns who it proved to be, and `Attach.only`. Raises AuthenticationFailed, ProtocolError."""
         nonce = urlsafe_b64encode(self._entropy(NONCE_BYTES)).decode()
-        await socket.send_text(control.encode(control.Challenge(nonce=nonce, time_ms=round(self._clock() * 1000))))
+        time_ms, uptime_ms = round(self._clock() * 1000), round(own_time() * 1000)
+        challenge = control.Challenge(nonce=nonce, time_ms=time_ms, uptime_ms=uptime_ms, boot=boot())
+        await socket.send_text(control.encode(challenge))
         async with asyncio.timeout(ATTACH_SECONDS):
             message = control.decode_to_controller(await receive_text(socket))
         if not isinstance(message, control.Attach):

@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 #: Seconds between looks, and by how many the clock has to move against even time meanwhile to count as stepped.
 LOOK_SECONDS = 1.0
 STEP_SECONDS = 2.0
+#: Seconds by which a steady clock may have moved against even time since it began to be steady, however slowly.
+UNSTEADY_SECONDS = 5.0
 
 
 class ClockWatch:
@@ -23,7 +25,8 @@ class ClockWatch:
     def __init__(self, wall: Callable[[], float], even: Callable[[], float], tell: Callable[[], Awaitable[None]]) -> None:
         self._wall, self._even = wall, even
         self._tell = tell
-        self._ahead = wall() - even()
+        self._ahead = self._steady_at = wall() - even()
+        self._steady_since = even()
 
     async def run(self) -> None:
         """Look, until cancelled."""
@@ -33,6 +36,7 @@ class ClockWatch:
 
     async def look(self) -> None:
         """Tell everybody the time if the clock was stepped since the last look."""
+        self.steady_seconds()
         before, self._ahead = self._ahead, self._wall() - self._even()
         step = self._ahead - before
         if abs(step) < STEP_SECONDS:
@@ -43,3 +47,10 @@ class ClockWatch:
         except Exception:
             logger.exception("not everybody could be told the time after a step of the clock; trying again")
             self._ahead = before
+
+    def steady_seconds(self) -> float:
+        """Return for how many seconds the clock has gone on evenly."""
+        ahead, even = self._wall() - self._even(), self._even()
+        if abs(ahead - self._steady_at) > UNSTEADY_SECONDS:
+            self._steady_at, self._steady_since = ahead, even
+        return even - self._steady_since

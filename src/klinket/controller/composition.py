@@ -42,6 +42,7 @@ from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.relay_process import NAME as OWN_RELAY
 from klinket.controller.sealing import MasterKey
 from klinket.controller.trust import Trust
+from klinket.controller.unproven_refusals import UnprovenRefusals
 from klinket.wire.key_file import LOGIN_PATH
 from klinket.wire.paths import EXTENSION_PATH, GRAPHQL_PATH, LOGOUT_PATH, REVOKE_PATH
 
@@ -57,6 +58,7 @@ class Controller:
     observed: Observed
     exports: Exports
     clock_watch: ClockWatch
+    unproven_refusals: UnprovenRefusals
 
 
 def compose(
@@ -95,6 +97,7 @@ def compose(
     def alarm(attempt: str) -> None:
         metrics.canary_alarms.labels(attempt).inc()
 
+    unproven_refusals = UnprovenRefusals(store)
     relay_channels = RelayChannels(store, trusted, peers, clock)
     endpoints = Endpoints(
         store,
@@ -110,6 +113,7 @@ def compose(
             alarm,
             peers.logged_in,
             services.refused_logins,
+            unproven_refusals,
         ),
         Enrolments(store, trusted, clock),
         Channels(store, trusted, peers, dispatch, guard, punching, clock, entropy, metrics.throttled.labels("flows").inc),
@@ -147,4 +151,5 @@ def compose(
         exception_handlers={404: no_such_path, 405: no_such_method},
     )
     app.router.redirect_slashes = False  # the address of a redirect would come from the request
-    return Controller(app, peers, dispatch, metrics, observed, exports, ClockWatch(clock, time.monotonic, tell_the_time))
+    clock_watch = ClockWatch(clock, time.monotonic, tell_the_time)
+    return Controller(app, peers, dispatch, metrics, observed, exports, clock_watch, unproven_refusals)

@@ -18,6 +18,7 @@ from klinket.controller.app.store_errors import StoreUnavailable
 from klinket.controller.authority import AuthorityPurpose, parse_request
 from klinket.controller.throttle import LoginThrottle
 from klinket.controller.trust import KeyPurpose, Trust
+from klinket.controller.unproven_refusals import UnprovenRefusals
 from klinket.domain.account_limits import AccountLimits
 from klinket.domain.errors import (
     AssertionStale,
@@ -110,12 +111,14 @@ class Logins:
         count_alarm: Callable[[str], None] = lambda _: None,
         began: Callable[[str], None] = lambda _: None,
         refused: RefusedLogins | None = None,
+        unproven: UnprovenRefusals | None = None,
     ) -> None:
         """`attached`: gives the sessions that are attached now; others free their seats (security.md 20).
 
         `count_alarm`: called with what somebody tries with a canary key; `began`: with each session that begins.
-        `refused`: where logins that a limit refuses are counted.
+        `refused`: where logins that a limit refuses are counted; `unproven`: writes refusals of who did not prove a key.
         """
+        self.unproven = unproven or UnprovenRefusals(store)
         self._began = began
         self._refused = refused or RefusedLogins()
         self._count_alarm = count_alarm
@@ -154,7 +157,11 @@ class Logins:
             limit = error.limit if isinstance(error, Throttled) else ""
             if holder is not None and limit:
                 self._refused.add(holder, limit)
-            if kid and self._throttle.may_record(kid, time.monotonic()):
+            if not kid or not self._throttle.may_record(kid, time.monotonic()):
+                raise
+            if isinstance(error, ServiceKeyUnknown):
+                await self.unproven.add(kid, code, address)
+            else:
                 await self._store.write(lambda tx: sessions.record_refusal(tx, kid, code, address, limit))
             raise
 
@@ -182,7 +189,12 @@ class Logins:
         self, token: str, kid: Kid, typ: str, audience: str, address: str
     ) -> tuple[Assertion, ServiceAccountRow, AccountLimits]:
         def look(tx: Transaction) -> tuple[ServiceKeyRow, ServiceAccountRow, AccountLimits]:
-            key, account = sessions.key_for_login(tx, kid)
+            try:
+                key, account = sessions.key_for_login(tx, kid)
+            except ServiceKeyUnknown:
+                tx.service_accounts.get(0)  # as much is looked up as for a key that is there
+                account_limits.of(tx, 0)
+                raise
             return key, account, account_limits.of(tx, account.id)
 
         try:

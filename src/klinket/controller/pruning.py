@@ -16,8 +16,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for which the clock must have gone on evenly: one that is wrong after a start is often put right soon.
 STEADY_SECONDS = 3_600.0
-#: Seconds by which it may differ from even time between two looks.
-STEP_SECONDS = 5.0
 #: Steps in one round.
 MAX_STEPS = 100
 
@@ -31,16 +29,13 @@ class Pruning:
         trust: Trust,
         days: int,
         is_exporting: Callable[[], bool],
-        wall: Callable[[], float],
-        even: Callable[[], float],
+        steady_seconds: Callable[[], float],
     ) -> None:
-        """`wall`: seconds since the epoch; `even`: seconds of a clock that nobody sets."""
+        """`steady_seconds`: says for how long the clock has gone on evenly, as ClockWatch does."""
         self._store = store
         self._days = days
         self._is_exporting = is_exporting
-        self._wall, self._even = wall, even
-        self._looked = (wall(), even())
-        self._steady_since = even()
+        self._steady_seconds = steady_seconds
         self._told: object = None
         signer, known = trust.signers[KeyPurpose.AUDIT], trust.keys[KeyPurpose.AUDIT]
         self._keys = retention.AuditKeys(
@@ -52,7 +47,7 @@ class Pruning:
 
     async def round(self) -> None:
         """Remove what is due, as far as one round goes; raises StoreUnavailable."""
-        if not self._is_steady() or self._is_exporting():
+        if self._steady_seconds() < STEADY_SECONDS or self._is_exporting():
             return
         days = self._days
         try:
@@ -67,12 +62,6 @@ class Pruning:
             return
         held_by = await self._store.read(lambda tx: retention.held_by(tx, days))
         self._tell(", ".join(held_by), "audit events older than they are kept wait for sinks that have not got them: %s")
-
-    def _is_steady(self) -> bool:
-        (wall, even), self._looked = self._looked, (self._wall(), self._even())
-        if abs(self._looked[0] - wall - (self._looked[1] - even)) > STEP_SECONDS:
-            self._steady_since = self._looked[1]
-        return self._looked[1] - self._steady_since >= STEADY_SECONDS
 
     def _tell(self, what: str, text: str) -> None:
         """Log what is new."""

@@ -31,6 +31,7 @@ CONNECTOR_BURST, CONNECTOR_PER_SECOND = 10, 2.0
 #: Milliseconds by which the start is put off for the side that is nearer, at the most.
 MAX_START_MS = 1_000
 TOKEN_BYTES = 24
+_BEGUN = "both sides were seen, and it has begun"
 
 
 class Reflection(msgspec.Struct):
@@ -48,6 +49,10 @@ class _Side:
     seen: list[Endpoint] = field(default_factory=list)
     connect_ms: float = 0.0
 
+    @property
+    def came(self) -> bool:
+        return len(self.seen) == ENDPOINTS
+
 
 @dataclass(eq=False)
 class _Meeting:
@@ -56,6 +61,10 @@ class _Meeting:
     client: _Side
     connector: _Side
     connector_id: int
+
+    @property
+    def sides(self) -> tuple[tuple[str, _Side], tuple[str, _Side]]:
+        return ("the client", self.client), ("the connector", self.connector)
 
 
 class Punching:
@@ -74,6 +83,8 @@ class Punching:
         self._told = told
         #: By the digest of the token: how long a look-up takes tells nothing of a token.
         self._meetings: dict[bytes, tuple[_Meeting, _Side]] = {}
+        #: Why meetings are over, by the digest of the token, for as long as somebody may still come: until when, and the reason.
+        self._over: dict[bytes, tuple[float, str]] = {}
         self._sessions = TokenBuckets(SESSION_BURST, SESSION_PER_SECOND)
         self._connectors = TokenBuckets(CONNECTOR_BURST, CONNECTOR_PER_SECOND)
 
@@ -119,17 +130,20 @@ class Punching:
         self._forget_late(self._clock())
         meeting, side = self._meetings.get(_digest(body.token), (None, None))
         address = parse_ip(host)
-        if meeting is None or side is None or len(side.seen) >= ENDPOINTS:
-            raise Forbidden("there is no meeting with this token, or it is over")
+        if meeting is None or side is None:
+            _, why = self._over.get(_digest(body.token), (0.0, ""))
+            raise Forbidden(f"the meeting is over: {why}" if why else "there is no meeting with this token, or it is long over")
+        if len(side.seen) >= ENDPOINTS:
+            raise Forbidden(f"{ENDPOINTS} connections were seen with this token already")
         if address is None or address != parse_ip(side.address):
             raise Forbidden("the token was given to another address: its live channel does not come from here")
         seen = Endpoint(address, port)
         if (reason := _objection(seen, own_host)) is not None:
-            self._end(meeting, reason)
+            self._end(meeting, reason, side)
             raise Forbidden(f"hole punching does not lead there: {reason}")
         side.seen.append(seen)
         side.connect_ms = max(side.connect_ms, min(float(2 * MAX_START_MS), max(0.0, body.connect_ms)))
-        if len(meeting.client.seen) == len(meeting.connector.seen) == ENDPOINTS:
+        if meeting.client.came and meeting.connector.came:
             self._start(meeting)
         return str(seen)
 
@@ -138,31 +152,44 @@ class Punching:
         for own, other in ((client, connector), (connector, client)):
             for endpoint in other.seen:
                 if (reason := objection(own.seen[0].host, endpoint)) is not None:
-                    self._end(meeting, reason)
+                    self._end(meeting, reason, own)
                     return
-        self._forget(meeting)
+        self._forget(meeting, _BEGUN, _BEGUN)
         self._told("started")
         latest = max(client.connect_ms, connector.connect_ms)
         for own, other in ((connector, client), (client, connector)):
             wait = min(MAX_START_MS, round((latest - own.connect_ms) / 2))
             own.outbox.put(PunchStart(id=meeting.id, peers=[str(one) for one in other.seen], in_ms=wait))
 
-    def _end(self, meeting: _Meeting, reason: str) -> None:
-        self._forget(meeting)
+    def _end(self, meeting: _Meeting, reason: str, at: _Side) -> None:
+        # A connector is not told where a client is whom it does not meet.
+        self._forget(meeting, reason, reason if at is meeting.connector else "the client cannot be met")
         self._told("refused")
         meeting.client.outbox.put(PunchRefused(connector=meeting.connector_id, message=reason))
 
-    def _forget(self, meeting: _Meeting) -> None:
-        for side in (meeting.client, meeting.connector):
-            self._meetings.pop(_digest(side.token), None)
+    def _forget(self, meeting: _Meeting, client_told: str, connector_told: str) -> None:
+        """Forget a meeting, but for what a side is told that comes to it now."""
+        until = self._clock() + MEETING_SECONDS
+        for side, reason in ((meeting.client, client_told), (meeting.connector, connector_told)):
+            digest = _digest(side.token)
+            self._meetings.pop(digest, None)
+            self._over[digest] = until, reason
+        while len(self._over) > 2 * MAX_MEETINGS:
+            del self._over[next(iter(self._over))]
 
     def _forget_late(self, now: float) -> None:
-        """Forget meetings that took too long: they are in the order of their beginning."""
+        """Forget meetings that took too long, and why others are over: both are in the order in which their time ends."""
+        while self._over and next(iter(self._over.values()))[0] <= now:
+            del self._over[next(iter(self._over))]
         while self._meetings:
             meeting, _ = next(iter(self._meetings.values()))
             if meeting.until > now:
                 return
-            self._forget(meeting)
+            missing = [
+                f"{who} ({len(side.seen)} of {ENDPOINTS} connections seen)" for who, side in meeting.sides if not side.came
+            ]
+            reason = f"in {MEETING_SECONDS:.0f} s there did not come: {', '.join(missing)}"
+            self._forget(meeting, reason, reason)
 
     def _random(self) -> str:
         return urlsafe_b64encode(self._entropy(TOKEN_BYTES)).decode()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 
 from klinket.domain.errors import Throttled
+from klinket.domain.newcomers import Newcomers
 from klinket.domain.shares import FairShares
 from klinket.net.sources import source_of
 
@@ -29,7 +30,7 @@ SPARE_DESCRIPTORS = 128
 
 @dataclass(eq=False)
 class Seat:
-    """One connection. `close` ends it at once. `asked`: a whole request has come, so it waits for us and not we for it.
+    """One connection. `close` ends it at once.
 
     `since`: when it began to be unproven. `holder`: who has proved it, where that counts. `tls`: the version that was agreed.
     """
@@ -37,7 +38,6 @@ class Seat:
     source: str
     since: float
     close: Callable[[], None] = lambda: None
-    asked: bool = False
     proven: bool = False
     holder: str = ""
     tls: str = ""
@@ -54,9 +54,9 @@ class Seats:
         self._max_of_source = min(MAX_UNPROVEN_PER_SOURCE, max(4, self._max_unproven // 4))
         self._all: set[Seat] = set()
         self._shares: FairShares[str] = FairShares(self._max_all)
-        # Dictionaries keep the order of arrival: the first one has been silent for the longest time.
-        self._unproven: dict[str, dict[Seat, None]] = {}
-        self._unproven_count = 0
+        self._unproven: Newcomers[Seat] = Newcomers()
+        #: Those of them that have not asked anything: they may be displaced.
+        self._silent: Newcomers[Seat] = Newcomers()
 
     def take(self, address: str, now: float) -> Seat | None:
         """Return a seat for a new connection, or None.
@@ -65,17 +65,17 @@ class Seats:
         has proved something, or whose whole request has come, is never displaced.
         """
         source = source_of(address)
-        if len(self._unproven.get(source, ())) >= self._max_of_source:
+        if self._unproven.of(source) >= self._max_of_source:
             if not self._displace(source):
                 return None
-        elif self._unproven_count >= self._max_unproven or len(self._all) >= self._max_all:
-            biggest = max(self._unproven, key=lambda one: len(self._unproven[one]), default=None)
+        elif len(self._unproven) >= self._max_unproven or len(self._all) >= self._max_all:
+            biggest = self._unproven.biggest()
             if biggest is None or not self._displace(biggest):
                 return None
         seat = Seat(source, now)
         self._all.add(seat)
-        self._unproven.setdefault(source, {})[seat] = None
-        self._unproven_count += 1
+        self._unproven.add(source, seat)
+        self._silent.add(source, seat)
         return seat
 
     def leave(self, seat: Seat) -> None:
@@ -104,18 +104,23 @@ class Seats:
 
     def answered(self, seat: Seat, now: float) -> None:
         """The answer to a request is sent. What the connection has proved counts no longer; a new proof is waited for."""
-        seat.asked = False
-        if not seat.proven or seat not in self._all:
+        if seat not in self._all:
+            return
+        self._silent.add(seat.source, seat)
+        if not seat.proven:
             return
         seat.proven = False
         seat.since = now
         self._free_share(seat)
-        self._unproven.setdefault(seat.source, {})[seat] = None
-        self._unproven_count += 1
+        self._unproven.add(seat.source, seat)
+
+    def asked(self, seat: Seat) -> None:
+        """A whole request has come on this connection: it waits for us, and not we for it, until answered()."""
+        self._silent.remove(seat.source, seat)
 
     def end_late(self, now: float) -> int:
         """Close those that have proved nothing within UNPROVEN_SECONDS; returns how many."""
-        late = [seat for seats in self._unproven.values() for seat in seats if now - seat.since >= UNPROVEN_SECONDS]
+        late = [seat for _, seat in self._unproven.all() if now - seat.since >= UNPROVEN_SECONDS]
         for seat in late:
             self.leave(seat)
             seat.close()
@@ -127,10 +132,10 @@ class Seats:
     @property
     def unproven(self) -> int:
         """Return on how many connections nobody has proved anything."""
-        return self._unproven_count
+        return len(self._unproven)
 
     def _displace(self, source: str) -> bool:
-        silent = next((seat for seat in self._unproven[source] if not seat.asked), None)
+        silent = self._silent.oldest(source)
         if silent is None:
             return False
         self.leave(silent)
@@ -143,12 +148,8 @@ class Seats:
             seat.holder = ""
 
     def _settle(self, seat: Seat) -> None:
-        seats = self._unproven.get(seat.source, {})
-        if seat in seats:
-            del seats[seat]
-            self._unproven_count -= 1
-            if not seats:
-                del self._unproven[seat.source]
+        self._unproven.remove(seat.source, seat)
+        self._silent.remove(seat.source, seat)
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def asked(request: HTTPConnection) -> None:
     """Note that the whole request has come."""
     place = _place_of(request)
     if place is not None:
-        place.seat.asked = True
+        place.seats.asked(place.seat)
 
 
 def _place_of(request: HTTPConnection) -> Place | None:

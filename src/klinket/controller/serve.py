@@ -51,14 +51,20 @@ EVENTS_SECONDS = 10.0
 LOST_SESSION_MS = 24 * 3_600_000
 
 
-async def run(config: ControllerConfig, announce: Callable[[str], None], stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. `announce` prints what the first start has to say, once."""
+async def run(
+    config: ControllerConfig, announce: Callable[[str], None], stop: asyncio.Event, opened: Callable[[], None] = lambda: None
+) -> None:
+    """Serve until `stop` is set. `announce` prints what the first start has to say, once.
+
+    `opened`: is called when the database is found to be this network's.
+    """
     config.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     master = sealing.load_or_make(config.master_key_file or config.state / "keys" / "master.key")
     store = open_store(config.database, clock.wall)
     try:
         await store.write(defaults.ensure)
         trusted = await trust.load_or_make(store, master, config.network, clock.wall, clock.entropy)
+        opened()
         store.use_cut_signer(
             lambda cut: sign_cut(trusted.signers[KeyPurpose.CUT], cut, network=config.network), config.grant_seconds
         )
@@ -91,9 +97,8 @@ async def _serve(
             tasks.start(Deliveries(store, master.open, config.allowed_outbound).run(), "sinks")
             tasks.start(_housekeeping(store, controller.peers, controller.metrics), "housekeeping")
             tasks.start(controller.clock_watch.run(), "clock watch")
-            even = asyncio.get_running_loop().time
-            exporting = controller.exports
-            pruning = Pruning(store, trusted, config.audit_days, lambda: exporting.is_running, clock.wall, even)
+            exporting, steady = controller.exports, controller.clock_watch.steady_seconds
+            pruning = Pruning(store, trusted, config.audit_days, lambda: exporting.is_running, steady)
             tasks.start(_keep_events(config, store, trusted, pruning), "events")
             if config.relay is not None and config.relay_listens_on is not None:
                 beside = RelayProcess(config, config.relay, config.relay_listens_on, clock.entropy)
@@ -110,6 +115,7 @@ async def _serve(
     finally:
         await tasks.aclose()
         await controller.dispatch.aclose()
+        await controller.unproven_refusals.aclose()
 
 
 def _failure_of(task: asyncio.Task[None]) -> BaseException | None:

@@ -13,6 +13,7 @@ from klinket.controller.app.rows import SigningKeyRow
 from klinket.controller.app.signing_keys import KeyPurpose as KeyPurpose
 from klinket.controller.authority import Authority, AuthorityPurpose
 from klinket.controller.sealing import MasterKey
+from klinket.domain.errors import InvalidInput
 from klinket.wire import signing
 from klinket.wire.signing import KeySet, SigningKey
 
@@ -98,7 +99,7 @@ class Trust:
 async def load_or_make(
     store: Store, master: MasterKey, network: str, clock: Callable[[], float], entropy: Callable[[int], bytes]
 ) -> Trust:
-    """Return the network's trust; what is missing is made. Raises MasterKeyWrong."""
+    """Return the network's trust; what is missing is made. Raises MasterKeyWrong, and InvalidInput for another network."""
     return await store.write(lambda tx: _load_or_make(tx, master, network, clock, entropy))
 
 
@@ -114,6 +115,12 @@ def _load_or_make(
             sealed = master.seal(signing.private_key_to_pem(made.key).encode(), f"authority {purpose.value}")
             row = tx.authorities.add(purpose=purpose.value, certificate=made.certificate_pem, sealed=sealed)
         authorities[purpose] = _opened(row.certificate, row.sealed, purpose, master)
+        if (before := authorities[purpose].network) != network:
+            raise InvalidInput(
+                "--network",
+                f"the database is that of the network {before!r}, not of {network!r}",
+                hint="give the name it was made with, or another --database or --state",
+            )
     for key_purpose in KeyPurpose:
         if signing_keys.is_old(tx, key_purpose):
             signing_keys.make(tx, key_purpose, master.seal, entropy)

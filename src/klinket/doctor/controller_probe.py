@@ -29,7 +29,10 @@ _RENEW = "renew the controller's certificate (--certificate), or start it again:
 
 
 def probe(url: str, context: ssl.SSLContext, seconds: float) -> Iterator[Finding]:
-    """Yield `dns`, `port`, `certificate`, `answer`, `clock`, `ready`, up to the first that fails. `seconds`: for each step."""
+    """Yield `dns`, `port`, `certificate`, `answer`, `clock`, `controller-ready`, up to the first that fails.
+
+    `seconds`: for each step.
+    """
     parts = urlsplit(url)
     address = HostPort(parts.hostname or "", parts.port or _HTTPS_PORT)
     resolved = _resolved(address, seconds)
@@ -109,21 +112,21 @@ def _answers(tls: ssl.SSLSocket, address: HostPort) -> Iterator[Finding]:
         yield clock.against(own, told.timestamp())
         connection.request("GET", "/ready")
         answer = connection.getresponse()
-        yield ready("the controller", answer.status, _object(answer))
+        yield ready("controller-ready", "the controller", answer.status, _object(answer))
     except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
         yield fail("answer", f"no HTTP answer: {_why(error)}", other)
     finally:
         connection.close()
 
 
-def ready(who: str, status: int, body: dict[str, object]) -> Finding:
-    """Return `ready` of an answer of /ready."""
+def ready(name: str, who: str, status: int, body: dict[str, object]) -> Finding:
+    """Return the finding called `name` of an answer of /ready. `who`: has answered."""
     if status == 200:
-        return ok("ready", f"{who} is ready")
+        return ok(name, f"{who} is ready")
     reasons = body.get("reasons")
     told = [one for one in reasons if isinstance(one, dict)] if isinstance(reasons, list) else []
     text = "; ".join(f"{_plain(one.get('code'), 40)}: {_plain(one.get('text'), 200)}" for one in told) or f"HTTP {status}"
-    return fail("ready", f"{who} is not ready: {text}", "docs/reference/metrics.md says what each word means; its log says more")
+    return fail(name, f"{who} is not ready: {text}", "docs/reference/metrics.md says what each word means; its log says more")
 
 
 def own_ready(address: HostPort, seconds: float) -> Finding:
@@ -132,7 +135,7 @@ def own_ready(address: HostPort, seconds: float) -> Finding:
     try:
         connection.request("GET", "/ready")
         answer = connection.getresponse()
-        return ready(f"the part at {address}", answer.status, _object(answer))
+        return ready("ready", f"the part at {address}", answer.status, _object(answer))
     except (OSError, http.client.HTTPException, ValueError) as error:
         return fail("ready", f"the part at {address} does not answer: {_why(error)}", "does it run, with this --metrics?")
     finally:

@@ -2,12 +2,14 @@
 
 A copy has the keys and counters of its original: two of them sealing under one nonce would give keys and contents away. There
 are two signs. The kernel tells of a new generation of the machine (NEW_VMGENID) at once, where the hypervisor has such a device.
-And the controller's time went on while this machine's own did not: that shows with the next heartbeat.
+And time went on at the controller while this machine's own did not: that shows with the next heartbeat. There the clock counts
+that nobody sets, where it is of the same boot as before; a controller's wall clock may be set, and proves nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import socket
@@ -15,6 +17,9 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,27 @@ _NEW_GENERATION = b"NEW_VMGENID=1"
 def own_time() -> float:
     """Return seconds of this machine, those it knew it was asleep among them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
+@cache
+def boot() -> str:
+    """Return a name of what own_time() is counted by: the same for as long as it goes on, "" where that is not known."""
+    try:
+        named = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/time").readlink())
+    except OSError:
+        return ""
+    return hashlib.sha256(named.encode()).hexdigest()[:16]  # the machine's own id is nobody's business
+
+
+class Told(Protocol):
+    """A message with the controller's time."""
+
+    @property
+    def time_ms(self) -> int: ...
+    @property
+    def uptime_ms(self) -> int: ...
+    @property
+    def boot(self) -> str: ...
 
 
 class StoodStill:
@@ -61,7 +87,8 @@ class CopyWatch:
 
     def __init__(self, copied: Callable[[str], None]) -> None:
         self._copied = copied
-        self._stood_still = StoodStill()
+        self._by_wall_clock, self._by_uptime = StoodStill(), StoodStill()
+        self._boot = ""
         self._sock: socket.socket | None = None
 
     def start(self) -> None:
@@ -89,14 +116,22 @@ class CopyWatch:
             if sender == 0 and tells_new_generation(event):
                 self._tell("the kernel says that this virtual machine is a copy, or was resumed from a snapshot")
 
-    def exchanged(self, asked_at: float, controllers_time: float) -> None:
+    def exchanged(self, asked_at: float, told: Told) -> None:
         """Note an answer of the controller, just now, with its time; `asked_at`: own_time() before it was asked."""
-        gap = self._stood_still.seconds(asked_at, own_time(), controllers_time)
+        answered_at = own_time()
+        if told.boot != self._boot:
+            self._by_uptime.forget()
+        by_wall_clock = self._by_wall_clock.seconds(asked_at, answered_at, told.time_ms / 1000)
+        by_uptime = self._by_uptime.seconds(asked_at, answered_at, told.uptime_ms / 1000)
+        # Between two boots of the controller's machine there is nothing but its wall clock to tell how much time went by.
+        gap = by_uptime if told.boot and told.boot == self._boot else by_wall_clock
+        self._boot = told.boot
         if gap >= STOOD_STILL_SECONDS:
             self._tell(f"this machine stood still for {gap:.0f} s: a copy, or resumed from a snapshot")
 
     def _tell(self, reason: str) -> None:
-        self._stood_still.forget()  # one copy, told once
+        self._by_wall_clock.forget()  # one copy, told once
+        self._by_uptime.forget()
         ssl.RAND_add(os.urandom(32), 32.0)  # TLS's own randomness was copied as well; the kernel's was made fresh
         self._copied(reason)
 

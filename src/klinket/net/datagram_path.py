@@ -24,6 +24,9 @@ from klinket.wire.datagram import DatagramKeys, DatagramKind
 PROBED_BYTES = (1232, 1252, 1352, 1372, 1392, 1412, 1432, 1452, 1472, 8952, 8972)
 #: Seconds between two challenges of a path, wherever they go: all that can be made to go to an address that is not the client's.
 CHALLENGE_SECONDS = 0.1
+#: Seconds after which a client proves anew where it is, and after which an address is none that is proven: whoever has left an
+#: address can still write it on an envelope.
+PROOF_SECONDS, MOST_PROOF_SECONDS = 60.0, 120.0
 #: Every path there is in this process.
 _LIVE: WeakSet[DatagramPath] = WeakSet()
 
@@ -240,11 +243,12 @@ class DatagramPath:
 class ClientPath(DatagramPath):
     """The client's end: it asks what arrives. `sock`: its own, connected to the connector's port."""
 
-    __slots__ = ("_proof", "sized_at")
+    __slots__ = ("_answered_at", "_proof", "sized_at")
 
     def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
         super().__init__(keys, sock)
         self._proof = bytes(wire.PROOF_BYTES)
+        self._answered_at = 0.0
         #: Monotonic seconds at which one of `size` bytes came last.
         self.sized_at = 0.0
 
@@ -266,8 +270,11 @@ class ClientPath(DatagramPath):
         kind, content = opened
         if kind == DatagramKind.CHALLENGE and content == wire.PROOF_BYTES:
             self._proof = bytes(_PLAIN[:content])
-            self.probe(self.size or PROBED_BYTES[0])  # one for one: challenges alone make no more of them
-        elif kind == DatagramKind.PROBE_ANSWER and len(sealed) >= self.size:
+            # What a connector asks by itself is far apart. A probe is many times as long: it is not to be had at any rate.
+            if self.heard_at - self._answered_at >= CHALLENGE_SECONDS / 2:
+                self._answered_at = self.heard_at
+                self.probe(self.size or PROBED_BYTES[0])
+        elif kind == DatagramKind.PROBE_ANSWER and len(sealed) >= self.size and len(sealed) in PROBED_BYTES:
             self.sized_at = self.heard_at
             if len(sealed) == self.size:
                 return
@@ -283,7 +290,7 @@ class ConnectorPath(DatagramPath):
     `sock`: the unconnected socket all paths share. `address`: where the client has proven to be, None before.
     """
 
-    __slots__ = ("_candidate", "_challenged_at", "_proof", "address")
+    __slots__ = ("_candidate", "_challenged_at", "_proof", "_proven_at", "address")
 
     def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
         super().__init__(keys, sock)
@@ -291,6 +298,7 @@ class ConnectorPath(DatagramPath):
         self._candidate: Any = None
         self._proof = b""
         self._challenged_at = -CHALLENGE_SECONDS
+        self._proven_at = 0.0
 
     def received(self, sealed: memoryview, address: Any) -> bool:
         """Take one datagram that has arrived from `address`; returns whether it verified."""
@@ -301,18 +309,26 @@ class ConnectorPath(DatagramPath):
         kind, size = opened
         newer = self._keys.opener.highest > newest
         probe = wire.read_probe(_PLAIN[:size]) if kind == DatagramKind.PROBE else None
-        if address != self.address:
-            if probe is None or address != self._candidate or not hmac.compare_digest(probe[1], self._proof):
-                if newer:
-                    self._challenge(address, len(sealed))
-                return True
+        if probe is not None and address == self._candidate and hmac.compare_digest(probe[1], self._proof):
             self.address = self._to = address
-            self._candidate = None
+            self._candidate, self._proven_at = None, self.heard_at
+        elif address != self.address:
+            if newer:
+                self._challenge(address, len(sealed))
+            return True
         if probe is not None:
             if newer:
                 self.size = min(probe[0], wire.MAX_SEALED_BYTES)
             self._try(DatagramKind.PROBE_ANSWER, b"", len(sealed))
+            if newer and self.heard_at - self._proven_at > PROOF_SECONDS:
+                self._challenge(address, len(sealed))
         return True
+
+    def doubt(self) -> None:
+        """Send nothing more to an address whose proof is old; to be called once in a while."""
+        if self.address is not None and time.monotonic() - self._proven_at > MOST_PROOF_SECONDS:
+            self.address = self._to = None
+            self.size = 0
 
     def _challenge(self, address: Any, asked: int) -> None:
         """Send a secret to an address, so that the client can bring it back from there. `asked`: bytes that led to it."""

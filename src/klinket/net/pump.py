@@ -164,5 +164,5 @@ class Pump(Stream):
         if self._to_local is None:
             self._watches.add_reader(self._pipe.sock, self._pipe_readable)
             self._drain()
-        if self._to_pipe is not None or self._to_local is not None:
+        if not self._over and self._looks:
             self._look_later()

@@ -30,6 +30,7 @@ class RelayBinding:
         self._key = b""
         self._asked_at = float("-inf")
         self._unanswered = 0
+        self._proves = False
         self.bound = False
 
     @property
@@ -50,6 +51,7 @@ class RelayBinding:
             return  # one is being asked for
         self._asked_at = time.monotonic()
         self._key = admission.key
+        self._proves = cookie != NO_COOKIE
         self._leg.number += 1
         bind = Bind(admission.id, self._leg.name, self._own, self._to, self._leg.number, cookie)
         self._send(bind.sign(admission.key))
@@ -63,7 +65,8 @@ class RelayBinding:
         if number != self._leg.number:
             return False  # of a former bind, or one that comes again
         if cookie is not None:
-            self._ask(cookie)  # one for one: challenges alone make no more of them
+            if not self._proves:
+                self._ask(cookie)  # once for each look: a relay that asks on and on is not answered on and on
             return False
         self._unanswered = 0
         first, self.bound = not self.bound, True

@@ -148,6 +148,14 @@ def reset_if_dropped(sock: socket.socket, yes: bool) -> None:
         pass  # it is not connected any more: its error arrives as a read
 
 
+def keep_urgent(sock: socket.socket) -> None:
+    """Have what a TCP peer sends as urgent read in its place (RFC 6093): the kernel takes it out of the stream otherwise."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    except OSError:
+        pass  # it is not connected any more: its error arrives as a read
+
+
 def was_reset(sock: socket.socket) -> bool:
     """Return whether the peer has reset a connection that is not read from just now. The error is taken off the socket."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0

@@ -23,10 +23,12 @@ PIPE_BYTES = 1 << 20
 MAX_SPARE_PIPES = 64
 #: Seconds until a direction for which there was no kernel pipe tries again.
 NO_PIPE_SECONDS = 0.05
-#: Seconds between looks whether a side that is not read from, since the other takes nothing, was reset.
+#: Seconds between looks whether a side that is not read from, as it has ended or the other takes nothing, was reset.
 LOOK_SECONDS = 1.0
 #: Bytes taken at once after which there may well be more: with fewer the source is empty now, and looking would be in vain.
 MORE_BYTES = 32_768
+#: Bytes read at once where `os.splice` takes none though some are there: an empty kernel pipe, however small, takes them.
+READ_BYTES = 4096
 #: Rounds a direction runs before others get their turn.
 ROUNDS = 8
 
@@ -123,8 +125,11 @@ class Pair:
     def start(self) -> None:
         """Begin to move bytes."""
         for half in self._halves:
-            if not half.ended:
-                self._watches.add_reader(half.source, self._move, half)
+            if half.ended:
+                self._look_later()
+                continue
+            sockets.keep_urgent(half.source)
+            self._watches.add_reader(half.source, self._move, half)
 
     @property
     def over(self) -> bool:
@@ -173,8 +178,8 @@ class Pair:
             return
         moved = MORE_BYTES
         try:
-            for _ in range(ROUNDS):
-                if not half.held and not half.ended and not self._take(half):
+            for number in range(ROUNDS):
+                if not half.held and not half.ended and not self._take(half, waits=number == 0):
                     break
                 moved = half.held
                 if half.held and not self._give(half):
@@ -186,8 +191,8 @@ class Pair:
             return
         self._settle(half)
 
-    def _take(self, half: _Half) -> bool:
-        """Take bytes off the source; False when there are none now."""
+    def _take(self, half: _Half, *, waits: bool) -> bool:
+        """Take bytes off the source; False when there are none now. `waits`: there seems to be something."""
         if half.pipe is None:
             try:
                 half.pipe = self._pipes.borrow()
@@ -200,7 +205,14 @@ class Pair:
         try:
             count = os.splice(half.source.fileno(), half.pipe[1], PIPE_BYTES, flags=_FLAGS)
         except BlockingIOError:
-            return False
+            if not waits:
+                return False
+            # From an urgent byte on the kernel splices nothing until it is read, and says all the while that there is something.
+            try:
+                data = half.source.recv(READ_BYTES)
+            except BlockingIOError:
+                return False
+            count = os.write(half.pipe[1], data) if data else 0
         half.held += count
         half.ended = count == 0
         return True
@@ -239,6 +251,7 @@ class Pair:
                 self._watches.add_reader(half.source, self._move, half)
         if half.ended:
             self._watches.remove_reader(half.source)
+            self._look_later()
             try:
                 half.target.shutdown(socket.SHUT_WR)
             except OSError:
@@ -254,10 +267,10 @@ class Pair:
     def _look(self) -> None:
         """Pass a reset on that came while nothing was read from its side, because the other took nothing."""
         self._looking = None
-        blocked = [half for half in self._halves if half.blocked]
-        if self._over or not blocked:
+        unread = [half for half in self._halves if half.blocked or half.ended]
+        if self._over or not unread:
             return
-        if any(sockets.was_reset(half.source) for half in blocked):
+        if any(sockets.was_reset(half.source) for half in unread):
             self.reset()
         else:
             self._look_later()

@@ -19,7 +19,7 @@ from klinket.net.scratch import SCRATCH
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
 from klinket.wire.pipe_messages import Failure, OpenAnswer
 
-#: Seconds between looks at a side that is not read from while the other takes nothing: its reset must not wait for that.
+#: Seconds between looks at a side that is not read from, as it has ended or the other takes nothing: its reset must not wait.
 LOOK_SECONDS = 1.0
 #: Bytes a flow has received when it is worth a look how far away its peer is.
 BULK_BYTES = 1 << 20
@@ -80,6 +80,7 @@ class Stream:
             self._pipe_broke()
             return self._done
         sockets.reset_if_dropped(self._local, True)
+        sockets.keep_urgent(self._local)
         self._watches.add_reader(self._local, self._local_readable)
         self._watches.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()  # frames that came together with OPEN or OPENED are here already
@@ -118,6 +119,7 @@ class Stream:
             else:
                 self._local_ended = True
                 self._watches.remove_reader(self._local)
+                self._look_later()
                 length = self._pipe.sealer.seal_into(FrameType.FIN, plain, 0, sealed)
         except ConnectionResetError:  # the keys were forgotten
             self._pipe_broke()
@@ -270,7 +272,11 @@ class Stream:
         self._watches.add_reader(self._pipe.sock, self._pipe_readable)
         self._drain()
 
-    # ---- resets under back-pressure
+    # ---- resets of what is not read from
+
+    @property
+    def _looks(self) -> bool:
+        return self._to_pipe is not None or self._to_local is not None or self._local_ended
 
     def _look_later(self) -> None:
         if self._looking is None:
@@ -279,9 +285,9 @@ class Stream:
     def _look(self) -> None:
         """See whether a side that is not read from was reset meanwhile."""
         self._looking = None
-        if self._over or (self._to_pipe is None and self._to_local is None):
+        if self._over or not self._looks:
             return
-        if self._to_pipe is not None and sockets.was_reset(self._local):
+        if (self._to_pipe is not None or self._local_ended) and sockets.was_reset(self._local):
             self.cut(Failure(FlowFailure.RESET, "the connection was reset"))
         elif self._to_local is not None and sockets.was_reset(self._pipe.sock):
             self._pipe_broke()

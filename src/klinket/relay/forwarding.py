@@ -136,7 +136,8 @@ class DatagramForwarding:
         if bind.number <= end.number:
             return self._dropped(Drop.REPLAYED)
         end.number = bind.number
-        if address != end.address and not self._proves(bind, address):
+        if not self._proves(bind, address):
+            # Also where it was proven before: whoever has left an address can still write it on an envelope.
             return self._challenge(end, bind, key, address)
         if not self._bind(end, bind, address, claims):
             return self._dropped(Drop.LIMIT)

@@ -40,5 +40,6 @@ class RelayLimits:
     binding_seconds: float = 60.0
     #: Seconds between two challenges of an end, wherever they go.
     bind_challenge_seconds: float = 0.1
-    #: Seconds for which the cookie of a challenge counts at the least; it may be twice as long.
+    #: Seconds for which the cookie of a challenge counts at the least; it may be twice as long. With `binding_seconds` they bound
+    #: how long datagrams go to an address that its end has left.
     cookie_seconds: float = 30.0

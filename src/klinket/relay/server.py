@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from klinket.domain.newcomers import Newcomers
 from klinket.net import sockets
 from klinket.net.descriptors import raise_limit
 from klinket.net.sockets import HostPort
@@ -67,9 +68,9 @@ class RelayServer:
         self._pipes = KernelPipes()
         self._waiting: dict[int, socket.socket] = {}
         self._pairs: dict[Pair, Paired] = {}
-        #: By source, the oldest first: connections whose hello is not complete.
-        self._hellos: dict[str, dict[socket.socket, asyncio.Task[None]]] = {}
-        self._hellos_in_all = 0
+        #: Connections whose hello is not complete, and who reads it.
+        self._hellos: Newcomers[socket.socket] = Newcomers()
+        self._saying_hello: dict[socket.socket, asyncio.Task[None]] = {}
         self._listener: socket.socket | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._tell_again_at = 0.0
@@ -149,31 +150,13 @@ class RelayServer:
                 self.traffic.refused[RelayAnswer.LIMIT] += 1
                 _answer_and_close(sock, RelayAnswer.LIMIT)
                 continue
-            self._make_room(source)
-            task = self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
-            self._hellos.setdefault(source, {})[sock] = task
-            self._hellos_in_all += 1
-
-    def _make_room(self, source: str) -> None:
-        """Have the oldest silent connection of a source with too many give way, or that of the biggest source."""
-        if len(self._hellos.get(source, ())) >= self._limits.max_hellos_per_address:
-            biggest = source
-        elif self._hellos_in_all >= self._max_hellos:
-            biggest = max(self._hellos, key=lambda one: len(self._hellos[one]))
-        else:
-            return
-        oldest, task = next(iter(self._hellos[biggest].items()))
-        self._no_hello(oldest, biggest)
-        task.cancel()
-        _answer(oldest, RelayAnswer.LIMIT)
-
-    def _no_hello(self, sock: socket.socket, source: str) -> None:
-        """Count a connection no more among those whose hello is not complete."""
-        found = self._hellos.get(source)
-        if found is not None and found.pop(sock, None) is not None:
-            self._hellos_in_all -= 1
-            if not found:
-                del self._hellos[source]
+            gives_way = self._hellos.make_room(source, self._max_hellos, self._limits.max_hellos_per_address)
+            if gives_way is not None:
+                oldest = gives_way[1]
+                self._saying_hello.pop(oldest).cancel()
+                _answer(oldest, RelayAnswer.LIMIT)
+            self._hellos.add(source, sock)
+            self._saying_hello[sock] = self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
 
     def _pause_accepting(self, error: OSError) -> None:
         """Look away for a moment: the connection that could not be accepted still waits, and would call at once again."""
@@ -210,7 +193,8 @@ class RelayServer:
             # Includes ProtocolError and InvalidToken: that connection ends, nothing else.
             logger.info("relay: a connection from %s was refused: %s", source, error)
         finally:
-            self._no_hello(sock, source)
+            self._hellos.remove(source, sock)
+            self._saying_hello.pop(sock, None)
             if not kept:
                 sock.close()
 

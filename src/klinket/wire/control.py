@@ -40,10 +40,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Challenge(Message, frozen=True, kw_only=True, tag="challenge"):
-    """First message of the controller. `nonce` goes into the proof of `Attach` (RFC 7800 proof of possession)."""
+    """First message of the controller. `nonce` goes into the proof of `Attach` (RFC 7800 proof of possession).
+
+    `uptime_ms`, `boot`: for how long the controller's machine has been up, sleep included, and since which boot ("": not told).
+    Unlike `time_ms` nobody sets that clock.
+    """
 
     nonce: str
     time_ms: int
+    uptime_ms: int = 0
+    boot: str = ""
 
 
 class Attach(Message, frozen=True, kw_only=True, tag="attach"):
@@ -135,8 +141,12 @@ class PunchRefused(Message, frozen=True, kw_only=True, tag="punch-refused"):
 
 
 class HeartbeatAnswer(Message, frozen=True, kw_only=True, tag="heartbeat-answer"):
+    """`uptime_ms`, `boot`: as in Challenge."""
+
     sequence: int
     time_ms: int
+    uptime_ms: int = 0
+    boot: str = ""
 
 
 class CertificateRenewed(Message, frozen=True, kw_only=True, tag="certificate-renewed"):
@@ -203,7 +213,7 @@ class LimitsOfAccount(msgspec.Struct, frozen=True, kw_only=True):
 class ConnectorConfiguration(Message, frozen=True, kw_only=True, tag="connector-configuration"):
     """Everything a connector needs, complete each time. `grant_keys`, `cut_keys`: JWK sets as JSON objects;
     `cuts`: signed cuts (wire.cut_token) younger than the longest grant, to be applied again; `head`: epoch and
-    revision, signed (wire.head_token), for the connector to keep and to show."""
+    revision, signed (wire.head_token), for the connector to keep and to show; `uptime_ms`, `boot`: as in Challenge."""
 
     epoch: int
     revision: int
@@ -211,6 +221,8 @@ class ConnectorConfiguration(Message, frozen=True, kw_only=True, tag="connector-
     connector: int
     remote_network: int
     time_ms: int
+    uptime_ms: int = 0
+    boot: str = ""
     client_authority: str
     grant_keys: dict[str, object]
     cut_keys: dict[str, object]

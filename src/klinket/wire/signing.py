@@ -195,14 +195,17 @@ def unverified_header(token: str, max_chars: int = MAX_TOKEN_CHARS) -> dict[str,
 
 
 def verify_signature(token: str, key: PublicKey, typ: str, max_chars: int = MAX_TOKEN_CHARS) -> dict[str, Any]:
-    """Return the claims of a token signed with `key` and of exactly this `typ`; raises InvalidToken."""
+    """Return the claims of a token signed with `key` and of exactly this `typ`; raises InvalidToken.
+
+    WrongSignature, whatever else is wrong: who has not signed learns nothing more.
+    """
     header = unverified_header(token, max_chars)
-    if header.get("alg") != ALGORITHM or header.get("typ") != typ or "crit" in header:
-        raise InvalidToken(f"not a {typ} token")
     try:
         claims = json.loads(_verified_payload(token, key))
     except (InvalidSignature, ValueError, RecursionError) as error:
         raise WrongSignature(f"the signature of the {typ} token is not valid") from error
+    if header.get("alg") != ALGORITHM or header.get("typ") != typ or "crit" in header:
+        raise InvalidToken(f"not a {typ} token")
     if not isinstance(claims, dict):
         raise InvalidToken(f"the {typ} token holds no claims")
     return claims

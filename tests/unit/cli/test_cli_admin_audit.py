@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from klinket.cli.admin.api import Missing
 from klinket.cli.admin.time_range import moment
 from klinket.cli.exit_codes import exit_code
 from klinket.cli.main import klinket
 from klinket.controller.app import flow_events
+from klinket.controller.graphql.global_id import to_global_id
 from klinket.domain.audit_verification import AuditNotIntact, FindingKind
-from klinket.domain.errors import InvalidInput, KlinketError
+from klinket.domain.errors import Conflict, InvalidInput, KlinketError
 from klinket.wire.control import FlowEvent
 from tests.unit.controller.running import Running
 
@@ -181,6 +183,40 @@ async def test_network_events_are_listed_and_exported(shell: Shell) -> None:
     ]
     lines = (await shell.ok("flow", "export")).splitlines()
     assert [json.loads(line)["event"]["connection"]["id"] for line in lines] == ["a", "b"]
+
+
+async def test_a_network_event_shows_its_resource_by_name_and_is_found_by_the_name_of_its_key(shell: Shell) -> None:
+    network = await shell.running.add_network()
+    await shell.running.add_connector(network, "office-1")
+    await shell.running.add_resource(network, "Databases", "*.db.internal")
+    await shell.running.add_resource(network, "Cache", "cache.internal")
+    (first, first_file), (_, other_file) = [
+        await shell.running.add_key(await shell.running.add_account(name), name="runner") for name in ("ci", "nightly")
+    ]
+    now = int(shell.running.clock() * 1000)
+    events = [
+        FlowEvent(
+            event="established", flow=f"{file.key_id}{resource}", time_ms=now, session="s",
+            service_account=file.service_account_id, key=file.key_id, resource=resource, host=host, port=5432, protocol="tcp",
+        )
+        for file, resource, host in ((first_file, 1, "a.db.internal"), (other_file, 2, "cache.internal"))
+    ]  # fmt: skip
+    await shell.running.write(lambda tx: flow_events.keep(tx, 1, 1, events))
+    table = await shell.ok("flow", "list")
+    assert "Databases (*.db.internal)" in table
+    assert "Cache " in table
+    assert "(cache.internal)" not in table  # it is the address that was reached
+    for words in (("--key", first), ("--service", "ci", "--key", "runner")):
+        (only,) = json.loads(await shell.ok("flow", "list", "--json", *words))
+        assert only["service_account"]["name"] == "ci"
+        await shell.ok("session", "list", *words)
+    several = (await shell.run("flow", "list", "--key", "runner")).exception
+    assert isinstance(several, Conflict)
+    assert "--service" in str(several.hint)
+    unknown = (await shell.run("flow", "list", "--key", "nobody")).exception
+    assert isinstance(unknown, Missing)
+    gone = to_global_id("ServiceAccountKey", 99)  # events outlive a deleted key: its id does still
+    assert json.loads(await shell.ok("flow", "list", "--key", gone, "--json")) == []
 
 
 @pytest.mark.parametrize(

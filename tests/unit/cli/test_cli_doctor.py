@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from klinket.cli.doctor import FOUND, doctor
 from klinket.domain.errors import InvalidInput
 from klinket.wire import signing
 from klinket.wire.key_file import KeyFile
+from tests.unit.cli.conftest import Admin
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,15 @@ def test_json_has_the_same_checks_and_counts_them(tmp_path: Path) -> None:
     (wrong,) = [one for one in document["checks"] if one["outcome"] == "fail"]
     assert wrong.keys() == {"name", "outcome", "text", "next"}
     assert wrong["name"] == "state"
+
+
+async def test_no_two_checks_have_the_same_name(admin: Admin) -> None:
+    where = ["--url", admin.environment["KLINKET_URL"], "--ca", admin.environment["KLINKET_CA"]]
+    words = ["--role", "controller", *where, "--metrics", f"127.0.0.1:{free_port()}", "--json"]
+    done = await asyncio.to_thread(CliRunner().invoke, doctor, words)
+    names = [one["name"] for one in json.loads(done.stdout)["checks"]]
+    assert {"ready", "controller-ready"} < set(names)
+    assert len(names) == len(set(names))
 
 
 def test_nothing_that_fails_is_well(tmp_path: Path) -> None:

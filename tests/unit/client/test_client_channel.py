@@ -52,6 +52,11 @@ def channel_of(controller: Running) -> Attached:
     return Attached(made, configurations, renewed)
 
 
+def unattached() -> ClientChannel:
+    """A channel that only takes messages."""
+    return ClientChannel("https://127.0.0.1", controller_context(None), PeerClock(), lambda _: None, lambda _: None)
+
+
 async def session(controller: Running) -> tuple[str, Session]:
     """Return the id of a key, and a session of it."""
     key, key_file = await controller.add_key(await controller.add_account())
@@ -131,9 +136,8 @@ async def test_one_renewal_runs_however_many_configurations_come(controller: Run
 def test_a_refused_channel_ends_a_client_only_for_what_its_key_or_session_is(
     tmp_path: Path, code: str, kind: type[KlinketError]
 ) -> None:
-    made = ClientChannel("https://127.0.0.1", controller_context(None), PeerClock(), lambda _: None, lambda _: None)
     with pytest.raises(KlinketError) as caught:
-        made._message(control.Refused(code=code, message="no", retry_after=3.0))
+        unattached()._message(control.Refused(code=code, message="no", retry_after=3.0))
     assert type(caught.value) is kind
     if kind is ControllerUnreachable:
         assert caught.value.retry_after == 3.0
@@ -143,16 +147,14 @@ def test_a_refused_channel_ends_a_client_only_for_what_its_key_or_session_is(
     ("code", "kind"), [("service-key-revoked", errors.ServiceKeyRevoked), ("internal", SessionOver), ("next-years", SessionOver)]
 )
 def test_a_session_that_was_ended_is_over_whatever_the_word(code: str, kind: type[KlinketError]) -> None:
-    made = ClientChannel("https://127.0.0.1", controller_context(None), PeerClock(), lambda _: None, lambda _: None)
     with pytest.raises(KlinketError) as caught:
-        made._message(control.SessionEnded(code=code, message="no"))
+        unattached()._message(control.SessionEnded(code=code, message="no"))
     assert type(caught.value) is kind
 
 
 def test_a_challenge_in_the_middle_breaks_the_protocol() -> None:
-    made = ClientChannel("https://127.0.0.1", controller_context(None), PeerClock(), lambda _: None, lambda _: None)
     with pytest.raises(ProtocolError):
-        made._message(control.Challenge(nonce="n", time_ms=0))
+        unattached()._message(control.Challenge(nonce="n", time_ms=0))
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,10 @@ def live_pipes(client: Client) -> list[SealedPipe]:
     return [*controls, *(flow._pipe for flow in client._flows)]
 
 
-def an_hour_later() -> tuple[float, float]:
+def an_hour_later() -> tuple[float, control.HeartbeatAnswer]:
     """Return an exchange with the controller as a machine sees it that stood still for an hour."""
-    return own_time(), time.time() + 3600
+    time_ms, uptime_ms = round((time.time() + 3600) * 1000), round((own_time() + 3600) * 1000)
+    return own_time(), control.HeartbeatAnswer(sequence=1, time_ms=time_ms, uptime_ms=uptime_ms, boot=copies.boot())
 
 
 async def test_a_copied_client_ends_its_session_and_begins_a_new_one(whole: Whole) -> None:

@@ -187,7 +187,7 @@ async def test_connections_that_wait_at_a_connector_are_bounded_and_end_with_it(
     pairs = [tcp_pair() for _ in range(5)]
     for ours, _ in pairs:
         its._came(ours)
-    assert [len(waiting) for waiting in its._waiting.values()] == [3]
+    assert len(its._waiting) == 3
     await eventually(lambda: [ours.fileno() for ours, _ in pairs[:2]] == [-1, -1])
     its.end_waiting()
     await eventually(lambda: not its._waiting)

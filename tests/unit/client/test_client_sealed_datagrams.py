@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from klinket.client import datagram_way
 from klinket.client import sealed_datagrams as module
 from klinket.client.datagram_way import DatagramWay
 from klinket.client.sealed_datagrams import SealedDatagrams
@@ -25,6 +27,7 @@ from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKind
 from klinket.wire.link import Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, OpenDatagrams
+from tests.eventually import eventually
 
 SESSION = SessionId("s" * 22)
 FLOW, OTHER = b"flow-one", b"flow-two"
@@ -74,8 +77,8 @@ class Ends:
     async def working(self) -> None:
         """Have one flow, whose path works in both directions."""
         self.begin()
-        await until(lambda: self.client.works and self.paths.send(self.session, FLOW, b"first"))
-        await until(lambda: bool(self.at_client))
+        await eventually(lambda: self.client.works and self.paths.send(self.session, FLOW, b"first"))
+        await eventually(lambda: bool(self.at_client))
         self.at_client.clear()
 
 
@@ -132,20 +135,14 @@ async def line(ends: Ends) -> AsyncIterator[Line]:
     made.close()
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def test_datagrams_go_both_ways_one_by_one(ends: Ends) -> None:
     await ends.working()
     for content in (b"", b"one", bytes(1200)):
         assert ends.client.send(FLOW, content)
-        await until(lambda: bool(ends.at_connector))
+        await eventually(lambda: bool(ends.at_connector))
         assert ends.at_connector.pop() == content
         assert ends.paths.send(ends.session, FLOW, content)
-        await until(lambda: bool(ends.at_client))
+        await eventually(lambda: bool(ends.at_client))
         assert ends.at_client.pop() == content
 
 
@@ -159,13 +156,13 @@ async def gathered(ends: Ends) -> list[bytes]:
         (lambda content: ends.client.send(FLOW, content), ends.at_connector),
         (lambda content: ends.paths.send(ends.session, FLOW, content), ends.at_client),
     ):
-        await until(lambda: send(bytes(1300)))  # noqa: B023 - called at once
-        await until(lambda: bool(at))  # noqa: B023
+        await eventually(lambda: send(bytes(1300)))  # noqa: B023 - called at once
+        await eventually(lambda: bool(at))  # noqa: B023
         at.clear()
         datagram_path.gather()
         assert all(send(content) for content in contents)
         datagram_path.leave_all()
-        await until(lambda: len(at) >= len(contents))  # noqa: B023
+        await eventually(lambda: len(at) >= len(contents))  # noqa: B023
     return contents
 
 
@@ -208,12 +205,12 @@ async def test_what_the_kernel_has_no_room_for_together_is_lost_together(ends: E
     datagram_path.leave_all()
     assert ends.paths.counts().no_room == 5
     assert ends.paths.send(ends.session, FLOW, b"next"), "by itself"
-    await until(lambda: ends.at_client == [b"next"])
+    await eventually(lambda: ends.at_client == [b"next"])
 
 
 async def test_one_that_is_larger_than_the_path_was_found_to_carry_goes_as_a_frame(ends: Ends) -> None:
     await ends.working()
-    await until(lambda: ends.client.send(FLOW, bytes(8900)))  # loopback carries the largest size that is probed
+    await eventually(lambda: ends.client.send(FLOW, bytes(8900)))  # loopback carries the largest size that is probed
     assert not ends.client.send(FLOW, bytes(9000))
     assert not ends.paths.send(ends.session, FLOW, bytes(9000))
 
@@ -221,7 +218,7 @@ async def test_one_that_is_larger_than_the_path_was_found_to_carry_goes_as_a_fra
 async def test_before_a_probe_is_answered_nothing_is_sent_sealed(ends: Ends, line: Line) -> None:
     line.drops = True
     ends.begin()
-    await until(lambda: bool(line.seen))
+    await eventually(lambda: bool(line.seen))
     assert not ends.client.send(FLOW, b"")
     assert not ends.paths.send(ends.session, FLOW, b"")
 
@@ -234,15 +231,15 @@ async def test_a_path_that_falls_silent_is_given_up_and_tried_again(
     await ends.working()
     line.drops = True
     ends.client.send(FLOW, b"lost")
-    await until(lambda: not ends.client.works)
+    await eventually(lambda: not ends.client.works)
     assert isinstance(ends.told[-1], CloseDatagrams)
     assert not ends.client.send(FLOW, b""), "as a frame"
     assert not ends.paths.send(ends.session, FLOW, b""), "the connector follows"
     line.drops = False
-    await until(lambda: ends.client.works)
+    await eventually(lambda: ends.client.works)
     assert len([one for one in ends.told if isinstance(one, OpenDatagrams)]) >= 2
-    await until(lambda: ends.paths.send(ends.session, FLOW, b"back"))
-    await until(lambda: ends.at_client == [b"back"])
+    await eventually(lambda: ends.paths.send(ends.session, FLOW, b"back"))
+    await eventually(lambda: ends.at_client == [b"back"])
 
 
 async def test_a_closed_port_is_given_up_at_once(ends: Ends) -> None:
@@ -250,7 +247,7 @@ async def test_a_closed_port_is_given_up_at_once(ends: Ends) -> None:
     ends.client._asked = (ends.client._direct, bytes(7), bytes(32))
     ends.client.add(FLOW, ends.at_client.append)
     ends.client.answered(DatagramsOpened(receiver="00" * 7, random="00" * 32))
-    await until(lambda: any(isinstance(one, CloseDatagrams) for one in ends.told))
+    await eventually(lambda: any(isinstance(one, CloseDatagrams) for one in ends.told))
     assert not ends.client.works
 
 
@@ -259,7 +256,7 @@ async def test_a_datagram_that_comes_twice_is_delivered_once(ends: Ends, line: L
     await ends.working()
     for number in range(20):
         ends.client.send(FLOW, b"%d" % number)
-    await until(lambda: len(ends.at_connector) >= 20)
+    await eventually(lambda: len(ends.at_connector) >= 20)
     await asyncio.sleep(0.05)
     assert ends.at_connector == [b"%d" % number for number in range(20)]
 
@@ -273,7 +270,7 @@ async def test_what_names_no_path_or_does_not_verify_is_never_answered(ends: End
         stranger.setblocking(False)
         for data in (b"", b"\x11", bytes(100), b"\x11" + one + bytes(92), b"\x11" + bytes(7) + bytes(92)):
             stranger.send(data)
-        await until(lambda: ends.paths.counts().no_path >= 4)
+        await eventually(lambda: ends.paths.counts().no_path >= 4)
         await asyncio.sleep(0.02)
         with pytest.raises(BlockingIOError):
             stranger.recv(1)
@@ -292,7 +289,7 @@ async def test_an_answer_is_never_longer_than_what_asked_for_it(ends: Ends, line
 
     asyncio.get_running_loop().add_reader(line.far, watched)
     ends.begin()
-    await until(lambda: ends.client.works and len(answers) > 3)
+    await eventually(lambda: ends.client.works and len(answers) > 3)
     assert sum(answers) <= sum(map(len, line.seen))
 
 
@@ -304,7 +301,7 @@ async def test_what_has_become_of_datagrams_is_counted_and_stays_counted_when_th
     for datagram in (sealed, sealed, forged, bytes(50), liar.keys.sealer.seal(DatagramKind.PAYLOAD, OTHER, b"whose?")):
         liar.socks[0].send(datagram)
     ends.paths.send(ends.session, FLOW, b"back")
-    await until(lambda: ends.paths.counts().no_flow == 1)
+    await eventually(lambda: ends.paths.counts().no_flow == 1)
     expected = DatagramCounts(sent=1, received=1, challenges=1, no_path=1, replayed=1, forged=1, no_flow=1)
     assert ends.paths.counts() == expected
     ends.paths.close_path(ends.link.handle)
@@ -314,7 +311,7 @@ async def test_what_has_become_of_datagrams_is_counted_and_stays_counted_when_th
 async def test_a_recorded_datagram_moves_no_address_and_is_not_delivered_again(ends: Ends, line: Line) -> None:
     await ends.working()
     ends.client.send(FLOW, b"recorded")
-    await until(lambda: ends.at_connector == [b"recorded"])
+    await eventually(lambda: ends.at_connector == [b"recorded"])
     (one,) = ends.paths._by_receiver.values()
     where = one.path.address
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
@@ -394,7 +391,7 @@ async def test_payload_goes_to_an_address_only_after_its_secret_has_come_back_fr
     assert (kind, len(proof)) == (DatagramKind.CHALLENGE, wire.PROOF_BYTES)
     liar.probe(0, bytes(wire.PROOF_BYTES - 1) + b"\1")
     liar.say(0, DatagramKind.PAYLOAD, bytes(1000))
-    await until(lambda: bool(ends.at_connector))
+    await eventually(lambda: bool(ends.at_connector))
     assert not ends.paths.send(ends.session, FLOW, b"answer"), "as a frame"
     liar.probe(0, proof)
     assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
@@ -446,22 +443,106 @@ async def test_an_address_that_is_not_proven_gets_few_short_datagrams_and_none_l
     assert await liar.quiet(0)
 
 
-async def test_challenges_without_end_are_answered_one_for_one(ends: Ends) -> None:
-    link = ends.link
+async def test_a_client_proves_again_and_again_where_it_is(ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
+    monkeypatch.setattr(datagram_path, "PROOF_SECONDS", -1.0)
+    await liar.proven(0)
+    assert (await liar.heard(0))[0] is DatagramKind.CHALLENGE, "in a time of nothing it is old again"
+    former = liar.path._proven_at
+    liar.probe(0)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER, "where it was proven to be it is served meanwhile"
+    kind, proof = await liar.heard(0)
+    assert kind is DatagramKind.CHALLENGE
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
+    assert liar.path._proven_at > former
+
+
+async def test_nothing_goes_for_long_to_an_address_that_a_client_writes_but_does_not_read_any_more(
+    ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    await liar.proven(0)
+    monkeypatch.setattr(datagram_path, "PROOF_SECONDS", 0.0)
+    for number in range(3):
+        liar.probe(0)
+        liar.say(0, DatagramKind.PAYLOAD, b"%d" % number)
+    await eventually(lambda: len(ends.at_connector) == 3)
+    ends.paths.end_silent()
+    assert ends.paths.send(ends.session, FLOW, b"still there")
+    monkeypatch.setattr(datagram_path, "MOST_PROOF_SECONDS", 0.0)
+    ends.paths.end_silent()
+    assert not ends.paths.send(ends.session, FLOW, b"as a frame")
+    assert liar.path.address is None
+    monkeypatch.setattr(datagram_path, "MOST_PROOF_SECONDS", 60.0)
+    while (await liar.heard(0))[0] is not DatagramKind.PAYLOAD:
+        pass
+    await asyncio.sleep(datagram_path.CHALLENGE_SECONDS)
+    liar.probe(0)
+    kind, proof = await liar.heard(0)
+    assert kind is DatagramKind.CHALLENGE
+    liar.probe(0, proof)
+    assert (await liar.heard(0))[0] is DatagramKind.PROBE_ANSWER
+    assert ends.paths.send(ends.session, FLOW, b"there again")
+
+
+@dataclass
+class Asked:
+    """A client's path, and the keys of a connector that sends it what it likes."""
+
+    path: datagram_path.ClientPath
+    connector: wire.DatagramKeys
+    far: socket.socket
+
+    def hear(self, kind: DatagramKind, content: bytes) -> None:
+        self.path.received(memoryview(self.connector.sealer.seal(kind, wire.NO_FLOW, content)))
+
+    def probes(self) -> list[tuple[int, bytes]]:
+        """Return what the client's probes of now say: the size found, the proof."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                probe = wire.read_probe(self.connector.opener.open(self.far.recv(65_535))[2])
+                assert probe is not None
+                found.append(probe)
+        return found
+
+
+@pytest.fixture
+def asked(ends: Ends) -> Iterator[Asked]:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     far.setblocking(False)
-    keys = wire.client_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
-    path = datagram_path.ClientPath(keys, near)
-    connector = wire.connector_keys(link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
-    for number in range(20):
-        proof = bytes((number,)) * wire.PROOF_BYTES
-        path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, proof)))
-        assert wire.read_probe(connector.opener.open(far.recv(65_535))[2]) == (0, proof)
-    path.received(memoryview(connector.sealer.seal(DatagramKind.CHALLENGE, wire.NO_FLOW, b"short")))
-    with pytest.raises(BlockingIOError):
-        far.recv(1)
+    keys = wire.client_keys(ends.link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32))
+    yield Asked(
+        datagram_path.ClientPath(keys, near), wire.connector_keys(ends.link, b"\1" * 7, b"\2" * 7, bytes(32), bytes(32)), far
+    )
     near.close()
     far.close()
+
+
+async def test_challenges_without_end_are_answered_at_the_pace_of_an_honest_connector(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 3600.0)
+    asked.path._answered_at = -3600.0
+    for number in range(20):
+        asked.hear(DatagramKind.CHALLENGE, bytes((number,)) * wire.PROOF_BYTES)
+    assert asked.probes() == [(0, bytes(wire.PROOF_BYTES))]
+    asked.path.probe(1232)
+    assert asked.probes() == [(0, b"\x13" * wire.PROOF_BYTES)], "the newest proof is in the next one all the same"
+    asked.path._answered_at = -3600.0
+    asked.hear(DatagramKind.CHALLENGE, b"short")
+    assert asked.probes() == []
+
+
+async def test_answers_to_what_was_never_probed_lead_to_nothing(asked: Asked) -> None:
+    for size in (0, 1, 18, 1000, 1233 - wire.OVERHEAD_BYTES, 9000, 60_000):
+        asked.hear(DatagramKind.PROBE_ANSWER, bytes(size))
+    assert asked.path.size == 0
+    assert asked.probes() == []
+    asked.hear(DatagramKind.PROBE_ANSWER, bytes(1232 - wire.OVERHEAD_BYTES))
+    assert asked.path.size == 1232
+    assert {found for found, _ in asked.probes()} == {1232}
 
 
 async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: Line) -> None:
@@ -477,9 +558,9 @@ async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: L
     loop.add_reader(line.far, line._in)
     await asyncio.sleep(datagram_path.CHALLENGE_SECONDS)
     assert ends.client.send(FLOW, bytes(100))
-    await until(lambda: one.path.address not in (former, None))
+    await eventually(lambda: one.path.address not in (former, None))
     assert ends.paths.send(ends.session, FLOW, b"found")
-    await until(lambda: ends.at_client == [b"found"])
+    await eventually(lambda: ends.at_client == [b"found"])
 
 
 async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:
@@ -488,7 +569,7 @@ async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:
     assert ends.client.send(FLOW, b"late")
     ends.paths.add(ends.session, OTHER, ends.at_connector.append)
     ends.client.send(OTHER, b"other")
-    await until(lambda: bool(ends.at_connector))
+    await eventually(lambda: bool(ends.at_connector))
     assert ends.at_connector == [b"other"]
 
 
@@ -509,8 +590,8 @@ async def test_a_new_path_of_a_session_takes_the_place_of_the_former(ends: Ends)
     second.client = SealedDatagrams(second.link, second._tell, ends._where)
     second.client.take_over(ends.client)
     assert ends.client.successor is second.client
-    await until(lambda: second.client.works and ends.paths.send(ends.session, FLOW, b"new"))
-    await until(lambda: b"new" in ends.at_client)
+    await eventually(lambda: second.client.works and ends.paths.send(ends.session, FLOW, b"new"))
+    await eventually(lambda: b"new" in ends.at_client)
     assert len(ends.paths._by_receiver) == 1
     second.client.close()
 
@@ -538,7 +619,7 @@ async def test_a_path_without_flows_ends(ends: Ends, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "UNUSED_SECONDS", 0.0)
     await ends.working()
     ends.client.remove(FLOW, ends.client._flows[FLOW])
-    await until(lambda: not ends.client.works)
+    await eventually(lambda: not ends.client.works)
     assert isinstance(ends.told[-1], CloseDatagrams)
 
 
@@ -549,13 +630,13 @@ async def test_what_could_not_be_told_is_told_later(ends: Ends, line: Line, monk
     await asyncio.sleep(0.05)
     assert not ends.told
     ends.busy = False
-    await until(lambda: ends.client.works)
+    await eventually(lambda: ends.client.works)
     ends.busy = line.drops = True
     ends.client.send(FLOW, b"lost")
-    await until(lambda: not ends.client.works)
+    await eventually(lambda: not ends.client.works)
     assert ends.paths._by_receiver
     ends.busy = False
-    await until(lambda: not ends.paths._by_receiver)
+    await eventually(lambda: not ends.paths._by_receiver)
 
 
 def holds_in_a_child(true: Callable[[], bool]) -> bool:
@@ -574,7 +655,7 @@ async def test_a_connector_that_never_answers_holds_up_neither_a_way_over_a_rela
     ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(datagram_way, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.05)
     asked: list[str] = []
 
@@ -585,6 +666,6 @@ async def test_a_connector_that_never_answers_holds_up_neither_a_way_over_a_rela
     client = SealedDatagrams(ends.link, tell("direct"), ends._where, relayed)
     client.add(FLOW, ends.at_client.append)
     assert asked == ["direct"]
-    await until(lambda: asked[:2] == ["direct", "relayed"])
+    await eventually(lambda: asked[:2] == ["direct", "relayed"])
     assert not client.works
     client.close()

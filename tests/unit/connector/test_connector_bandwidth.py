@@ -8,18 +8,21 @@ import time
 
 import pytest
 
+from klinket.connector.bandwidth import Bandwidth
+from klinket.connector.core import Flow
 from klinket.connector.limits import MAX_FLOWS
 from klinket.domain.flow import TransportProtocol
-from klinket.domain.identifiers import RemoteNetworkId
+from klinket.domain.identifiers import FlowId, RemoteNetworkId, ServiceAccountUuid
 from klinket.domain.shaper import burst_of
-from klinket.net.pacing import PacedSocket
+from klinket.net.pacing import Lanes, PacedSocket
 from klinket.net.pump import Pump
 from klinket.wire.control import AccountLimits, LimitsOfAccount
 from klinket.wire.pipe import FrameType
 from klinket.wire.signing import KeySet
 from tests.eventually import PATIENCE, eventually
-from tests.unit.connector.conftest import ACCOUNT, KEY, LIMITS, NETWORK, OTHER_ACCOUNT
+from tests.unit.connector.conftest import ACCOUNT, DATABASE, KEY, LIMITS, NETWORK, OTHER_ACCOUNT, principal, tcp
 from tests.unit.connector.test_connector_flows import Served, accepted, event_loop_policy, listener, served, where
+from tests.work import calls
 
 __all__ = ["event_loop_policy", "listener", "served"]  # fixtures
 RATE = 100_000
@@ -47,6 +50,46 @@ async def comes(served: Served, seconds: float) -> int:
                 total += len((await served.ends.client.receive()).content)
     except TimeoutError:
         return total
+
+
+def test_changed_limits_cost_the_flows_of_the_accounts_whose_limit_changed() -> None:
+    limits: dict[str, int] = {}
+
+    class Paced:
+        """Stands in for a carrier: says how it was paced."""
+
+        def __init__(self) -> None:
+            self.told: list[Lanes | None] = []
+
+        def pace(self, lanes: Lanes | None) -> None:
+            self.told.append(lanes)
+
+    def flow(account: str) -> Flow:
+        who = principal(account=ServiceAccountUuid(account))
+        return Flow(FlowId("f"), who, DATABASE, tcp("db.internal", 5432), 0.0, DATABASE.id, "")
+
+    def work(others: int) -> int:
+        limits.clear()
+        bandwidth = Bandwidth(lambda account: limits.get(account, 0))
+        flows = [(flow(account), Paced()) for account in ["one", "one"] + ["other"] * others]
+        for which, carrier in flows:
+            bandwidth.begins(which, carrier)  # type: ignore[arg-type]
+        done = 0
+        for rate in (RATE, 2 * RATE, 0):
+            limits["one"] = rate
+            done += calls(bandwidth.limits_changed)
+        ours, theirs = [carrier.told for _, carrier in flows[:2]], [carrier.told for _, carrier in flows[2:]]
+        assert [len(told) for told in ours] == [2, 2]
+        assert ours[0] == ours[1]
+        assert [told[-1] for told in ours] == [None, None]
+        assert not any(theirs)
+        for which, _ in flows:
+            bandwidth.over(which)
+        assert not bandwidth._flows
+        assert not bandwidth._limits
+        return done
+
+    assert work(1) == work(1_000)
 
 
 async def test_a_flow_of_a_limited_account_is_slower_than_one_of_another_account(served: Served, listener: socket.socket) -> None:

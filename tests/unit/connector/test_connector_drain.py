@@ -104,7 +104,7 @@ class Scripted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *looks: tuple[RunState | None, bool]) -> None:
         self.looks = list(looks)
         self.signals: list[int] = []
-        self.told: list[str] = []
+        self.told: list[int] = []
         monkeypatch.setattr(run_file, "read", lambda _: self.looks.pop(0) if len(self.looks) > 1 else self.looks[0])
         monkeypatch.setattr(os, "kill", lambda _, number: self.signals.append(number))
         monkeypatch.setattr(connector_drain, "LOOK_SECONDS", 0.001)
@@ -117,8 +117,7 @@ def test_the_command_tells_how_it_goes_and_ends_with_the_last_flow(monkeypatch: 
     )  # fmt: skip
     drain(tmp_path, one.told.append)
     assert one.signals == [signal.SIGTERM]
-    assert one.told[:2] == ["draining: 2 live flows", "draining: 1 live flows"]
-    assert "no flow was lost" in one.told[-1]
+    assert one.told == [2, 1]
 
 
 def test_flows_that_were_reset_are_no_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -170,6 +170,35 @@ async def test_a_pipe_at_rest_opens_no_flow_after_the_end_of_its_link(world: Wor
         sock.close()
 
 
+@pytest.mark.parametrize("how", ["it waits", "it says something"])
+async def test_a_control_pipe_ends_with_its_link(world: World, tmp_path: Path, how: str) -> None:
+    now = [NOW]
+    flows = FlowServer(world.core, FlowEventLog(ConnectorState(tmp_path), lambda: now[0]), lambda: now[0], set)
+    made = terminator(network=NETWORK)
+    connector = Connector(world, LinkServer(world.core, flows, lambda: now[0], lambda: made), [made])
+    link = await connector.link(initiator())
+    pipe = await connector.pipe(link, Purpose.CONTROL)
+
+    async def answered() -> bool:
+        try:
+            async with asyncio.timeout(5):
+                await pipe.send(FrameType.CONTROL, link_control.encode(Ping()))
+                return isinstance(link_control.decode_from_connector((await pipe.receive()).content), Pong)
+        except ConnectionError:
+            return False
+
+    now[0] = link.expires_at - 1
+    connector.server.end_unfinished()
+    assert await answered()
+    now[0] = link.expires_at
+    if how == "it waits":
+        connector.server.end_unfinished()
+    assert not await answered()
+    await connector.over()
+    for sock in connector.open_sockets:
+        sock.close()
+
+
 async def control_over(connector: Connector, link: Link) -> None:
     pipe = await connector.pipe(link, Purpose.CONTROL)
     await pipe.send(FrameType.CONTROL, link_control.encode(CloseLink()))

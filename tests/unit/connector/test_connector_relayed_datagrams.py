@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from examples.deployment import free_port
-from klinket.client import sealed_datagrams
+from klinket.client import datagram_way, sealed_datagrams
 from klinket.client.client import Client
 from klinket.client.link import ConnectorLink
 from klinket.connector import links as connector_links
@@ -173,6 +173,21 @@ async def test_where_the_udp_port_is_blocked_from_the_beginning_the_connector_sa
     await eventually(lambda: relayed.again_at > 0)
     await echo(flow, b"framed")
     await eventually(lambda: not whole.connector._links._datagrams and not whole.connector._flows.paths._by_receiver)
+
+
+async def test_a_connector_that_never_answers_on_the_pipe_is_not_waited_for(
+    whole: Whole, target: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagram_way, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(whole.connector._flows.paths, "open_relayed", lambda *_: None)
+    client = await whole.client()
+    flow = await client.open_datagrams(target)
+    await echo(flow, b"framed")
+    relayed = link_of(client).datagrams._ways[1]
+    await eventually(lambda: whole.connector._links._datagrams)
+    await eventually(lambda: relayed.again_at > 0)
+    await eventually(lambda: not whole.connector._links._datagrams)
+    await echo(flow, b"framed")
 
 
 async def test_the_way_ends_at_all_parts_when_its_pair_does(

@@ -10,15 +10,22 @@ from typing import Any
 import pytest
 
 from klinket.connector import addresses
+from klinket.connector.channel import ConnectorChannel
 from klinket.connector.config import ConnectorConfig
 from klinket.connector.serve import Connector
 from klinket.connector.state import ConnectorState
+from klinket.controller import web
 from klinket.controller.app import cuts
+from klinket.controller.channels import Channels
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ControllerUnreachable, InvalidInput
-from klinket.net import channel
-from klinket.wire import control
+from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
+from klinket.domain.grant import Principal
+from klinket.domain.identifiers import ConnectorId, FlowId, Kid, ServiceAccountUuid, SessionId
+from klinket.net import channel, clock
+from klinket.wire import access_token, control, signing
 from klinket.wire.head_token import verify_head
+from klinket.wire.identity import ConnectorIdentity
 from tests.eventually import PATIENCE, eventually
 from tests.unit.whole import Whole, everything, tasks_named
 
@@ -157,6 +164,50 @@ async def test_flow_events_are_on_disk_while_no_channel_is_there(whole: Whole, m
     flow.program.close()
     state = whole.state / "connector" / "flow-events"
     await eventually(lambda: any(b'"closed"' in path.read_bytes() for path in state.glob("*.json")))
+
+
+async def test_an_access_token_of_a_time_when_the_controllers_clock_was_ahead_is_replaced(
+    whole: Whole,
+) -> None:
+    credentials = whole.connector._credentials
+    assert credentials is not None
+    trust, hour = whole.controller.trust, 3600.0
+    identity = ConnectorIdentity("acme", ConnectorId(credentials.connector))
+    jkt = signing.thumbprint(whole.connector._key.public_key())
+    ahead = clock.wall() + hour
+    credentials.access_token = access_token.issue(trust.signers[KeyPurpose.ACCESS], identity, jkt, now=ahead, lifetime=hour)
+    credentials.expires_at_ms += round(hour * 1000)
+    whole.connector._channel.abort()
+    await eventually(lambda: whole.connector._credentials not in (None, credentials))
+    await eventually(lambda: bool(whole.controller.peers.connectors))
+    await (await whole.flow(await whole.client())).echo()
+
+
+async def test_many_flow_events_wait_until_the_controller_has_believed_the_proof(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove, events = Channels._prove, whole.connector._events
+
+    async def slowly(self: Channels, socket: Any) -> Any:
+        found = await prove(self, socket)
+        await asyncio.sleep(0.3)  # what comes now comes from somebody who is not believed yet
+        return found
+
+    async def never(*_: object) -> None:
+        """No heartbeat: a controller reads no further than the first message until it is believed."""
+
+    monkeypatch.setattr(Channels, "_prove", slowly)
+    monkeypatch.setattr(ConnectorChannel, "_beat", never)
+    whole.connector._channel.abort()
+    await eventually(lambda: not tasks_named("connector channel: heartbeat"))
+    principal = Principal(ServiceAccountUuid("a" * 36), Kid("k" * 28), SessionId("s" * 22))
+    for number in range(400):
+        destination = Destination(f"{number}.{'long-' * 10}name.internal", 443, TransportProtocol.TCP)
+        events.refused(FlowId(f"{number:022}"), principal, destination, 1, FlowFailure.NOT_GRANTED)
+    await events.spool()
+    (spooled,) = (whole.state / "connector" / "flow-events").glob("*.json")
+    assert spooled.stat().st_size > web.MAX_UNPROVEN_MESSAGE_BYTES
+    await eventually(lambda: not list((whole.state / "connector" / "flow-events").glob("*.json")))
 
 
 async def test_own_addresses_are_looked_up_again_and_kept_when_they_cannot_be(

@@ -56,6 +56,7 @@ async def controller(tmp_path: Path, database: Path | PostgresAddress) -> AsyncI
     running = Running(tmp_path / "state", database if isinstance(database, PostgresAddress) else None)
     await running.open()
     yield running
+    running.controller.unproven_refusals.cancel()
     running.store.close()
 
 

@@ -193,6 +193,7 @@ class Running:
 
     async def audit(self) -> list[AuditRow]:
         """Return the audit, the oldest event first."""
+        await self.controller.unproven_refusals.write()
         return await self.read(lambda tx: tx.audit.find())
 
     async def last_event(self) -> AuditRow:
@@ -298,6 +299,7 @@ class Running:
             self.seats = server.seats
             yield
             await self.dispatch.aclose()
+            await self.controller.unproven_refusals.aclose()
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[Channel]:

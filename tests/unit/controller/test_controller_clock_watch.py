@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from klinket.controller.clock_watch import STEP_SECONDS, ClockWatch
+from klinket.controller.clock_watch import STEP_SECONDS, UNSTEADY_SECONDS, ClockWatch
 
 
 class Clocks:
@@ -52,4 +52,27 @@ async def test_a_step_that_nobody_could_be_told_of_is_told_by_the_next_look() ->
     clocks.ahead -= 3600
     for _ in range(4):
         await clocks.watch.look()
+    assert clocks.told == 1
+
+
+def test_a_clock_is_steady_since_it_last_moved_against_even_time_at_once_or_by_and_by() -> None:
+    clocks = Clocks()
+    clocks.even += 500
+    assert clocks.watch.steady_seconds() == 500
+    clocks.ahead += UNSTEADY_SECONDS + 1
+    assert clocks.watch.steady_seconds() == 0
+    clocks.even += 100
+    assert clocks.watch.steady_seconds() == 100
+    for _ in range(10):
+        clocks.even += 10
+        clocks.ahead -= 1
+        steady = clocks.watch.steady_seconds()
+    assert steady <= 40
+
+
+async def test_asking_for_how_long_it_is_steady_hides_no_step() -> None:
+    clocks = Clocks()
+    clocks.ahead += 3600
+    clocks.watch.steady_seconds()
+    await clocks.watch.look()
     assert clocks.told == 1

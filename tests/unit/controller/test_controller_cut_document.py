@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,9 @@ async def test_the_command_verifies_a_file_without_a_controller(live: Running, d
     file.write_text(json.dumps(document))  # as `cut show --json` writes it
     told = CliRunner().invoke(klinket, words)
     assert told.exit_code == 0, told.output
-    assert json.loads(told.stdout)["flows ended"] == 1
+    found = json.loads(told.stdout)
+    assert (found["flows_ended"], found["pending"]) == (1, ["office-2"])
+    assert all(re.fullmatch("[a-z_]+", name) for name in found)
     file.write_text(json.dumps({**document, "reason": "cut"}))
     assert isinstance(CliRunner().invoke(klinket, words).exception, CutAltered)
     file.write_text("[")

@@ -8,7 +8,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from klinket.wire.audit_signature import audit_keys, verify_anchor, verify_block
 from klinket.wire.control import FlowEvent
 from klinket.wire.paths import AUDIT_EXPORT_PATH as AUDIT_PATH
 from klinket.wire.paths import FLOWS_EXPORT_PATH as FLOWS_PATH
+from tests.eventually import eventually
 from tests.unit.controller.running import Running
 
 PARAMETERS = dict[str, str]
@@ -275,12 +276,6 @@ async def unread(live: Running, token: str) -> AsyncIterator[bytes]:
         writer.transport.abort()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 async def test_a_token_that_does_not_read_keeps_no_other_from_exporting(wide: Running) -> None:
     silent, other = wide.tokens["read",], wide.tokens["read", "write", "provision"]
     async with contextlib.AsyncExitStack() as held:
@@ -288,7 +283,7 @@ async def test_a_token_that_does_not_read_keeps_no_other_from_exporting(wide: Ru
             assert b" 200 " in await held.enter_async_context(unread(wide, silent))
         assert b" 429 " in await held.enter_async_context(unread(wide, silent))
         assert b" 200 " in await held.enter_async_context(unread(wide, other))
-    await until(lambda: len(wide.seats) == 0)
+    await eventually(lambda: len(wide.seats) == 0)
     async with unread(wide, silent) as line:
         assert b" 200 " in line
 
@@ -298,7 +293,7 @@ async def test_an_export_that_nobody_reads_ends_with_its_connection(wide: Runnin
     async with unread(wide, wide.tokens["read",]) as line:
         assert b" 200 " in line
         assert len(wide.seats) == 1
-        await until(lambda: len(wide.seats) == 0)
+        await eventually(lambda: len(wide.seats) == 0)
 
 
 async def test_an_export_in_pieces_comes_whole(controller: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,10 +405,7 @@ async def test_an_export_of_a_pruned_audit_begins_with_its_anchor_and_proves_its
     last = (await controller.audit())[-1].number
     begin = audit_log.iso(int(controller.clock() * 1000))
     controller.offset += (retention.MIN_DAYS + 2) * 24 * 3600
-    pruning = Pruning(
-        controller.store, controller.trust, retention.MIN_DAYS, lambda: False, controller.clock, lambda: controller.offset
-    )
-    controller.offset += STEADY_SECONDS
+    pruning = Pruning(controller.store, controller.trust, retention.MIN_DAYS, lambda: False, lambda: STEADY_SECONDS)
     await record(controller, 10)
     await pruning.round()
     content = (await export(controller, AUDIT_PATH)).content

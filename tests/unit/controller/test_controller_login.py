@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
 import pytest
 from cryptography import x509
 
+from klinket.controller import login, unproven_refusals
 from klinket.controller.graphql.global_id import to_global_id
 from klinket.controller.login import CLIENT_CERTIFICATE_SECONDS
 from klinket.controller.throttle import FAILURE_BURST, RECORD_BURST
@@ -16,6 +18,7 @@ from klinket.net.certificate_request import certificate_request
 from klinket.wire import assertion, signing
 from klinket.wire.key_file import LOGIN_PATH, KeyFile, parse_key_file
 from klinket.wire.paths import LOGOUT_PATH
+from tests.eventually import PATIENCE
 from tests.unit.controller.running import NETWORK, Running
 
 
@@ -93,6 +96,66 @@ async def test_who_does_not_hold_a_key_cannot_tell_a_wrong_signature_from_an_unk
     await controller.change("mutation ($k: ID!) { serviceAccountKeyDelete(id: $k) { ok error } }", k=key)
     answers.append(await attempt(controller, key_file, signing_key=stranger))
     assert len({(answer.status_code, answer.text) for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("typ", [assertion.LOGIN_TYP, assertion.END_TYP])
+async def test_who_does_not_hold_a_key_cannot_tell_it_from_an_unknown_one_by_another_kind_of_token_or_by_the_work(
+    controller: Running, monkeypatch: pytest.MonkeyPatch, typ: str
+) -> None:
+    _, known = await key_of(controller)
+    await controller.audit()
+    writes: list[object] = []
+    write = controller.store.write
+
+    async def counted(change: Any) -> Any:
+        writes.append(change)
+        return await write(change)
+
+    monkeypatch.setattr(controller.store, "write", counted)
+    looked_up: list[int] = []
+    limits_of = login.account_limits.of
+    monkeypatch.setattr(login.account_limits, "of", lambda tx, account: looked_up.append(1) or limits_of(tx, account))
+    told = []
+    for kid in (known.key_id, "no-such-key"):
+        other = dataclasses.replace(known, key_id=kid)
+        answer = await attempt(controller, other, signing_key=signing.generate_private_key(), typ=typ)
+        told.append((answer.status_code, answer.text, len(writes), len(looked_up)))
+        looked_up.clear()
+    assert told[0] == told[1]
+    assert told[0][2] == 0  # before the answer
+    assert [event.detail for event in (await controller.audit())[-1:]] == [{"code": "wrong-signature"}]
+    assert len(writes) == 1
+
+
+async def test_what_is_not_audited_yet_when_the_controller_stops_is_written_then(controller: Running) -> None:
+    _, key_file = await key_of(controller)
+    await attempt(controller, key_file, signing_key=signing.generate_private_key())
+    await controller.controller.unproven_refusals.aclose()
+    rows = await controller.read(lambda tx: tx.audit.find())
+    assert rows[-1].detail == {"code": "wrong-signature"}
+
+
+async def test_refusals_are_audited_soon_without_another_request(controller: Running) -> None:
+    _, key_file = await key_of(controller)
+    await attempt(controller, key_file, signing_key=signing.generate_private_key())
+
+    async def audited() -> bool:
+        return (await controller.read(lambda tx: tx.audit.find()))[-1].action == "refuse"
+
+    async with asyncio.timeout(PATIENCE):
+        while not await audited():
+            await asyncio.sleep(0.05)
+
+
+async def test_more_refusals_than_may_wait_are_written_before_the_answer(
+    controller: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unproven_refusals, "MAX_WAITING", 2)
+    _, key_file = await key_of(controller)
+    for _ in range(3):
+        await attempt(controller, key_file, signing_key=signing.generate_private_key())
+    rows = await controller.read(lambda tx: tx.audit.find())
+    assert [row.action for row in rows].count("refuse") == 2
 
 
 async def test_the_holder_of_a_key_is_told_what_is_wrong_with_it(controller: Running) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from klinket.controller import audit_signing, pruning
 from klinket.controller.app import retention
+from klinket.controller.clock_watch import ClockWatch
 from klinket.controller.pruning import STEADY_SECONDS, Pruning
 from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.sink import Stream
@@ -45,12 +46,16 @@ async def clocks(controller: Running) -> Clocks:
     return Clocks(controller)
 
 
+async def nobody() -> None:
+    """Is told of steps of the clock."""
+
+
 @pytest.fixture
 def started(controller: Running, clocks: Clocks) -> Callable[..., Pruning]:
     def start(is_exporting: Callable[[], bool] = lambda: False) -> Pruning:
         frozen = controller.clock() - controller.offset
-        wall, even = lambda: frozen + controller.offset, lambda: clocks.even
-        return Pruning(controller.store, controller.trust, retention.MIN_DAYS, is_exporting, wall, even)
+        watch = ClockWatch(lambda: frozen + controller.offset, lambda: clocks.even, nobody)
+        return Pruning(controller.store, controller.trust, retention.MIN_DAYS, is_exporting, watch.steady_seconds)
 
     return start
 

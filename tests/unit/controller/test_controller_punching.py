@@ -127,6 +127,47 @@ def test_a_token_counts_as_often_as_there_are_ports_and_no_more(meetings: Meetin
         meetings.see(mine, CLIENT, 1)
 
 
+def test_whoever_comes_to_a_meeting_that_is_over_hears_why_for_a_while(meetings: Meetings) -> None:
+    meetings.client = meetings.add_client(address="127.0.0.1")
+    mine, its = meetings.invitations()
+    for _ in range(2):  # the first one ends it, and those beside it say the same
+        with pytest.raises(Forbidden, match=r"127\.0\.0\.1 is in a special range"):
+            meetings.see(mine, "127.0.0.1", 1)
+    with pytest.raises(Forbidden, match="over: the client cannot be met") as told_there:
+        meetings.see(its, CONNECTOR, 1)
+    assert "127.0.0.1" not in told_there.value.message
+    meetings.now += punching.MEETING_SECONDS
+    with pytest.raises(Forbidden, match="long over"):
+        meetings.see(mine, "127.0.0.1", 1)
+
+
+def test_of_a_meeting_that_took_too_long_it_is_told_who_did_not_come(meetings: Meetings) -> None:
+    mine, its = meetings.invitations()
+    meetings.see(mine, CLIENT)
+    meetings.see(its, CONNECTOR, 1)
+    meetings.now += punching.MEETING_SECONDS
+    with pytest.raises(Forbidden, match=r"in 10 s there did not come: the connector \(1 of 4 connections seen\)$"):
+        meetings.see(its, CONNECTOR, 1)
+
+
+def test_a_meeting_that_has_begun_needs_nobody_else(meetings: Meetings) -> None:
+    mine, its = meetings.invitations()
+    meetings.see(mine, CLIENT)
+    meetings.see(its, CONNECTOR)
+    with pytest.raises(Forbidden, match="it has begun"):
+        meetings.see(mine, CLIENT, 1)
+
+
+def test_reasons_of_no_more_meetings_are_kept_than_there_may_be(meetings: Meetings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(punching, "MAX_MEETINGS", 2)
+    for number in range(5):
+        meetings.client = meetings.add_client(f"s{number}")
+        mine, its = meetings.invitations()
+        meetings.see(mine, CLIENT)
+        meetings.see(its, CONNECTOR)
+    assert len(meetings.punching._over) == 4
+
+
 @pytest.mark.parametrize("token", ["", "guess", "\ud800"])
 def test_a_token_nobody_was_given_is_refused(meetings: Meetings, token: str) -> None:
     meetings.invitations()

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klinket.controller.seats import SPARE_DESCRIPTORS, UNPROVEN_SECONDS, Seat, Seats
+from klinket.net.sources import source_of
+from tests.work import calls
 
 
 class Closed(list[Seat]):
@@ -25,7 +27,7 @@ def small(all: int = 32) -> Seats:
 def test_a_source_displaces_its_own_longest_silent_connection() -> None:
     kept, closed = small(), Closed()
     first, second, third, fourth = (closed.watch(kept.take("192.0.2.1", now)) for now in range(4))
-    first.asked = True  # its request has come whole: it waits for us
+    kept.asked(first)  # its request has come whole: it waits for us
     kept.prove(second)
     closed.watch(kept.take("192.0.2.1", 4.0))
     assert closed == []
@@ -38,12 +40,29 @@ def test_a_source_whose_requests_all_wait_for_us_gets_no_more() -> None:
     kept, closed = small(), Closed()
     waiting = [closed.watch(kept.take("192.0.2.1", 0.0)) for _ in range(4)]
     for seat in waiting:
-        seat.asked = True
+        kept.asked(seat)
     assert kept.take("192.0.2.1", 1.0) is None
     assert kept.take("192.0.2.2", 1.0) is not None
     kept.leave(waiting[0])
     assert kept.take("192.0.2.1", 2.0) is not None
     assert closed == []
+
+
+def test_a_full_house_costs_a_newcomer_the_same_however_many_sources_fill_it_and_wait_for_answers() -> None:
+    def work(size: int) -> int:
+        kept = small(32 * size)
+        for _ in range(4 * size - 1):
+            kept.asked(closed.watch(kept.take("192.0.2.1", 0.0)))
+        silent = closed.watch(kept.take("192.0.2.1", 0.0))
+        for number in range(12 * size):
+            closed.watch(kept.take(f"198.51.100.{number}", 0.0))
+        done = calls(lambda: kept.take("203.0.113.1", 1.0))
+        assert closed.pop() is silent
+        return done
+
+    closed = Closed()
+    source_of("203.0.113.1")  # which it remembers
+    assert work(1) == work(20)
 
 
 def test_many_sources_displace_the_biggest_one_and_newcomers_get_in() -> None:
@@ -86,7 +105,7 @@ def test_when_descriptors_run_out_silent_connections_go_and_proven_ones_stay() -
     silent = closed.watch(kept.take("198.51.100.1", 0.0))
     closed.watch(kept.take("198.51.100.2", 1.0))
     assert closed == [silent]
-    kept.prove(next(iter(kept._unproven["198.51.100.2"])))
+    kept.prove(kept._unproven.oldest("198.51.100.2") or Seat("", 0.0))
     assert kept.take("198.51.100.3", 2.0) is None
     assert len(kept) == 32
 
@@ -116,9 +135,9 @@ def test_a_proof_counts_until_the_answer_and_the_next_one_has_its_own_time() -> 
     kept, closed = small(), Closed()
     seat = closed.watch(kept.take("192.0.2.1", 0.0))
     kept.prove(seat)
-    seat.asked = True
+    kept.asked(seat)
     kept.answered(seat, 100.0)
-    assert (kept.unproven, seat.asked) == (1, False)
+    assert (kept.unproven, len(kept._silent)) == (1, 1)
     assert kept.end_late(100.0 + UNPROVEN_SECONDS - 0.001) == 0
     kept.prove(seat)
     assert kept.end_late(1e9) == 0
@@ -130,9 +149,10 @@ def test_a_proof_counts_until_the_answer_and_the_next_one_has_its_own_time() -> 
 def test_answers_without_a_proof_give_no_more_time() -> None:
     kept, closed = small(), Closed()
     seat = closed.watch(kept.take("192.0.2.1", 0.0))
-    seat.asked = True
+    kept.asked(seat)
+    assert len(kept._silent) == 0
     kept.answered(seat, UNPROVEN_SECONDS - 1)
-    assert not seat.asked
+    assert len(kept._silent) == 1
     assert kept.end_late(UNPROVEN_SECONDS) == 1
 
 
@@ -186,4 +206,5 @@ def test_the_counts_are_those_of_what_is_there(steps: list[tuple[str, int, int]]
                 there.remove(seat)
         assert len(kept) == len(there) <= 16
         assert kept.unproven == sum(not seat.proven for seat in there)
+        assert len(kept._silent) == kept.unproven
         assert kept._shares.total == sum(seat.proven for seat in there)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ async def test_the_first_start_shows_a_token_and_a_second_does_not(tmp_path: Pat
     assert [len(found) for found in links] == [1, 0]
     assert config.authority_file.stat().st_mode & 0o777 == 0o644
     assert config.database.stat().st_mode & 0o777 == 0o600
+
+
+async def test_what_a_database_of_another_network_was_started_with_is_not_kept(tmp_path: Path) -> None:
+    kept: list[str] = []
+    stop = asyncio.Event()
+    stop.set()
+
+    async def serving(network: str) -> None:
+        config = replace(config_in(tmp_path / "state"), network=network)
+        await asyncio.wait_for(serve.run(config, lambda _: None, stop, lambda: kept.append(network)), PATIENCE)
+
+    await serving("acme")
+    with pytest.raises(InvalidInput):
+        await serving("acne")
+    assert kept == ["acme"]
 
 
 async def test_a_controller_ends_aloud_when_its_web_server_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

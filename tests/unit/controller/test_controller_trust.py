@@ -22,13 +22,20 @@ from klinket.controller.authority import AuthorityPurpose
 from klinket.controller.sealing import MasterKey, MasterKeyWrong
 from klinket.controller.trust import Trust
 from klinket.domain.audit import SYSTEM
-from klinket.domain.errors import Conflict, InvalidToken
+from klinket.domain.errors import Conflict, InvalidInput, InvalidToken
 from klinket.wire import head_token, signing
 from tests.unit.controller.running import NETWORK, Running
 
 
 async def load(controller: Running, master: MasterKey | None = None) -> Trust:
     return await trust.load_or_make(controller.store, master or controller.master, NETWORK, controller.clock, os.urandom)
+
+
+async def test_a_database_keeps_its_network(controller: Running) -> None:
+    with pytest.raises(InvalidInput, match=f"that of the network '{NETWORK}', not of 'acne'") as raised:
+        await trust.load_or_make(controller.store, controller.master, "acne", controller.clock, os.urandom)
+    assert raised.value.field == "--network"
+    assert "another --database or --state" in str(raised.value.hint)
 
 
 async def rotate(controller: Running, purpose: KeyPurpose) -> str:

@@ -144,10 +144,11 @@ def test_who_speaks_no_tls_is_not_asked_further() -> None:
 
 
 def test_reasons_of_a_part_are_shown_and_cannot_move_the_cursor() -> None:
-    found = controller_probe.ready("the part", 503, {"reasons": [{"code": "no-path", "text": "\x1b[2Jgone"}, "nonsense"]})
+    told = {"reasons": [{"code": "no-path", "text": "\x1b[2Jgone"}, "nonsense"]}
+    found = controller_probe.ready("ready", "the part", 503, dict(told))
     assert found.outcome is Outcome.FAIL
     assert "no-path: ?[2Jgone" in found.text
-    assert outcomes([controller_probe.ready("the part", 500, {})]) == {"ready": "fail"}
+    assert outcomes([controller_probe.ready("ready", "the part", 500, {})]) == {"ready": "fail"}
 
 
 def test_a_part_that_does_not_run_is_not_ready() -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from klinket.net.pump_state import KEYS_BYTES, PumpState
 from klinket.net.workers import Program
 from klinket.wire.pipe import FrameType
 from klinket.wire.pipe_messages import Failure
+from tests.eventually import eventually
 from tests.unit.net import hasty_worker
 from tests.unit.net.conftest import Ends, pipe_ends
 from tests.unit.net.test_pump import MEBIBYTE, Flow, read_slowly, reset_is_seen, send_slowly
@@ -57,13 +58,6 @@ async def ready(made: Carrying, count: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
-
-
 async def passes(flow: Flow) -> None:
     """A byte goes each way."""
     loop = asyncio.get_running_loop()
@@ -78,10 +72,10 @@ async def test_bytes_arrive_unaltered_when_a_flow_moves_under_back_pressure(two:
     moved = asyncio.Event()
 
     async def move() -> None:
-        await until(lambda: flow.connector.bytes_received > (1 + 2 * seed) * MEBIBYTE)
+        await eventually(lambda: flow.connector.bytes_received > (1 + 2 * seed) * MEBIBYTE)
         assert two.give(flow.client)
         before = flow.connector.bytes_received
-        await until(lambda: flow.connector.bytes_received > before + MEBIBYTE)
+        await eventually(lambda: flow.connector.bytes_received > before + MEBIBYTE)
         assert two.give(flow.connector)
         moved.set()
 
@@ -312,7 +306,7 @@ async def test_flows_that_move_much_are_given_to_workers_and_idle_ones_are_not(t
     await asyncio.sleep(3 * workers.LOOK_SECONDS)
     assert sum(two.pool.sizes) == 0
     await asyncio.gather(send_slowly(flow.program, workers.MUCH_BYTES + MEBIBYTE, 1), read_slowly(flow.resource, 2))
-    await until(lambda: sum(two.pool.sizes) == 2)
+    await eventually(lambda: sum(two.pool.sizes) == 2)
     flow.resource.shutdown(socket.SHUT_WR)
     assert [summary.failure for summary in await flow.ended()] == [None, None]
     flow.close()
@@ -398,7 +392,7 @@ async def test_what_a_flow_has_moved_is_known_here_while_a_worker_carries_it(two
     assert two.give(flow.client)
     await passes(flow)
     await passes(flow)
-    await until(lambda: (flow.client.bytes_sent, flow.client.bytes_received) == (3, 3))
+    await eventually(lambda: (flow.client.bytes_sent, flow.client.bytes_received) == (3, 3))
     flow.close()
 
 
@@ -421,7 +415,7 @@ async def test_a_flow_that_gets_a_bandwidth_comes_back_and_loses_no_byte(two: Ca
         await asyncio.sleep(0.05)
         flow.connector.pace(Lanes.of(8 * MEBIBYTE))
         was_paced.set()
-        await until(lambda: sum(two.pool.sizes) == 0)
+        await eventually(lambda: sum(two.pool.sizes) == 0)
 
     async with asyncio.timeout(100):
         sent_up, sent_down, read_up, read_down, _ = await asyncio.gather(

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klinket.net import copies
-from klinket.net.copies import STOOD_STILL_SECONDS, CopyWatch, StoodStill, own_time, tells_new_generation
+from klinket.net.copies import STOOD_STILL_SECONDS, CopyWatch, StoodStill, boot, own_time, tells_new_generation
+from klinket.wire.control import HeartbeatAnswer
 from tests.eventually import eventually
 
 SECONDS = st.floats(0, 1e6)
@@ -43,15 +44,47 @@ def test_a_gap_is_found_once_and_a_clock_set_back_is_none() -> None:
     assert watch.seconds(30.0, 30.1, 600.0) == 0.0
 
 
-def test_the_watch_tells_from_its_bound_on_and_once() -> None:
+@pytest.mark.parametrize(("uptime", "since"), [(0.0, ""), (50.0, "one")])
+def test_the_watch_tells_from_its_bound_on_and_once(uptime: float, since: str) -> None:
     told: list[str] = []
     watch = CopyWatch(told.append)
-    watch.exchanged(own_time(), 1000.0)
-    watch.exchanged(own_time(), 1000.0 + STOOD_STILL_SECONDS - 5)
+    watch.exchanged(own_time(), answer(1000.0, uptime, since))
+    watch.exchanged(own_time(), answer(1000.0 + STOOD_STILL_SECONDS - 5, uptime + STOOD_STILL_SECONDS - 5, since))
     assert told == []
     for _ in range(3):
-        watch.exchanged(own_time(), 9000.0)
+        watch.exchanged(own_time(), answer(9000.0, uptime + 8000.0, since))
     assert len(told) == 1
+
+
+def answer(wall: float, uptime: float = 0.0, since: str = "") -> HeartbeatAnswer:
+    return HeartbeatAnswer(sequence=1, time_ms=round(wall * 1000), uptime_ms=round(uptime * 1000), boot=since)
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_controller_whose_clock_is_set_proves_nothing(step: float) -> None:
+    told: list[str] = []
+    watch = CopyWatch(told.append)
+    watch.exchanged(own_time(), answer(1e6, 500.0, "one"))
+    watch.exchanged(own_time(), answer(1e6 + step, 500.0, "one"))
+    watch.exchanged(own_time(), answer(1e6, 500.0, "one"))
+    assert told == []
+    watch.exchanged(own_time(), answer(1e6, 500.0 + 2 * STOOD_STILL_SECONDS, "one"))
+    assert len(told) == 1
+
+
+def test_between_two_boots_of_the_controllers_machine_its_wall_clock_counts() -> None:
+    told: list[str] = []
+    watch = CopyWatch(told.append)
+    watch.exchanged(own_time(), answer(1e6, 500.0, "one"))
+    watch.exchanged(own_time(), answer(1e6, 9e6, "two"))
+    assert told == []
+    watch.exchanged(own_time(), answer(1e6 + 2 * STOOD_STILL_SECONDS, 10.0, "three"))
+    assert len(told) == 1
+
+
+def test_a_boot_has_one_name_which_is_not_the_machines_own() -> None:
+    assert boot() == boot()
+    assert boot() not in Path("/proc/sys/kernel/random/boot_id").read_text()
 
 
 @given(st.binary())

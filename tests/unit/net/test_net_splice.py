@@ -150,3 +150,46 @@ async def test_a_reset_is_passed_on_at_the_next_look_though_the_other_side_reads
     with pytest.raises(ConnectionResetError):
         while await asyncio.get_running_loop().sock_recv(there, MEBIBYTE):
             pass
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+async def test_a_reset_after_its_half_close_is_passed_on_though_no_byte_moves(
+    joined: Joined, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splice, "LOOK_SECONDS", 0.05)
+    here, there = (joined.left, joined.right) if side == "left" else (joined.right, joined.left)
+    here.shutdown(socket.SHUT_WR)
+    assert await asyncio.get_running_loop().sock_recv(there, 1) == b""
+    assert not joined.ended
+    sockets.reset(here)
+    await joined.over()
+    assert sockets.was_reset(there)
+
+
+async def test_an_urgent_byte_stays_in_the_stream_and_costs_no_turns(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel splices up to an urgent byte and no further, and calls the socket readable for ever."""
+    turns = 0
+    move = Pair._move
+
+    def counted(pair: Pair, half: splice._Half) -> None:
+        nonlocal turns
+        turns += 1
+        move(pair, half)
+
+    monkeypatch.setattr(Pair, "_move", counted)
+    made = Joined()
+    loop = asyncio.get_running_loop()
+    for _ in range(3):
+        await loop.sock_sendall(made.left, b"before")
+        made.left.send(b"!", socket.MSG_OOB)
+        await loop.sock_sendall(made.left, bytes(3 * splice.READ_BYTES))
+        received = b""
+        async with asyncio.timeout(20):
+            while len(received) < 7 + 3 * splice.READ_BYTES:
+                received += await loop.sock_recv(made.right, MEBIBYTE)
+        assert received == b"before!" + bytes(3 * splice.READ_BYTES)
+    await asyncio.sleep(0.1)
+    assert turns < 60
+    made.pair.reset()
+    made.left.close()
+    made.right.close()

@@ -321,6 +321,50 @@ async def test_a_reset_pipe_is_seen_though_the_program_reads_nothing(ends: Ends,
     flow.close()
 
 
+@pytest.mark.parametrize("side", ["program", "resource"])
+async def test_a_reset_after_its_half_close_is_seen_though_no_byte_moves(
+    ends: Ends, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "LOOK_SECONDS", 0.05)
+    flow = Flow(ends)
+    here, there = (flow.program, flow.resource) if side == "program" else (flow.resource, flow.program)
+    here.shutdown(socket.SHUT_WR)
+    assert await asyncio.get_running_loop().sock_recv(there, 1) == b""
+    sockets.reset(here)
+    assert all(summary.failure is not None for summary in await flow.ended())
+    await eventually(lambda: sockets.was_reset(there))
+    flow.close()
+
+
+async def test_bytes_for_one_who_has_closed_are_answered_with_a_reset(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump_module, "LOOK_SECONDS", 0.05)
+    flow = Flow(ends)
+    loop = asyncio.get_running_loop()
+    flow.resource.close()
+    assert await loop.sock_recv(flow.program, 1) == b""
+    await loop.sock_sendall(flow.program, b"is anybody there?")
+    await eventually(lambda: sockets.was_reset(flow.program))
+    flow.close()
+
+
+async def test_an_urgent_byte_stays_in_the_stream(ends: Ends) -> None:
+    flow = Flow(ends)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(flow.program, b"before")
+    flow.program.send(b"!", socket.MSG_OOB)
+    await loop.sock_sendall(flow.program, b"after")
+    flow.program.shutdown(socket.SHUT_WR)
+    assert await read_all(flow.resource) == b"before!after"
+    flow.close()
+
+
+async def read_all(sock: socket.socket) -> bytes:
+    data = b""
+    while more := await asyncio.get_running_loop().sock_recv(sock, 100):
+        data += more
+    return data
+
+
 async def stands_still(pump: Pump) -> None:
     """Wait until nothing more has been taken from the program for a while."""
     async with asyncio.timeout(PATIENCE):

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,15 +25,10 @@ from klinket.wire import relay_datagram
 from klinket.wire.datagram_header import OVERHEAD_BYTES
 from klinket.wire.relay import Admission, RelayHello
 from klinket.wire.signing import KeySet
+from tests.eventually import eventually
 from tests.unit.relay.conftest import KEY, NETWORK, RELAY, Peer, Relay
 
 TO_CONNECTOR, TO_CLIENT = b"\0to-con", b"\0to-cli"
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.002)
 
 
 @dataclass
@@ -87,7 +82,7 @@ class End:
 
     async def bind(self) -> None:
         self.binding.look()
-        await until(lambda: self.binding.bound)
+        await eventually(lambda: self.binding.bound)
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self.sock)
@@ -171,10 +166,10 @@ async def test_sealed_datagrams_come_out_at_the_other_end_as_they_went_in(port: 
     back = [connector.sealed(size) for size in (OVERHEAD_BYTES, 1472)]
     for data in out:
         client.sock.send(data)
-    await until(lambda: connector.got == out)
+    await eventually(lambda: connector.got == out)
     for data in back:
         connector.sock.send(data)
-    await until(lambda: client.got == back)
+    await eventually(lambda: client.got == back)
     counts = port.forwarding.counts
     assert (counts.datagrams_from_clients, counts.bytes_from_clients) == (4, sum(map(len, out)))
     assert (counts.datagrams_from_connectors, counts.bytes_from_connectors) == (2, sum(map(len, back)))
@@ -196,7 +191,7 @@ async def test_a_stranger_gets_no_answer_and_reaches_nobody(port: Port) -> None:
     ]
     for data in sent:
         stranger.send(data)
-    await until(lambda: sum(port.forwarding.counts.dropped.values()) == len(sent))
+    await eventually(lambda: sum(port.forwarding.counts.dropped.values()) == len(sent))
     assert await quiet(stranger)
     assert client.got == connector.got == []
 
@@ -205,7 +200,7 @@ async def test_of_a_bound_address_what_names_another_receiver_goes_nowhere(port:
     client, connector = await port.bound()
     client.sock.send(client.sealed(receiver=TO_CLIENT))
     client.sock.send(client.sealed(receiver=b"\0other!"))
-    await until(lambda: port.forwarding.counts.dropped[Drop.UNKNOWN] == 2)
+    await eventually(lambda: port.forwarding.counts.dropped[Drop.UNKNOWN] == 2)
     assert client.got == connector.got == []
 
 
@@ -213,7 +208,7 @@ async def test_until_both_are_bound_nothing_is_forwarded(port: Port) -> None:
     client, connector = port.pair()
     await client.bind()
     client.sock.send(client.sealed())
-    await until(lambda: port.forwarding.counts.dropped[Drop.ONE_SIDED] == 1)
+    await eventually(lambda: port.forwarding.counts.dropped[Drop.ONE_SIDED] == 1)
     assert connector.got == []
     assert connector.answers == []
 
@@ -227,14 +222,14 @@ async def test_an_end_whose_address_changes_is_proven_and_then_found_there(port:
     asyncio.get_running_loop().add_reader(client.sock, client._readable)
     lost = client.sealed()
     client.sock.send(lost)
-    await until(lambda: port.forwarding.counts.dropped[Drop.UNKNOWN] == 1)
+    await eventually(lambda: port.forwarding.counts.dropped[Drop.UNKNOWN] == 1)
     client.answers.clear()
     client.binding._asked_at = 0.0
     client.binding.look()
-    await until(lambda: client.answers == [relay_datagram.BIND_CHALLENGE, relay_datagram.BOUND])
+    await eventually(lambda: client.answers == [relay_datagram.BIND_CHALLENGE, relay_datagram.BOUND])
     back = connector.sealed()
     connector.sock.send(back)
-    await until(lambda: client.got == [back])
+    await eventually(lambda: client.got == [back])
     assert former.fileno() < 0
 
 
@@ -243,7 +238,7 @@ async def test_the_end_of_a_pair_ends_the_way(port: Port) -> None:
     port.forwarding.parted(port.paired.legs)
     client.sock.send(client.sealed())
     connector.sock.send(connector.sealed())
-    await until(lambda: port.forwarding.counts.dropped[Drop.UNKNOWN] == 2)
+    await eventually(lambda: port.forwarding.counts.dropped[Drop.UNKNOWN] == 2)
     client.answers.clear()
     client.binding._asked_at = 0.0
     for _ in range(5):
@@ -273,7 +268,7 @@ async def test_what_comes_together_leaves_together_where_the_kernel_takes_it(
     for _ in range(2):
         batch = [client.sealed(500) for _ in range(7)] + [client.sealed(300)]
         segments.send(client.sock, memoryview(b"".join(batch)), 500, None)
-        await until(lambda: connector.got == batch)  # noqa: B023 - called at once
+        await eventually(lambda: connector.got == batch)  # noqa: B023 - called at once
         connector.got.clear()
     assert calls == ([3800] if refused else [3800, 3800]), "where it refused once it is not asked again"
     assert port.forwarding.counts.datagrams_from_clients == 16
@@ -284,7 +279,7 @@ async def test_of_a_batch_each_goes_where_it_says(port: Port) -> None:
     client, connector = await port.bound()
     batch = [client.sealed(200), client.sealed(200, b"\0other!"), client.sealed(200), bytes(200), client.sealed(200)]
     segments.send(client.sock, memoryview(b"".join(batch)), 200, None)
-    await until(lambda: connector.got == [batch[0], batch[2], batch[4]])
+    await eventually(lambda: connector.got == [batch[0], batch[2], batch[4]])
     assert port.forwarding.counts.dropped == {Drop.UNKNOWN: 1, Drop.REFUSED: 1}
 
 
@@ -312,7 +307,7 @@ async def test_what_the_network_refuses_is_counted_and_the_next_one_goes(port: P
     data = client.sealed()
     for _ in range(3):
         port.port._forward(refusing, memoryview(data), len(data), sender)  # type: ignore[arg-type]
-    await until(lambda: connector.got == [data])
+    await eventually(lambda: connector.got == [data])
     assert port.forwarding.counts.dropped == {Drop.NOT_SENT: 1, Drop.NO_ROOM: 1}
 
 
@@ -335,14 +330,14 @@ async def test_a_refresh_keeps_the_binding_and_without_an_admission_none_is_sent
     client.leg.path.held = admission
     client.binding._asked_at = 0.0
     client.binding.look()
-    await until(lambda: client.binding._unanswered == 0)
-    assert client.leg.number == number + 1
+    await eventually(lambda: client.binding._unanswered == 0)
+    assert client.leg.number == number + 2, "the refresh, and the answer to the relay's question"
 
 
 async def test_answers_to_former_binds_and_forged_ones_count_nothing(port: Port) -> None:
     client, _ = port.pair()
     client.binding.look()
-    await until(lambda: client.binding.bound)
+    await eventually(lambda: client.binding.bound)
     key, number = client.leg.path.held.key, client.leg.number  # type: ignore[union-attr]
     client.answers.clear()
     for answer in (
@@ -352,3 +347,17 @@ async def test_answers_to_former_binds_and_forged_ones_count_nothing(port: Port)
     ):
         assert not client.binding.received(memoryview(answer))
     assert client.leg.number == number, "none of them made it send anything"
+
+
+async def test_a_relay_that_asks_on_and_on_is_answered_once_for_each_look(port: Port) -> None:
+    client, _ = port.pair()
+    key = client.leg.path.held.key  # type: ignore[union-attr]
+    asyncio.get_running_loop().remove_reader(client.sock)
+    client.binding.look()
+    number = client.leg.number
+    for cookie in range(1, 20):
+        client.binding.received(memoryview(relay_datagram.challenge(key, client.own, client.leg.number, bytes([cookie]) * 16)))
+    assert client.leg.number == number + 1
+    client.binding.look()
+    client.binding.received(memoryview(relay_datagram.challenge(key, client.own, client.leg.number, b"c" * 16)))
+    assert client.leg.number == number + 3

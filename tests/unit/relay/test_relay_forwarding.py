@@ -41,18 +41,18 @@ class Ended:
         used = admission or self.peer.admission
         return Bind(used.id, self.leg, self.own, self.to, self.number, cookie).sign(used.key)
 
-    def prove(self, address: object) -> bytes:
-        """Bind an address as an end does; returns the relay's last word."""
-        answer = self.world.forwarding.asked(self.bind(), address)
+    def prove(self, address: object, admission: Admission | None = None) -> None:
+        """Bind an address as an end does: with the cookie that went there."""
+        key = (admission or self.peer.admission).key
+        answer = self.world.forwarding.asked(self.bind(admission=admission), address)
         assert answer is not None
-        number, cookie = wire.read_answer(answer, self.peer.admission.key)
+        number, cookie = wire.read_answer(answer, key)
         assert number == self.number
-        if cookie is not None:
-            self.world.later(self.world.limits.bind_challenge_seconds)
-            answer = self.world.forwarding.asked(self.bind(cookie), address)
-            assert answer is not None
-        assert wire.read_answer(answer, self.peer.admission.key) == (self.number, None)
-        return answer
+        assert cookie is not None
+        self.world.later(self.world.limits.bind_challenge_seconds)
+        answer = self.world.forwarding.asked(self.bind(cookie, admission), address)
+        assert answer is not None
+        assert wire.read_answer(answer, key) == (self.number, None)
 
 
 @dataclass
@@ -268,14 +268,30 @@ def test_an_address_that_moves_is_proven_anew_and_the_former_stays_until_then(wo
     assert world.forwarding.bound == 2
 
 
-def test_a_bind_from_the_proven_address_needs_no_new_proof(world: World) -> None:
-    client, _ = world.bound()
-    challenges = world.forwarding.counts.challenges
-    client.to = b"\0newer!"
+def test_an_address_that_an_end_has_left_is_bound_no_longer_than_its_cookie_allows(world: World) -> None:
+    """It can still write that address on what it sends, but not read there any more."""
+    client, _ = world.pair()
+    world.forwarding.asked(client.bind(), CLIENT)
+    world.later(1)
     answer = world.forwarding.asked(client.bind(), CLIENT)
     assert answer is not None
-    assert answer[0] == wire.BOUND
-    assert world.forwarding.counts.challenges == challenges
+    _, cookie = wire.read_answer(answer, client.peer.admission.key)
+    assert cookie is not None
+    assert world.forwarding.asked(client.bind(cookie), CLIENT) is not None
+    most = 2 * world.limits.cookie_seconds + world.limits.binding_seconds
+    for _ in range(int(most)):
+        world.later(1)
+        for told in (cookie, NO_COOKIE):
+            world.forwarding.asked(client.bind(told), CLIENT)
+        world.forwarding.end_stale()
+    assert world.forwarding.bound == 0
+
+
+def test_an_end_may_name_another_receiver_of_its_peer(world: World) -> None:
+    client, _ = world.bound()
+    client.to = b"\0newer!"
+    world.later(1)
+    client.prove(CLIENT)
     assert world.leads(CLIENT, TO_CONNECTOR) is None
     assert world.leads(CLIENT, b"\0newer!") == CONNECTOR
 
@@ -305,16 +321,13 @@ def test_a_binding_ends_with_its_admission_and_goes_on_with_a_newer_one_of_the_s
     client, connector = world.bound()
     world.later(590)
     fresh = world.relay.client(now=world.now)
-    answer = world.forwarding.asked(client.bind(admission=fresh.admission), CLIENT)
-    assert answer is not None
-    assert wire.read_answer(answer, fresh.admission.key) == (client.number, None)
-    world.forwarding.asked(connector.bind(), CONNECTOR)
+    client.prove(CLIENT, fresh.admission)
+    connector.prove(CONNECTOR)
     world.later(11)
     world.forwarding.end_stale()
     assert [end.address for end in ends(world)] == [CLIENT]
     assert world.forwarding.asked(connector.bind(), CONNECTOR) is None, "the admission is over"
-    answer = world.forwarding.asked(client.bind(admission=fresh.admission), CLIENT)
-    assert answer is not None
+    client.prove(CLIENT, fresh.admission)
 
 
 def test_two_legs_do_not_share_a_way(world: World) -> None:

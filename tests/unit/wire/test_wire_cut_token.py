@@ -55,6 +55,10 @@ def test_a_cut_can_be_applied_again_for_a_week() -> None:
         verify(token, NOW + 7 * 86_400 + 5)
 
 
+def test_a_cut_of_a_controller_whose_clock_was_ahead_counts() -> None:
+    assert verify(sign_cut(KEY, cut(ScopeKind.KEY), network="acme"), NOW - 3600) == cut(ScopeKind.KEY)
+
+
 def test_a_cut_of_another_network_is_refused() -> None:
     with pytest.raises(InvalidToken):
         verify(sign_cut(KEY, cut(ScopeKind.KEY), network="acme"), network="other")

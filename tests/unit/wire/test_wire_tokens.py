@@ -216,7 +216,12 @@ def test_a_token_counts_within_its_times_and_five_seconds(kind: Kind) -> None:
     first, last = claims["iat"] - 5, claims["exp"] + 5
     for now in (first, claims["iat"], claims["exp"], last - 0.001):
         kind.verify(token, now)
-    for now in (first - 0.001, last, last + 1, 0.0, 1e18):
+    for now in (first - 0.001, 0.0):
+        if kind.name == "cut":
+            kind.verify(token, now)  # it only takes away: a controller whose clock was ahead is obeyed
+        else:
+            refused(kind, token, now)
+    for now in (last, last + 1, 1e18):
         refused(kind, token, now)
 
 

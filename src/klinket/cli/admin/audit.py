@@ -86,6 +86,7 @@ def _row(event: dict[str, Any]) -> dict[str, Any]:
     actor = event["actor"]
     name = (actor.get("info") or {}).get("name") or actor.get("id")
     what = ", ".join(f"{target['type']} {target['name']}" for target in event["targets"])
+    what = what or ", ".join(f"{name} {value}" for name, value in event["detail"].items())  # of events that are of no object
     return {**event, "who": f"{actor['type']} {name}" if name else actor["type"], "what": what}
 
 

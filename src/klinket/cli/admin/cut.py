@@ -19,6 +19,8 @@ from klinket.wire.paths import CUTS_PATH
 #: The newest cuts, which a list holds at the most.
 LISTED = 100
 PENDING = "pending"
+#: Of a flow whose connector did not tell where it led.
+NO_TARGET = "target not known"
 
 
 @click.group()
@@ -133,7 +135,7 @@ def verify(ctx: click.Context, file: Path, keys: Path | None, as_json: bool) -> 
     proven = verify_document(document if isinstance(document, dict) else {}, auditors_keys(ctx, keys))
     told = {
         "ok": True, "network": proven.network, "cut": proven.cut, "signed": moment(proven.signed_at * 1000),
-        "flows ended": proven.flows, "answered": ", ".join(proven.answered) or None, "pending": ", ".join(proven.pending) or None,
+        "flows_ended": proven.flows, "answered": list(proven.answered), "pending": list(proven.pending),
     }  # fmt: skip
     show_object(told, as_json=as_json)
 
@@ -157,4 +159,4 @@ def show_cut(cut: dict[str, Any]) -> None:
                 "FLOW": "flow", "HOST": "host", "PORT": "port", "PROTOCOL": "protocol",
                 "SESSION": "session", "STOPPED AFTER MS": "stopped_after_ms",
             }  # fmt: skip
-            show_rows(receipt["flows"], columns, as_json=False)
+            show_rows([{**flow, "host": flow.get("host") or NO_TARGET} for flow in receipt["flows"]], columns, as_json=False)

@@ -14,13 +14,14 @@ from klinket.cli.admin.export_file import fetch
 from klinket.cli.admin.named import CONNECTOR, NETWORK, RESOURCE, SERVICE, Noun
 from klinket.cli.admin.output import show_rows
 from klinket.cli.admin.params import FILE
+from klinket.cli.admin.service_key import complete, key_id
 from klinket.cli.admin.time_range import with_time_range
 from klinket.wire.paths import FLOWS_EXPORT_PATH
 
 _LIST = (
     "query($filter: FlowEventFilterInput, $after: String, $first: Int)"
     " { flowEvents(filter: $filter, first: $first, after: $after)"
-    " { pageInfo { hasNextPage endCursor } edges { node { event failure } } } }"
+    " { pageInfo { hasNextPage endCursor } edges { node { event failure resourceName } } } }"
 )
 
 
@@ -39,7 +40,7 @@ def flow() -> None:
 @RESOURCE.option("--resource", metavar="NAME", help="To this resource (name or id).")
 @CONNECTOR.option("--connector", metavar="NAME", help="Through this connector (name or id).")
 @NETWORK.option("--network", metavar="NAME", help="In this remote network (name or id).")
-@click.option("--key", "key_id", metavar="ID", help="With this service key.")
+@click.option("--key", metavar="KEY", shell_complete=complete, help="With this service key (name or id), of --service or of all.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(["established", "closed", "failed", "denied"]))
 @click.option("--failure", metavar="WORD", help="For example not-granted, name-not-found.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Events shown at the most.")
@@ -52,7 +53,7 @@ def list_events(
     resource: str | None,
     connector: str | None,
     network: str | None,
-    key_id: str | None,
+    key: str | None,
     kinds: tuple[str, ...],
     failure: str | None,
     limit: int,
@@ -70,16 +71,16 @@ def list_events(
         "resourceId": _id(api, RESOURCE, resource),
         "connectorId": _id(api, CONNECTOR, connector),
         "remoteNetworkId": _id(api, NETWORK, network),
-        "serviceKeyId": key_id,
+        "serviceKeyId": None if key is None else key_id(api, service, key),
         "kinds": [kind.upper() for kind in kinds] or None,
         "failure": failure,
     }
     nodes = pages(api, _LIST, "flowEvents", filter, limit)
     columns = {
-        "TIME": "time", "EVENT": "event_type", "SERVICE": "service", "KEY": "key", "TO": "to", "RESOURCE": "rule",
+        "TIME": "time", "EVENT": "event_type", "SERVICE": "service", "KEY": "key", "TO": "to", "RESOURCE": "resource",
         "CONNECTOR": "connector", "SENT": "tx", "RECEIVED": "rx", "MS": "duration", "WHY": "failure",
     }  # fmt: skip
-    rows = [node["event"] if as_json else _row(node["event"], node["failure"]) for node in nodes]
+    rows = [node["event"] if as_json else _row(node["event"], node["failure"], node["resourceName"]) for node in nodes]
     show_rows(rows, columns, as_json=as_json, empty="no such events")
 
 
@@ -87,8 +88,13 @@ def _id(api: AdminApiClient, noun: Noun, wanted: str | None) -> str | None:
     return None if wanted is None else noun.find(api, wanted)["id"]
 
 
-def _row(event: dict[str, Any], failure: str | None) -> dict[str, Any]:
-    """Return a line of the table; `failure` also says why a connection ended early, which the exported event does not."""
+def _row(event: dict[str, Any], failure: str | None, name: str | None) -> dict[str, Any]:
+    """Return a line of the table; `failure` also says why a connection ended early, which the exported event does not.
+
+    `name`: of the resource, which has its address beside it where that says more than where the connection led.
+    """
+    address = event["resource"]["applied_rule"]
+    shown = f"{name} ({address})" if name and address and address != event["resource"]["address"] else name or address
     link, account, resource = event["connection"], event["service_account"], event["resource"]
     return {
         "time": datetime.fromtimestamp(event["timestamp"] / 1000, UTC).isoformat(timespec="milliseconds"),
@@ -96,7 +102,7 @@ def _row(event: dict[str, Any], failure: str | None) -> dict[str, Any]:
         "service": account["name"] or account["id"],
         "key": account["key"] or account["key_id"],
         "to": f"{link['protocol']} {resource['address']}:{link['resource_port']}",
-        "rule": resource["applied_rule"],
+        "resource": shown,
         "connector": event["connector"]["name"],
         "tx": link.get("tx"),
         "rx": link.get("rx"),

@@ -47,7 +47,7 @@ class Noun:
 
     def find(self, api: AdminApiClient, wanted: str, selection: str = "id name") -> dict[str, Any]:
         """Return the object with this name or id; raises Missing, or Conflict when several have the name."""
-        if self._is_id(wanted) and self.single:
+        if self.is_id(wanted) and self.single:
             asked = api.extension if self.extension else api
             document = f"query($id: ID!) {{ {self.single}(id: $id) {{ {selection} }} }}"
             node: dict[str, Any] | None = asked.execute(document, id=wanted)[self.single]
@@ -55,7 +55,8 @@ class Noun:
                 return node
         return pick(self.rows(api, selection, eq=wanted), self, wanted)
 
-    def _is_id(self, text: str) -> bool:
+    def is_id(self, text: str) -> bool:
+        """Return whether a text has the form of an id of this type."""
         try:
             return base64.b64decode(text, validate=True).startswith(f"{self.type_name}:".encode())
         except (binascii.Error, ValueError):

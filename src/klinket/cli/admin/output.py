@@ -117,5 +117,5 @@ def _text(value: Any) -> str:
 
 
 def _label(key: str) -> str:
-    """Return a field of the API in words: `lastUsedAt` is `last used at`."""
-    return re.sub("(?<=[a-z0-9])[A-Z]", lambda found: f" {found[0].lower()}", key)
+    """Return a field in words: `lastUsedAt` of the API, and `last_used_at` of klinket's own, are `last used at`."""
+    return re.sub("(?<=[a-z0-9])[A-Z]", lambda found: f" {found[0].lower()}", key).replace("_", " ")

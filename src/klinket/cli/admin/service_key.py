@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from klinket.cli.admin import with_api
-from klinket.cli.admin.api import AdminApiClient, Argument
+from klinket.cli.admin.api import AdminApiClient, Argument, Missing
 from klinket.cli.admin.named import KEY as NOUN
 from klinket.cli.admin.named import SERVICE, completing, pick
 from klinket.cli.admin.output import abandon_secret, print_secret, reserve_secret, show_object, show_rows, told, write_secret
 from klinket.cli.admin.params import DAYS, FILE, NAME, WITHIN_DAYS, read_pem
 from klinket.cli.admin.waiting import Waiting, with_wait
 from klinket.domain.account_limits import MAX_SEATS, SeatsExceeded
-from klinket.domain.errors import InvalidInput
+from klinket.domain.errors import Conflict, InvalidInput
 
 KEY = "id name status createdAt expiresAt revokedAt"
 FULL = (
@@ -43,26 +43,41 @@ def key() -> None:
     """
 
 
-def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of keys that begin so: of the service account that was named, else of all."""
     try:
-        names = [row["name"] for row in _keys(completing(ctx), ctx.params["service"], "id name")]
+        names = sorted({row["name"] for row in _keys(completing(ctx), ctx.params.get("service"), "id name")})
     except Exception:  # a prompt is no place for errors
         return []
     return [name for name in names if name.startswith(incomplete)]
 
 
 _SERVICE = SERVICE.argument("service")
-_KEY = click.argument("name", metavar="KEY", shell_complete=_complete)
+_KEY = click.argument("name", metavar="KEY", shell_complete=complete)
 
 
-def _keys(api: AdminApiClient, service: str, selection: str) -> list[dict[str, Any]]:
-    filter = {"serviceAccountId": SERVICE.find(api, service)["id"]}
+def _keys(api: AdminApiClient, service: str | None, selection: str) -> list[dict[str, Any]]:
+    filter = {} if service is None else {"serviceAccountId": SERVICE.find(api, service)["id"]}
     return list(api.extension.nodes("serviceKeys", selection, filter=("ServiceKeyFilterInput", filter)))
 
 
-def find_key(api: AdminApiClient, service: str, wanted: str, selection: str = "id name keyId") -> dict[str, Any]:
-    """Return the key with this name or id of the service account; raises Missing, or Conflict for a shared name."""
+def find_key(api: AdminApiClient, service: str | None, wanted: str, selection: str = "id name keyId") -> dict[str, Any]:
+    """Return the key with this name or id of the service account, None: of all; raises Missing, Conflict for a shared name."""
     return pick(_keys(api, service, selection), NOUN, wanted)
+
+
+def key_id(api: AdminApiClient, service: str | None, wanted: str) -> str:
+    """Return the id of a key that events may still name: of one that is deleted by its id alone. Raises as `find_key`."""
+    try:
+        found: str = find_key(api, service, wanted)["id"]
+    except Missing:
+        if NOUN.is_id(wanted):
+            return wanted
+        raise
+    except Conflict as error:
+        hint = error.hint if service is not None else "name its service account as well, with --service; or give the id"
+        raise Conflict(error.message, hint=hint) from error
+    return found
 
 
 def _hand_out(api: AdminApiClient, mutation: str, text: str, out: str | None, as_json: bool, **arguments: Argument) -> None:

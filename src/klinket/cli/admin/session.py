@@ -11,7 +11,7 @@ from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient, Argument
 from klinket.cli.admin.named import SERVICE
 from klinket.cli.admin.output import show_rows
-from klinket.cli.admin.service_key import find_key
+from klinket.cli.admin.service_key import complete, key_id
 from klinket.cli.admin.waiting import Waiting, with_wait
 
 SELECTION = "id createdAt serviceAccountId serviceKeyId hostname address clientVersion isAttached endedAt endReason"
@@ -37,7 +37,7 @@ def _names(api: AdminApiClient) -> dict[str, str]:
 
 @session.command("list")
 @SERVICE.option("--service", metavar="SERVICE", help="Of this service account, by name or id.")
-@click.option("--key", metavar="KEY", help="With this key of --service.")
+@click.option("--key", metavar="KEY", shell_complete=complete, help="With this key (name or id), of --service or of all.")
 @click.option("--ended", is_flag=True, help="Also those that have ended.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Sessions shown at the most.")
 @with_api
@@ -47,13 +47,11 @@ def list_sessions(api: AdminApiClient, service: str | None, key: str | None, end
     \b
     example: klinket admin session list --service ci
     """
-    if key is not None and service is None:
-        raise click.UsageError("--key goes with --service")
     arguments: dict[str, Argument] = {"live": ("Boolean", None if ended else True)}
     if service is not None:
         arguments["serviceAccountId"] = ("ID", SERVICE.find(api, service)["id"])
-        if key is not None:
-            arguments["serviceKeyId"] = ("ID", find_key(api, service, key)["id"])
+    if key is not None:
+        arguments["serviceKeyId"] = ("ID", key_id(api, service, key))
     names = _names(api)
 
     def row(node: dict[str, Any]) -> dict[str, Any]:

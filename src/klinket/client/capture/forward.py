@@ -17,7 +17,7 @@ def speak_for(destination: Destination) -> Speak:
     The program's connect() has succeeded by then, the kernel does that: a refusal is a reset before the first byte.
     """
 
-    async def speak(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> None:
+    async def speak(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> None:
         asked()  # to come here says it all
         try:
             flow = await proxy.open(destination)

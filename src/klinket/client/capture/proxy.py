@@ -18,6 +18,7 @@ from klinket.client.capture import direct, http_connect, socks5
 from klinket.client.ports import CarriedFlow, FlowOpener
 from klinket.domain.errors import FlowRefused, InvalidInput, ProtocolError
 from klinket.domain.flow import Destination
+from klinket.domain.newcomers import Newcomers
 from klinket.net import sockets
 from klinket.net.deadlines import within
 from klinket.net.poll import readable
@@ -41,7 +42,7 @@ _READ_BYTES = 4096
 #: A flow for a program that was told of it, and what the program has sent behind its request.
 Begun = tuple[CarriedFlow, bytes]
 #: Speaks with a program, and calls once it has said what it wants; returns None where it gets no flow.
-Speak = Callable[["Proxy", socket.socket, Callable[[], None]], Awaitable[Begun | None]]
+Speak = Callable[["Proxy", socket.socket, Callable[[], object]], Awaitable[Begun | None]]
 Told = Callable[[Destination, FlowRefused], None]
 
 
@@ -76,8 +77,8 @@ class Proxy:
         self._tasks = TaskSet("proxy")
         #: What is carried: nobody waits for it.
         self._carried: set[CarriedFlow] = set()
-        #: Connections that have not said what they want by their source, the oldest first.
-        self._unasked: dict[str, dict[asyncio.Task[None], None]] = {}
+        #: Connections that have not said what they want.
+        self._unasked: Newcomers[asyncio.Task[None]] = Newcomers()
         self._listener: socket.socket | None = None
 
     def listen(self, address: HostPort) -> HostPort:
@@ -118,36 +119,21 @@ class Proxy:
                 continue
             program.setblocking(False)  # the rest of what a flow needs is set by whoever carries it
             source = source_of(str(where[0]))
-            self._make_room(source)
-            self._unasked.setdefault(source, {})[self._tasks.start(self._serve(program, source), "program")] = None
-
-    def _make_room(self, source: str) -> None:
-        """End the oldest connection that has said nothing whole, of this source or of the one with the most, for one more."""
-        if len(self._unasked.get(source, ())) >= MAX_UNASKED_PER_SOURCE:
-            biggest = source
-        elif sum(map(len, self._unasked.values())) >= MAX_UNASKED:
-            biggest = max(self._unasked, key=lambda one: len(self._unasked[one]))
-        else:
-            return
-        oldest = next(iter(self._unasked[biggest]))
-        self._has_asked(oldest, biggest)
-        oldest.cancel()
-
-    def _has_asked(self, serving: asyncio.Task[None], source: str) -> None:
-        waiting = self._unasked.get(source)
-        if waiting is not None and waiting.pop(serving, True) is None and not waiting:
-            del self._unasked[source]
+            gives_way = self._unasked.make_room(source, MAX_UNASKED, MAX_UNASKED_PER_SOURCE)
+            if gives_way is not None:
+                gives_way[1].cancel()
+            self._unasked.add(source, self._tasks.start(self._serve(program, source), "program"))
 
     async def _serve(self, program: socket.socket, source: str) -> None:
         serving = asyncio.current_task()
         assert serving is not None
         begun: Begun | None = None
         try:
-            begun = await self._speak(self, program, partial(self._has_asked, serving, source))
+            begun = await self._speak(self, program, partial(self._unasked.remove, source, serving))
         except (OSError, TimeoutError) as error:
             logger.debug("a program went away: %s", error)
         finally:
-            self._has_asked(serving, source)
+            self._unasked.remove(source, serving)
             if begun is None and program.fileno() >= 0:
                 program.close()
         if begun is not None:
@@ -188,7 +174,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> Begun | None:
+async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> Begun | None:
     """Serve one connection of the HTTP proxy."""
     loop = asyncio.get_running_loop()
     received = b""
@@ -221,7 +207,7 @@ async def speak_http(proxy: Proxy, program: socket.socket, asked: Callable[[], N
     return flow, request.forward + early
 
 
-async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], None]) -> Begun | None:
+async def speak_socks(proxy: Proxy, program: socket.socket, asked: Callable[[], object]) -> Begun | None:
     """Serve one connection of the SOCKS5 proxy."""
     talk = _SocksTalk(program)
     destination = talk.whole_request() if proxy.token is None else None

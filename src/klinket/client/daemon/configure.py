@@ -12,13 +12,16 @@ from klinket.client.daemon.paths import Paths
 from klinket.client.daemon.settings import Settings
 from klinket.domain.errors import InvalidInput
 
+#: Where no key is set up.
+NO_NETWORK = "none"
+
 
 def network_of(paths: Paths) -> str:
     """Return the network of the key that is set up, or "none"; raises NeedsRoot where only root may read the key."""
     from klinket.client.key_source import KeySource
 
     if not paths.key_file.exists():
-        return "none"
+        return NO_NETWORK
     if not os.access(paths.key_file, os.R_OK):
         raise protocol.NeedsRoot(f"{paths.key_file} is for root")
     return KeySource(str(paths.key_file)).load().network

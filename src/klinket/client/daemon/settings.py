@@ -66,6 +66,10 @@ class Settings:
             return ("on" if value else "off") if name == "tun" else str(value).lower()
         return str(value) or "off"
 
+    def document(self, *keys: str) -> dict[str, object]:
+        """Return settings as the file has them: by their names there; raises InvalidInput."""
+        return {name: getattr(self, name) for name, _ in map(_entry, keys)}
+
 
 def _switch(key: str, text: str) -> bool:
     if text.lower() not in _SWITCH:

@@ -77,6 +77,11 @@ def group_target(row: GroupRow) -> dict[str, Any]:
     return _target("group", row.id, row.name)
 
 
+def controller_target(name: str) -> dict[str, Any]:
+    """Return what belongs to the controller itself, and has no row, as target."""
+    return _target("controller", 1, name)
+
+
 def user_target(row: UserRow) -> dict[str, Any]:
     """Return a user as target."""
     name = " ".join(part for part in (row.first_name, row.last_name) if part) or row.email

@@ -17,7 +17,7 @@ from klinket.controller.app import (
     used_challenges,
     users,
 )
-from klinket.controller.app.audit import user_target
+from klinket.controller.app.audit import controller_target, user_target
 from klinket.controller.app.console_sessions import Stage
 from klinket.controller.app.lock_out import Counted
 from klinket.controller.app.ports import Actor, Transaction
@@ -158,7 +158,7 @@ def record_proof(tx: Transaction, user: UserRow, browser: Browser, method: str) 
 def refuse_identity(tx: Transaction, actor: Actor, issuer: str, why: str) -> None:
     """Write down that an answer of the identity provider was not believed, or let nobody in."""
     detail = {"code": IdentityRefused.code, "method": "identity provider", "issuer": issuer, "why": why}
-    tx.record(AuditEvent(AuditAction.REFUSE, actor, (), detail))
+    tx.record(AuditEvent(AuditAction.REFUSE, actor, (controller_target(f"sign-in by {issuer}"),), detail))
 
 
 def count_stray_answer(tx: Transaction, actor: Actor, counted: Counted) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from klinket.controller.app import console_sessions, second_factors, users
-from klinket.controller.app.audit import actor_detail, user_target
+from klinket.controller.app.audit import actor_detail, controller_target, user_target
 from klinket.controller.app.ports import Actor, Transaction
 from klinket.controller.app.rows import SignInLinkRow, UserRow
 from klinket.domain import token_text
@@ -31,8 +31,8 @@ def create(tx: Transaction, actor: Actor, user: UserRow | None, entropy: Callabl
         expires_at_ms=tx.now_ms + LIFE_MS,
         created_by=actor_detail(actor),
     )
-    targets = () if user is None else (user_target(user),)
-    tx.record(AuditEvent(AuditAction.CREATE, actor, targets, {"signInLink": "made", "hours": LIFE_MS // 3_600_000}))
+    target = controller_target("first admin") if user is None else user_target(user)
+    tx.record(AuditEvent(AuditAction.CREATE, actor, (target,), {"signInLink": "made", "hours": LIFE_MS // 3_600_000}))
     return text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -35,12 +35,11 @@ class Bar:
     values: Sequence[float]
 
 
-def bars(given: Sequence[Bar], series: Sequence[str], label: str, *, line: float | None = None) -> Markup:
-    """Return stacked bars. `series`: the class of each value of a bar; `label`: what it shows; `line`: a value marked across.
+def bars(given: Sequence[Bar], series: Sequence[str], label: str, *, top: float) -> Markup:
+    """Return stacked bars. `series`: the class of each value of a bar; `label`: what it shows; `top`: its upper edge.
 
-    It holds no text but what shows on hover: sizes of letters would change with the width. Axes are the page's.
+    It holds no text but what shows on hover: sizes of letters would change with the width. `plot` has the scale beside it.
     """
-    highest = max([sum(bar.values) for bar in given] + [line or 0]) or 1
     parts = [
         Markup('<line class="grid" x1="0" x2="{w}" y1="{y}" y2="{y}"/>').format(w=len(given) * 10, y=y) for y in (0.5, 50, 99.5)
     ]
@@ -48,7 +47,7 @@ def bars(given: Sequence[Bar], series: Sequence[str], label: str, *, line: float
         base = 100.0
         rects = Markup("")
         for name, value in zip(series, bar.values, strict=True):
-            height = value / highest * 96
+            height = value / top * 100
             if value and height < 1:
                 height = 1.0  # a single denial among thousands must be seen
             base -= height
@@ -58,12 +57,30 @@ def bars(given: Sequence[Bar], series: Sequence[str], label: str, *, line: float
                 )
         hover = Markup('<rect class="hover" x="{x}" y="0" width="10" height="100"/>').format(x=index * 10)
         parts.append(Markup("<g><title>{label}</title>{hover}{rects}</g>").format(label=bar.label, hover=hover, rects=rects))
-    if line is not None:
-        y = 100 - line / highest * 96
-        parts.append(Markup('<line class="mark" x1="0" x2="{w}" y1="{y:.2f}" y2="{y:.2f}"/>').format(w=len(given) * 10, y=y))
     return Markup(
         '<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {w} 100" preserveAspectRatio="none">{parts}</svg>'
     ).format(label=label, w=max(1, len(given)) * 10, parts=Markup("").join(parts))
+
+
+def plot(given: Sequence[Bar], series: Sequence[str], label: str, words: Callable[[float], str]) -> Markup:
+    """Return stacked bars with their scale beside them, from nothing to a round number; `words`: how a value is said.
+
+    The label of the picture tells the scale as well: what is drawn beside it is for eyes only.
+    """
+    top = round_above(max((sum(bar.values) for bar in given), default=0.0))
+    scale = Markup("").join(Markup("<span>{}</span>").format(words(value)) for value in (top, top / 2, 0))
+    told = f"{label}. The scale goes from {words(0)} to {words(top)}."
+    return Markup('<div class="plot"><div class="scale" aria-hidden="true">{scale}</div>{chart}</div>').format(
+        scale=scale, chart=bars(given, series, told, top=top)
+    )
+
+
+def round_above(value: float) -> float:
+    """Return the least of 2, 4, 6, 8, 10, 20, 40, ... that is not below a value: its half is a round number too."""
+    power = 1
+    while value > 10 * power:
+        power *= 10
+    return next(float(power * one) for one in (2, 4, 6, 8, 10) if value <= power * one)
 
 
 def meter(value: float, highest: float, kind: str) -> Markup:
@@ -73,6 +90,11 @@ def meter(value: float, highest: float, kind: str) -> Markup:
         '<svg class="meter" aria-hidden="true" viewBox="0 0 100 6" preserveAspectRatio="none">'
         '<rect class="rail" width="100" height="6"/><rect class="{kind}" width="{share:.1f}" height="6"/></svg>'
     ).format(kind=kind, share=share)
+
+
+def count_in_words(value: float) -> str:
+    """Return a number of things with its thousands apart."""
+    return f"{value:,.0f}"
 
 
 def calendar(first: date, days: int, counts: Mapping[date, int], label: str, noun: str) -> Markup:

@@ -423,6 +423,8 @@ async def test_the_first_admins_link_is_made_once_and_works_once(inventory: Inve
     text = await inventory.write(lambda tx: sign_in_links.first_admin(tx, SYSTEM, os.urandom))
     assert text is not None
     assert await inventory.write(lambda tx: sign_in_links.first_admin(tx, SYSTEM, os.urandom)) is None
+    (told,) = (await inventory.read(lambda tx: tx.audit.newest(1, order="number")))[0].targets
+    assert (told["type"], told["name"]) == ("controller", "first admin")
     user = await use_link(inventory, text, "Ada@Example.com")
     assert (user.email, user.role, user.state, user.first_name) == ("ada@example.com", "ADMIN", "ACTIVE", "Ada")
     with pytest.raises(SignInOver):

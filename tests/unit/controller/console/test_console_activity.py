@@ -12,6 +12,8 @@ import pytest
 from klinket.controller.app import access, cuts
 from klinket.controller.app.rows import FlowHourRow
 from klinket.controller.console.activity.trends import HOUR_MS, flow_trend
+from klinket.controller.console.charts import Bar, plot, round_above
+from klinket.controller.console.words import duration_in_words
 from klinket.domain.flow import FlowFailure
 from tests.unit.controller.console.activity import ACTOR, Inventory
 from tests.unit.controller.console.conftest import Browser
@@ -188,6 +190,18 @@ async def test_a_cut_shows_who_waits_until_when_and_then_what_ended(
     assert receipt["receipts"][0]["flows"] == [flow]
 
 
+async def test_an_ended_flow_whose_target_nobody_told_is_said_so(
+    controller: Running, inventory: Inventory, admin: Browser
+) -> None:
+    account, resource = inventory.accounts[0], inventory.resources[0]
+    await controller.write(lambda tx: access.grant(tx, ACTOR, resource, account) and access.revoke(tx, ACTOR, resource, account))
+    told = {"stopped_at_ms": 1, "took_ms": 1.0, "flows": [{"flow": "1"}, {"flow": "2", "host": "", "port": 443}]}
+    await controller.write(lambda tx: cuts.answer(tx, 1, inventory.connector.id, **told))
+    text = (await admin.get(f"{CUTS}/1")).text
+    assert text.count("target not known") == 2
+    assert "?" not in re.sub("<[^>]*>", "", text.partition("Flows that ended")[2].partition("About")[0])
+
+
 async def test_a_cut_of_what_was_deleted_since_is_still_told(controller: Running, admin: Browser) -> None:
     scopes = ("account gone", "key gone", "session gone", "resource 99", "access gone 99", "connector 99", "of a later version")
     values = {"epoch": 1, "revision": 1, "reason": "cut", "token": "", "actor": {"type": "System", "id": None, "info": None}}
@@ -216,6 +230,20 @@ def test_a_trend_has_every_flow_once_in_its_time_and_result() -> None:
     assert sum(sum(bucket.counts) for bucket in flow_trend(rows, 100 * HOUR_MS, 6, 28).buckets) == 118
 
 
+@pytest.mark.parametrize(
+    ("value", "top"), [(0, 2), (1.2, 2), (2, 2), (5, 6), (9.1, 10), (10, 10), (12.4, 20), (100, 100), (101, 200), (8_123, 10_000)]
+)
+def test_a_scale_ends_at_a_round_number_whose_half_is_round(value: float, top: float) -> None:
+    assert round_above(value) == top
+
+
+def test_a_chart_tells_its_scale_to_eyes_and_in_its_label() -> None:
+    drawn = plot([Bar("one", (12.4,)), Bar("two", (20.0,))], ["accent"], "Cuts", duration_in_words)
+    assert re.findall("<span>([^<]*)</span>", drawn) == ["20 ms", "10 ms", "0 ms"]
+    assert 'aria-label="Cuts. The scale goes from 0 ms to 20 ms."' in drawn
+    assert re.findall('class="accent"[^>]* height="([^"]*)"', drawn) == ["62.00", "100.00"]
+
+
 async def test_trends_show_charts_with_words_beside_them(controller: Running, inventory: Inventory, support: Browser) -> None:
     await keep(controller, inventory, 5)
     now = int(controller.clock() * 1000)
@@ -225,4 +253,5 @@ async def test_trends_show_charts_with_words_beside_them(controller: Running, in
         text = (await support.get("/activity/trends?time=" + word)).text
         assert "6 in all, 1 denied, 0 failed" in text
         assert "3 keys expire" in text
+        assert "The scale goes from 0 to " in text
         assert "The service was not granted this address and port" in text

@@ -670,8 +670,11 @@ async def test_a_key_is_generated_with_seats_or_as_a_canary(world: World, admin:
     told = [(row.name, row.seats, row.seats_exceeded, row.is_canary) for row in rows]
     assert told == [("seated", 2, "refuse", False), ("bait", None, "alert", True)]
     text = (await admin.get(ONE)).text
-    assert "2 seats" in text
-    assert "canary</small>" in text
+    for page in (text, (await admin.get("/team/services/keys")).text):
+        assert "Seats, canary</th>" in page
+        found = re.findall('data-label="Seats, canary">(.*?)</td>', page, re.DOTALL)
+        cells = [" ".join(re.sub("<[^>]+>", " ", cell).split()) for cell in found]
+        assert sorted(cells) == ["0 of 2 beyond: refused", "Canary opens nothing, raises an alarm"]
 
 
 @pytest.mark.parametrize(

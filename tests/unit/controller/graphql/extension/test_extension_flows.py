@@ -14,7 +14,7 @@ from tests.unit.controller.running import Running
 MANY = (
     "query ($f: FlowEventFilterInput, $first: Int, $after: String) { flowEvents(filter: $f, first: $first, after: $after)"
     " { pageInfo { hasNextPage endCursor } edges { node { id time kind connection status failure connectorId remoteNetworkId"
-    " serviceAccountId serviceKeyId resourceId event } } } }"
+    " serviceAccountId serviceKeyId resourceId resourceName event } } } }"
 )
 
 
@@ -61,6 +61,9 @@ async def test_an_event_names_its_objects_by_the_ids_of_the_admin_api(controller
     assert (node["connectorId"], node["remoteNetworkId"]) == (ids["connector"], ids["network"])
     assert (node["kind"], node["status"], node["failure"]) == ("CLOSED", "NORMAL", None)
     assert node["event"]["service_account"]["name"] == "ci"
+    assert node["resourceName"] == "Database"
+    (denied,) = [edge["node"] for edge in (await page(controller, kinds=["DENIED"]))["edges"]]
+    assert denied["resourceName"] is None
 
 
 async def test_filters_must_all_be_met(controller: Running, ids: dict[str, str]) -> None:

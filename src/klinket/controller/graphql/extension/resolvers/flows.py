@@ -38,13 +38,21 @@ def _many(
 
     def read(before: int | None, limit: int) -> list[FlowEventRow]:
         bounds = below if before is None else {**below, "id": before}
-        return context.tx.flow_events.select("id", limit, least=least, below=bounds, descending=True, **equal)
+        rows = context.tx.flow_events.select("id", limit, least=least, below=bounds, descending=True, **equal)
+        context.siblings.saw(rows)
+        return rows
 
     return events_page(read, lambda row: row.id, lambda _: True, first, after)
 
 
 def _id(type: str, number: int | None) -> str | None:
     return None if number is None else to_global_id(type, number)
+
+
+def _resource_name(row: FlowEventRow, info: Any) -> str | None:
+    context: RequestContext = info.context
+    resource = context.siblings.parent(row, "resource_id", context.tx.resources)
+    return None if resource is None else resource.name
 
 
 FIELDS = {
@@ -60,5 +68,6 @@ FIELDS = {
     "FlowEvent.serviceAccountId": lambda row, _: _id("ServiceAccount", row.service_account_id),
     "FlowEvent.serviceKeyId": lambda row, _: _id("ServiceAccountKey", row.service_key_id),
     "FlowEvent.resourceId": lambda row, _: _id("Resource", row.resource_id),
+    "FlowEvent.resourceName": _resource_name,
     "FlowEvent.event": lambda row, _: row.event,
 }
