@@ -108,7 +108,7 @@ class NoDescriptors(Fault):
         for pid in world.family(self.part):
             with contextlib.suppress(OSError):
                 soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-                highest = max(int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir())
+                highest = max((int(one.name) for one in Path(f"/proc/{pid}/fd").iterdir()), default=0)  # none: it has just ended
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(soft, highest + 1 + SPARE_DESCRIPTORS), hard))
                 self._limits[pid] = (soft, hard)
 

@@ -106,7 +106,7 @@ class ConnectorChannel:
             self._believed.clear()
             self._connection = connection
             tasks = TaskSet("connector channel")
-            sent: set[int] = set()
+            sent: set[str] = set()
             tasks.start(self._beat(connection), "heartbeat")
             tasks.start(self._send_events(connection), "flow events")
             tasks.start(self._renew(connection, credentials), "renewal")
@@ -131,20 +131,20 @@ class ConnectorChannel:
         attach = control.Attach(access_token=credentials.access_token, proof=proof, version=CONNECTOR_VERSION)
         await channel.send(connection, control.encode(attach))
 
-    async def _message(self, connection: ClientConnection, message: control.ToConnector, tasks: TaskSet, sent: set[int]) -> None:
+    async def _message(self, connection: ClientConnection, message: control.ToConnector, tasks: TaskSet, sent: set[str]) -> None:
         match message:
             case control.Cut():
                 receipt = self._handle_cut(message)  # before anything else, without waiting
                 if receipt is not None:
-                    sent.add(message.id)
+                    sent.add(receipt.token)
                     await channel.send(connection, control.encode(receipt))
             case control.ConnectorConfiguration():
                 self._believed.set()
                 self._set_clock(message)
                 self._revision = message.revision
                 for receipt in await self._configure(message):
-                    if receipt.id not in sent:
-                        sent.add(receipt.id)
+                    if receipt.token not in sent:
+                        sent.add(receipt.token)
                         await channel.send(connection, control.encode(receipt))
                 if self._renewal is not None:
                     self._renewal.cancel()  # one at a time: each configuration says anew when the next is due

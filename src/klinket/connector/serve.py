@@ -21,6 +21,7 @@ from klinket.connector.listener import DirectListener
 from klinket.connector.observed import Observed
 from klinket.connector.pipes import ProvenPipes
 from klinket.connector.punching import ConnectorPunching
+from klinket.connector.receipts import Receipts
 from klinket.connector.relay_choice import AWAY_SECONDS, MEASURE_SECONDS, RelayChoice
 from klinket.connector.rendezvous import RelayPresence
 from klinket.connector.run_file import RunFile
@@ -41,7 +42,6 @@ from klinket.net.tasks import TaskSet, first_of
 from klinket.wire import control
 from klinket.wire.cut_token import verify_cut
 from klinket.wire.identity import ConnectorIdentity
-from klinket.wire.receipt_token import sign_receipt
 from klinket.wire.signing import KeySet
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Connector:
         self._configuration: control.ConnectorConfiguration | None = None
         self._head = (0, 0)
         self._cut_tokens: dict[CutKey, str] = {}
-        self._receipts: dict[CutKey, control.CutReceipt] = {}
+        self._receipts = Receipts(self._key, self._clock.now)
         self._kept: tuple[tuple[int, int], list[str]] | None = None
         self._told_relays: list[int] = []
         self._failure: KlinketError | None = None
@@ -292,7 +292,8 @@ class Connector:
         except InvalidToken as error:
             logger.error("a cut was not applied: %s", error.message)
             return None
-        if (known := self._receipts.get(cut.key)) is not None:
+        identity = ConnectorIdentity(self._configuration.network, ConnectorId(self._configuration.connector))
+        if (known := self._receipts.given(cut, identity)) is not None:
             return known  # it came again because the answer got lost: the same answer, with the flows it ended then
         ended = self._core.apply_cut(cut, self._clock.now())
         told = self._flows.end(ended, received_at)
@@ -302,18 +303,10 @@ class Connector:
         self._head = max(self._head, cut.stamp)
         if told:
             logger.info("cut %d (%s): %d flows ended", cut.id, cut.scope, len(told))
-        stopped_at, took = self._clock.now(), time.monotonic() - received_at
-        identity = ConnectorIdentity(self._configuration.network, ConnectorId(self._configuration.connector))
-        self._receipts[cut.key] = control.CutReceipt(
-            id=cut.id,
-            stopped_at_ms=round(stopped_at * 1000),
-            took_ms=round(took * 1000, 3),
-            flows=told,
-            token=sign_receipt(self._key, identity, cut, told, stopped_at=stopped_at, took=took),
-        )
+        receipt = self._receipts.give(cut, identity, told, received_at)
         # The next configuration may be minutes away: a backup of the time between is to be noticed as well.
         self._keep_head(cut.stamp, head)
-        return self._receipts[cut.key]
+        return receipt
 
     def _keep_head(self, stamp: tuple[int, int], token: str) -> None:
         """Keep a signed head on disk if none is above it, and show the highest from now on."""
@@ -330,7 +323,7 @@ class Connector:
         self._head = max(self._head, stamp) if stamp[0] == self._head[0] else stamp
         in_force = {cut.key for cut in self._core.floors}
         self._cut_tokens = {key: token for key, token in self._cut_tokens.items() if key in in_force}
-        self._receipts = {key: receipt for key, receipt in self._receipts.items() if key in in_force}
+        self._receipts.keep(in_force)
         kept = (self._head, list(self._cut_tokens.values()))
         if kept == self._kept:
             return
