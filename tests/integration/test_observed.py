@@ -123,6 +123,30 @@ def test_every_part_is_live_and_ready(world: World) -> None:
         assert world.metric(part, "klinket_ready") == 1
 
 
+def test_curl_scrapes_every_role(world: World, tmp_path: Path) -> None:
+    port = world.ports["client"] = free_port()
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "service_key.json").write_bytes(world.key.read_bytes())
+    (tmp_path / "etc" / "service_key.json").chmod(0o600)
+    folders = {f"KLINKET_{name.upper()}": str(tmp_path / name) for name in ("etc", "run", "state", "log")}
+    daemon = [*KLINKET, "daemon", "--capture", "off", "--metrics", f"127.0.0.1:{port}"]
+    part = world.deployment.start("daemon", daemon, **folders)
+    try:
+        own = {"controller": "logins_total", "relay": "relay_admissions_total"}
+        own |= {"office-1": "connector_flows", "client": "client_flows"}
+        for role, name in own.items():
+            wait_until(lambda role=role: world.ready(role)[0] == 200, f"{role} is not ready", 30)
+            asked = ["curl", "-sS", "-i", f"http://127.0.0.1:{world.ports[role]}/metrics"]
+            done = subprocess.run(asked, capture_output=True, text=True, timeout=20, env=clean_environment(), check=True)
+            head, _, body = done.stdout.replace("\r", "").partition("\n\n")
+            assert head.startswith("HTTP/1.1 200")
+            assert "Content-Type: text/plain; version=" in head
+            assert f"\n# TYPE klinket_{name} " in body, role
+    finally:
+        part.stop()
+        del world.ports["client"]
+
+
 @pytest.mark.parametrize("role", ["controller", "relay", "connector", "client"])
 def test_the_doctor_finds_nothing_wrong_where_nothing_is(world: World, role: str) -> None:
     made = world.deployment
@@ -139,7 +163,8 @@ def test_the_doctor_finds_nothing_wrong_where_nothing_is(world: World, role: str
     code, found = world.doctor("--role", role, *options)
     named = outcomes(found)
     assert (code, found["fail"]) == (0, 0), found
-    assert {"versions", "packages", "dns", "port", "certificate", "answer", "clock", "ready"} <= named.keys()
+    assert {"versions", "packages", "dns", "port", "certificate", "answer", "clock", "controller-ready"} <= named.keys()
+    assert role != "controller" or named["ready"] == "ok"
     assert role == "client" or {"state", "disk"} <= named.keys()
     assert role not in ("controller", "relay") or "certificate-file" in named
 

@@ -12,6 +12,8 @@ from klinket.wire.version import PRODUCT_VERSION
 
 #: When it is set, an error that nobody expected shows where it happened.
 TRACEBACK_VARIABLE = "KLINKET_TRACEBACK"
+#: Set by the scripts of tab completion, which ask for words.
+COMPLETION_VARIABLE = "_KLINKET_COMPLETE"
 
 
 class LazyCommands(click.Group):
@@ -89,7 +91,7 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(klinket, {}, "klinket", "_KLINKET_COMPLETE").source())
+    click.echo(found(klinket, {}, "klinket", COMPLETION_VARIABLE).source())
 
 
 def main() -> None:
@@ -98,6 +100,10 @@ def main() -> None:
     from klinket.domain.errors import InvalidInput, KlinketError
     from klinket.domain.printable import escaped
 
+    if COMPLETION_VARIABLE in os.environ:
+        from klinket.cli import bash_completion
+
+        bash_completion.register()
     try:
         klinket(prog_name="klinket")
     except KlinketError as error:

@@ -23,6 +23,7 @@ from klinket.domain.address import IPAddress
 from klinket.domain.errors import ControllerUnreachable, InvalidInput
 from klinket.domain.punch import ENDPOINTS, Endpoint, objection
 from klinket.net import sockets
+from klinket.net.direct_path import DirectUnavailable
 from klinket.wire.paths import REFLECT_PATH
 
 #: Seconds for each step of asking the controller, and bytes of its answer.
@@ -63,7 +64,7 @@ class LocalPorts:
 
     @classmethod
     async def reflected(cls, netloc: str, token: str, context: ssl.SSLContext) -> LocalPorts:
-        """Have the controller see connections of fresh local ports; raises ControllerUnreachable."""
+        """Have the controller see connections of fresh local ports; raises ControllerUnreachable, DirectUnavailable."""
         loop = asyncio.get_running_loop()
         threads = ThreadPoolExecutor(ENDPOINTS, "reflect")  # not the loop's: flows wait for what is done there
         try:
@@ -187,7 +188,7 @@ def _reflect(netloc: str, token: str, context: ssl.SSLContext) -> LocalPort:
         response = connection.getresponse()
         answer = json.loads(response.read(MAX_ANSWER_BYTES))
         if response.status != 200:
-            raise ControllerUnreachable(f"the controller refuses the meeting: {str(answer['message'])[:200]}")
+            raise DirectUnavailable(f"the controller refuses the meeting: {str(answer['message'])[:200]}")
         return LocalPort(connection.family, connection.local_port, Endpoint.parse(str(answer["endpoint"])), connection)
     except BaseException as error:
         connection.close()

@@ -121,3 +121,20 @@ async def test_what_was_issued_is_in_fields(admin: Admin) -> None:
     accepted = await issued("accept-head", "--yes")
     assert accepted["ok"] is True
     assert accepted["epoch"] > 0
+
+
+async def test_a_key_that_was_set_up_and_then_ended_is_told_in_fields(
+    admin: Admin, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("klinket.cli.roles.forbid_core_dumps", lambda: None)  # it would hold for the tests
+    monkeypatch.setattr("klinket.cli.roles.set_up_logging", lambda level: None)
+    _, key = await admin.running.add_key(await admin.running.add_account("ci"))
+    file = folder / "ci.json"
+    file.write_text(key.to_json())
+    kept = await asyncio.to_thread(printed, "setup", "--headless", str(file), "--no-check")
+    assert kept["ok"] is True
+    assert kept["messages"][0].startswith(f"key {key.key_id} ")
+    assert kept["warnings"] == []
+    ended = await asyncio.to_thread(printed, "revoke", "--key-file", str(file))
+    assert (ended["ok"], ended["key_id"]) == (True, key.key_id)
+    assert "is revoked" in ended["message"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,13 @@ from klinket.controller.app.store_errors import StoreOverloaded
 from klinket.controller.trust import KeyPurpose
 from klinket.domain.audit import SYSTEM
 from klinket.domain.errors import Conflict, ControllerUnreachable
+from klinket.net.channel import controller_context
+from klinket.net.clock import PeerClock
+from klinket.net.sockets import HostPort
+from klinket.relay.channel import keep_channel
+from klinket.relay.config import RelayConfig
 from klinket.wire import relay as wire
-from tests.eventually import PATIENCE
+from tests.eventually import PATIENCE, eventually
 from tests.unit.controller.running import NETWORK, Running
 
 REPORT = wire.RelayReport(address="relay.example:4000", certificate_sha256="ab" * 32, version="0.1.0")
@@ -183,3 +189,29 @@ async def test_attached_relays_are_told_the_time_when_it_has_changed(live: Runni
         await live.controller.clock_watch.look()
         after = wire.decode_configuration(await channel.text())
     assert 3_600_000 <= after.time_ms - before.time_ms < 3_700_000
+
+
+async def test_a_relay_whose_token_is_dead_says_what_to_do_and_takes_a_new_one_over(
+    live: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    token = tmp_path / "token"
+    token.write_text(await relay_token(live))
+    new = await relay_token(live)  # replaces it
+    anywhere = HostPort("127.0.0.1", 0)
+    config = RelayConfig(
+        listen=anywhere, advertise=anywhere, controller=live.config.public_url, token="", state=tmp_path, token_file=token
+    )  # fmt: skip
+    attached: list[bool] = []
+    keeping = keep_channel(
+        config, controller_context(live.authority), PeerClock(), lambda: REPORT, lambda _: None, asyncio.Event(), attached.append
+    )
+    task = asyncio.create_task(keeping)
+    try:
+        await eventually(lambda: "does not take this relay's token" in caplog.text)
+        assert "klinket issue relay-token NAME, into --token-file" in caplog.text
+        token.write_text(new)
+        await eventually(lambda: attached)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -1,0 +1,45 @@
+"""Tab completion in bash whose words are quoted: a name with a space stays one word, and no name is a command.
+
+Names of resources and services are what somebody typed in the console. bash puts them into the command line as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from click.shell_completion import BashComplete, CompletionItem, add_completion_class
+
+#: What bash takes for itself: everywhere, and within double quotes.
+_SPECIAL = re.compile(r"[^\w@%+=:,./\-]")
+_SPECIAL_IN_QUOTES = re.compile(r'[$`"\\!]')
+
+
+class QuotedBashComplete(BashComplete):
+    """As click's, whose script reads a line for each word and takes one backslash of two away."""
+
+    def format_completion(self, item: CompletionItem[Any]) -> str:
+        """Return the line of one word."""
+        if item.type != "plain":
+            return super().format_completion(item)
+        return f"{item.type},{_quoted(str(item.value), _begun()).replace(chr(92), 2 * chr(92))}"
+
+
+def _begun() -> str:
+    """Return the word under the cursor as it was typed, with its quote."""
+    words = os.environ.get("COMP_WORDS", "").split("\n")
+    place = os.environ.get("COMP_CWORD", "")
+    return words[int(place)] if place.isascii() and place.isdigit() and int(place) < len(words) else ""
+
+
+def _quoted(word: str, begun: str) -> str:
+    """Return a word as bash has to have it behind the quote that was typed, if there is one."""
+    if begun.startswith("'"):
+        return word.replace("'", "'\\''")
+    return (_SPECIAL_IN_QUOTES if begun.startswith('"') else _SPECIAL).sub(lambda found: "\\" + found[0], word)
+
+
+def register() -> None:
+    """Have click use it."""
+    add_completion_class(QuotedBashComplete)
