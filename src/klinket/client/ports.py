@@ -24,8 +24,14 @@ class CarriedFlow(Protocol):
         clean end of stream.
         """
 
+    async def begin(self, local: socket.socket, early: bytes, over: Callable[[CarriedFlow], None]) -> None:
+        """As carry(), but return as soon as bytes are moved: nobody waits, which takes less memory. `over`: called at the end.
+
+        Where this raises, or is cancelled, `over` is not called, and all is closed.
+        """
+
     def abort(self) -> None:
-        """Give the flow up before carry(): the resource sees a reset."""
+        """Give the flow up, before it is carried or meanwhile: the resource sees a reset, and so does `local`."""
 
 
 class OpenedFlow(CarriedFlow, Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
@@ -53,6 +53,10 @@ class DatagramAssociation:
         self._to_resource: DatagramLane | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
+
+    def begin(self) -> Awaitable[FlowSummary]:
+        """Implements Carrier."""
+        return self.carry()
 
     async def carry(self) -> FlowSummary:
         """Carry until either end, idleness or a cut ends it; returns what moved."""

@@ -33,6 +33,11 @@ class Echo:
         self.resource = resource
         self.aborted = False
         self.early = b""
+        self._carrying: asyncio.Task[None] | None = None
+
+    async def begin(self, local: socket.socket, early: bytes, over: Callable[[Echo], None]) -> None:
+        self._carrying = asyncio.ensure_future(self.carry(local, early))
+        self._carrying.add_done_callback(lambda _: over(self))
 
     async def carry(self, local: socket.socket, early: bytes = b"") -> None:
         loop = asyncio.get_running_loop()
@@ -44,6 +49,8 @@ class Echo:
 
     def abort(self) -> None:
         self.aborted = True
+        if self._carrying is not None:
+            self._carrying.cancel()
 
 
 class Resetting(Echo):
