@@ -14,6 +14,7 @@ PARTS = {
     "__init__",
     "__main__",
     "abuse_attacks",
+    "abuse_console",
     "abuse_credentials",
     "abuse_honest",
     "captured",

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench import abuse_console as console
 from bench import abuse_credentials as stolen
 from klinket.net.descriptors import raise_limit
 from klinket.wire.control import CHANNEL_PATH
@@ -88,11 +89,11 @@ class Attack:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def hold(self, port: str, first: bytes, drip: bytes) -> None:
+    async def hold(self, port: str, first: bytes, drip: bytes, tls: bool = False) -> None:
         """Hold one connection: `first`, then a byte of `drip` a second; note when it is closed."""
         began = time.monotonic()
         try:
-            reader, writer = await self.dial(port)
+            reader, writer = await self.dial(port, tls)
         except OSError:
             self.outcomes[f"{port}: not accepted"] += 1
             return
@@ -295,6 +296,33 @@ async def documents(attack: Attack) -> None:
     await post(attack, [(GRAPHQL_PATH, json.dumps({"query": text}).encode(), token) for text in texts])
 
 
+async def guesses(attack: Attack) -> None:
+    """Guess passwords at the console's sign-in, of somebody there is and of others."""
+
+    async def one(number: int) -> str:
+        said = await say(attack, "controller", console.guess(attack.given["url"], number), tls=True)
+        return said.removeprefix("controller: ")
+
+    await attack.at_rate(attack.given["rate"], one)
+
+
+async def forms(attack: Attack) -> None:
+    """Send the console forms that are too big, at a rate, and others a byte a second over so many connections."""
+    begun = console.form(attack.given["url"], console.SIGN_IN, b"email=", length=10_000)
+    big = console.big_forms(attack.given["url"])
+
+    async def again() -> None:
+        while time.monotonic() < attack.until:
+            await attack.hold("controller", begun, b"a", tls=True)
+
+    async def one(number: int) -> str:
+        return (await say(attack, "controller", big[number % len(big)], tls=True)).removeprefix("controller: ")
+
+    slowly = [asyncio.create_task(again()) for _ in range(attack.given["held"])]
+    await attack.at_rate(attack.given["rate"], one)
+    await asyncio.gather(*slowly)
+
+
 # ---- with stolen credentials
 
 
@@ -325,10 +353,8 @@ async def messages(attack: Attack) -> None:
     await connector.flood(attack, attack.given["rate"])
 
 
-ATTACKS = {
-    one.__name__: one
-    for one in (slow, silent, garbage, datagrams, logins, enrolments, graphql, documents, tickets, storm, messages)
-}
+ANYBODY = (slow, silent, garbage, datagrams, logins, enrolments, graphql, guesses, forms)
+ATTACKS = {one.__name__: one for one in (*ANYBODY, documents, tickets, storm, messages)}
 
 
 def main() -> None:

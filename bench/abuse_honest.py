@@ -1,4 +1,4 @@
-"""The honest peers of `./dev bench abuse`: flows through a relay and past it, and logins, each at its own pace.
+"""The honest peers of `./dev bench abuse`: flows through a relay and past it, logins, and pages of the console, each at its pace.
 
 Prints a line per round: what it was, when it began (monotonic seconds), how many milliseconds it took, and why it failed.
 """
@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.abuse_console import pages
 from bench.load import dial_through_socks
 from klinket.client.login import log_in, log_out
 from klinket.net.channel import controller_context
 from klinket.wire.key_file import parse_key_file
 
 #: Seconds between the beginnings of rounds; one that takes longer delays the next.
-FLOW_SECONDS, LOGIN_SECONDS = 0.04, 0.15
+FLOW_SECONDS, LOGIN_SECONDS, PAGE_SECONDS = 0.04, 0.15, 0.15
 #: Seconds after which a round has failed.
 PATIENCE_SECONDS = 10.0
 _print = threading.Lock()
@@ -73,13 +74,15 @@ def logins(key: Path) -> Callable[[], None]:
 def main() -> None:
     """Run until killed, or until standard input ends."""
     wanted = json.loads(sys.stdin.readline())
-    rounds = [
-        (FLOW_SECONDS, "relayed", flows(wanted["socks"], *wanted["relayed"])),
-        (FLOW_SECONDS, "direct", flows(wanted["socks"], *wanted["direct"])),
-        (LOGIN_SECONDS, "login", logins(Path(wanted["key"]))),
-    ]
-    for one in (one for one in rounds if one[1] in wanted["kinds"]):
-        threading.Thread(target=paced, args=one, daemon=True).start()
+    made: dict[str, tuple[float, Callable[[], Callable[[], None]]]] = {
+        "relayed": (FLOW_SECONDS, lambda: flows(wanted["socks"], *wanted["relayed"])),
+        "direct": (FLOW_SECONDS, lambda: flows(wanted["socks"], *wanted["direct"])),
+        "login": (LOGIN_SECONDS, lambda: logins(Path(wanted["key"]))),
+        "console": (PAGE_SECONDS, lambda: pages(wanted["url"], wanted["authority"], wanted["link"])),
+    }
+    for kind in wanted["kinds"]:
+        seconds, make = made[kind]
+        threading.Thread(target=paced, args=(seconds, kind, make()), daemon=True).start()
     sys.stdin.read()
 
 

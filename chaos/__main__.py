@@ -35,7 +35,7 @@ def _keep_logs(folder: Path) -> None:
 
 def main() -> int:
     """Return 0 when every check held, 1 when one did not, 2 where no trial is possible."""
-    parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__, epilog="example: ./dev chaos --minutes 0.3")
+    parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__, epilog="example: ./dev chaos --only killed")
     parser.add_argument("--minutes", type=minutes, default=10.0, help="how long faults go on (%(default)s)")
     parser.add_argument("--flows", type=int, default=60, help="at a time (60)")
     parser.add_argument("--seed", type=int, help="of sizes and faults")

@@ -9,11 +9,12 @@ import resource
 import signal
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 from chaos import disk
 from chaos.network import HUB
-from chaos.world import CONNECTORS, World
+from chaos.world import APART, CONNECTORS, World
 
 #: Descriptors left to a part that runs out of them.
 SPARE_DESCRIPTORS = 3
@@ -35,6 +36,11 @@ class Fault(ABC):
     @property
     def name(self) -> str:
         return f"{self.kind}: {self.part}"
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Return who is struck."""
+        return frozenset((self.part,))
 
     @abstractmethod
     def begin(self, world: World) -> None: ...
@@ -83,7 +89,7 @@ class DiskFull(Fault):
 
 
 class DiskReadOnly(Fault):
-    """A controller keeps its database open, and cannot lose its disk so: it is started on such a disk instead."""
+    """A controller keeps its database open, and cannot lose its disk so (see DiskLost): it is started on such a disk."""
 
     kind = "disk read-only"
 
@@ -96,8 +102,18 @@ class DiskReadOnly(Fault):
 
     def end(self, world: World) -> None:
         disk.writable(world.folder(self.part))
-        if self.part in world.down and world.deployment.parts[self.part].running():
-            world.down.discard(self.part)
+
+
+class DiskLost(Fault):
+    """The disk is read-only from one moment to the next, under a controller that runs and has its database open there."""
+
+    kind = "disk lost"
+
+    def begin(self, world: World) -> None:
+        world.clocks.lose_disk(lost=True)
+
+    def end(self, world: World) -> None:
+        world.clocks.lose_disk(lost=False)
 
 
 class NoDescriptors(Fault):
@@ -131,7 +147,7 @@ class ClockStepped(Fault):
 
 
 class Parted(Fault):
-    """`PART from all`: what the connector leads to as well; otherwise from the controller or the relay alone."""
+    """`PART from all`: what a connector leads to as well; otherwise from the controller or the relay alone."""
 
     kind = "parted"
 
@@ -167,6 +183,31 @@ class SlowPeers(Fault):
             one.close()
 
 
+class Together(Fault):
+    """Several at once, upon different parts; at most one of them cuts cables, which are joined all together."""
+
+    kind = "at once"
+
+    def __init__(self, faults: Sequence[Fault], rng: random.Random) -> None:
+        super().__init__(" and ".join(fault.name.replace(": ", " ") for fault in faults), rng)
+        self._faults = list(faults)
+        self._begun: list[Fault] = []
+
+    @property
+    def parts(self) -> frozenset[str]:
+        return frozenset(part for fault in self._faults for part in fault.parts)
+
+    def begin(self, world: World) -> None:
+        for fault in self._faults:
+            fault.begin(world)
+            self._begun.append(fault)
+
+    def end(self, world: World) -> None:
+        with contextlib.ExitStack() as stack:
+            for fault in self._begun:
+                stack.callback(fault.end, world)
+
+
 _PARTS = ("controller", "relay", *CONNECTORS, "client-ci", "client-brief")
 #: Every fault there is.
 FAULTS: tuple[tuple[type[Fault], str], ...] = (
@@ -174,11 +215,33 @@ FAULTS: tuple[tuple[type[Fault], str], ...] = (
     *((Stopped, part) for part in _PARTS),
     *((DiskFull, part) for part in ("controller", *CONNECTORS)),
     *((DiskReadOnly, part) for part in ("controller", *CONNECTORS)),
+    (DiskLost, "controller"),
     *((NoDescriptors, part) for part in _PARTS),
     *((ClockStepped, part) for part in ("controller", *CONNECTORS, "client-ci")),
-    *((Parted, f"{part} from {other}") for part in CONNECTORS for other in ("controller", "relay", "all")),
+    *((Parted, f"{part} from {other}") for part in APART for other in ("controller", "relay", "all")),
     (SlowPeers, "every port"),
 )
+
+
+#: Those that need a compiler.
+FAKED = (ClockStepped, DiskLost)
+#: How many faults strike together, and how often in one deck.
+AT_ONCE = (2, 2, 2, 3, 3)
+
+
+def together(rng: random.Random, faults: Sequence[Fault], count: int) -> Together:
+    """Return so many of these faults at once: of different kinds, upon different parts."""
+    chosen: list[Fault] = []
+    for fault in rng.sample(faults, len(faults)):
+        if len(chosen) < count and all(one.kind != fault.kind and _apart(one, fault) for one in chosen) and not fault.bears:
+            chosen.append(fault)
+    return Together(chosen, rng)
+
+
+def _apart(one: Fault, other: Fault) -> bool:
+    """Return whether two faults are of different parts: a relay that its controller starts goes with it."""
+    names = [fault.part.partition(" from ")[0] for fault in (one, other)]
+    return names[0] != names[1] and set(names) != {"controller", "relay"}
 
 
 def deck(rng: random.Random, *, clocks: bool) -> list[Fault]:
@@ -186,7 +249,11 @@ def deck(rng: random.Random, *, clocks: bool) -> list[Fault]:
 
     The first that is killed is what carries the load, so that the shortest trial has flows that end early.
     """
-    faults = [kind(part, rng) for kind, part in FAULTS if clocks or kind is not ClockStepped]
+
+    def every() -> list[Fault]:
+        return [kind(part, rng) for kind, part in FAULTS if clocks or kind not in FAKED]
+
+    faults = every() + [together(rng, every(), count) for count in AT_ONCE]
     rng.shuffle(faults)
     faults.sort(key=lambda fault: not (isinstance(fault, Killed) and fault.part == "client-ci"))
     seen: dict[str, int] = {}

@@ -1,9 +1,15 @@
-"""The trial's network: the hub (its own namespace) and one namespace a connector, each on a cable of its own that nft can cut."""
+"""The trial's network: the hub (its own namespace), and one namespace for each connector and for a client.
+
+Each is on a cable of its own that nft can cut.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import socket
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 #: Where controller and relay listen, and what the services listen on.
 HUB = "10.94.0.1"
@@ -22,11 +28,12 @@ def sh(*command: str, text: str | None = None) -> str:
 class Network:
     """Made once, in a namespace where nothing else is; it goes with it."""
 
-    def __init__(self, connectors: Sequence[str]) -> None:
-        self._names = list(connectors)
+    def __init__(self, parts: Sequence[str]) -> None:
+        """`parts`: those that have a namespace of their own."""
+        self._names = list(parts)
 
     def make(self) -> None:
-        """Bring the hub up, and a cable to each connector."""
+        """Bring the hub up, and a cable to each namespace."""
         # Names of namespaces are files of the machine: here they are files of the trial.
         subprocess.run(["mkdir", "-p", "/run/netns"], check=True)
         sh("mount", "-t", "tmpfs", "-o", "size=1m", "chaos-netns", "/run/netns")
@@ -48,8 +55,28 @@ class Network:
         """Return the command prefix that runs a part where it belongs."""
         return ["nsenter", f"--net=/run/netns/{name}"] if name in self._names else []
 
+    def dials(self, name: str, dial: Callable[[], socket.socket]) -> Callable[[], socket.socket]:
+        """Return `dial` as a program does it where a part is: a socket stays in the namespace it was made in."""
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def go(descriptor: int) -> None:  # this thread alone
+            if libc.setns(descriptor, 0):
+                raise OSError(ctypes.get_errno(), "setns")
+
+        hub = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        there = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+
+        def from_there() -> socket.socket:
+            go(there)
+            try:
+                return dial()
+            finally:
+                go(hub)
+
+        return from_there
+
     def part(self, name: str, ports: Iterable[int] = ()) -> None:
-        """Drop silently what passes between a connector and the hub: all of it, or only the TCP ports given."""
+        """Drop silently what passes between a part and the hub: all of it, or only the TCP ports given."""
         told = ", ".join(map(str, ports))
         to, back = (f"tcp dport {{ {told} }}", f"tcp sport {{ {told} }}") if told else ("", "")
         sh("nft", "-f", "-", text=f"""

@@ -24,9 +24,12 @@ from examples.deployment import Deployment, free_port
 from klinket.cli.admin.api import AdminApiClient
 
 CONNECTORS = ("office-1", "office-2")
+#: The client that carries the load, and all who have a cable of their own.
+CLIENT = "client-ci"
+APART = (*CONNECTORS, CLIENT)
 SERVICE_NAME, TARGET_NAME = "sums.internal", "ticks.internal"
-#: Seconds one try of a probe may take, and an admin's request.
-PROBE_SECONDS, REQUEST_SECONDS = 4.0, 5.0
+#: Seconds one try of a probe may take, an admin's request, and a connection of the load.
+PROBE_SECONDS, REQUEST_SECONDS, DIAL_SECONDS = 4.0, 5.0, 30.0
 #: Numbers of probes' flows: no flow of the load has one of them.
 FIRST_PROBE = 1 << 40
 
@@ -89,6 +92,10 @@ class World:
         """Start a part; returns at once, it may fail while others are away and is tried again."""
         self.deployment.parts[part].start()
         self.down.discard(part)
+
+    def all_works(self) -> None:
+        """Whatever ends from now on, and runs now, has ended by itself."""
+        self.down = {name for name in self.down if not self.deployment.parts[name].running()}
 
     def probe(self) -> bool:
         """Return whether a new flow is opened and carries what it should."""
@@ -155,8 +162,9 @@ def _built(
         key = deployment.add_key(account, "runner")
         words = [sys.executable, "-m", "klinket", "client", "--key-file", str(key), "--socks", f"{proxy[0]}:{proxy[1]}"]
         deployment.start(f"client-{account}", words)
-        dials[account] = dial_through_socks(proxy, alias, port)
-        dials[f"impatient {account}"] = dial_through_socks(proxy, alias, port, PROBE_SECONDS)
+        for name, seconds in ((account, DIAL_SECONDS), (f"impatient {account}", PROBE_SECONDS)):
+            dial = dial_through_socks(proxy, alias, port, seconds)
+            dials[name] = network.dials(CLIENT, dial) if f"client-{account}" == CLIENT else dial
     api = AdminApiClient(deployment.url, deployment.api_token, str(deployment.authority), timeout=REQUEST_SECONDS)
     world = World(deployment, network, clocks, service, target, dials["ci"], dials["impatient ci"], dials["brief"], api)
     deployment.wait_for("the client", world.probe)

@@ -133,6 +133,10 @@ class World:
         port = self.watched["office-1"]
         return metric(port, f'{name}{{direction="from_clients"'), metric(port, f'{name}{{direction="to_clients"')
 
+    def refused(self, reason: str) -> float:
+        """Return how many datagrams the connector has not carried on for a reason."""
+        return metric(self.watched["office-1"], f'klinket_connector_datagrams_dropped_total{{reason="{reason}"')
+
     def goes_sealed(self, program: Program, relay: str, seconds: float = PATIENCE) -> float:
         """Send until datagrams of the program's flow go sealed over this relay, both ways; returns the seconds it took."""
         begun = time.monotonic()
@@ -211,6 +215,12 @@ class Box(Threads):
                 if not self.stolen(data):
                     with suppress(OSError):
                         back.send(data)
+
+    def forge(self, data: bytes) -> None:
+        """Send it to the relay from the address of each end."""
+        for back in list(self._backs.values()):
+            with suppress(OSError):
+                back.send(data)
 
     def _accept(self) -> None:
         while not self._over.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from chaos.apart import left_over
 from chaos.clocks import compiler
-from chaos.faults import FAULTS
+from chaos.faults import AT_ONCE, FAKED, FAULTS, Parted, Together, deck
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
 CHAOS = [sys.executable, "-m", "chaos"]
@@ -26,10 +27,20 @@ def test_klinket_holds_and_recovers_under_a_fault_of_each_kind() -> None:
     assert told.returncode == 0, told.stdout + told.stderr
     report = json.loads(told.stdout)
     assert report["breaches"] == []
-    kinds = {kind.kind for kind, _ in FAULTS} - (set() if compiler() else {"clock stepped"})
+    kinds = {Together.kind} | {kind.kind for kind, _ in FAULTS} - (set() if compiler() else {kind.kind for kind in FAKED})
     assert {row["fault"].partition(":")[0] for row in report["rows"]} == kinds
     assert report["writes"] > 0
     assert report["cut_flows"] > 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_strikes_at_once_strikes_different_parts_in_different_ways(seed: int) -> None:
+    every = [fault for fault in deck(random.Random(seed), clocks=True) if isinstance(fault, Together)]
+    assert sorted(len(fault._faults) for fault in every) == sorted(AT_ONCE)
+    for fault in every:
+        assert len({one.kind for one in fault._faults}) == len(fault._faults)
+        assert len({one.part.partition(" from ")[0] for one in fault._faults}) == len(fault._faults)
+        assert sum(isinstance(one, Parted) for one in fault._faults) <= 1
 
 
 @pytest.mark.root

@@ -42,6 +42,8 @@ pytestmark = [
 MEBIBYTE = 1 << 20
 #: More than all that the parts and kernels on the way hold for a reader that does not read: eight buffers of 4 MiB and a little.
 MOST_ON_THE_WAY = 48 * MEBIBYTE
+#: Bytes that a kernel sends at once on a new connection: more of them a reset may overtake in klinket (captured-machine.md).
+SENT_AT_ONCE = 10_000
 #: Seconds until connection tracking forgets what is silent, in the test of silence, and how long it lasts.
 FORGOTTEN_SECONDS, SILENT_SECONDS = 33, 40
 
@@ -113,11 +115,11 @@ def test_what_was_taken_before_a_reset_is_read_before_it(ends: Ends, here: str, 
     """As a web server does that refuses an upload: it answers, and closes with a reset, since it has not read everything."""
     one, other = ends.of(here), ends.of(there)
     other.sendall(b"what is never read")
-    wait_until_taken(other)
-    one.sendall(pattern(20_000))
+    assert one.recv(100, socket.MSG_PEEK)  # it has arrived: who still sends may miss what came before a reset
+    one.sendall(pattern(SENT_AT_ONCE))
     wait_until_taken(one)
     reset(one)
-    assert read_to_end(other) == (pattern(20_000), "reset")
+    assert read_to_end(other) == (pattern(SENT_AT_ONCE), "reset")
 
 
 @SIDES

@@ -12,7 +12,7 @@ import pytest
 
 from examples.deployment import free_port
 from tests.integration.relayed_datagrams import ECHO_NAME, PATIENCE, World, world
-from tests.integration.watched import wait_until
+from tests.integration.watched import metric, wait_until
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(300)]
 
@@ -50,6 +50,28 @@ def test_a_relay_that_is_killed_is_bound_anew_when_it_is_back_and_the_client_goe
         office.start_relay("relay-1", at(office))
         office.goes_sealed(program, "relay-1")
         wait_until(lambda: office.bindings("relay-1") == 2, "other addresses are bound", PATIENCE)
+
+
+def test_a_connector_that_is_killed_is_met_again_when_it_is_back(office: World) -> None:
+    with office.program() as program:
+        office.goes_sealed(program, "relay-1")
+        office.deployment.parts["office-1"].kill()
+        program.says(seconds=0.5)
+        office.deployment.start_connector("office-1")
+        office.goes_sealed(program, "relay-1")
+        wait_until(lambda: office.bindings("relay-1") == 2, "the way of before is still there", PATIENCE)
+
+
+def test_datagrams_go_on_while_the_controller_is_away(office: World) -> None:
+    with office.program() as program:
+        office.goes_sealed(program, "relay-1")
+        office.deployment.parts["controller"].kill()
+        office.goes_sealed(program, "relay-1")
+        office.deployment.start_controller()
+        office.goes_sealed(program, "relay-1")
+    for part in ("relay-1", "office-1"):
+        port = office.watched[part]
+        wait_until(lambda port=port: metric(port, "klinket_ready") == 1, f"{part} is not ready again", PATIENCE)
 
 
 def test_a_relay_that_hangs_holds_nothing_up_for_longer_than_that(office: World) -> None:

@@ -101,6 +101,29 @@ def test_what_was_recorded_on_the_way_does_nothing_from_another_address(attacked
         assert program.says() == "ok"
 
 
+def test_what_somebody_writes_in_an_ends_name_opens_nowhere_and_comes_in_once(attacked: Attacked) -> None:
+    """The relay cannot know of what is sealed; the ends do."""
+    made, box = attacked.world, attacked.box
+    with made.program() as program:
+        made.goes_sealed(program, "relay-1")
+        assert program.says(1200) == "ok"
+        taken, recorded = made.sealed()[0], list(box.to_relay)
+        replayed, forged, again = made.refused("replayed"), made.refused("forged"), attacked.dropped("replayed")
+        sealed = [data for data in recorded if data[0] == SEALED][-20:]
+        for data in sealed:
+            box.forge(data)
+            later = int.from_bytes(data[8:16], "big") + 1000
+            box.forge(data[:8] + later.to_bytes(8, "big") + data[16:])
+        binds = [data for data in recorded if data[0] == wire.BIND][-4:]
+        for data in binds:
+            box.forge(data)
+        wait_until(lambda: made.refused("replayed") > replayed, "none was known again", PATIENCE)
+        wait_until(lambda: made.refused("forged") > forged, "none was found forged", PATIENCE)
+        wait_until(lambda: attacked.dropped("replayed") >= again + len(binds), "binds count again", PATIENCE)
+        assert made.sealed()[0] == taken
+        assert program.says() == "ok"
+
+
 def test_a_bind_that_is_stolen_on_the_way_brings_its_thief_a_question_and_nothing_else(attacked: Attacked) -> None:
     """The thief sends the ends' binds from an address of its own, first and alone, and never reads what the ends seal."""
     made, box = attacked.world, attacked.box

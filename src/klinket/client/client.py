@@ -185,7 +185,7 @@ class Client:
         self._initiator = None
         if self._session is not None and not self._session.copied:
             self._session.copied = True
-            self._tasks.start(log_out(self._key_file, self._session, self._context), "end of the copied session")
+            self._tasks.start(log_out(self._key_file, self._session, self._context, self._clock.now()), "copied session")
         self._channel.abort()
 
     def forked(self) -> None:
@@ -224,6 +224,8 @@ class Client:
         self._session.access_token = message.access_token
         self._session.expires_at_ms = message.expires_at_ms
         self._initiator = None
+        if self._configured.is_set():  # a link may have been refused for the certificate before
+            self._link_set.follow(self._core.configuration, {flow.connector for flow in self._flows})
 
     def _configure(self, configuration: control.ClientConfiguration) -> None:
         self._core.configure(configuration)
@@ -264,7 +266,7 @@ class Client:
         await self._tasks.aclose()
         if not told and self._session is not None and self._ended is None:
             try:
-                await log_out(self._key_file, self._session, self._context)
+                await log_out(self._key_file, self._session, self._context, self._clock.now())
             except ControllerUnreachable as error:
                 logger.info("the session was not ended at the controller, it ends by itself: %s", error.message)
 

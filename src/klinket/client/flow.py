@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from klinket.client.datagram_inbox import DatagramInbox
 from klinket.client.late_answer import LateAnswer
@@ -18,6 +18,7 @@ from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import Pump
+from klinket.net.segments import Taker
 from klinket.net.sockets import prepare, reset
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
@@ -35,7 +36,10 @@ class ClientStream:
     `refused`: given while the answer to OPEN is still to come; called if that is a refusal. `answer`: is told what it says.
     """
 
-    __slots__ = ("_answer", "_forget", "_link", "_pipe", "_pump", "_refused", "connector", "failure", "resource", "summary")
+    __slots__ = (
+        "_answer", "_forget", "_late", "_link", "_over", "_pipe", "_pump", "_refused", "connector", "failure", "resource",
+        "summary",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -54,40 +58,56 @@ class ClientStream:
         self._link = link
         self._forget = forget
         self._pump: Pump | None = None
+        self._late: asyncio.TimerHandle | None = None
+        self._over: Callable[[ClientStream], None]
         self.failure: Failure | None = None
-        #: What was moved, once carry() has ended.
+        #: What was moved, once it has ended.
         self.summary: FlowSummary | None = None
 
     async def carry(self, local: socket.socket, early: bytes = b"") -> None:
         """Move bytes until both ends are done; closes `local`. `failure` says afterwards how it ended."""
+        over: asyncio.Future[ClientStream] = asyncio.get_running_loop().create_future()
+        await self.begin(local, early, over.set_result)
+        try:
+            await asyncio.shield(over)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    async def begin(self, local: socket.socket, early: bytes, over: Callable[[ClientStream], None]) -> None:
+        """As carry(), but return as soon as bytes are moved (see ports)."""
         try:
             for start in range(0, len(early), MAX_CONTENT_BYTES):
                 await self._pipe.send(FrameType.DATA, early[start : start + MAX_CONTENT_BYTES])
             # The pipe is closed already where the flow was cut, or given up, after it was opened: the pump ends at once then.
-            self._pump = Pump(prepare(local), self._pipe, opening=self._refused is not None)
-            if self._answer is not None:
-                self._pump.opened = self._answer.opened
-            late = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._no_answer) if self._pump.opening else None
-            try:
-                summary = self.summary = await self._pump.carry()
-            finally:
-                if late is not None:
-                    late.cancel()
-        except OSError:
-            self._end(Failure(FlowFailure.RESET, "the pipe ended early"))
-        except BaseException:
-            self._end(Failure(FlowFailure.RESET))
-            raise
+            pump = Pump(prepare(local), self._pipe, opening=self._refused is not None)
+        except BaseException as error:
+            self._end(Failure(FlowFailure.RESET, "the pipe ended early" if isinstance(error, OSError) else ""))
+            reset(local)
+            assert self.failure is not None
+            self._tell(self.failure)
+            if not isinstance(error, OSError):
+                raise
+            over(self)
+            return
+        self._pump, self._over = pump, over
+        if self._answer is not None:
+            pump.opened = self._answer.opened
+        if pump.opening:
+            self._late = asyncio.get_running_loop().call_later(OPEN_SECONDS, self._no_answer)
+        pump.start().add_done_callback(self._ended)
+
+    def _ended(self, done: asyncio.Future[FlowSummary]) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        summary = self.summary = done.result()
+        self.failure = self.failure or summary.failure
+        self._forget(self)
+        if self.failure is None:
+            self._link.give_back(self._pipe)
         else:
-            self.failure = self.failure or summary.failure
-            self._forget(self)
-            if self.failure is None:
-                self._link.give_back(self._pipe)
-        finally:
-            if self._pump is None:
-                reset(local)
-            if self.failure is not None:
-                self._tell(self.failure)
+            self._tell(self.failure)
+        self._over(self)
 
     def _no_answer(self) -> None:
         if self._pump is not None and self._pump.opening:
@@ -118,8 +138,8 @@ class ClientStream:
             self._end(failure)
 
     def abort(self) -> None:
-        """Give the flow up before carry()."""
-        self._end(Failure(FlowFailure.RESET))
+        """Give the flow up, before it is carried or meanwhile."""
+        self.cut(Failure(FlowFailure.RESET))
 
     def _end(self, failure: Failure) -> None:
         self.failure = self.failure or failure  # the first reason is the true one; the others follow from it
@@ -149,13 +169,13 @@ class ClientDatagrams:
         self._flow = pipe.flow[:FLOW_BYTES]
         self._sealed = link.datagrams
         self._forget = forget
-        self._framed = FramedDatagrams(pipe, self._received, self._end)
-        self._deliver: Callable[[bytes], None] | None = None
+        self._framed = FramedDatagrams(pipe, self._framed_received, self._end)
+        self._deliver: Taker | None = None
         self._ended: Callable[[FlowRefused], None] | None = None
         self._over: FlowRefused | None = None
 
-    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
-        """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
+    def start(self, deliver: Taker, ended: Callable[[FlowRefused], None]) -> None:
+        """Hand datagrams to `deliver` from now on, and the end, once, to `ended`."""
         self._deliver, self._ended = deliver, ended
         if self._seals:
             self._newest().add(self._flow, self._received)
@@ -167,6 +187,18 @@ class ClientDatagrams:
             raise self._over
         if not (self._seals and self._newest().send(self._flow, datagram)):
             self._framed.send(datagram)
+
+    def put_all(self, datagrams: Sequence[bytes | memoryview]) -> None:
+        """Send several, as put()."""
+        if self._over is not None:
+            raise self._over
+        newest = self._newest() if self._seals else None
+        sent = 0
+        while sent < len(datagrams):
+            sent += newest.send_all(self._flow, datagrams[sent:]) if newest is not None else 0
+            if sent < len(datagrams):
+                self._framed.send(bytes(datagrams[sent]))
+                sent += 1
 
     async def send(self, datagram: bytes) -> None:
         """As put()."""
@@ -184,9 +216,12 @@ class ClientDatagrams:
             self._sealed = self._sealed.successor  # the link was replaced
         return self._sealed
 
-    def _received(self, datagram: bytes) -> None:
+    def _framed_received(self, datagram: bytes) -> None:
+        self._received(datagram, len(datagram))
+
+    def _received(self, datagrams: bytes | memoryview, size: int) -> None:
         if self._deliver is not None:
-            self._deliver(datagram)
+            self._deliver(datagrams, size)
 
     def _end(self, failure: Failure) -> None:
         if self._over is not None:

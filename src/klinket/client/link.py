@@ -281,7 +281,10 @@ class ConnectorLink:
         now = asyncio.get_running_loop().time()
         if now - self._asked_at >= LOAD_SECONDS:
             self._ask(now)
-        return await self._warm.next()
+        try:
+            return await self._warm.next()
+        except OSError as error:
+            raise LinkLost(f"connector {self.connector.name}: {error}") from error
 
     async def _new_pipe(self) -> SealedPipe:
         try:

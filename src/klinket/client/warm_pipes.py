@@ -22,6 +22,7 @@ WARM_SECONDS = 60.0
 MAX_AHEAD = 32
 #: Seconds between looks for pipes that nobody has needed.
 TRIM_SECONDS = 15.0
+_CLOSED = "the link is closed"
 
 
 class WarmPipes:
@@ -55,14 +56,19 @@ class WarmPipes:
         return None
 
     async def next(self) -> SealedPipe:
-        """Return a pipe that waits, else the first that is made or given back; raises what making one raised."""
+        """Return a pipe that waits, else the first that is made or given back.
+
+        Raises what making one raised, ConnectionResetError once this is closed, also to those who wait then.
+        """
+        if not self._open:
+            raise ConnectionResetError(_CLOSED)
         pipe = self.take()
         if pipe is not None:
             return pipe
         self._ahead = min(MAX_AHEAD, max(1, self._ahead * 2))
         turn: asyncio.Future[SealedPipe] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        ahead = min(self._ahead, max(0, MAX_AHEAD - len(self._waiting))) if self._open else 0
+        ahead = min(self._ahead, max(0, MAX_AHEAD - len(self._waiting)))
         while self._making < len(self._waiting) + ahead:
             self._make_one()
         try:
@@ -99,7 +105,7 @@ class WarmPipes:
             while self._waiting:
                 turn = self._waiting.popleft()
                 if not turn.done():
-                    turn.set_exception(error if isinstance(error, KlinketError) else ConnectionResetError("the link is closed"))
+                    turn.set_exception(error if isinstance(error, KlinketError) else ConnectionResetError(_CLOSED))
                     break
             if not isinstance(error, KlinketError):
                 raise
@@ -128,8 +134,12 @@ class WarmPipes:
             self._trimming = asyncio.get_running_loop().call_later(TRIM_SECONDS, self._trim)
 
     def close(self) -> None:
-        """Close the pipes that wait, and keep none any more."""
+        """Close the pipes that wait, and keep none any more. Who waits for one is told: nobody else may tell of its making."""
         self._open = False
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(ConnectionResetError(_CLOSED))
+        self._waiting.clear()
         if self._trimming is not None:
             self._trimming.cancel()
             self._trimming = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 from klinket.connector.limits import ECHO_BURST, ECHO_IDLE_SECONDS, ECHOES_PER_SECOND
 from klinket.domain.flow import FlowFailure
@@ -30,6 +31,10 @@ class EchoAssociation:
         self._lanes: Lanes | None = None
         self.bytes_sent = 0
         self.bytes_received = 0
+
+    def begin(self) -> Awaitable[FlowSummary]:
+        """Implements Carrier."""
+        return self.carry()
 
     async def carry(self) -> FlowSummary:
         """Carry until either end, idleness or a cut ends it; closes both sockets. Returns what moved."""

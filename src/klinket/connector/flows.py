@@ -168,8 +168,9 @@ class FlowServer:
             self.traffic.carries(flow, carrier, relay)
             self.bandwidth.begins(flow, carrier)
             self._enders[flow] = carrier.cut
-            summary = await carrier.carry()
+            summary = await carrier.begin()
         except BaseException:
+            carrier.cut(Failure(FlowFailure.RESET))
             self._events.closed(flow, relay, address, carrier.bytes_sent, carrier.bytes_received, FlowFailure.RESET)
             raise
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable
 from enum import Enum
 from typing import Protocol
 
@@ -28,8 +29,11 @@ class Carrier(Protocol):
     @property
     def bytes_received(self) -> int: ...
 
-    async def carry(self) -> FlowSummary:
-        """Carry until either end, idleness or a cut ends it, and close what it was given; returns what moved."""
+    def begin(self) -> Awaitable[FlowSummary]:
+        """Carry until either end, idleness or a cut ends it, and close what was given; what is awaited says what moved.
+
+        Whoever stops waiting for that has to cut().
+        """
         ...
 
     def cut(self, failure: Failure) -> None:
@@ -49,37 +53,37 @@ class Traffic:
         #: Flows that ended because access did: a cut, the end of a grant, a narrower one.
         self.ended = 0
         self.refused: Counter[FlowFailure] = Counter()
-        self._live: dict[Flow, tuple[Carrier, Transport]] = {}
+        self._live: dict[Transport, dict[Flow, Carrier]] = {transport: {} for transport in Transport}
         self._sent: Counter[Transport] = Counter()
         self._received: Counter[Transport] = Counter()
 
     def carries(self, flow: Flow, carrier: Carrier, relay: int) -> None:
         """Note who moves a flow's bytes. `relay`: its id, 0 for a direct way."""
         self.opened += 1
-        self._live[flow] = carrier, Transport.RELAY if relay else Transport.DIRECT
+        self._live[Transport.RELAY if relay else Transport.DIRECT][flow] = carrier
 
     def live(self) -> list[tuple[Flow, Carrier]]:
         """Return the flows that are carried now."""
-        return [(flow, carrier) for flow, (carrier, _) in self._live.items()]
+        return [one for carried in self._live.values() for one in carried.items()]
 
     def over(self, flow: Flow) -> None:
         """Keep what a flow has moved; one that never moved anything does not matter."""
-        found = self._live.pop(flow, None)
-        if found is not None:
-            carrier, transport = found
-            self._sent[transport] += carrier.bytes_sent
-            self._received[transport] += carrier.bytes_received
+        for transport, carried in self._live.items():
+            carrier = carried.pop(flow, None)
+            if carrier is not None:
+                self._sent[transport] += carrier.bytes_sent
+                self._received[transport] += carrier.bytes_received
 
     def from_clients(self) -> dict[Transport, int]:
         """Return the bytes of content that clients have sent."""
-        total = {transport: self._received[transport] for transport in Transport}
-        for carrier, transport in self._live.values():
-            total[transport] += carrier.bytes_received
-        return total
+        return {
+            transport: self._received[transport] + sum(carrier.bytes_received for carrier in carried.values())
+            for transport, carried in self._live.items()
+        }
 
     def to_clients(self) -> dict[Transport, int]:
         """Return the bytes of content that went to clients."""
-        total = {transport: self._sent[transport] for transport in Transport}
-        for carrier, transport in self._live.values():
-            total[transport] += carrier.bytes_sent
-        return total
+        return {
+            transport: self._sent[transport] + sum(carrier.bytes_sent for carrier in carried.values())
+            for transport, carried in self._live.items()
+        }

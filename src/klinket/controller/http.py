@@ -28,7 +28,7 @@ from klinket.controller.relay_channels import RelayChannels
 from klinket.controller.request import address_of, bearer, decoded
 from klinket.controller.seats import proven
 from klinket.controller.trust import KeyPurpose, Trust
-from klinket.domain.errors import AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
+from klinket.domain.errors import AssertionStale, AuthenticationFailed, Forbidden, InvalidInput, KlinketError, NotFound, Throttled
 from klinket.domain.moments import iso
 from klinket.wire.control import CHANNEL_PATH
 from klinket.wire.cut_document import sign_document
@@ -225,6 +225,8 @@ def told(error: KlinketError) -> Response:
     body: dict[str, object] = {"code": error.code, "message": error.message, "hint": error.hint}
     if error.retry_after is not None:
         body["retry_after"] = round(error.retry_after, 1)
+    if isinstance(error, AssertionStale) and error.time_ms is not None:
+        body["time_ms"] = error.time_ms
     return JSONResponse(body, status_code=status_of(error), headers=headers_of(error))
 
 

@@ -127,8 +127,16 @@ class AssertionReplayed(AuthenticationFailed):
 
 
 class AssertionStale(AuthenticationFailed):
+    """`time_ms`: the time at whoever judged it, in milliseconds since the epoch, where that is told."""
+
     code = "assertion-stale"
-    default_hint = "check this machine's clock: it may differ from the controller's by 5 s at most"
+    default_hint = "set the clock of this machine, or the controller's: `klinket doctor` tells which is off"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_after: float | None = None, time_ms: int | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after=retry_after)
+        self.time_ms = time_ms
 
 
 class ConnectorTokensDead(AuthenticationFailed):

@@ -12,6 +12,8 @@ from klinket.wire.relay_datagram import NO_COOKIE, Bind
 
 #: Seconds after which a binding is asked for again: that keeps it, and a translated address, alive.
 REFRESH_SECONDS = 15.0
+#: Seconds for an answer, until which the next look does not ask anew: a far relay's answer would count no more.
+ANSWER_SECONDS = 0.5
 #: Binds in a row without an answer after which the relay forwards nothing for this end any more.
 MOST_UNANSWERED = 3
 
@@ -40,7 +42,7 @@ class RelayBinding:
 
     def look(self) -> None:
         """Ask where that is due; to be called once a second."""
-        due = REFRESH_SECONDS if self.bound and not self._unanswered else 0.0
+        due = REFRESH_SECONDS if self.bound and not self._unanswered else ANSWER_SECONDS
         if time.monotonic() - self._asked_at >= due:
             self._unanswered += 1
             self._ask(NO_COOKIE)

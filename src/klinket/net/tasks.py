@@ -30,13 +30,14 @@ class TaskSet:
         self._owner = owner
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._when_done = self._done  # made once: each mention of a method makes an object, which a task keeps
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run `work` in the background; after aclose() it is cancelled at once."""
         # Thousands of tasks have the same name: it is there once.
         task = asyncio.get_running_loop().create_task(work, name=sys.intern(f"{self._owner}: {name}"))
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._when_done)
         if self._closed:
             task.cancel()
         return task

@@ -74,5 +74,5 @@ def verify_assertion(
     if not 0 < expires - issued <= MAX_LIFETIME_SECONDS:
         raise InvalidToken(f"an assertion lives {MAX_LIFETIME_SECONDS} s at the most")
     if now >= expires + signing.LEEWAY_SECONDS or issued > now + signing.LEEWAY_SECONDS:
-        raise AssertionStale(f"the assertion's time is off by {now - issued:.0f} s")
+        raise AssertionStale(f"the assertion's time is off by {now - issued:.0f} s", time_ms=round(now * 1000))
     return Assertion(kid, account, signing.text(claims, "jti", 128), signing.confirmation(claims), float(expires))

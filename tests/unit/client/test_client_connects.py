@@ -180,6 +180,23 @@ async def test_repetitions_of_an_unanswered_syn_are_dropped_without_dialling_aga
     assert len(client.asked) == 2
 
 
+async def test_a_connect_that_nothing_was_said_of_is_decided_anew_with_its_repetition(
+    kernel: Kernel, client: FakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = client.open_stream
+
+    async def broken(destination: object) -> Echo:
+        raise ConnectionResetError("nobody has thought of it")
+
+    client.open_stream = broken  # type: ignore[method-assign]
+    first = kernel.syn(("10.0.0.9", 40_000))
+    assert await kernel.verdict() == (first, Verdict.DROP, 0)
+    client.open_stream = original  # type: ignore[method-assign]
+    again = kernel.syn(("10.0.0.9", 40_000))
+    assert await kernel.verdict() == (again, Verdict.ACCEPT, rules.MARK_CONNECT)
+    assert "nobody has thought of it" in caplog.text, "and it is in the log"
+
+
 async def test_a_flow_whose_command_gave_up_is_aborted(
     kernel: Kernel, client: FakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,22 @@ async def test_a_clean_end_gives_the_pipe_back_for_the_next_flow(opened: Opened)
     assert await opened.link.pipe() is opened.ends.client
 
 
+async def test_a_flow_that_was_begun_goes_on_by_itself_and_its_end_is_told_once(opened: Opened) -> None:
+    over: list[ClientStream] = []
+    stream = opened.stream()
+    await stream.begin(opened.local, b"early ", over.append)
+    assert (await opened.ends.connector.receive()).content == b"early "
+    await asyncio.get_running_loop().sock_sendall(opened.program, b"late")
+    assert (await opened.ends.connector.receive()).content == b"late"
+    assert over == []
+    stream.abort()
+    assert await is_reset(opened.program)
+    assert await pipe_is_over(opened.ends.connector)
+    assert over == [stream]
+    assert stream.failure == Failure(FlowFailure.RESET)
+    assert not opened.flows
+
+
 async def test_a_flow_given_up_before_it_is_carried_resets_the_pipe(opened: Opened) -> None:
     opened.stream().abort()
     assert await pipe_is_over(opened.ends.connector)

@@ -77,6 +77,19 @@ async def test_a_pipe_that_waited_too_long_is_not_handed_out(client: Client, mon
     fresh.abort()
 
 
+async def test_a_flow_that_waits_for_a_pipe_of_a_link_that_is_closed_goes_elsewhere(client: Client) -> None:
+    """Also one that has just got the link: LinkLost is what attempts at other connectors follow upon."""
+    link = link_of(client)
+    link._warm.close()
+    link._warm = warm_pipes.WarmPipes(link._new_pipe, link._tasks)
+    waiting = asyncio.ensure_future(link.pipe())
+    await asyncio.sleep(0)
+    await link.aclose()
+    for asked in (waiting, link.pipe()):
+        with pytest.raises(LinkLost):
+            await asyncio.wait_for(asked, 5)
+
+
 async def test_a_connector_that_drains_gets_no_new_flow_and_keeps_the_live_one(whole: Whole, client: Client) -> None:
     flow = await whole.flow(client)
     whole.connector._links.drain()

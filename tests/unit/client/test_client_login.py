@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import trustme
 
-from klinket.client.login import LOGOUT_PATH, log_in, log_out, refusal
+from klinket.client.login import LOGOUT_PATH, MAX_CLOCK_DIFFERENCE_SECONDS, log_in, log_out, refusal
 from klinket.domain import errors
 from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, KlinketError, Throttled
 from klinket.net.channel import controller_context
@@ -58,13 +59,15 @@ def test_a_code_word_that_says_nothing_of_the_key_is_no_refusal(code: str) -> No
 
 @dataclass
 class Controller:
-    """Answers every request with one status and body; keeps what was asked."""
+    """Answers every request with one status and body, once those of `before` are used up; keeps what was asked."""
 
     key_file: KeyFile
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    #: Statuses and bodies that are answered first.
+    before: list[tuple[int, object]] = field(default_factory=list)
 
     def answers(self, status: int, body: object, **headers: str) -> None:
         self.status, self.headers = status, headers
@@ -86,12 +89,16 @@ def controller(authority: trustme.CA) -> Iterator[Controller]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             made.asked.append((self.path, json.loads(body)))
-            self.send_response(made.status)
+            status, answer = made.status, made.body
+            if made.before:
+                status, told = made.before.pop(0)
+                answer = json.dumps(told).encode()
+            self.send_response(status)
             for name, value in made.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(made.body)))
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(made.body)
+            self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -130,6 +137,38 @@ async def told(controller: Controller) -> KlinketError:
     with pytest.raises(KlinketError) as caught:
         await log_in(controller.key_file, controller.context)
     return caught.value
+
+
+@pytest.mark.parametrize("off", [3_600.0, -3_600.0, MAX_CLOCK_DIFFERENCE_SECONDS - 60])
+async def test_a_login_of_another_time_is_made_again_for_the_controllers(controller: Controller, off: float) -> None:
+    theirs = time.time() + off
+    controller.answers(200, SESSION)
+    controller.before.append((401, {"code": "assertion-stale", "message": "off", "time_ms": round(theirs * 1000)}))
+    assert (await log_in(controller.key_file, controller.context)).id == SESSION["session"]
+    first, second = (
+        signing.verify_signature(body["assertion"], PRIVATE_KEY.public_key(), assertion.LOGIN_TYP) for _, body in controller.asked
+    )
+    assert second["iat"] == pytest.approx(theirs, abs=2)
+    assert first["jti"] != second["jti"]
+    assert first["cnf"] == second["cnf"]  # no other session key can use it
+
+
+TOO_FAR_MS = (time.time() + MAX_CLOCK_DIFFERENCE_SECONDS + 60) * 1000
+
+
+@pytest.mark.parametrize("time_ms", [None, "soon", -1, 1 << 60, True, pytest.param(TOO_FAR_MS, id="too-far")])
+async def test_nothing_is_signed_for_a_time_that_is_too_far_away_or_none(controller: Controller, time_ms: object) -> None:
+    time_ms = round(time_ms) if isinstance(time_ms, float) else time_ms
+    controller.answers(401, {"code": "assertion-stale", "message": "off", "hint": "set it", "time_ms": time_ms})
+    error = await told(controller)
+    assert (error.code, error.hint) == ("assertion-stale", "set it")
+    assert len(controller.asked) == 1
+
+
+async def test_a_controller_that_refuses_every_time_is_asked_twice(controller: Controller) -> None:
+    controller.answers(401, {"code": "assertion-stale", "message": "off", "hint": "", "time_ms": round(time.time() * 1000)})
+    assert (await told(controller)).code == "assertion-stale"
+    assert len(controller.asked) == 2
 
 
 async def test_a_login(controller: Controller) -> None:

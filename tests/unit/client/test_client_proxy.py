@@ -17,7 +17,8 @@ from klinket.client.capture.proxy import Proxy, Speak, speak_http, speak_socks
 from klinket.domain.errors import FlowRefused, InvalidInput
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.net.sockets import HostPort
-from tests.unit.client.conftest import FakeClient
+from tests.eventually import eventually
+from tests.unit.client.conftest import Echo, FakeClient
 
 #: Start of one proxy: how it speaks, and whether the rest goes direct.
 Start = Callable[..., Awaitable[HostPort]]
@@ -203,6 +204,20 @@ async def test_a_reset_of_the_target_is_a_reset_for_the_program(proxy: Start, cl
     writer.write(b"x")
     with pytest.raises(ConnectionResetError):
         await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+
+async def test_nobody_waits_for_a_flow_that_is_carried_and_the_end_of_the_proxy_gives_it_up(client: FakeClient) -> None:
+    made = Proxy(client, speak_http)
+    reader, writer = await dial(made.listen(HostPort("127.0.0.1", 0)))
+    writer.write(b"CONNECT echo.internal:80 HTTP/1.1\r\n\r\nearly")
+    await asyncio.wait_for(reader.readexactly(len(http_connect.ESTABLISHED) + 5), 5)
+    await eventually(lambda: len(made._tasks) == 1)  # it accepts
+    (flow,) = made._carried
+    await made.aclose()
+    assert isinstance(flow, Echo)
+    assert flow.aborted
+    await eventually(lambda: not made._carried)
     writer.close()
 
 

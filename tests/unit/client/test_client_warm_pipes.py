@@ -122,3 +122,14 @@ async def test_a_closed_pool_keeps_nothing() -> None:
     maker.pool.give_back(late.client)
     assert kept.client.closed
     assert late.client.closed
+
+
+async def test_who_waits_when_the_pool_closes_is_told_and_so_is_who_comes_later() -> None:
+    maker = Maker()
+    maker.may.clear()
+    waiting = asyncio.ensure_future(maker.pool.next())
+    await asyncio.sleep(0)
+    maker.pool.close()
+    for asked in (waiting, maker.pool.next()):
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(asked, 5)

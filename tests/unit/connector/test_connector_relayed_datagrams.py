@@ -247,6 +247,7 @@ async def test_bindings_are_refreshed_while_they_are_used(
 async def test_where_the_direct_way_drops_datagrams_they_take_the_relay_and_move_up_when_it_works(
     tmp_path: Path, ports: list[WatchedPort], target: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sealed_datagrams, "AGAIN_SECONDS", 30.0)  # the direct way is tried again when this test says so
     where = ConnectorLink._where
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole:
         hole.bind(("127.0.0.1", 0))
@@ -260,7 +261,6 @@ async def test_where_the_direct_way_drops_datagrams_they_take_the_relay_and_move
             datagrams = link_of(client).datagrams
             assert datagrams.relayed
             framed = frames_of(flow, monkeypatch)
-            monkeypatch.setattr(sealed_datagrams, "AGAIN_SECONDS", 60.0)
             datagrams._direct.again_at = float("inf")
             (one,) = whole.connector._flows.paths._by_receiver.values()
             await eventually(lambda: one.path.size > 0)

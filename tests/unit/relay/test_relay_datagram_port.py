@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from klinket.net import datagram_socket, segments
+from klinket.net import datagram_socket, relay_binding, segments
 from klinket.net.relay_binding import RelayBinding
 from klinket.relay import datagram_port
 from klinket.relay.core import Paired, RelayCore
@@ -240,8 +240,8 @@ async def test_the_end_of_a_pair_ends_the_way(port: Port) -> None:
     connector.sock.send(connector.sealed())
     await eventually(lambda: port.forwarding.counts.dropped[Drop.UNKNOWN] == 2)
     client.answers.clear()
-    client.binding._asked_at = 0.0
     for _ in range(5):
+        client.binding._asked_at = 0.0
         client.binding.look()
     await asyncio.sleep(0.05)
     assert client.answers == []
@@ -358,6 +358,20 @@ async def test_a_relay_that_asks_on_and_on_is_answered_once_for_each_look(port: 
     for cookie in range(1, 20):
         client.binding.received(memoryview(relay_datagram.challenge(key, client.own, client.leg.number, bytes([cookie]) * 16)))
     assert client.leg.number == number + 1
+    client.binding._asked_at -= relay_binding.ANSWER_SECONDS
     client.binding.look()
     client.binding.received(memoryview(relay_datagram.challenge(key, client.own, client.leg.number, b"c" * 16)))
     assert client.leg.number == number + 3
+
+
+async def test_a_look_while_a_far_relay_still_answers_does_not_begin_anew(port: Port) -> None:
+    client, _ = port.pair()
+    key = client.leg.path.held.key  # type: ignore[union-attr]
+    asyncio.get_running_loop().remove_reader(client.sock)
+    client.binding.look()
+    client.binding.received(memoryview(relay_datagram.challenge(key, client.own, client.leg.number, b"c" * 16)))
+    number = client.leg.number
+    client.binding.look()
+    assert client.leg.number == number
+    assert client.binding.received(memoryview(relay_datagram.bound(key, client.own, number)))
+    assert client.binding.bound

@@ -163,8 +163,9 @@ class HeldConnects:
             else:
                 self._forget(key, attempt)
             return
-        except asyncio.CancelledError:
+        except BaseException:
             self._say(packet, Verdict.DROP)
+            self._forget(key, attempt)  # where nobody has given it up, the program's repetition is decided anew
             raise
         attempt.flow, attempt.let_through = flow, True
         attempt.timer = self._loop.call_later(ARRIVAL_SECONDS, self._forget, key, attempt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from klinket.client.ports import CarriedFlow, FlowOpener
@@ -26,29 +26,39 @@ class DirectStream:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._pair: Pair | None = None
 
     async def carry(self, local: socket.socket, early: bytes = b"") -> None:
         """Move bytes until both ends are done; closes both."""
-        sockets.prepare(local)
-        loop = asyncio.get_running_loop()
+        over: asyncio.Future[DirectStream] = asyncio.get_running_loop().create_future()
+        await self.begin(local, early, over.set_result)
         try:
-            await loop.sock_sendall(self._sock, early)
-        except OSError:
+            await asyncio.shield(over)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    async def begin(self, local: socket.socket, early: bytes, over: Callable[[DirectStream], None]) -> None:
+        """As carry(), but return as soon as bytes are moved (see ports)."""
+        try:
+            sockets.prepare(local)
+            await asyncio.get_running_loop().sock_sendall(self._sock, early)
+        except BaseException as error:
             sockets.reset(local)
             self.abort()
+            if not isinstance(error, OSError):
+                raise
+            over(self)
             return
-        done: asyncio.Future[None] = loop.create_future()
-        pair = Pair(local, self._sock, _PIPES, lambda _: None if done.done() else done.set_result(None))
-        pair.start()
-        try:
-            await done
-        except asyncio.CancelledError:
-            pair.reset()
-            raise
+        self._pair = Pair(local, self._sock, _PIPES, lambda _: over(self))
+        self._pair.start()
 
     def abort(self) -> None:
         """Give the connection up with a reset."""
-        sockets.reset(self._sock)
+        if self._pair is not None:
+            self._pair.reset()
+        else:
+            sockets.reset(self._sock)
 
 
 async def open_flow(client: FlowOpener, destination: Destination, *, others_direct: bool) -> CarriedFlow:

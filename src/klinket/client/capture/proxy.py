@@ -12,6 +12,7 @@ import itertools
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from klinket.client.capture import direct, http_connect, socks5
 from klinket.client.ports import CarriedFlow, FlowOpener
@@ -74,6 +75,8 @@ class Proxy:
         self._others_direct = others_direct
         self._told = told
         self._tasks = TaskSet("proxy")
+        #: What is carried: nobody waits for it.
+        self._carried: set[CarriedFlow] = set()
         #: Connections that have not said what they want.
         self._unasked: Newcomers[asyncio.Task[None]] = Newcomers()
         self._listener: socket.socket | None = None
@@ -110,7 +113,7 @@ class Proxy:
                 logger.error("accept: %s", error)
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._tasks) > MAX_CONNECTIONS:
+            if len(self._tasks) + len(self._carried) > MAX_CONNECTIONS:
                 logger.warning("more than %d connections at a time: refused", MAX_CONNECTIONS)
                 sockets.reset(program)
                 continue
@@ -124,17 +127,26 @@ class Proxy:
     async def _serve(self, program: socket.socket, source: str) -> None:
         serving = asyncio.current_task()
         assert serving is not None
+        begun: Begun | None = None
         try:
-            begun = await self._speak(self, program, lambda: self._unasked.remove(source, serving))
-            if begun is not None:
-                flow, early = begun
-                await flow.carry(program, early)
+            begun = await self._speak(self, program, partial(self._unasked.remove, source, serving))
         except (OSError, TimeoutError) as error:
             logger.debug("a program went away: %s", error)
         finally:
             self._unasked.remove(source, serving)
-            if program.fileno() >= 0:
+            if begun is None and program.fileno() >= 0:
                 program.close()
+        if begun is not None:
+            await self._carry(*begun, program)
+
+    async def _carry(self, flow: CarriedFlow, early: bytes, program: socket.socket) -> None:
+        """Begin to carry a flow, which goes on by itself."""
+        self._carried.add(flow)
+        try:
+            await flow.begin(program, early, self._carried.discard)
+        except BaseException:
+            self._carried.discard(flow)
+            raise
 
     async def open(self, destination: Destination) -> CarriedFlow:
         """Open a flow for a program; raises FlowRefused, which was told."""
@@ -149,6 +161,8 @@ class Proxy:
     async def aclose(self) -> None:
         """Stop listening and reset what is still going on."""
         await self._tasks.aclose()
+        for flow in list(self._carried):
+            flow.abort()
         if self._listener is not None:
             self._listener.close()
 
