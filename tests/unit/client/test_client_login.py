@@ -153,12 +153,10 @@ async def test_a_login_of_another_time_is_made_again_for_the_controllers(control
     assert first["cnf"] == second["cnf"]  # no other session key can use it
 
 
-TOO_FAR_MS = (time.time() + MAX_CLOCK_DIFFERENCE_SECONDS + 60) * 1000
-
-
-@pytest.mark.parametrize("time_ms", [None, "soon", -1, 1 << 60, True, pytest.param(TOO_FAR_MS, id="too-far")])
+@pytest.mark.parametrize("time_ms", [None, "soon", -1, 1 << 60, True, "too far"])
 async def test_nothing_is_signed_for_a_time_that_is_too_far_away_or_none(controller: Controller, time_ms: object) -> None:
-    time_ms = round(time_ms) if isinstance(time_ms, float) else time_ms
+    if time_ms == "too far":  # from now: tests begin long after they were collected
+        time_ms = round((time.time() + MAX_CLOCK_DIFFERENCE_SECONDS + 300) * 1000)
     controller.answers(401, {"code": "assertion-stale", "message": "off", "hint": "set it", "time_ms": time_ms})
     error = await told(controller)
     assert (error.code, error.hint) == ("assertion-stale", "set it")

@@ -18,7 +18,7 @@ from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
 from klinket.net import datagram_path, segments
 from klinket.net.sockets import HostPort
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.unit.whole import Whole, everything
 
 
@@ -162,6 +162,6 @@ async def test_what_comes_together_reaches_the_resource_one_by_one_and_in_order(
         for content in contents:
             flow.put(content)
         datagram_path.leave_all()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert [await flow.receive() for _ in contents] == contents
     assert together == [8] * (2 if refusal in (0, errno.ECONNREFUSED) else 1), "an interface that takes none is asked once"

@@ -364,7 +364,8 @@ async def test_a_relay_that_asks_on_and_on_is_answered_once_for_each_look(port: 
     assert client.leg.number == number + 3
 
 
-async def test_a_look_while_a_far_relay_still_answers_does_not_begin_anew(port: Port) -> None:
+async def test_a_look_while_a_far_relay_still_answers_does_not_begin_anew(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_binding, "ANSWER_SECONDS", 3600.0)
     client, _ = port.pair()
     key = client.leg.path.held.key  # type: ignore[union-attr]
     asyncio.get_running_loop().remove_reader(client.sock)
