@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import ConnectorId, FlowId, Kid, ServiceAccountUuid, SessionId
 from klinket.net import channel, clock
+from klinket.net.tasks import TaskSet
 from klinket.wire import access_token, control, signing
 from klinket.wire.head_token import verify_head
 from klinket.wire.identity import ConnectorIdentity
@@ -89,6 +91,28 @@ async def test_an_answer_that_got_lost_is_given_again_with_the_flows_it_named(
     (receipt,) = await receipts(whole)
     assert lost
     assert len(receipt["flows"]) == 1, "not an empty one: it would say that nothing was live"
+
+
+async def test_a_receipt_that_was_signed_anew_is_sent_on_the_same_channel_and_one_that_was_sent_is_not(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    its = whole.connector._channel
+    receipts = [control.CutReceipt(id=1, stopped_at_ms=1, took_ms=1.0, flows=[], token=token) for token in ("ahead", "anew")]
+    said: list[str] = []
+
+    async def configure(_: control.ConnectorConfiguration) -> list[control.CutReceipt]:
+        return receipts
+
+    async def note(_: Any, text: str) -> None:
+        said.append(text)
+
+    monkeypatch.setattr(its, "_configure", configure)
+    monkeypatch.setattr(channel, "send", note)
+    configuration, tasks = whole.connector._configuration, TaskSet("test")
+    assert configuration is not None
+    await its._message(None, configuration, tasks, {"ahead"})  # type: ignore[arg-type]
+    await tasks.aclose()
+    assert [json.loads(text)["token"] for text in said if "cut-receipt" in text] == ["anew"]
 
 
 async def test_a_deleted_connector_ends_its_flows_at_once_and_serves_nobody(
