@@ -34,10 +34,16 @@ def _begun() -> str:
 
 
 def _quoted(word: str, begun: str) -> str:
-    """Return a word as bash has to have it behind the quote that was typed, if there is one."""
-    if begun.startswith("'"):
-        return word.replace("'", "'\\''")
-    return (_SPECIAL_IN_QUOTES if begun.startswith('"') else _SPECIAL).sub(lambda found: "\\" + found[0], word)
+    """Return a word as bash has to have it behind what was typed, with the quote that is open there, if there is one.
+
+    Only one that the word begins with counts, while it has not come again: what is done without it does no harm within quotes.
+    """
+    quote = begun[:1]
+    if quote in ("'", '"') and quote not in begun[1:]:
+        if quote == "'":
+            return word.replace("'", "'\\''")
+        return _SPECIAL_IN_QUOTES.sub(lambda found: "\\" + found[0], word)
+    return _SPECIAL.sub(lambda found: "\\" + found[0], word)
 
 
 def register() -> None:
