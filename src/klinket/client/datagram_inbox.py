@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 
 from klinket.domain.errors import FlowRefused
+from klinket.net import segments
 
 #: Datagrams kept; the oldest gives way.
 MAX_KEPT = 256
@@ -19,9 +20,9 @@ class DatagramInbox:
         self._more = asyncio.Event()
         self._over: FlowRefused | None = None
 
-    def put(self, datagram: bytes) -> None:
-        """Keep one."""
-        self._kept.append(datagram)
+    def put(self, datagrams: bytes | memoryview, size: int) -> None:
+        """Keep datagrams of `size` bytes each, the last may be shorter."""
+        self._kept.extend(segments.split(datagrams, size))
         self._more.set()
 
     def end(self, reason: FlowRefused) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from klinket.client.datagram_inbox import DatagramInbox
 from klinket.client.late_answer import LateAnswer
@@ -18,6 +18,7 @@ from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pipe import SealedPipe
 from klinket.net.pump import Pump
+from klinket.net.segments import Taker
 from klinket.net.sockets import prepare, reset
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe import MAX_CONTENT_BYTES, FrameType
@@ -168,13 +169,13 @@ class ClientDatagrams:
         self._flow = pipe.flow[:FLOW_BYTES]
         self._sealed = link.datagrams
         self._forget = forget
-        self._framed = FramedDatagrams(pipe, self._received, self._end)
-        self._deliver: Callable[[bytes], None] | None = None
+        self._framed = FramedDatagrams(pipe, self._framed_received, self._end)
+        self._deliver: Taker | None = None
         self._ended: Callable[[FlowRefused], None] | None = None
         self._over: FlowRefused | None = None
 
-    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
-        """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
+    def start(self, deliver: Taker, ended: Callable[[FlowRefused], None]) -> None:
+        """Hand datagrams to `deliver` from now on, and the end, once, to `ended`."""
         self._deliver, self._ended = deliver, ended
         if self._seals:
             self._newest().add(self._flow, self._received)
@@ -186,6 +187,18 @@ class ClientDatagrams:
             raise self._over
         if not (self._seals and self._newest().send(self._flow, datagram)):
             self._framed.send(datagram)
+
+    def put_all(self, datagrams: Sequence[bytes | memoryview]) -> None:
+        """Send several, as put()."""
+        if self._over is not None:
+            raise self._over
+        newest = self._newest() if self._seals else None
+        sent = 0
+        while sent < len(datagrams):
+            sent += newest.send_all(self._flow, datagrams[sent:]) if newest is not None else 0
+            if sent < len(datagrams):
+                self._framed.send(bytes(datagrams[sent]))
+                sent += 1
 
     async def send(self, datagram: bytes) -> None:
         """As put()."""
@@ -203,9 +216,12 @@ class ClientDatagrams:
             self._sealed = self._sealed.successor  # the link was replaced
         return self._sealed
 
-    def _received(self, datagram: bytes) -> None:
+    def _framed_received(self, datagram: bytes) -> None:
+        self._received(datagram, len(datagram))
+
+    def _received(self, datagrams: bytes | memoryview, size: int) -> None:
         if self._deliver is not None:
-            self._deliver(datagram)
+            self._deliver(datagrams, size)
 
     def _end(self, failure: Failure) -> None:
         if self._over is not None:

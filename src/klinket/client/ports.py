@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from klinket.domain.errors import FlowRefused
     from klinket.domain.flow import Destination
     from klinket.domain.resource import Resource
+    from klinket.net.segments import Taker
     from klinket.wire.link_control import NameAnswer
 
 
@@ -46,11 +47,14 @@ class DatagramFlow(Protocol):
     @property
     def resource(self) -> Resource: ...
 
-    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
-        """Hand each datagram to `deliver` from now on, and the end, once, to `ended`."""
+    def start(self, deliver: Taker, ended: Callable[[FlowRefused], None]) -> None:
+        """Hand datagrams to `deliver` from now on, several at once where they came together, and the end, once, to `ended`."""
 
     def put(self, datagram: bytes) -> None:
         """Send one datagram, without waiting; raises FlowRefused when the association is over."""
+
+    def put_all(self, datagrams: Sequence[bytes | memoryview]) -> None:
+        """Send several, as put(); they may be gone when this returns."""
 
     async def send(self, datagram: bytes) -> None: ...
 

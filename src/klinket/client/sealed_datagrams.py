@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from klinket.client.datagram_way import DatagramWay
@@ -18,6 +18,7 @@ from klinket.net.clock import entropy
 from klinket.net.datagram_path import PROBED_BYTES, ClientPath
 from klinket.net.relay_binding import RelayBinding
 from klinket.net.rounds import Rounds
+from klinket.net.segments import Taker
 from klinket.wire import datagram as wire
 from klinket.wire import relay_datagram
 from klinket.wire.link import RANDOM_BYTES, Link
@@ -60,7 +61,7 @@ class SealedDatagrams:
         self._ways = [self._direct] if relayed is None else [self._direct, relayed]
         if relayed is not None:
             relayed.attend(self.answered_on, self.ended_on)
-        self._flows: dict[bytes, Callable[[bytes], None]] = {}
+        self._flows: dict[bytes, Taker] = {}
         self._asked: tuple[DatagramWay, bytes, bytes] | None = None
         self._path: ClientPath | None = None
         #: The way of the path that is open, and its binding where a relay is between.
@@ -87,12 +88,12 @@ class SealedDatagrams:
 
     # ---- flows
 
-    def add(self, flow: bytes, taker: Callable[[bytes], None]) -> None:
+    def add(self, flow: bytes, taker: Taker) -> None:
         """Give a flow's datagrams to `taker`, and have a path for them."""
         self._flows.setdefault(flow, taker)
         self._begin()
 
-    def remove(self, flow: bytes, taker: Callable[[bytes], None]) -> None:
+    def remove(self, flow: bytes, taker: Taker) -> None:
         """Give them to nobody any more."""
         if self._flows.get(flow) == taker:
             del self._flows[flow]
@@ -101,6 +102,10 @@ class SealedDatagrams:
     def send(self, flow: bytes, datagram: bytes) -> bool:
         """Send a datagram; False where it has to go as a frame."""
         return self._path is not None and self._path.send(flow, datagram)
+
+    def send_all(self, flow: bytes, datagrams: Sequence[bytes | memoryview]) -> int:
+        """Send datagrams; returns how many, the next has to go as a frame."""
+        return 0 if self._path is None else self._path.send_all(flow, datagrams)
 
     def take_over(self, former: SealedDatagrams) -> None:
         """Have the flows of the link that this one replaces: they stay on their pipes, their datagrams come here from now on."""
@@ -199,18 +204,21 @@ class SealedDatagrams:
             except OSError as error:
                 logger.debug("sealed datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
-            for start in range(0, max(count, 1), size or 1):
-                if self._path is None:
-                    return  # given up by what one of them led to
-                self._received(_BUFFER[start : min(start + size, count)])
+            if self._binding is None:
+                self._path.received(_BUFFER[:count], size)
+            else:
+                self._relayed(self._path, self._binding, _BUFFER[:count], size)
         self._rounds.all_read()
 
-    def _received(self, datagram: memoryview) -> None:
-        assert self._path is not None
-        if self._binding is None or relay_datagram.receiver_of(datagram) is None:
-            self._path.received(datagram)
-        elif self._binding.received(datagram):
-            self._path.probe(PROBED_BYTES[0])
+    def _relayed(self, path: ClientPath, binding: RelayBinding, datagrams: memoryview, size: int) -> None:
+        """Take what the relay has forwarded, or said itself."""
+        for run in segments.runs(datagrams, size, wire.HEAD_BYTES):
+            if relay_datagram.receiver_of(run[:size]) is None:
+                path.received(run, size)
+                continue
+            for start in range(0, len(run), size):
+                if binding.received(run[start : start + size]):
+                    path.probe(PROBED_BYTES[0])
 
     def _tick_later(self) -> None:
         if self._tick is None and not self._closed:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from klinket.connector.datagram_paths import DatagramPaths
 from klinket.connector.limits import DATAGRAM_IDLE_SECONDS
 from klinket.domain.flow import FlowFailure
 from klinket.domain.identifiers import FlowId, SessionId
-from klinket.net import datagram_path
-from klinket.net.datagram_path import PLAIN
+from klinket.net import datagram_path, segments
+from klinket.net.datagram_reads import SLOTS, DatagramReads
 from klinket.net.flow_summary import FlowSummary
 from klinket.net.framed_datagrams import FramedDatagrams
 from klinket.net.pacing import DatagramLane, Lanes
 from klinket.net.pipe import SealedPipe
 from klinket.net.poll import poll
-from klinket.net.rounds import Rounds
 from klinket.wire.datagram import FLOW_BYTES
 from klinket.wire.pipe_messages import Failure
 
-#: Bytes of the largest datagram.
-MAX_DATAGRAM_BYTES = 65_507
+#: Reads of many datagrams from one resource in one turn of the loop.
+ROUNDS = 2
+# Used by one callback at a time, of one thread.
+_READS = DatagramReads()
 
 
 class DatagramAssociation:
@@ -39,7 +40,7 @@ class DatagramAssociation:
         idle_seconds: float = DATAGRAM_IDLE_SECONDS,
     ) -> None:
         self._resource = resource
-        self._framed = FramedDatagrams(pipe, self._from_client, self._end)
+        self._framed = FramedDatagrams(pipe, self._framed_from_client, self._end)
         self._paths = paths
         self._session = session
         self._flow = bytes.fromhex(flow)[:FLOW_BYTES]
@@ -47,7 +48,7 @@ class DatagramAssociation:
         self._moved_at = time.monotonic()
         self._watches = poll()
         self._over: asyncio.Future[Failure] = self._watches.loop.create_future()
-        self._rounds = Rounds()
+        self._segments = segments.SUPPORTED
         self._to_client: DatagramLane | None = None
         self._to_resource: DatagramLane | None = None
         self.bytes_sent = 0
@@ -102,15 +103,35 @@ class DatagramAssociation:
         if not self._over.done():
             self._over.set_result(failure)
 
-    def _from_client(self, datagram: bytes) -> None:
-        self._moved_at = time.monotonic()
-        self.bytes_received += len(datagram)
-        if self._to_resource is not None:
-            self._to_resource.offer(datagram)
-        else:
-            self._send_to_resource(datagram)
+    def _framed_from_client(self, datagram: bytes) -> None:
+        self._from_client(datagram, len(datagram))
 
-    def _send_to_resource(self, datagram: bytes) -> None:
+    def _from_client(self, datagrams: bytes | memoryview, size: int) -> None:
+        self._moved_at = time.monotonic()
+        self.bytes_received += len(datagrams)
+        if self._to_resource is not None:
+            for datagram in segments.split(datagrams, size):
+                self._to_resource.offer(datagram)
+        elif len(datagrams) <= size:
+            self._send_to_resource(datagrams)
+        elif not self._sent_together(datagrams, size):
+            for datagram in segments.split(datagrams, size):
+                self._send_to_resource(datagram)
+
+    def _sent_together(self, datagrams: bytes | memoryview, size: int) -> bool:
+        """Have the kernel send them in one call; False where each has to go by itself."""
+        if self._segments:
+            try:
+                segments.send(self._resource, datagrams, size, None)
+            except ConnectionRefusedError:
+                return False  # says that an earlier one was refused
+            except OSError:
+                self._segments = False  # not over this interface, or larger than what it carries unbroken
+            else:
+                return True
+        return False
+
+    def _send_to_resource(self, datagram: bytes | memoryview) -> None:
         try:
             self._resource.send(datagram)
         except OSError:
@@ -124,29 +145,36 @@ class DatagramAssociation:
             datagram_path.leave_all()
 
     def _drain(self) -> None:
-        for number in range(self._rounds.most()):
-            if number == 1:
-                datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
+        for _ in range(ROUNDS):
             try:
-                size = self._resource.recv_into(PLAIN, MAX_DATAGRAM_BYTES)
-            except (BlockingIOError, InterruptedError):
-                self._rounds.empty()
-                return
+                count = _READS.read(self._resource)
             except ConnectionRefusedError:
                 self.cut(Failure(FlowFailure.REFUSED, "the port is closed"))
                 return
             except OSError as error:
                 self.cut(Failure(FlowFailure.UNREACHABLE, error.strerror or "unreachable"))
                 return
-            self._moved_at = time.monotonic()
-            self.bytes_sent += size
-            if self._to_client is not None:
-                self._to_client.offer(bytes(PLAIN[:size]))
-            elif not self._paths.send_plain(self._session, self._flow, size):
-                self._send_framed(bytes(PLAIN[:size]))
-            if self._over.done():
+            if not count:
                 return
-        self._rounds.all_read()
+            self._moved_at = time.monotonic()
+            if count > 1:
+                datagram_path.gather()  # a lone one waits for no others; what is here together leaves together
+            self._to_client_all([_READS.datagram(number) for number in range(count)])
+            if count < SLOTS or self._over.done():
+                return
+
+    def _to_client_all(self, datagrams: Sequence[memoryview]) -> None:
+        self.bytes_sent += sum(map(len, datagrams))
+        if self._to_client is not None:
+            for datagram in datagrams:
+                self._to_client.offer(bytes(datagram))
+            return
+        sent = 0
+        while sent < len(datagrams):
+            sent += self._paths.send_all(self._session, self._flow, datagrams[sent:])
+            if sent < len(datagrams):
+                self._send_framed(bytes(datagrams[sent]))
+                sent += 1
 
     def _send_to_client(self, datagram: bytes) -> None:
         if not self._paths.send(self._session, self._flow, datagram):

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,14 +25,13 @@ from klinket.net.datagram_path import ConnectorPath
 from klinket.net.relay_binding import RelayBinding
 from klinket.net.relay_path import Leg
 from klinket.net.rounds import Rounds
+from klinket.net.segments import Taker
 from klinket.wire import datagram as wire
 from klinket.wire import relay_datagram
 from klinket.wire.link import RANDOM_BYTES
 from klinket.wire.link_control import DatagramsOpened, NoDatagrams, OpenDatagrams
 
 logger = logging.getLogger(__name__)
-
-_Taker = Callable[[bytes], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +64,7 @@ class DatagramPaths:
         self._by_receiver: dict[bytes, _Path] = {}
         self._of_session: dict[SessionId, _Path] = {}
         self._of_handle: dict[bytes, _Path] = {}
-        self._flows: dict[SessionId, dict[bytes, _Taker]] = {}
+        self._flows: dict[SessionId, dict[bytes, Taker]] = {}
         self._buffer = memoryview(bytearray(65_536))
         #: What has become of datagrams, but those of the paths that are open.
         self.counted = DatagramCounts()
@@ -262,11 +261,11 @@ class DatagramPaths:
 
     # ---- flows
 
-    def add(self, session: SessionId, flow: bytes, taker: _Taker) -> None:
+    def add(self, session: SessionId, flow: bytes, taker: Taker) -> None:
         """Give a flow's datagrams to `taker`; of two flows whose ids begin alike, the first has the path."""
         self._flows.setdefault(session, {}).setdefault(flow, taker)
 
-    def remove(self, session: SessionId, flow: bytes, taker: _Taker) -> None:
+    def remove(self, session: SessionId, flow: bytes, taker: Taker) -> None:
         """Give them to nobody any more."""
         flows = self._flows.get(session, {})
         if flows.get(flow) == taker:
@@ -278,10 +277,10 @@ class DatagramPaths:
         one = self._of_session.get(session)
         return one is not None and one.path.send(flow, datagram)
 
-    def send_plain(self, session: SessionId, flow: bytes, size: int) -> bool:
-        """As send(), with the first bytes of net.datagram_path.PLAIN."""
+    def send_all(self, session: SessionId, flow: bytes, datagrams: Sequence[bytes | memoryview]) -> int:
+        """Send datagrams; returns how many, the next has to go as a frame."""
         one = self._of_session.get(session)
-        return one is not None and one.path.send_plain(flow, size)
+        return 0 if one is None else one.path.send_all(flow, datagrams)
 
     def _readable(self, sock: socket.socket, rounds: Rounds) -> None:
         buffer = self._buffer
@@ -296,19 +295,24 @@ class DatagramPaths:
             except OSError as error:
                 logger.debug("datagrams: %s", error)  # what an ICMP message says of one that was sent
                 continue
-            for start in range(0, max(count, 1), size or 1):
-                self._received(buffer[start : min(start + size, count)], address)
+            if count <= size:
+                self._received(buffer[:count], size, address)
+            else:
+                for run in segments.runs(buffer[:count], size, wire.HEAD_BYTES):
+                    self._received(run, size, address)
         rounds.all_read()
 
-    def _received(self, sealed: memoryview, address: Any) -> None:
-        receiver = wire.receiver_of(sealed)
+    def _received(self, run: memoryview, size: int, address: Any) -> None:
+        """Take datagrams with the same head, of `size` bytes each, the last may be shorter."""
+        receiver = wire.receiver_of(run[:size])
         one = None if receiver is None else self._by_receiver.get(receiver)
         if one is not None:
-            one.path.received(sealed, address)
-        elif (receiver := relay_datagram.receiver_of(sealed)) is not None and receiver in self._by_receiver:
-            self._from_relay(self._by_receiver[receiver], sealed)
+            one.path.received(run, size, address)
+        elif (receiver := relay_datagram.receiver_of(run[:size])) is not None and receiver in self._by_receiver:
+            for start in range(0, len(run), size):
+                self._from_relay(self._by_receiver[receiver], run[start : start + size])
         else:
-            self.counted.no_path += 1
+            self.counted.no_path += -(-len(run) // size) if size else 1
 
 
 def _send(sock: socket.socket, to: Any, message: bytes) -> None:

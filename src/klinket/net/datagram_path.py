@@ -6,7 +6,7 @@ import errno
 import hmac
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakSet
@@ -16,6 +16,7 @@ from klinket.net import forks, segments
 from klinket.net.clock import entropy
 from klinket.net.datagram_counts import DatagramCounts
 from klinket.net.datagram_socket import NO_ROOM
+from klinket.net.segments import Taker
 from klinket.wire import datagram as wire
 from klinket.wire.datagram import DatagramKeys, DatagramKind
 
@@ -24,6 +25,7 @@ from klinket.wire.datagram import DatagramKeys, DatagramKind
 PROBED_BYTES = (1232, 1252, 1352, 1372, 1392, 1412, 1432, 1452, 1472, 8952, 8972)
 #: Seconds between two challenges of a path, wherever they go: all that can be made to go to an address that is not the client's.
 CHALLENGE_SECONDS = 0.1
+_PAYLOAD = int(DatagramKind.PAYLOAD)
 #: Seconds after which a client proves anew where it is, and after which an address is none that is proven: whoever has left an
 #: address can still write it on an envelope.
 PROOF_SECONDS, MOST_PROOF_SECONDS = 60.0, 120.0
@@ -31,12 +33,10 @@ PROOF_SECONDS, MOST_PROOF_SECONDS = 60.0, 120.0
 _LIVE: WeakSet[DatagramPath] = WeakSet()
 
 #: Sealed datagrams that leave in one call, at the most, and their bytes: what one UDP datagram carries.
-MOST_GATHERED, MOST_BYTES = 8, 65_000
+MOST_GATHERED, MOST_BYTES = 32, 65_000
 
 # Used by one datagram at a time, from callbacks of one thread: nothing in it outlives the callback that put it there.
-#: Where a datagram is read to that send_plain() sends on, without a copy.
-PLAIN = memoryview(bytearray(65_536 + wire.TRAILER_BYTES))
-_PLAIN = PLAIN
+_PLAIN = memoryview(bytearray(65_536 + wire.TRAILER_BYTES))
 _OUT = memoryview(bytearray(65_536))
 
 
@@ -51,9 +51,11 @@ class _Gathered:
         self.segment = 0
         self.end = 0
 
-    def takes(self, sealed: int) -> bool:
-        """Return whether one of `sealed` bytes may leave with them."""
-        return sealed <= self.segment and self.end + sealed <= MOST_GATHERED * self.segment and self.end + sealed <= MOST_BYTES
+    def room(self, sealed: int) -> int:
+        """Return how many of `sealed` bytes may leave with them; the first may whatever its size."""
+        if sealed != self.segment:
+            return int(sealed < self.segment and self.end + sealed <= min(MOST_GATHERED * self.segment, MOST_BYTES))
+        return max(int(not self.end), (min(MOST_GATHERED * sealed, MOST_BYTES) - self.end) // sealed)
 
 
 _GATHERED = _Gathered()
@@ -91,10 +93,13 @@ class DatagramPath:
         "_counts",
         "_keys",
         "_open_into",
+        "_open_run",
         "_seal_into",
+        "_seal_run",
         "_segments",
         "_sock",
         "_to",
+        "address",
         "flows",
         "heard_at",
         "sent_at",
@@ -106,33 +111,43 @@ class DatagramPath:
         self._sock = sock
         #: Where sealed datagrams go; None: where the socket is connected to.
         self._to: Any = None
+        #: Where the other end has proven to be; None before, and where the socket is connected.
+        self.address: Any = None
         self._segments = segments.SUPPORTED
         self._seal_into = keys.sealer.seal_into
+        self._seal_run = keys.sealer.seal_run
         self._open_into = keys.opener.open_into
+        self._open_run = keys.opener.open_run
         self.size = 0
         self._counts = DatagramCounts()
         self.heard_at = time.monotonic()
         self.sent_at = 0.0
         #: Who takes the datagrams of a flow, by the first 8 bytes of its id.
-        self.flows: dict[bytes, Callable[[bytes], None]] = {}
+        self.flows: dict[bytes, Taker] = {}
         _LIVE.add(self)
         forks.watch(self)
 
     def send(self, flow: bytes, datagram: bytes) -> bool:
         """Send one datagram of a flow; False where it has to go as a frame. One the kernel has no room for is lost."""
-        size = len(datagram)
-        if size + wire.OVERHEAD_BYTES > self.size:
-            return False
-        _PLAIN[:size] = datagram
-        return self.send_plain(flow, size)
+        return self.send_all(flow, (datagram,)) == 1
 
-    def send_plain(self, flow: bytes, size: int) -> bool:
-        """As send(), with the first `size` bytes of PLAIN; they are still there when it returns False."""
-        if size + wire.OVERHEAD_BYTES > self.size:
-            return False
-        sent = self._out(DatagramKind.PAYLOAD, flow, size)
-        self._counts.sent += sent
-        return sent
+    def send_all(self, flow: bytes, datagrams: Sequence[bytes | memoryview]) -> int:
+        """As send(), with several; returns how many, the next of them has to go as a frame."""
+        done, count = 0, len(datagrams)
+        while done < count:
+            size = len(datagrams[done])
+            if size + wire.OVERHEAD_BYTES > self.size:
+                break
+            if _GATHERED.wanted:
+                sent = self._gather(flow, datagrams, done, size)
+            else:
+                _PLAIN[:size] = datagrams[done]
+                sent = int(self._out(_PAYLOAD, flow, size))
+            if not sent:
+                break
+            done += sent
+        self._counts.sent += done
+        return done
 
     def counts(self) -> DatagramCounts:
         """Return what has become of this path's datagrams."""
@@ -142,8 +157,6 @@ class DatagramPath:
         return counts
 
     def _out(self, kind: int, flow: bytes, size: int) -> bool:
-        if _GATHERED.wanted and kind == DatagramKind.PAYLOAD:
-            return self._gather(flow, size)
         if _GATHERED.path is not None:
             leave()
         try:
@@ -153,23 +166,27 @@ class DatagramPath:
             return False
         return self._transmit(_OUT[:end])
 
-    def _gather(self, flow: bytes, size: int) -> bool:
-        """Seal one datagram behind those that wait to leave together."""
+    def _gather(self, flow: bytes, datagrams: Sequence[bytes | memoryview], first: int, size: int) -> int:
+        """Seal those from the `first` on that have its size behind those that wait to leave together; returns how many."""
         waiting = _GATHERED
         sealed = size + wire.OVERHEAD_BYTES
-        if waiting.path is not None and (waiting.path is not self or not waiting.takes(sealed)):
+        if waiting.path is not None and (waiting.path is not self or not waiting.room(sealed)):
             leave()
-        try:
-            end = waiting.end + self._seal_into(DatagramKind.PAYLOAD, flow, _PLAIN, size, _OUT[waiting.end :])
-        except ProtocolError:
-            self.size = 0
-            return False
         if waiting.path is None:
             waiting.path, waiting.segment = self, sealed
-        waiting.end = end
+        end = first + 1
+        last = min(len(datagrams), first + waiting.room(sealed))
+        while end < last and len(datagrams[end]) == size:
+            end += 1
+        try:
+            self._seal_run(flow, datagrams[first:end], size, _PLAIN, _OUT[waiting.end :])
+        except ProtocolError:
+            self.size = 0
+            return 0
+        waiting.end += (end - first) * sealed
         if sealed < waiting.segment:
             leave()  # only the last of them may be shorter
-        return True
+        return end - first
 
     def leave(self, sealed: memoryview, segment: int) -> None:
         """Hand sealed datagrams, of `segment` bytes each but the last, to the kernel: in one call where it takes them so."""
@@ -211,22 +228,57 @@ class DatagramPath:
         self._out(kind, wire.NO_FLOW, content)
         self.size = known  # what is only tried may fail
 
-    def _opened(self, sealed: memoryview) -> tuple[int, int] | None:
-        """Open one, give it to its flow; returns kind and length of its content in PLAIN, None for what is dropped."""
-        try:
-            kind, flow, size = self._open_into(sealed, _PLAIN)
-        except ProtocolError:
-            self._counts.refused += 1
-            return None
-        self.heard_at = time.monotonic()
-        if kind == DatagramKind.PAYLOAD:
-            taker = self.flows.get(flow)
-            if taker is None:
-                self._counts.no_flow += 1
-            else:
-                self._counts.received += 1
-                taker(bytes(_PLAIN[:size]))
-        return kind, size
+    def _open(self, sealed: memoryview, size: int, address: Any) -> None:
+        """Open datagrams of `size` bytes each, the last may be shorter: those of one flow and size go to it in one call.
+
+        They lie in _PLAIN one behind the other: the next overwrites what is behind the content of the one before.
+        """
+        flow, begin, end, unit = wire.NO_FLOW, 0, 0, 0  # what waits to be given to its flow: PLAIN[begin:end]
+        open_into, known = self._open_into, address == self.address
+        opened = 0
+        if known and len(sealed) > size > 0:
+            count, flow = self._open_run(sealed, size, _PLAIN)
+            if count:
+                self.heard_at = time.monotonic()
+                opened, unit = count * size, size - wire.OVERHEAD_BYTES
+                end = count * unit
+        for start in range(opened, len(sealed) or 1, size or 1):
+            one = sealed[start : start + size]
+            try:
+                kind, whose, content = open_into(one, _PLAIN[end:])
+            except ProtocolError:
+                self._counts.refused += 1
+                continue
+            self.heard_at = time.monotonic()
+            is_payload = kind == _PAYLOAD
+            if begin < end and not (is_payload and whose == flow and 0 < content <= unit):
+                self._give(flow, _PLAIN[begin:end], unit)
+                begin = end
+            if is_payload:
+                if begin == end:
+                    flow, unit = whose, content
+                end += content
+                if content < unit or not content or not known:
+                    self._give(flow, _PLAIN[begin:end], unit)
+                    begin = end
+            if not (is_payload and known):
+                self._asked(kind, one, _PLAIN[end : end + content], address)
+                known = address == self.address
+        if begin < end:
+            self._give(flow, _PLAIN[begin:end], unit)
+
+    def _asked(self, kind: int, sealed: memoryview, content: memoryview, address: Any) -> None:
+        """Take what is no flow's, and whatever comes from an address that is not proven. Writes in _PLAIN."""
+        raise NotImplementedError
+
+    def _give(self, flow: bytes, datagrams: memoryview, size: int) -> None:
+        count = -(-len(datagrams) // size) if size else 1
+        taker = self.flows.get(flow)
+        if taker is None:
+            self._counts.no_flow += count
+        else:
+            self._counts.received += count
+            taker(datagrams, size)
 
     def forget(self) -> None:
         """Send and take nothing any more."""
@@ -262,14 +314,13 @@ class ClientPath(DatagramPath):
         for size in PROBED_BYTES[1:]:
             self.probe(size)
 
-    def received(self, sealed: memoryview) -> None:
-        """Take one datagram that has arrived."""
-        opened = self._opened(sealed)
-        if opened is None or opened[0] == DatagramKind.PAYLOAD:
-            return
-        kind, content = opened
-        if kind == DatagramKind.CHALLENGE and content == wire.PROOF_BYTES:
-            self._proof = bytes(_PLAIN[:content])
+    def received(self, sealed: memoryview, size: int) -> None:
+        """Take datagrams that have arrived, of `size` bytes each, the last may be shorter."""
+        self._open(sealed, size, None)
+
+    def _asked(self, kind: int, sealed: memoryview, content: memoryview, address: Any) -> None:
+        if kind == DatagramKind.CHALLENGE and len(content) == wire.PROOF_BYTES:
+            self._proof = bytes(content)
             # What a connector asks by itself is far apart. A probe is many times as long: it is not to be had at any rate.
             if self.heard_at - self._answered_at >= CHALLENGE_SECONDS / 2:
                 self._answered_at = self.heard_at
@@ -287,42 +338,38 @@ class ClientPath(DatagramPath):
 class ConnectorPath(DatagramPath):
     """The connector's end: it answers, and sends to an address only after a secret that went there has come back from there.
 
-    `sock`: the unconnected socket all paths share. `address`: where the client has proven to be, None before.
+    `sock`: the unconnected socket all paths share.
     """
 
-    __slots__ = ("_candidate", "_challenged_at", "_proof", "_proven_at", "address")
+    __slots__ = ("_candidate", "_challenged_at", "_proof", "_proven_at")
 
     def __init__(self, keys: DatagramKeys, sock: socket.socket) -> None:
         super().__init__(keys, sock)
-        self.address: Any = None
         self._candidate: Any = None
         self._proof = b""
         self._challenged_at = -CHALLENGE_SECONDS
         self._proven_at = 0.0
 
-    def received(self, sealed: memoryview, address: Any) -> bool:
-        """Take one datagram that has arrived from `address`; returns whether it verified."""
-        newest = self._keys.opener.highest
-        opened = self._opened(sealed)
-        if opened is None:
-            return False
-        kind, size = opened
-        newer = self._keys.opener.highest > newest
-        probe = wire.read_probe(_PLAIN[:size]) if kind == DatagramKind.PROBE else None
+    def received(self, sealed: memoryview, size: int, address: Any) -> None:
+        """Take datagrams that have arrived from `address`, of `size` bytes each, the last may be shorter."""
+        self._open(sealed, size, address)
+
+    def _asked(self, kind: int, sealed: memoryview, content: memoryview, address: Any) -> None:
+        newer = self._keys.opener.is_newest(sealed)
+        probe = wire.read_probe(content) if kind == DatagramKind.PROBE else None
         if probe is not None and address == self._candidate and hmac.compare_digest(probe[1], self._proof):
             self.address = self._to = address
             self._candidate, self._proven_at = None, self.heard_at
         elif address != self.address:
             if newer:
                 self._challenge(address, len(sealed))
-            return True
+            return
         if probe is not None:
             if newer:
                 self.size = min(probe[0], wire.MAX_SEALED_BYTES)
             self._try(DatagramKind.PROBE_ANSWER, b"", len(sealed))
             if newer and self.heard_at - self._proven_at > PROOF_SECONDS:
                 self._challenge(address, len(sealed))
-        return True
 
     def doubt(self) -> None:
         """Send nothing more to an address whose proof is old; to be called once in a while."""

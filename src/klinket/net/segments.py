@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 #: Options of linux/udp.h that the socket module does not name.
@@ -18,6 +19,30 @@ _SIZE = struct.Struct("=H")
 _SIZE_READ = struct.Struct("=i")
 #: Bytes for what recvmsg() says beside a datagram: one number.
 _ANCILLARY_BYTES = 64
+
+#: Takes datagrams that have come together, one behind the other, and the size of each but the last, which may be shorter. They
+#: are there until it returns.
+Taker = Callable[[bytes | memoryview, int], None]
+
+
+def split(datagrams: bytes | memoryview, size: int) -> Iterator[bytes]:
+    """Return each of the datagrams that a Taker gets."""
+    if len(datagrams) <= size:
+        yield bytes(datagrams)
+        return
+    for start in range(0, len(datagrams), size):
+        yield bytes(datagrams[start : start + size])
+
+
+def runs(datagrams: memoryview, size: int, head: int) -> Iterator[memoryview]:
+    """Return datagrams of `size` bytes each, the last may be shorter: in parts whose first `head` bytes are the same."""
+    begin, same = 0, bytes(datagrams[:head])
+    for start in range(size or 1, len(datagrams), size or 1):
+        if datagrams[start : start + head] != same:
+            yield datagrams[begin:start]
+            begin = start
+            same = bytes(datagrams[begin : begin + head])
+    yield datagrams[begin:]
 
 
 def accept(sock: socket.socket) -> None:
@@ -29,7 +54,7 @@ def accept(sock: socket.socket) -> None:
             return  # an older kernel: each comes by itself
 
 
-def send(sock: socket.socket, datagrams: memoryview, size: int, to: Any) -> None:
+def send(sock: socket.socket, datagrams: bytes | memoryview, size: int, to: Any) -> None:
     """Send datagrams of `size` bytes each, the last may be shorter; raises OSError. `to`: None on a connected socket."""
     ancillary = [(_SOL_UDP, _UDP_SEGMENT, _SIZE.pack(size))]
     if to is None:

@@ -10,6 +10,7 @@ one is forgotten as soon as the replay window has left it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from klinket.domain.errors import ProtocolError
 from klinket.wire.datagram_header import (
     FLOW_BYTES,
+    HEAD_BYTES,
     HEADER_BYTES,
     INDEX_BYTES,
     OVERHEAD_BYTES,
@@ -36,6 +38,7 @@ from klinket.wire.replay_window import WINDOW, ReplayWindow
 __all__ = [
     "FLOW_BYTES",
     "HEADER_BYTES",
+    "HEAD_BYTES",
     "INDEX_BYTES",
     "OVERHEAD_BYTES",
     "RECEIVER_BYTES",
@@ -76,6 +79,7 @@ class DatagramKind(IntEnum):
 
 
 _KINDS = {int(kind) for kind in DatagramKind}
+_PAYLOAD = int(DatagramKind.PAYLOAD)
 #: The flow of probes.
 NO_FLOW = bytes(FLOW_BYTES)
 
@@ -148,6 +152,31 @@ class DatagramSealer:
         )
         return end
 
+    def seal_run(
+        self, flow: bytes, contents: Sequence[bytes | memoryview], size: int, plain: memoryview, sealed: memoryview
+    ) -> None:
+        """Seal payloads of `size` bytes each into `sealed`, one behind the other. `plain`: room for one and its trailer.
+
+        Raises ProtocolError when the path is over, with any number of them sealed: then none may be sent.
+        """
+        _TRAILER.pack_into(plain, size, flow, _PAYLOAD)
+        content, inside = plain[:size], plain[: size + TRAILER_BYTES]
+        at = 0
+        for one in contents:
+            counter = self._counter
+            if counter >> EPOCH_BITS != self._chain.epoch:
+                self._aead = self._chain.next()
+            aead = self._aead
+            if aead is None or counter > MAX_COUNTER:
+                raise ProtocolError("the keys of this datagram path are used up, or were forgotten")
+            self._counter = counter + 1  # as in seal_into()
+            content[:] = one
+            begin = at + HEADER_BYTES
+            end = at + size + OVERHEAD_BYTES
+            _HEADER.pack_into(sealed, at, SEALED, self._receiver, counter)
+            aead.encrypt_into(counter.to_bytes(12, "big"), inside, sealed[at:begin], sealed[begin:end])
+            at = end
+
     def seal(self, kind: DatagramKind, flow: bytes, content: bytes) -> bytes:
         """Return one sealed datagram."""
         sealed = bytearray(len(content) + OVERHEAD_BYTES)
@@ -180,6 +209,10 @@ class DatagramOpener:
     def highest(self) -> int:
         """Return the highest counter that has verified, -1 before the first."""
         return self._window.highest
+
+    def is_newest(self, sealed: memoryview) -> bool:
+        """Return whether a datagram that has just been opened has the highest counter that has verified."""
+        return int.from_bytes(sealed[8:HEADER_BYTES], "big") == self._window.highest
 
     def open_into(self, sealed: memoryview, plain: memoryview) -> tuple[int, bytes, int]:
         """Open one datagram into `plain`; returns (kind, flow, content length). Raises ProtocolError.
@@ -215,6 +248,46 @@ class DatagramOpener:
         if kind not in _KINDS:
             raise ProtocolError(f"a datagram of unknown kind {kind}")
         return kind, flow, size
+
+    def open_run(self, sealed: memoryview, size: int, plain: memoryview) -> tuple[int, bytes]:
+        """Open datagrams of `size` bytes each, as long as that goes straight on: payload of one flow, each counter the next after
+        all that were seen, under the key of now, none empty.
+
+        Returns (how many, flow); their contents lie one behind the other in `plain`. What comes next, if anything does, is for
+        open_into() to judge: nothing has been noted of it.
+        """
+        aead, window = self._current, self._window
+        counter = first = window.highest + 1
+        run = NO_FLOW
+        inside = size - HEADER_BYTES - TAG_BYTES
+        if aead is None or not first % EPOCH_COUNTERS or inside <= TRAILER_BYTES or self.forgeries >= MAX_FORGERIES:
+            return 0, run
+        most = min(len(sealed) // size, EPOCH_COUNTERS - first % EPOCH_COUNTERS)
+        read_header, read_trailer, decrypt_into = _HEADER.unpack_from, _TRAILER.unpack_from, aead.decrypt_into
+        content = inside - TRAILER_BYTES
+        end = 0
+        try:
+            for start in range(0, most * size, size):
+                kind, _, seen = read_header(sealed, start)
+                if seen != counter or kind != SEALED:
+                    break
+                begin = start + HEADER_BYTES
+                decrypt_into(
+                    counter.to_bytes(12, "big"), sealed[begin : start + size], sealed[start:begin], plain[end : end + inside]
+                )
+                end += content
+                flow, kind = read_trailer(plain, end)
+                if kind != _PAYLOAD or (start and flow != run):
+                    break
+                run = flow
+                counter += 1
+        except InvalidTag:
+            pass  # open_into() counts it
+        if counter > first:
+            window.mark_run(counter - first)
+            if self._former is not None and (counter - 1) % EPOCH_COUNTERS >= WINDOW - 1:
+                self._former = None
+        return counter - first, run
 
     def _key(self, ahead: int) -> AESGCM | None:
         if ahead == 0:

@@ -9,6 +9,8 @@ TAG_BYTES = 16
 INDEX_BYTES = 6
 #: Process and index.
 RECEIVER_BYTES = 1 + INDEX_BYTES
+#: What tells whose a datagram is: type, process and index.
+HEAD_BYTES = 1 + RECEIVER_BYTES
 FLOW_BYTES = 8
 #: Bytes behind the content, inside the seal.
 TRAILER_BYTES = FLOW_BYTES + 1

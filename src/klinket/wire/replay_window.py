@@ -21,6 +21,11 @@ class ReplayWindow:
         behind = self.highest - counter
         return behind < 0 or (behind < WINDOW and not self._seen >> behind & 1)
 
+    def mark_run(self, count: int) -> None:
+        """Take so many counters, at least one, which follow the highest."""
+        self.highest += count
+        self._seen = (self._seen << count | (1 << count) - 1) & _MASK
+
     def mark(self, counter: int) -> None:
         """Take a counter that is fresh."""
         ahead = counter - self.highest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.identifiers import RemoteNetworkId, ResourceId
 from klinket.domain.resource import Resource, ResourceIndex
 from klinket.net import sockets
+from klinket.net.segments import Taker
 from tests.unit.whole import Whole, everything
 
 
@@ -68,14 +69,19 @@ class EchoDatagrams:
         self.closed = False
         self._before = before
         self._answers: asyncio.Queue[bytes] = asyncio.Queue()
-        self._deliver: Callable[[bytes], None] | None = None
+        self._deliver: Taker | None = None
 
-    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+    def start(self, deliver: Taker, ended: Callable[[FlowRefused], None]) -> None:
         self._deliver = deliver
+
+    def put_all(self, datagrams: Sequence[bytes | memoryview]) -> None:
+        for datagram in datagrams:
+            self.put(bytes(datagram))
 
     def put(self, datagram: bytes) -> None:
         assert self._deliver is not None
-        self._deliver(b"echo " + datagram)
+        answer = b"echo " + datagram
+        self._deliver(answer, len(answer))
 
     async def send(self, datagram: bytes) -> None:
         self._answers.put_nowait(self._before + datagram)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from klinket.client.capture import datagrams as module
+from klinket.client.capture.answers import Answers
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.packets import Endpoint
@@ -64,7 +65,7 @@ async def capture(client: FakeClient) -> AsyncIterator[Capture]:
     sock.bind(("0.0.0.0", 0))
     raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
     doorway = Redirecting(client, SyntheticAddresses(), lambda _: None)
-    made = CapturedDatagrams(sock, raw, doorway)
+    made = CapturedDatagrams(sock, Answers(raw), doorway)
     made.start()
     yield Capture(made, sock.getsockname()[1], doorway)
     await made.aclose()

@@ -17,6 +17,7 @@ from klinket.wire.inventory import ConnectorEntry
 from klinket.wire.link import Link
 from tests.unit.client.conftest import granted
 from tests.unit.net.conftest import Ends, ends
+from tests.unit.taken import Taken
 
 __all__ = ["ends"]
 FLOW = b"flow-one"
@@ -59,16 +60,16 @@ def association(ends: Ends, link: ConnectorLink, *, seals: bool = True) -> Clien
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_the_next_link_takes_the_flows_of_one_that_was_lost(links: LinkSet, times: int) -> None:
-    got: list[bytes] = []
+    got = Taken()
     first = link = a_link()
     links.install(link)
-    link.datagrams.add(FLOW, got.append)
+    link.datagrams.add(FLOW, got.take)
     for _ in range(times):
         await links.lost(link)
         assert not links.by_connector
         link = a_link()
         links.install(link)
-    link.datagrams._flows[FLOW](b"answer")
+    link.datagrams._flows[FLOW](b"answer", 6)
     assert got == [b"answer"]
     assert first.datagrams.successor is not None
 

@@ -28,6 +28,7 @@ from klinket.wire.datagram import DatagramKind
 from klinket.wire.link import Link
 from klinket.wire.link_control import CloseDatagrams, DatagramsOpened, LinkMessage, OpenDatagrams
 from tests.eventually import eventually
+from tests.unit.taken import Taken
 
 SESSION = SessionId("s" * 22)
 FLOW, OTHER = b"flow-one", b"flow-two"
@@ -39,8 +40,8 @@ class Ends:
 
     paths: DatagramPaths = field(default_factory=DatagramPaths)
     told: list[LinkMessage] = field(default_factory=list)
-    at_connector: list[bytes] = field(default_factory=list)
-    at_client: list[bytes] = field(default_factory=list)
+    at_connector: Taken = field(default_factory=Taken)
+    at_client: Taken = field(default_factory=Taken)
     between: tuple[str, int] | None = None
     busy: bool = False
     session: SessionId = SESSION
@@ -71,8 +72,8 @@ class Ends:
 
     def begin(self) -> None:
         """Have one flow at both ends."""
-        self.paths.add(self.session, FLOW, self.at_connector.append)
-        self.client.add(FLOW, self.at_client.append)
+        self.paths.add(self.session, FLOW, self.at_connector.take)
+        self.client.add(FLOW, self.at_client.take)
 
     async def working(self) -> None:
         """Have one flow, whose path works in both directions."""
@@ -245,7 +246,7 @@ async def test_a_path_that_falls_silent_is_given_up_and_tried_again(
 async def test_a_closed_port_is_given_up_at_once(ends: Ends) -> None:
     ends.paths.close()
     ends.client._asked = (ends.client._direct, bytes(7), bytes(32))
-    ends.client.add(FLOW, ends.at_client.append)
+    ends.client.add(FLOW, ends.at_client.take)
     ends.client.answered(DatagramsOpened(receiver="00" * 7, random="00" * 32))
     await eventually(lambda: any(isinstance(one, CloseDatagrams) for one in ends.told))
     assert not ends.client.works
@@ -294,7 +295,7 @@ async def test_an_answer_is_never_longer_than_what_asked_for_it(ends: Ends, line
 
 
 async def test_what_has_become_of_datagrams_is_counted_and_stays_counted_when_the_path_ends(ends: Ends, liar: Liar) -> None:
-    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.take)
     await liar.proven(0)
     sealed = liar.keys.sealer.seal(DatagramKind.PAYLOAD, FLOW, b"once")
     forged = sealed[:8] + (1000).to_bytes(8, "big") + sealed[16:]
@@ -385,7 +386,7 @@ async def liar(ends: Ends) -> AsyncIterator[Liar]:
 
 
 async def test_payload_goes_to_an_address_only_after_its_secret_has_come_back_from_there(ends: Ends, liar: Liar) -> None:
-    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.take)
     liar.probe(0)
     kind, proof = await liar.heard(0)
     assert (kind, len(proof)) == (DatagramKind.CHALLENGE, wire.PROOF_BYTES)
@@ -416,7 +417,7 @@ async def test_until_a_new_address_is_proven_payload_goes_to_the_former(
     ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datagram_path, "CHALLENGE_SECONDS", 0.0)
-    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.take)
     await liar.proven(0)
     liar.say(1, DatagramKind.PAYLOAD, bytes(100))
     kind, proof = await liar.heard(1)
@@ -461,7 +462,7 @@ async def test_a_client_proves_again_and_again_where_it_is(ends: Ends, liar: Lia
 async def test_nothing_goes_for_long_to_an_address_that_a_client_writes_but_does_not_read_any_more(
     ends: Ends, liar: Liar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ends.paths.add(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.add(ends.session, FLOW, ends.at_connector.take)
     await liar.proven(0)
     monkeypatch.setattr(datagram_path, "PROOF_SECONDS", 0.0)
     for number in range(3):
@@ -495,7 +496,8 @@ class Asked:
     far: socket.socket
 
     def hear(self, kind: DatagramKind, content: bytes) -> None:
-        self.path.received(memoryview(self.connector.sealer.seal(kind, wire.NO_FLOW, content)))
+        sealed = memoryview(self.connector.sealer.seal(kind, wire.NO_FLOW, content))
+        self.path.received(sealed, len(sealed))
 
     def probes(self) -> list[tuple[int, bytes]]:
         """Return what the client's probes of now say: the size found, the proof."""
@@ -565,9 +567,9 @@ async def test_a_client_whose_address_changes_goes_on_sealed(ends: Ends, line: L
 
 async def test_a_flow_that_ended_gets_and_sends_nothing(ends: Ends) -> None:
     await ends.working()
-    ends.paths.remove(ends.session, FLOW, ends.at_connector.append)
+    ends.paths.remove(ends.session, FLOW, ends.at_connector.take)
     assert ends.client.send(FLOW, b"late")
-    ends.paths.add(ends.session, OTHER, ends.at_connector.append)
+    ends.paths.add(ends.session, OTHER, ends.at_connector.take)
     ends.client.send(OTHER, b"other")
     await eventually(lambda: bool(ends.at_connector))
     assert ends.at_connector == [b"other"]
@@ -664,7 +666,7 @@ async def test_a_connector_that_never_answers_holds_up_neither_a_way_over_a_rela
 
     relayed = DatagramWay(tell("relayed"), ends._where)
     client = SealedDatagrams(ends.link, tell("direct"), ends._where, relayed)
-    client.add(FLOW, ends.at_client.append)
+    client.add(FLOW, ends.at_client.take)
     assert asked == ["direct"]
     await eventually(lambda: asked[:2] == ["direct", "relayed"])
     assert not client.works

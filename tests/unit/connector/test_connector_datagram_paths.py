@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from klinket.client.flow import ClientDatagrams
 from klinket.client.link import ConnectorLink
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure
+from klinket.net import datagram_path, segments
 from klinket.net.sockets import HostPort
 from tests.eventually import eventually
 from tests.unit.whole import Whole, everything
@@ -134,3 +136,32 @@ async def test_a_port_that_is_taken_is_no_reason_not_to_serve(tmp_path: Path, ta
         async with everything(tmp_path, listen=HostPort("127.0.0.1", port)) as whole:
             flow = await (await whole.client()).open_datagrams(target)
             await echo(flow, b"framed")
+
+
+@pytest.mark.skipif(not segments.SUPPORTED, reason="no UDP_SEGMENT here")
+@pytest.mark.parametrize("refusal", [0, errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.ECONNREFUSED])
+async def test_what_comes_together_reaches_the_resource_one_by_one_and_in_order(
+    whole: Whole, target: Destination, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    """Where the kernel takes none together towards the resource, too."""
+    flow = await sealed(await whole.client(), target)
+    together: list[int] = []
+    send = segments.send
+
+    def watched(sock: socket.socket, datagrams: bytes | memoryview, size: int, to: object) -> None:
+        if to is None and sock.getpeername()[1] == target.port:
+            together.append(-(-len(datagrams) // size))
+            if refusal:
+                raise OSError(refusal, "not here")
+        send(sock, datagrams, size, to)
+
+    monkeypatch.setattr(segments, "send", watched)
+    contents = [bytes((number,)) * 1_000 for number in range(7)] + [b"shorter"]
+    for _ in range(2):
+        datagram_path.gather()
+        for content in contents:
+            flow.put(content)
+        datagram_path.leave_all()
+        async with asyncio.timeout(10):
+            assert [await flow.receive() for _ in contents] == contents
+    assert together == [8] * (2 if refusal in (0, errno.ECONNREFUSED) else 1), "an interface that takes none is asked once"

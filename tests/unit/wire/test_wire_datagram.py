@@ -193,3 +193,112 @@ def test_the_exact_bytes_of_a_probe() -> None:
     for one in VECTORS["probes"]:
         assert wire.probe(one["found"], bytes.fromhex(one["proof"])).hex() == one["content"]
         assert wire.read_probe(bytes.fromhex(one["content"]) + bytes(10)) == (one["found"], bytes.fromhex(one["proof"]))
+
+
+# ---- runs
+
+Piece = st.tuples(
+    st.integers(0, 11),  # which of those that were sealed; the order is the line's
+    st.sampled_from(["as it is", "as it is", "as it is", "as it is", "flipped", "cut"]),
+    st.integers(0, 8 * (wire.OVERHEAD_BYTES + 5) - 1),
+)
+
+
+@given(
+    begin=st.sampled_from([0, 1, 7, wire.EPOCH_COUNTERS - 4, wire.EPOCH_COUNTERS, wire.EPOCH_COUNTERS + WINDOW - 6]),
+    heard=st.booleans(),
+    odd=st.sampled_from([None, (FLOW, DatagramKind.PROBE), (b"\x12" * 8, PAYLOAD)]),
+    odd_at=st.integers(0, 11),
+    pieces=st.lists(Piece, max_size=16),
+    in_order=st.integers(0, 12),
+)
+def test_a_run_opens_what_would_have_opened_one_by_one(
+    begin: int, heard: bool, odd: tuple[bytes, DatagramKind] | None, odd_at: int,
+    pieces: list[tuple[int, str, int]], in_order: int,
+) -> None:  # fmt: skip
+    """Whatever was changed, repeated or put in another order: the same contents, and the same state afterwards."""
+    client, first = ends()
+    _, second = ends()
+    at(client.sealer, begin)
+    if heard:
+        before = client.sealer.seal(PAYLOAD, FLOW, b"before")
+        for one in (first, second):
+            one.opener.open(before)
+    sealed = []
+    for number in range(12):
+        flow, kind = odd if odd is not None and number == odd_at else (FLOW, PAYLOAD)
+        sealed.append(client.sealer.seal(kind, flow, b"%05d" % number))
+    size = wire.OVERHEAD_BYTES + 5
+    batch = b"".join(sealed[:in_order])
+    for which, change, bit in pieces:
+        one = bytearray(sealed[which])
+        if change == "flipped":
+            one[bit // 8] ^= 1 << bit % 8
+        batch += bytes(one)
+        if change == "cut":
+            batch = batch[: len(batch) - 1 - bit % (size - 1)]
+            break
+    view, plain = memoryview(batch), memoryview(bytearray(4_000))
+
+    def one_by_one(opener: wire.DatagramOpener, start: int) -> list[tuple[int, bytes, bytes]]:
+        opened = []
+        for at_ in range(start, len(view), size):
+            try:
+                kind, flow, length = opener.open_into(view[at_ : at_ + size], plain)
+            except ProtocolError:
+                continue
+            opened.append((kind, flow, bytes(plain[:length])))
+        return opened
+
+    count, flow = first.opener.open_run(view, size, plain)
+    run = [(int(PAYLOAD), flow, bytes(plain[number * 5 : number * 5 + 5])) for number in range(count)]
+    assert run + one_by_one(first.opener, count * size) == one_by_one(second.opener, 0)
+    for name in ("forgeries", "replayed", "highest"):
+        assert getattr(first.opener, name) == getattr(second.opener, name)
+    assert first.opener._window._seen == second.opener._window._seen
+    assert [first.opener._former is None, first.opener._next is None] == [
+        second.opener._former is None, second.opener._next is None,
+    ]  # fmt: skip
+
+
+def test_a_path_that_is_over_opens_no_run() -> None:
+    client, connector = ends()
+    connector.opener.open(client.sealer.seal(PAYLOAD, FLOW, b"first"))
+    batch = memoryview(client.sealer.seal(PAYLOAD, FLOW, b"x") + client.sealer.seal(PAYLOAD, FLOW, b"y"))
+    plain = memoryview(bytearray(200))
+    connector.opener.forgeries = wire.MAX_FORGERIES
+    assert connector.opener.open_run(batch, len(batch) // 2, plain)[0] == 0
+    connector.opener.forgeries = 0
+    connector.opener.forget()
+    assert connector.opener.open_run(batch, len(batch) // 2, plain)[0] == 0
+
+
+@given(
+    begin=st.sampled_from([0, 5, wire.EPOCH_COUNTERS - 3]),
+    size=st.integers(0, 40),
+    count=st.integers(0, 8),
+    before=st.integers(0, 3),
+)
+def test_a_run_is_sealed_as_one_by_one(begin: int, size: int, count: int, before: int) -> None:
+    (one, _), (two, _) = ends(), ends()
+    for client in (one, two):
+        at(client.sealer, begin)
+        for _ in range(before):
+            client.sealer.seal(PAYLOAD, FLOW, b"before")
+    contents = [bytes((number,)) * size for number in range(count)]
+    sealed = memoryview(bytearray(8 * (40 + wire.OVERHEAD_BYTES)))
+    one.sealer.seal_run(FLOW, contents, size, memoryview(bytearray(100)), sealed)
+    expected = b"".join(two.sealer.seal(PAYLOAD, FLOW, content) for content in contents)
+    assert sealed[: len(expected)] == expected
+    assert one.sealer._counter == two.sealer._counter
+
+
+def test_a_run_beyond_the_last_counter_is_refused() -> None:
+    client, _ = ends()
+    client.sealer._counter = wire.MAX_COUNTER
+    client.sealer._chain.epoch = wire.MAX_COUNTER >> wire.EPOCH_BITS
+    with pytest.raises(ProtocolError, match="used up"):
+        client.sealer.seal_run(FLOW, [b"last", b"over"], 4, memoryview(bytearray(100)), memoryview(bytearray(200)))
+    client.sealer.forget()
+    with pytest.raises(ProtocolError, match="forgotten"):
+        client.sealer.seal_run(FLOW, [b"more"], 4, memoryview(bytearray(100)), memoryview(bytearray(200)))

@@ -37,3 +37,16 @@ def test_the_edge_of_the_window() -> None:
     assert not window.fresh(0)
     window.mark(1)
     assert not window.fresh(1)
+
+
+@given(STEPS, st.integers(1, WINDOW + 40))
+def test_a_run_is_taken_as_its_counters_one_by_one(counters: list[int], count: int) -> None:
+    run, one_by_one = ReplayWindow(), ReplayWindow()
+    for window in (run, one_by_one):
+        for counter in counters:
+            if window.fresh(counter):
+                window.mark(counter)
+    run.mark_run(count)
+    for _ in range(count):
+        one_by_one.mark(one_by_one.highest + 1)
+    assert (run.highest, run._seen) == (one_by_one.highest, one_by_one._seen)

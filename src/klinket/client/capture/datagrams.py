@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import logging
 import socket
 import struct
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from klinket.client.capture import packets
+from klinket.client.capture.answers import Answers
 from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.packets import Endpoint
 from klinket.client.ports import DatagramFlow
 from klinket.domain.errors import FlowRefused
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.net import datagram_path
-from klinket.net.rounds import Rounds
+from klinket.net.datagram_reads import SLOTS, DatagramReads, read_key
+from klinket.net.segments import Taker
 from klinket.net.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -33,13 +34,12 @@ MAX_ASSOCIATIONS = 1024
 MAX_WAITING = 64
 #: Seconds without a datagram in either direction after which an association ends (RFC 4787: two minutes for most traffic).
 IDLE_SECONDS = 120.0
-#: Datagrams read in one turn of the loop.
-BATCH = 64
+#: Datagrams read in one turn of the loop from a socket past klinket, and reads of many in one turn of what was captured.
+BATCH, ROUNDS = 64, 2
 
 
-_IDENTIFICATIONS = itertools.count(1)
-# Used by one datagram at a time, from callbacks of one thread.
-_BUFFER = memoryview(bytearray(65_536))
+# Used by one callback at a time, of one thread.
+_READS = DatagramReads()
 #: What the kernel says of one datagram only: too large for the way, or no room for it now.
 _LOST = (errno.EMSGSIZE, errno.ENOBUFS, errno.EAGAIN)
 
@@ -68,7 +68,7 @@ class _DirectDatagrams:
             raise FlowRefused(FlowFailure.UNREACHABLE, f"{destination}: {error.strerror}") from error
         return cls(sock)
 
-    def start(self, deliver: Callable[[bytes], None], ended: Callable[[FlowRefused], None]) -> None:
+    def start(self, deliver: Taker, ended: Callable[[FlowRefused], None]) -> None:
         """Hand each datagram to `deliver` from now on; `ended`: takes what the network says when nothing arrives."""
         loop = asyncio.get_running_loop()
 
@@ -83,18 +83,23 @@ class _DirectDatagrams:
                 except OSError as error:
                     ended(_refused(error))
                     return
-                deliver(datagram)
+                deliver(datagram, len(datagram))
 
         self._loop = loop
         loop.add_reader(self._sock, readable)
 
-    def put(self, datagram: bytes) -> None:
+    def put(self, datagram: memoryview | bytes) -> None:
         """Send one; raises FlowRefused when the network says that nothing arrives. One that does not fit is lost."""
         try:
             self._sock.send(datagram)
         except OSError as error:
             if error.errno not in _LOST:
                 raise _refused(error) from error
+
+    def put_all(self, datagrams: Sequence[memoryview | bytes]) -> None:
+        """Send each, as put()."""
+        for datagram in datagrams:
+            self.put(datagram)
 
     def close(self) -> None:
         if self._loop is not None and self._sock.fileno() >= 0:
@@ -114,18 +119,18 @@ class _Association:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[FlowRefused | None] = self._loop.create_future()
         self._moved_at = 0.0
-        self._packet = packets.datagram_maker(target, source)
+        self._answer = owner.answers.way(target, source)
         #: Whether it takes datagrams: False from its end on.
         self.live = True
 
-    def put(self, datagram: bytes) -> None:
-        """Send a datagram; while the association is being opened it waits, and the oldest gives way when too many do."""
+    def put(self, datagrams: Sequence[memoryview | bytes]) -> None:
+        """Send datagrams; while the association is being opened they wait, and the oldest gives way when too many do."""
         if self._flow is None:
-            self._waiting.append(datagram)
+            self._waiting.extend(map(bytes, datagrams))
             return
         self._moved_at = self._loop.time()
         try:
-            self._flow.put(datagram)
+            self._flow.put_all(datagrams)
         except FlowRefused as refused:
             self._end(refused)
 
@@ -146,7 +151,7 @@ class _Association:
             self._flow = flow
             self._moved_at = self._loop.time()
             while self._waiting:
-                self.put(self._waiting.popleft())
+                self.put([self._waiting.popleft()])
             while not self._over.done() and (left := self._moved_at + IDLE_SECONDS - self._loop.time()) > 0:
                 await asyncio.wait([self._over], timeout=left)
         finally:
@@ -159,25 +164,25 @@ class _Association:
         if not self._over.done():
             self._over.set_result(refused)
 
-    def _deliver(self, content: bytes) -> None:
+    def _deliver(self, datagrams: bytes | memoryview, size: int) -> None:
         self._moved_at = self._loop.time()
-        self._owner.answer(self._packet(content), self._source)
+        self._answer(datagrams, size)
 
     def _refused(self, refused: FlowRefused) -> None:
         code = packets.PORT_UNREACHABLE
         if refused.failure in (FlowFailure.UNREACHABLE, FlowFailure.NAME_NOT_FOUND, FlowFailure.NO_CONNECTOR):
             code = packets.HOST_UNREACHABLE
         if refused.failure is not FlowFailure.TIMED_OUT:
-            self._owner.answer(packets.datagram_refused(self._source, self._target, code), self._source)
+            self._owner.answers.packet(packets.datagram_refused(self._source, self._target, code), self._source)
 
 
 class CapturedDatagrams:
-    """Serves a datagram socket; answers leave through a raw socket of the same family. Both are taken over."""
+    """Serves a datagram socket, which is taken over, and `answers` with it."""
 
     def __init__(
         self,
         sock: socket.socket,
-        raw: socket.socket,
+        answers: Answers,
         doorway: Doorway,
         max_associations: int | None = None,
         max_per_source: int | None = None,
@@ -185,13 +190,12 @@ class CapturedDatagrams:
         """`max_per_source`: associations of one source address; None: as many as of all."""
         self._max_per_source = max_per_source
         self._of_source: Counter[str] = Counter()
-        self._rounds = Rounds()
         self._sock = sock
-        self._raw = raw
+        self.answers = answers
         self.doorway = doorway
         self._max_associations = max_associations
         #: Associations by what the kernel says of their datagrams: source, and the ancillary data.
-        self._lately: dict[tuple[object, bytes], _Association] = {}
+        self._lately: dict[bytes, _Association] = {}
         self._associations: dict[tuple[Endpoint, Endpoint], _Association] = {}
         self._tasks = TaskSet("captured datagrams")
         self._loop = asyncio.get_running_loop()
@@ -200,7 +204,6 @@ class CapturedDatagrams:
     def start(self) -> None:
         """Begin."""
         self._sock.setblocking(False)
-        self._raw.setblocking(False)
         self._loop.add_reader(self._sock, self._readable)
 
     def _readable(self) -> None:
@@ -210,47 +213,55 @@ class CapturedDatagrams:
             datagram_path.leave_all()
 
     def _drain(self) -> None:
-        for number in range(self._rounds.most()):
-            if number == 1:
-                datagram_path.gather()  # the first does not wait for others; what follows it closely leaves together
+        for _ in range(ROUNDS):
             try:
-                count, ancillary, _, source = self._sock.recvmsg_into([_BUFFER], 128)
-            except (BlockingIOError, InterruptedError):
-                self._rounds.empty()
-                return
+                count = _READS.read(self._sock)
             except OSError as error:
                 logger.debug("datagrams: %s", error)
                 return
-            content = bytes(_BUFFER[:count])
-            # The kernel says the same of each datagram of an association: no need to read it again.
-            association = self._lately.get((source, ancillary[0][2])) if len(ancillary) == 1 else None
-            if association is not None and association.live:
-                association.put(content)
-                continue
-            target = original_destination(ancillary)
-            if target is None:
-                self.dropped += 1
-                continue
-            association = self._association((source[0], source[1]), target, content)
-            if association is not None and len(ancillary) == 1:
-                if len(self._lately) >= MAX_ASSOCIATIONS:
-                    self._lately.clear()
-                self._lately[source, ancillary[0][2]] = association
-        self._rounds.all_read()
+            if count > 1:
+                datagram_path.gather()  # a lone one waits for no others; what is here together leaves together
+            first = 0
+            while first < count:  # those of one association that follow each other
+                key, next_ = _READS.key(first), first + 1
+                while next_ < count and _READS.key(next_) == key:
+                    next_ += 1
+                self._take(key, [_READS.datagram(number) for number in range(first, next_)])
+                first = next_
+            if count < SLOTS:
+                return
 
-    def _association(self, source: Endpoint, target: Endpoint, content: bytes) -> _Association | None:
+    def _take(self, key: bytes, contents: Sequence[memoryview]) -> None:
+        """Give datagrams to the association of their sender and destination."""
+        # The kernel says the same of each datagram of an association: no need to read it again.
+        association = self._lately.get(key)
+        if association is not None and association.live:
+            association.put(contents)
+            return
+        source, ancillary = read_key(key)
+        target = original_destination(ancillary)
+        if target is None or source is None:
+            self.dropped += len(contents)
+            return
+        association = self._association(source, target, contents)
+        if association is not None:
+            if len(self._lately) >= MAX_ASSOCIATIONS:
+                self._lately.clear()
+            self._lately[key] = association
+
+    def _association(self, source: Endpoint, target: Endpoint, contents: Sequence[memoryview | bytes]) -> _Association | None:
         key = (source, target)
         association = self._associations.get(key)
         if association is None:
             most = self._max_associations or MAX_ASSOCIATIONS
             if len(self._associations) >= most or self._of_source[source[0]] >= (self._max_per_source or most):
-                self.dropped += 1
+                self.dropped += len(contents)
                 return None
             association = self._associations[key] = _Association(self, source, target)
             task = self._tasks.start(association.run(), "association")
             self._of_source[source[0]] += 1
             task.add_done_callback(lambda _: self._ended(key))
-        association.put(content)
+        association.put(contents)
         return association
 
     def _ended(self, key: tuple[Endpoint, Endpoint]) -> None:
@@ -260,31 +271,12 @@ class CapturedDatagrams:
         if not self._of_source[source]:
             del self._of_source[source]
 
-    def answer(self, packet: bytes, to: Endpoint) -> None:
-        """Deliver a packet to the program; one that does not fit now is lost, as datagrams are."""
-        try:
-            send(self._raw, packet, to)
-        except OSError as error:
-            self.dropped += 1
-            logger.debug("answer: %s", error)
-
     async def aclose(self) -> None:
         """Stop, and end all associations."""
         self._loop.remove_reader(self._sock)
         await self._tasks.aclose()
         self._sock.close()
-        self._raw.close()
-
-
-def send(raw: socket.socket, packet: bytes, to: Endpoint) -> None:
-    """Send a packet, in fragments if the link to another machine carries no larger ones; raises OSError."""
-    try:
-        raw.sendto(packet, (to[0], 0))
-    except OSError as error:
-        if error.errno != errno.EMSGSIZE:
-            raise
-        for part in packets.fragments(packet, next(_IDENTIFICATIONS) & 0xFFFF):
-            raw.sendto(part, (to[0], 0))
+        self.answers.close()
 
 
 def original_destination(ancillary: list[tuple[int, int, bytes]]) -> Endpoint | None:

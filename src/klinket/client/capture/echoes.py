@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from klinket.client.capture import datagrams, echo_packets, nfqueue, packet_queue
+from klinket.client.capture import answers, echo_packets, nfqueue, packet_queue
 from klinket.client.capture.doorway import Doorway
 from klinket.client.capture.echo_packets import EchoRequest
 from klinket.client.capture.nfqueue import Verdict
@@ -228,7 +228,7 @@ class CapturedEchoes:
         """Deliver a packet to the program; one that does not fit now is lost, as echoes are."""
         try:
             sock = self._answers[socket.AF_INET6 if ":" in to else socket.AF_INET]
-            datagrams.send(sock, packet, (to, 0))
+            answers.send(sock, packet, (to, 0))
         except (OSError, KeyError) as error:
             self.dropped += 1
             logger.debug("answer: %s", error)

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from klinket.client.capture import synthetic
+from klinket.client.capture.answers import Answers
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
@@ -193,7 +194,8 @@ class HostCapture:
                 self._stack.callback(sock.close)
             parts.append(CapturedEchoes(echo_queue, rules.ECHO_QUEUE, answers, doorway))
         for one in families:
-            parts.append(CapturedDatagrams(one.datagrams, one.raw, doorway, MAX_ASSOCIATIONS, MAX_ASSOCIATIONS_PER_SOURCE))
+            limits = MAX_ASSOCIATIONS, MAX_ASSOCIATIONS_PER_SOURCE
+            parts.append(CapturedDatagrams(one.datagrams, Answers(one.raw), doorway, *limits))
             parts.append(
                 CapturedNames(one.dns, one.dns_raw, one.dns_listener, own, lambda: self._resolvers.of_libc, self._is_granted)
             )

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from klinket.client.capture import dns_message, packets
-from klinket.client.capture.datagrams import original_destination, send
+from klinket.client.capture.answers import send
+from klinket.client.capture.datagrams import original_destination
 from klinket.client.capture.host import rules
 from klinket.client.capture.host.addresses import STUBS
 from klinket.client.capture.packets import Endpoint

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from klinket.client.capture import descriptors, proxy_variables, syscalls
+from klinket.client.capture.answers import loopback_socket
 from klinket.client.capture.datagrams import IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR
 from klinket.client.capture.namespace import rules
 
@@ -209,7 +210,20 @@ def _of_family(family: int, ending: str) -> dict[str, socket.socket]:
     # Answers to datagrams and pings carry the address that was asked as their source, so they are written as whole packets.
     raw, echo_raw = (socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) for _ in range(2))
     sockets = {"listener": listener, "datagrams": datagrams, "raw": raw, "echo_raw": echo_raw}
+    if family == socket.AF_INET6 or _takes_own_addresses():
+        try:
+            sockets["loopback"] = loopback_socket()
+        except OSError:
+            pass  # a kernel or a container without packet sockets: each answer by itself
     return {name + ending: sock for name, sock in sockets.items()}
+
+
+def _takes_own_addresses() -> bool:
+    """Return whether packets that come from the loopback device may have an address of this namespace: all are its own."""
+    try:
+        return Path("/proc/sys", rules.ACCEPT_LOCAL).read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def _proxies() -> dict[str, socket.socket]:

@@ -27,7 +27,11 @@ ECHO_QUEUE = 8
 
 #: A captured connect that nobody answers fails after 1 + 2 + 4 + 8 s: longer than a connector dials. The command's group may have
 #: ping sockets: it has no capability for others.
-SYSCTLS = {"net/ipv4/tcp_syn_retries": "3", "net/ipv4/tcp_syn_linear_timeouts": "0", "net/ipv4/ping_group_range": "0 0"}
+ACCEPT_LOCAL = "net/ipv4/conf/lo/accept_local"
+SYSCTLS = {
+    "net/ipv4/tcp_syn_retries": "3", "net/ipv4/tcp_syn_linear_timeouts": "0", "net/ipv4/ping_group_range": "0 0",
+    ACCEPT_LOCAL: "1",
+}  # fmt: skip
 #: Before there is IPv6.
 SYSCTLS6 = {"net/ipv6/conf/all/disable_ipv6": "0", "net/ipv6/conf/lo/disable_ipv6": "0"}
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from klinket.client.capture.answers import Answers
 from klinket.client.capture.connects import HeldConnects
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.doorway import Doorway
@@ -42,7 +43,7 @@ def serve(
     answers = AnswerRules(ipv6=len(families) > 1, hides_ipv6=not (len(families) > 1 and _has_ipv6_route()), own=own)
     parts: tuple[HeldConnects | CapturedDatagrams | CapturedEchoes | NameStub, ...] = (
         HeldConnects(named["queue"], [named[f"listener{one}"] for one in families], doorway),
-        *(CapturedDatagrams(named[f"datagrams{one}"], named[f"raw{one}"], doorway) for one in families),
+        *(CapturedDatagrams(named[f"datagrams{one}"], _answers(named, one), doorway) for one in families),
         CapturedEchoes(named["echo_queue"], rules.ECHO_QUEUE, [named[f"echo_raw{one}"] for one in families], doorway),
         NameStub(named["dns"], named["dns_listener"], client, names, resolvers, answers),
     )
@@ -58,6 +59,11 @@ def serve(
         proxy.serve(named[name])
         proxies.append(proxy)
     return (*parts, *proxies)
+
+
+def _answers(named: Mapping[str, socket.socket], family: str) -> Answers:
+    own = rules.OWN_ADDRESS6 if family else rules.OWN_ADDRESS
+    return Answers(named[f"raw{family}"], named.get(f"loopback{family}"), own)
 
 
 def _has_ipv6_route() -> bool:

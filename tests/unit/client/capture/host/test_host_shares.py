@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from klinket.client.capture.answers import Answers
 from klinket.client.capture.datagrams import CapturedDatagrams
 from klinket.client.capture.host import names
 from klinket.client.capture.host.names import CapturedNames
@@ -133,11 +134,12 @@ class Door:
 
 
 async def test_a_source_with_its_share_of_associations_keeps_no_other_from_one() -> None:
-    served = CapturedDatagrams(*socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM), Door(), 10, 4)  # type: ignore[arg-type]
+    sock, raw = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    served = CapturedDatagrams(sock, Answers(raw), Door(), 10, 4)  # type: ignore[arg-type]
     served.start()
     for port in range(6):
-        served._association(("192.0.2.66", port), TARGET, b"x")
-    served._association(("192.0.2.9", 1), TARGET, b"x")
+        served._association(("192.0.2.66", port), TARGET, [b"x"])
+    served._association(("192.0.2.9", 1), TARGET, [b"x"])
     assert (len(served._associations), served.dropped) == (5, 2)
     await served.aclose()
     assert not served._of_source
