@@ -102,8 +102,6 @@ class DiskReadOnly(Fault):
 
     def end(self, world: World) -> None:
         disk.writable(world.folder(self.part))
-        if self.part in world.down and world.deployment.parts[self.part].running():
-            world.down.discard(self.part)
 
 
 class DiskLost(Fault):

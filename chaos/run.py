@@ -58,6 +58,7 @@ class Trial:
         finally:
             fault.end(self._world)
         took = max(took, self._recover("; afterwards" if fault.bears else ""))
+        self._world.all_works()
         self._struck[-1] = (began, time.monotonic())
         print(file=sys.stderr, flush=True)
         if "controller" in fault.parts and not self._writes.look_up():

@@ -191,6 +191,14 @@ def sealed_datagrams(data: bytes) -> None:
         assert forged == sealed or attempt(opener.open, forged) is None
     assert opener.open(sealed)[2] == data[:1000]
     assert attempt(opener.open, sealed) is None
+    run = [client.sealer.seal(datagram.DatagramKind.PAYLOAD, b"f" * datagram.FLOW_BYTES, b"%04d" % number) for number in range(4)]
+    whole, size = b"".join(run), len(run[0])
+    at = len(data) * 7 % len(whole)
+    altered = (whole[:at] + data + whole[at + len(data) :])[: len(whole)]
+    intact = next((number for number in range(4) if altered[number * size :][:size] != run[number]), 4)
+    plain = memoryview(bytearray(len(altered) + datagram.TRAILER_BYTES))
+    assert opener.open_run(memoryview(altered), size, plain)[0] == intact
+    assert bytes(plain[: 4 * intact]) == b"".join(b"%04d" % number for number in range(intact))
     echo = attempt(Echo.decode, data)
     assert echo is None or echo.encode() == data
 
@@ -362,6 +370,7 @@ TARGETS = (
         (
             "wire.datagram:DatagramOpener.open",
             "wire.datagram:DatagramOpener.open_into",
+            "wire.datagram:DatagramOpener.open_run",
             "wire.datagram:read_probe",
             "wire.echo:Echo.decode",
         ),

@@ -28,6 +28,7 @@ TEXTS = re.compile(r"\b(bytes|str|memoryview|Mapping|dict|Iterable)\b")
 NO_OUTSIDERS = {
     "client.daemon.paths:Paths.from_environment": "its own environment",
     "client.forward:parse": "arguments of a command line",
+    "net.datagram_reads:read_key": "what the kernel says beside a datagram",
     "net.pump_state:PumpState.decode": "another process of the same part",
     "net.pump_worker:decode_end": "another process of the same part",
     "net.pump_worker:decode_moved": "another process of the same part",

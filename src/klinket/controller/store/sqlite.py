@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
+from klinket.controller.app.store_errors import StoreNotWritable
 from klinket.controller.store import backend
 from klinket.controller.store.backend import READERS
 from klinket.controller.store.migrate import upgrade
@@ -27,8 +28,12 @@ class SqliteBackend:
         """Open (and make, or migrate) the database."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Before SQLite opens it: the -wal and -shm files beside it take over its mode.
-        path.touch(mode=0o600)
-        path.chmod(0o600)
+        try:
+            path.touch(mode=0o600)
+            path.chmod(0o600)
+        except OSError as error:
+            hint = f"make {path.parent} writable for the user klinket runs as, and start the controller again"
+            raise StoreNotWritable(f"{path} cannot be written: {error.strerror}", hint=hint) from error
         self.writer = _engine(path, "BEGIN IMMEDIATE", 1)
         with self.writer.connect() as connection:
             upgrade(connection)

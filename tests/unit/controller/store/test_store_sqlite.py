@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import resource
 import sqlite3
 import stat
@@ -57,6 +59,16 @@ async def test_no_other_user_can_read_the_database_files(store: SqlStore, path: 
     files = sorted(path.parent.iterdir())
     assert [file.name for file in files] == ["controller.db", "controller.db-shm", "controller.db-wal"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_a_store_on_a_disk_that_is_read_only_says_what_to_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(StoreNotWritable, match="Read-only file system") as raised:
+        open_store(path, time.time)
+    assert f"make {path.parent} writable" in (raised.value.hint or "")
 
 
 async def test_changes_that_cannot_begin_fail_instead_of_waiting_for_ever(
