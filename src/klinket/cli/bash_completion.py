@@ -17,7 +17,10 @@ _SPECIAL_IN_QUOTES = re.compile(r'[$`"\\!]')
 
 
 class QuotedBashComplete(BashComplete):
-    """As click's, whose script reads a line for each word and takes one backslash of two away."""
+    """As click's, whose script reads a line for each word, and takes one backslash of two away."""
+
+    #: Without patterns: a word with a `*` would be what files of the folder are called, unquoted.
+    source_template = BashComplete.source_template.replace("    local response\n", "    local response -\n    set -o noglob\n", 1)
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
         """Return the line of one word."""
