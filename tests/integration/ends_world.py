@@ -226,22 +226,34 @@ def hangs_up(sock: socket.socket, seconds: float = STEP_SECONDS) -> bool:
 
 
 class Flood:
-    """Sends a pattern from a thread until told to stop, or an error: `sent` bytes until now, `error` afterwards."""
+    """Sends a pattern from a thread until told to stop, or an error: `sent` bytes until now, `error` afterwards.
+
+    It is to be stopped before its socket is closed: while a thread waits at a socket, the kernel keeps it open.
+    """
 
     def __init__(self, sock: socket.socket, most: int = 1 << 62) -> None:
         self.sent = 0
         self.error: OSError | None = None
         self._sock = sock
         self._most = most
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()
 
     def _send(self) -> None:
+        room = select.poll()
+        room.register(self._sock, select.POLLOUT)
         try:
-            while self.sent < self._most:
-                self.sent += self._sock.send(pattern(min(1 << 16, self._most - self.sent), self.sent))
+            while self.sent < self._most and not self._over.is_set():
+                if room.poll(50):
+                    self.sent += self._sock.send(pattern(min(1 << 16, self._most - self.sent), self.sent))
         except OSError as error:
             self.error = error
+
+    def stop(self) -> None:
+        """Send no more; returns when nobody waits at the socket."""
+        self._over.set()
+        self.wait()
 
     def wait(self) -> None:
         """Return when it has ended."""

@@ -13,7 +13,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 
 #: What bash takes for itself: everywhere, and within double quotes.
 _SPECIAL = re.compile(r"[^\w@%+=:,./\-]")
-_SPECIAL_IN_QUOTES = re.compile(r'[$`"\\!]')
+_SPECIAL_IN_QUOTES = re.compile(r'[$`"\\]')
 
 
 class QuotedBashComplete(BashComplete):
@@ -45,7 +45,8 @@ def _quoted(word: str, begun: str) -> str:
     if quote in ("'", '"') and quote not in begun[1:]:
         if quote == "'":
             return word.replace("'", "'\\''")
-        return _SPECIAL_IN_QUOTES.sub(lambda found: "\\" + found[0], word)
+        # Between double quotes no backslash is taken away in front of an exclamation mark.
+        return _SPECIAL_IN_QUOTES.sub(lambda found: "\\" + found[0], word).replace("!", '"\\!"')
     return _SPECIAL.sub(lambda found: "\\" + found[0], word)
 
 

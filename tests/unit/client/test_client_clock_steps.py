@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from klinket.client.link import ConnectorLink
+from klinket.connector import limits
 from klinket.wire import control
 from tests.eventually import eventually
 from tests.unit.whole import Whole
@@ -40,3 +42,23 @@ async def test_a_client_starts_works_and_logs_out_while_the_controllers_clock_is
     await client.aclose()  # without a channel: by an assertion of its own
     (row,) = await whole.sessions()
     assert row.end_reason == "logout"
+
+
+async def test_a_connector_whose_controllers_clock_was_set_ahead_waits_for_fresh_grants(
+    whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REGRANT_SECONDS", 3600.0)
+    client = await whole.client()
+    flow = await whole.flow(client)
+    core = whole.connector._core
+    (session,) = core._grants
+
+    async def never(self: ConnectorLink) -> None:
+        """The fresh one is late."""
+
+    monkeypatch.setattr(ConnectorLink, "present_grant", never)
+    whole.controller.offset += 1500
+    await whole.controller.controller.clock_watch.look()
+    await eventually(lambda: core._ungranted)
+    assert (list(core._ungranted), list(core._grants)) == ([session], [])
+    await flow.echo()

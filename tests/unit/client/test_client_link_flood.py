@@ -12,7 +12,7 @@ from klinket.domain.token_buckets import TokenBuckets
 from klinket.wire import link_control
 from klinket.wire.link_control import NameAnswer, Pong
 from klinket.wire.pipe import FrameType
-from tests.eventually import eventually
+from tests.eventually import PATIENCE, eventually
 from tests.unit.client.test_client_links import a_link
 from tests.unit.net.conftest import Ends, ends
 
@@ -64,7 +64,7 @@ async def test_others_have_their_turns_between_messages_that_come_at_once(ends: 
         await ends.connector.send(FrameType.CONTROL, link_control.encode(Pong(load=number)))
     seen: set[int] = set()
     listening = asyncio.ensure_future(link._listen(ends.client))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(loads) < 50:
             await asyncio.sleep(0)
             seen.add(len(loads))

@@ -28,6 +28,7 @@ from klinket.wire.link import Link
 from klinket.wire.link_control import CloseLink, Drain, GrantAccepted, GrantRefused, Ping, Pong
 from klinket.wire.pipe import FrameType, Purpose
 from klinket.wire.pipe_messages import Failure
+from tests.eventually import PATIENCE
 from tests.unit.connector.conftest import DATABASE, NETWORK, World, principal, record, request, resource, tcp
 from tests.unit.net import test_net_link
 from tests.unit.net.conftest import tcp_pair
@@ -181,7 +182,7 @@ async def test_a_control_pipe_ends_with_its_link(world: World, tmp_path: Path, h
 
     async def answered() -> bool:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await pipe.send(FrameType.CONTROL, link_control.encode(Ping()))
                 return isinstance(link_control.decode_from_connector((await pipe.receive()).content), Pong)
         except ConnectionError:

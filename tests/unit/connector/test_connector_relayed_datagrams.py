@@ -179,12 +179,13 @@ async def test_a_connector_that_never_answers_on_the_pipe_is_not_waited_for(
     whole: Whole, target: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datagram_way, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(whole.connector._flows.paths, "open_relayed", lambda *_: None)
+    asked: list[object] = []
+    monkeypatch.setattr(whole.connector._flows.paths, "open_relayed", lambda *given: asked.append(given))
     client = await whole.client()
     flow = await client.open_datagrams(target)
     await echo(flow, b"framed")
     relayed = link_of(client).datagrams._ways[1]
-    await eventually(lambda: whole.connector._links._datagrams)
+    await eventually(lambda: asked)
     await eventually(lambda: relayed.again_at > 0)
     await eventually(lambda: not whole.connector._links._datagrams)
     await echo(flow, b"framed")

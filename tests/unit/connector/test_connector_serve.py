@@ -206,9 +206,12 @@ async def test_many_flow_events_wait_until_the_controller_has_believed_the_proof
     whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prove, events = Channels._prove, whole.connector._events
+    attached, are_spooled = asyncio.Event(), asyncio.Event()
 
     async def slowly(self: Channels, socket: Any) -> Any:
         found = await prove(self, socket)
+        attached.set()
+        await are_spooled.wait()
         await asyncio.sleep(0.3)  # what comes now comes from somebody who is not believed yet
         return found
 
@@ -219,6 +222,8 @@ async def test_many_flow_events_wait_until_the_controller_has_believed_the_proof
     monkeypatch.setattr(ConnectorChannel, "_beat", never)
     whole.connector._channel.abort()
     await eventually(lambda: not tasks_named("connector channel: heartbeat"))
+    async with asyncio.timeout(PATIENCE):
+        await attached.wait()
     principal = Principal(ServiceAccountUuid("a" * 36), Kid("k" * 28), SessionId("s" * 22))
     for number in range(400):
         destination = Destination(f"{number}.{'long-' * 10}name.internal", 443, TransportProtocol.TCP)
@@ -226,6 +231,7 @@ async def test_many_flow_events_wait_until_the_controller_has_believed_the_proof
     await events.spool()
     (spooled,) = (whole.state / "connector" / "flow-events").glob("*.json")
     assert spooled.stat().st_size > web.MAX_UNPROVEN_MESSAGE_BYTES
+    are_spooled.set()
     await eventually(lambda: not list((whole.state / "connector" / "flow-events").glob("*.json")))
 
 

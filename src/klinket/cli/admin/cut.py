@@ -20,7 +20,7 @@ from klinket.wire.paths import CUTS_PATH
 LISTED = 100
 PENDING = "pending"
 #: Of a flow whose connector did not tell where it led.
-NO_TARGET = "target not known"
+NO_DESTINATION = "destination not known"
 
 
 @click.group()
@@ -159,4 +159,4 @@ def show_cut(cut: dict[str, Any]) -> None:
                 "FLOW": "flow", "HOST": "host", "PORT": "port", "PROTOCOL": "protocol",
                 "SESSION": "session", "STOPPED AFTER MS": "stopped_after_ms",
             }  # fmt: skip
-            show_rows([{**flow, "host": flow.get("host") or NO_TARGET} for flow in receipt["flows"]], columns, as_json=False)
+            show_rows([{**flow, "host": flow.get("host") or NO_DESTINATION} for flow in receipt["flows"]], columns, as_json=False)

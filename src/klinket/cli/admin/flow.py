@@ -14,7 +14,7 @@ from klinket.cli.admin.export_file import fetch
 from klinket.cli.admin.named import CONNECTOR, NETWORK, RESOURCE, SERVICE, Noun
 from klinket.cli.admin.output import show_rows
 from klinket.cli.admin.params import FILE
-from klinket.cli.admin.service_key import complete, key_id
+from klinket.cli.admin.service_key import KEY_OPTION, id_of_key
 from klinket.cli.admin.time_range import with_time_range
 from klinket.wire.paths import FLOWS_EXPORT_PATH
 
@@ -40,7 +40,7 @@ def flow() -> None:
 @RESOURCE.option("--resource", metavar="NAME", help="To this resource (name or id).")
 @CONNECTOR.option("--connector", metavar="NAME", help="Through this connector (name or id).")
 @NETWORK.option("--network", metavar="NAME", help="In this remote network (name or id).")
-@click.option("--key", metavar="KEY", shell_complete=complete, help="With this service key (name or id), of --service or of all.")
+@KEY_OPTION
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(["established", "closed", "failed", "denied"]))
 @click.option("--failure", metavar="WORD", help="For example not-granted, name-not-found.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Events shown at the most.")
@@ -71,7 +71,7 @@ def list_events(
         "resourceId": _id(api, RESOURCE, resource),
         "connectorId": _id(api, CONNECTOR, connector),
         "remoteNetworkId": _id(api, NETWORK, network),
-        "serviceKeyId": None if key is None else key_id(api, service, key),
+        "serviceKeyId": None if key is None else id_of_key(api, service, key),
         "kinds": [kind.upper() for kind in kinds] or None,
         "failure": failure,
     }

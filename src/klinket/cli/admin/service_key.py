@@ -43,7 +43,7 @@ def key() -> None:
     """
 
 
-def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Return the names of keys that begin so: of the service account that was named, else of all."""
     try:
         names = sorted({row["name"] for row in _keys(completing(ctx), ctx.params.get("service"), "id name")})
@@ -53,7 +53,11 @@ def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
 
 
 _SERVICE = SERVICE.argument("service")
-_KEY = click.argument("name", metavar="KEY", shell_complete=complete)
+_KEY = click.argument("name", metavar="KEY", shell_complete=_complete)
+#: Of lists: those of one key.
+KEY_OPTION = click.option(
+    "--key", metavar="KEY", shell_complete=_complete, help="With this service key (name or id), of --service or of all."
+)
 
 
 def _keys(api: AdminApiClient, service: str | None, selection: str) -> list[dict[str, Any]]:
@@ -66,8 +70,8 @@ def find_key(api: AdminApiClient, service: str | None, wanted: str, selection: s
     return pick(_keys(api, service, selection), NOUN, wanted)
 
 
-def key_id(api: AdminApiClient, service: str | None, wanted: str) -> str:
-    """Return the id of a key that events may still name: of one that is deleted by its id alone. Raises as `find_key`."""
+def id_of_key(api: AdminApiClient, service: str | None, wanted: str) -> str:
+    """Return the Admin API's id of a key that events may still name: a deleted one has no other name. Raises as `find_key`."""
     try:
         found: str = find_key(api, service, wanted)["id"]
     except Missing:

@@ -11,7 +11,7 @@ from klinket.cli.admin import with_api
 from klinket.cli.admin.api import AdminApiClient, Argument
 from klinket.cli.admin.named import SERVICE
 from klinket.cli.admin.output import show_rows
-from klinket.cli.admin.service_key import complete, key_id
+from klinket.cli.admin.service_key import KEY_OPTION, id_of_key
 from klinket.cli.admin.waiting import Waiting, with_wait
 
 SELECTION = "id createdAt serviceAccountId serviceKeyId hostname address clientVersion isAttached endedAt endReason"
@@ -37,7 +37,7 @@ def _names(api: AdminApiClient) -> dict[str, str]:
 
 @session.command("list")
 @SERVICE.option("--service", metavar="SERVICE", help="Of this service account, by name or id.")
-@click.option("--key", metavar="KEY", shell_complete=complete, help="With this key (name or id), of --service or of all.")
+@KEY_OPTION
 @click.option("--ended", is_flag=True, help="Also those that have ended.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Sessions shown at the most.")
 @with_api
@@ -51,7 +51,7 @@ def list_sessions(api: AdminApiClient, service: str | None, key: str | None, end
     if service is not None:
         arguments["serviceAccountId"] = ("ID", SERVICE.find(api, service)["id"])
     if key is not None:
-        arguments["serviceKeyId"] = ("ID", key_id(api, service, key))
+        arguments["serviceKeyId"] = ("ID", id_of_key(api, service, key))
     names = _names(api)
 
     def row(node: dict[str, Any]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ async def test_a_cut_shows_who_waits_until_when_and_then_what_ended(
     assert receipt["receipts"][0]["flows"] == [flow]
 
 
-async def test_an_ended_flow_whose_target_nobody_told_is_said_so(
+async def test_an_ended_flow_whose_destination_nobody_told_is_said_so(
     controller: Running, inventory: Inventory, admin: Browser
 ) -> None:
     account, resource = inventory.accounts[0], inventory.resources[0]
@@ -198,7 +198,7 @@ async def test_an_ended_flow_whose_target_nobody_told_is_said_so(
     told = {"stopped_at_ms": 1, "took_ms": 1.0, "flows": [{"flow": "1"}, {"flow": "2", "host": "", "port": 443}]}
     await controller.write(lambda tx: cuts.answer(tx, 1, inventory.connector.id, **told))
     text = (await admin.get(f"{CUTS}/1")).text
-    assert text.count("target not known") == 2
+    assert text.count("destination not known") == 2
     assert "?" not in re.sub("<[^>]*>", "", text.partition("Flows that ended")[2].partition("About")[0])
 
 
