@@ -17,7 +17,10 @@ _SPECIAL_IN_QUOTES = re.compile(r'[$`"\\]')
 
 
 class QuotedBashComplete(BashComplete):
-    """As click's, whose script reads a line for each word and takes one backslash of two away."""
+    """As click's, whose script reads a line for each word, and takes one backslash of two away."""
+
+    #: Without patterns: a word with a `*` would be what files of the folder are called, unquoted.
+    source_template = BashComplete.source_template.replace("    local response\n", "    local response -\n    set -o noglob\n", 1)
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
         """Return the line of one word."""
@@ -34,10 +37,15 @@ def _begun() -> str:
 
 
 def _quoted(word: str, begun: str) -> str:
-    """Return a word as bash has to have it behind the quote that was typed, if there is one."""
-    if begun.startswith("'"):
-        return word.replace("'", "'\\''")
-    if begun.startswith('"'):  # between them no backslash is taken away in front of an exclamation mark
+    """Return a word as bash has to have it behind what was typed, with the quote that is open there, if there is one.
+
+    Only one that the word begins with counts, while it has not come again: what is done without it does no harm within quotes.
+    """
+    quote = begun[:1]
+    if quote in ("'", '"') and quote not in begun[1:]:
+        if quote == "'":
+            return word.replace("'", "'\\''")
+        # Between double quotes no backslash is taken away in front of an exclamation mark.
         return _SPECIAL_IN_QUOTES.sub(lambda found: "\\" + found[0], word).replace("!", '"\\!"')
     return _SPECIAL.sub(lambda found: "\\" + found[0], word)
 

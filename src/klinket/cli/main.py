@@ -89,6 +89,9 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
+    from klinket.cli import bash_completion
+
+    bash_completion.register()
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(klinket, {}, "klinket", COMPLETION_VARIABLE).source())

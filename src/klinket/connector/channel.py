@@ -171,8 +171,8 @@ class ConnectorChannel:
 
     def _set_clock(self, told: Told) -> None:
         step = self._clock.set(told.time_ms, told.uptime_ms, told.boot)
-        if step > 0:
-            self._core.clock_set_ahead(self._clock.now(), step)
+        if step:
+            self._core.clock_set(self._clock.now(), step)
 
     async def _beat(self, connection: ClientConnection) -> None:
         while not self._left:

@@ -112,21 +112,29 @@ class ConnectorCore:
 
         Nothing is opened with them from here on. Live flows have REGRANT_SECONDS for a fresh grant of their session.
         """
-        gone = [session for session, grant in self._grants.items() if grant.kid not in self._grant_keys]
-        for session in gone:
-            del self._grants[session]
-            self._ungranted[session] = now + limits.REGRANT_SECONDS
-        return len(gone)
+        return self._ungrant([session for session, grant in self._grants.items() if grant.kid not in self._grant_keys], now)
 
-    def clock_set_ahead(self, now: float, step: float) -> None:
-        """The controller's clock was set ahead by so many seconds: what it had signed ends as if that time had gone by.
+    def clock_set(self, now: float, step: float) -> None:
+        """The controller's clock was set by so many seconds, to `now`.
 
-        Live flows of grants that are over by it, and were not before, have REGRANT_SECONDS for a fresh one.
+        Ahead: what it had signed ends as if that time had gone by; live flows of grants that are over by it, and were not before,
+        have REGRANT_SECONDS for a fresh one. Back: so have those of grants that are of a time to come now; nobody has longer.
         """
-        ends = {session: grant.claims.expires_at + LEEWAY_SECONDS for session, grant in self._grants.items()}
-        for session in [session for session, end in ends.items() if now - step < end <= now]:
+        if step > 0:
+            ends = {session: grant.claims.expires_at + LEEWAY_SECONDS for session, grant in self._grants.items()}
+            self._ungrant([session for session, end in ends.items() if now - step < end <= now], now)
+        else:
+            latest = now + LEEWAY_SECONDS
+            self._ungrant([session for session, grant in self._grants.items() if grant.claims.issued_at > latest], now)
+            most = now + limits.REGRANT_SECONDS
+            self._ungranted = {session: min(until, most) for session, until in self._ungranted.items()}
+
+    def _ungrant(self, sessions: Sequence[SessionId], now: float) -> int:
+        """Open nothing more with these sessions' grants, and have their live flows wait for fresh ones; returns how many."""
+        for session in sessions:
             del self._grants[session]
             self._ungranted[session] = now + limits.REGRANT_SECONDS
+        return len(sessions)
 
     @property
     def flows(self) -> int:
@@ -191,6 +199,8 @@ class ConnectorCore:
         present = self._grants.get(record.principal.session)
         if present is not None and claims.stamp < present.claims.stamp and claims.stamp[0] == present.claims.stamp[0]:
             raise InvalidToken("the grant is older than the one in force")
+        if self.floors.outlived(claims.stamp):
+            raise InvalidToken("the grant is older than a cut that no older grant can have outlived")
         kid = str(signing.unverified_header(token, MAX_GRANT_CHARS)["kid"])  # verified above
         self._grants[record.principal.session] = _Grant(claims, ResourceIndex(claims.resources), kid)
         self._ungranted.pop(record.principal.session, None)
@@ -300,6 +310,7 @@ class ConnectorCore:
         """
         self.floors.add(cut)
         self.floors.forget(now - MAX_LIFETIME_SECONDS - 2 * LEEWAY_SECONDS)
+        self._ungrant([session for session, grant in self._grants.items() if self.floors.outlived(grant.claims.stamp)], now)
         ended = self._no_longer_allowed(
             # Struck is by the resource that decides the flow now; the one it was opened by is looked at again as well.
             (flow for flow in self._flows.values() if any(cut.scope.covers(flow.principal, id) for id in _ids(flow))),

@@ -266,7 +266,7 @@ class Connector:
         if withdrawn := self._core.drop_withdrawn(self._clock.now()):
             logger.warning("a signing key was withdrawn: %d sessions need fresh grants", withdrawn)
         self._new_terminator()
-        for token in kept:
+        for token in [one for one in kept if one not in self._cut_tokens.values()]:
             self._apply(token)  # for its floor; what the controller still waits for an answer to is in the message
         receipts = [receipt for token in message.cuts if (receipt := self._apply(token)) is not None]
         self._keep(stamp)
@@ -321,7 +321,8 @@ class Connector:
 
     def _keep(self, stamp: tuple[int, int]) -> None:
         self._head = max(self._head, stamp) if stamp[0] == self._head[0] else stamp
-        in_force = {cut.key for cut in self._core.floors}
+        last = self._core.floors.dropped  # what says after a restart as well that a grant is too old
+        in_force = {cut.key for cut in [*self._core.floors, *([] if last is None else [last])]}
         self._cut_tokens = {key: token for key, token in self._cut_tokens.items() if key in in_force}
         self._receipts.keep(in_force)
         kept = (self._head, list(self._cut_tokens.values()))

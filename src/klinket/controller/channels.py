@@ -21,7 +21,7 @@ from klinket.controller.punching import Punching
 from klinket.controller.seats import is_modern, proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import KlinketError, ProtocolError, Throttled
-from klinket.net.copies import boot, own_time
+from klinket.net.copies import boot, own_time, told_uptime_ms
 from klinket.wire import access_token, control
 from klinket.wire.access_token import AccessClaims
 from klinket.wire.identity import ClientIdentity, ConnectorIdentity
@@ -87,7 +87,7 @@ class Channels:
     async def _prove(self, socket: WebSocket) -> tuple[AccessClaims, tuple[str, ...]]:
         """Challenge the peer; returns who it proved to be, and `Attach.only`. Raises AuthenticationFailed, ProtocolError."""
         nonce = urlsafe_b64encode(self._entropy(NONCE_BYTES)).decode()
-        time_ms, uptime_ms = round(self._clock() * 1000), round(own_time() * 1000)
+        time_ms, uptime_ms = round(self._clock() * 1000), told_uptime_ms(own_time())
         challenge = control.Challenge(nonce=nonce, time_ms=time_ms, uptime_ms=uptime_ms, boot=boot())
         await socket.send_text(control.encode(challenge))
         async with asyncio.timeout(ATTACH_SECONDS):

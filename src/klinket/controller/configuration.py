@@ -14,7 +14,7 @@ from klinket.domain.cut import Stamp
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import RemoteNetworkId, ServiceAccountUuid, Thumbprint
 from klinket.domain.resource import Resource, ResourceIndex, choose
-from klinket.net.copies import boot, own_time
+from klinket.net.copies import boot, own_time, told_uptime_ms
 from klinket.wire import ticket
 from klinket.wire.control import (
     AccountLimits,
@@ -155,7 +155,7 @@ def for_connector(
         connector=connector.id,
         remote_network=connector.remote_network_id,
         time_ms=round(now * 1000),
-        uptime_ms=round(own_time() * 1000),
+        uptime_ms=told_uptime_ms(own_time()),
         boot=boot(),
         client_authority=trust.authorities[AuthorityPurpose.CLIENT].certificate_pem,
         grant_keys=trust.keys[KeyPurpose.GRANT].to_jwks(),

@@ -15,7 +15,7 @@ from klinket.controller.channel_pace import ChannelPace
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Outbox, receive_text
 from klinket.domain.errors import InvalidToken
 from klinket.domain.identifiers import Thumbprint
-from klinket.net.copies import boot, own_time
+from klinket.net.copies import boot, own_time, told_uptime_ms
 from klinket.wire import control, signing
 from klinket.wire.identity import ClientIdentity, ConnectorIdentity
 
@@ -63,7 +63,7 @@ class Conversation:
 
     def answer_heartbeat(self, outbox: Outbox, message: control.Heartbeat) -> None:
         """Answer a heartbeat with the same number, and the time here."""
-        time_ms, uptime_ms = round(self._clock() * 1000), round(own_time() * 1000)
+        time_ms, uptime_ms = round(self._clock() * 1000), told_uptime_ms(own_time())
         outbox.put(control.HeartbeatAnswer(sequence=message.sequence, time_ms=time_ms, uptime_ms=uptime_ms, boot=boot()))
 
     async def confirmed(self, query: Callable[[Transaction], T]) -> T:

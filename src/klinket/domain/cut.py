@@ -176,6 +176,8 @@ class Floors:
     def __init__(self, cuts: Iterable[Cut] = ()) -> None:
         self._cuts: dict[CutKey, Cut] = {}
         self._found: dict[_Key, list[Cut]] = {}
+        #: The newest of those that were dropped.
+        self.dropped: Cut | None = None
         for cut in cuts:
             self.add(cut)
 
@@ -204,13 +206,21 @@ class Floors:
         return next((cuts[-1] for key in _about(principal) if (cuts := self._found.get(key))), None)
 
     def forget(self, issued_before: float) -> None:
-        """Drop cuts issued before a time from which on no older grant can be alive."""
+        """Drop cuts issued before a time from which on no older grant can be alive; outlived() tells those that seem to be."""
         for cut in [cut for cut in self._cuts.values() if cut.issued_at < issued_before]:
+            last = self.dropped
+            if last is None or (cut.revision > last.revision if cut.epoch == last.epoch else cut.issued_at >= last.issued_at):
+                self.dropped = cut
             del self._cuts[cut.key]
             left = self._found[_key(cut.scope)]
             left.remove(cut)
             if not left:
                 del self._found[_key(cut.scope)]
+
+    def outlived(self, granted_at: Stamp) -> bool:
+        """Return whether a grant is older than a cut that was dropped: one of a time when the controller's clock was ahead."""
+        last = self.dropped
+        return last is not None and granted_at[0] == last.epoch and granted_at[1] < last.revision
 
     def __len__(self) -> int:
         return len(self._cuts)

@@ -38,13 +38,33 @@ def own_time() -> float:
 
 
 @cache
-def boot() -> str:
-    """Return a name of what own_time() is counted by: the same for as long as it goes on, "" where that is not known."""
+def _what_counts() -> str:
+    """Return what own_time() is counted by: the same for as long as it goes on, "" where that is not known."""
     try:
-        named = Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/time").readlink())
+        return Path("/proc/sys/kernel/random/boot_id").read_text() + str(Path("/proc/self/ns/time").readlink())
     except OSError:
         return ""
-    return hashlib.sha256(named.encode()).hexdigest()[:16]  # the machine's own id is nobody's business
+
+
+@cache
+def boot() -> str:
+    """Return a name of what own_time() is counted by, "" where that is not known."""
+    return (
+        hashlib.sha256(b"boot" + _what_counts().encode()).hexdigest()[:16] if _what_counts() else ""
+    )  # the id itself is nobody's business
+
+
+@cache
+def _beginning_ms() -> int:
+    return int.from_bytes(hashlib.sha256(b"uptime" + _what_counts().encode()).digest()[:5])
+
+
+def told_uptime_ms(up: float) -> int:
+    """Return own_time() as it is told, in milliseconds, from a moment that only this machine knows, which boot() names.
+
+    Anybody may ask: for how long a machine has been up says which faults its kernel still has.
+    """
+    return round(up * 1000) + _beginning_ms() if _what_counts() else 0
 
 
 class Told(Protocol):

@@ -42,8 +42,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 class Challenge(Message, frozen=True, kw_only=True, tag="challenge"):
     """First message of the controller. `nonce` goes into the proof of `Attach` (RFC 7800 proof of possession).
 
-    `uptime_ms`, `boot`: for how long the controller's machine has been up, sleep included, and since which boot ("": not told).
-    Unlike `time_ms` nobody sets that clock.
+    `uptime_ms`, `boot`: of a clock that goes on while the controller's machine is up, asleep or not, from a moment of its own,
+    and which boot that is ("": not told). Unlike `time_ms` nobody sets that clock.
     """
 
     nonce: str

@@ -33,6 +33,7 @@ class GrantClaims:
     stamp: Stamp
     expires_at: float
     resources: tuple[Resource, ...]
+    issued_at: float
 
 
 def sign_grant(
@@ -94,4 +95,5 @@ def verify_grant(token: str, keys: signing.KeySet, *, network: str, remote_netwo
         (signing.whole(claims, "epoch"), signing.whole(claims, "rev")),
         float(signing.whole(claims, "exp")),
         resources,
+        float(signing.whole(claims, "iat")),
     )

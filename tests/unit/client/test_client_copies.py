@@ -26,7 +26,7 @@ def live_pipes(client: Client) -> list[SealedPipe]:
 
 def an_hour_later() -> tuple[float, control.HeartbeatAnswer]:
     """Return an exchange with the controller as a machine sees it that stood still for an hour."""
-    time_ms, uptime_ms = round((time.time() + 3600) * 1000), round((own_time() + 3600) * 1000)
+    time_ms, uptime_ms = round((time.time() + 3600) * 1000), copies.told_uptime_ms(own_time() + 3600)
     return own_time(), control.HeartbeatAnswer(sequence=1, time_ms=time_ms, uptime_ms=uptime_ms, boot=copies.boot())
 
 

@@ -19,6 +19,7 @@ from klinket.controller import web
 from klinket.controller.app import cuts
 from klinket.controller.channels import Channels
 from klinket.controller.trust import KeyPurpose
+from klinket.domain.cut import Floors
 from klinket.domain.errors import ControllerUnreachable, InvalidInput
 from klinket.domain.flow import Destination, FlowFailure, TransportProtocol
 from klinket.domain.grant import Principal
@@ -70,6 +71,24 @@ async def test_a_cut_is_a_head_that_is_shown_from_then_on_and_kept(whole: Whole)
     shown = whole.connector._channel.head
     assert shown == whole.connector._state.kept_head()[1]
     assert verify_head(shown, keys, network="acme") >= (cut.epoch, cut.revision)
+
+
+async def test_the_newest_cut_that_is_forgotten_stays_on_disk(whole: Whole) -> None:
+    connector = whole.connector
+    await whole.controller.revoke_key(whole.key)
+    await receipts(whole)
+    (cut,) = list(connector._core.floors)
+    connector._core.floors.forget(cut.issued_at + 1)
+    connector._keep(connector._head)
+    (token,) = connector._state.kept_cuts()[1]
+    connector._core.floors = Floors()  # as after a restart, long after
+    connector._cut_tokens.clear()
+    connector._receipts.keep(())
+    connector._clock.set(round((cut.issued_at + 86_400) * 1000))
+    connector._apply(token)
+    assert not len(connector._core.floors)
+    assert connector._core.floors.outlived((cut.epoch, cut.revision - 1))
+    assert not connector._core.floors.outlived(cut.stamp)
 
 
 async def test_an_answer_that_got_lost_is_given_again_with_the_flows_it_named(

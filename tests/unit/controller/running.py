@@ -308,7 +308,8 @@ class Running:
         url = self.config.public_url
         async with open_channel(url, control.CHANNEL_PATH, context, max_bytes=control.MAX_CONTROL_BYTES) as connection:
             channel = Channel(connection, self.clock)
-            channel.nonce = (await channel.take(control.Challenge)).nonce
+            channel.challenge = await channel.take(control.Challenge)
+            channel.nonce = channel.challenge.nonce
             yield channel
 
     @asynccontextmanager
@@ -335,6 +336,7 @@ class Channel:
     def __init__(self, connection: ClientConnection, clock: Callable[[], float]) -> None:
         self.connection = connection
         self.nonce = ""
+        self.challenge: control.Challenge | None = None
         self._clock = clock
 
     async def attach(self, token: str, key: signing.PrivateKey, *, nonce: str | None = None, only: Sequence[str] = ()) -> str:

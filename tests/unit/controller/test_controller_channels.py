@@ -15,6 +15,7 @@ from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ProtocolError
 from klinket.domain.identifiers import RemoteNetworkId
 from klinket.net.certificate_request import certificate_request
+from klinket.net.copies import own_time
 from klinket.wire import control, signing
 from klinket.wire.grant_token import verify_grant
 from tests.unit.controller.running import Enrolled, Running, Session
@@ -39,6 +40,13 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 # ---- before anybody is believed
+
+
+async def test_who_has_proved_nothing_does_not_learn_for_how_long_the_machine_has_been_up(live: Running) -> None:
+    async with live.channel() as channel:
+        assert channel.challenge is not None
+        assert channel.challenge.boot
+        assert abs(channel.challenge.uptime_ms - own_time() * 1000) > 1_000_000
 
 
 async def test_a_binary_frame_ends_a_channel_without_a_traceback(live: Running, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klinket.net import copies
-from klinket.net.copies import STOOD_STILL_SECONDS, CopyWatch, StoodStill, boot, own_time, tells_new_generation
+from klinket.net.copies import STOOD_STILL_SECONDS, CopyWatch, StoodStill, boot, own_time, tells_new_generation, told_uptime_ms
 from klinket.wire.control import HeartbeatAnswer
 from tests.eventually import eventually
 
@@ -123,3 +123,9 @@ async def test_the_kernel_is_heard_and_nobody_else(monkeypatch: pytest.MonkeyPat
         assert len(told) == 1  # the forged message came first, and was not told
     finally:
         watch.close()
+
+
+def test_nobody_is_told_for_how_long_the_machine_has_been_up() -> None:
+    began = told_uptime_ms(0.0)
+    assert told_uptime_ms(1000.0) - began == 1_000_000  # one clock
+    assert began > 1_000_000  # of a number with 40 bits: a lower one comes once in a million boots

@@ -51,7 +51,7 @@ def refuse(token: str, remote_network: RemoteNetworkId = OFFICE) -> str:
 
 
 def test_a_grant_says_everything_the_connector_decides_by() -> None:
-    assert verify(sign()) == GrantClaims(OFFICE, PRINCIPAL, Thumbprint("thumb"), (3, 41), NOW + 300, tuple(RESOURCES))
+    assert verify(sign()) == GrantClaims(OFFICE, PRINCIPAL, Thumbprint("thumb"), (3, 41), NOW + 300, tuple(RESOURCES), NOW)
 
 
 def test_a_grant_of_nothing_is_a_grant() -> None:
