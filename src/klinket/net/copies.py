@@ -49,9 +49,8 @@ def _what_counts() -> str:
 @cache
 def boot() -> str:
     """Return a name of what own_time() is counted by, "" where that is not known."""
-    return (
-        hashlib.sha256(b"boot" + _what_counts().encode()).hexdigest()[:16] if _what_counts() else ""
-    )  # the id itself is nobody's business
+    counted = _what_counts()
+    return hashlib.sha256(b"boot" + counted.encode()).hexdigest()[:16] if counted else ""  # the id itself is nobody's business
 
 
 @cache

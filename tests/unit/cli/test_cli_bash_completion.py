@@ -11,8 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klinket.cli import bash_completion
-from klinket.cli.bash_completion import QuotedBashComplete, _quoted
+from klinket.cli.bash_completion import QuotedBashComplete, _begun, _quoted
 from klinket.cli.main import klinket
 
 NAME = "x;$(touch made)`touch made`'\";touch made #&& touch made"
@@ -62,7 +61,7 @@ def read_by_bash(lines: list[str]) -> list[str]:
 def test_bash_reads_a_quoted_word_as_the_name(names: list[str]) -> None:
     names = [*names, "a!b", "x;$(touch made)`touch made` *", "it's", 'a "b"', "\\", "~"]
     for quote in ("", "'", '"'):
-        assert read_by_bash([quote + bash_completion._quoted(name, quote + "typed") + quote for name in names]) == names
+        assert read_by_bash([quote + _quoted(name, quote + "typed") + quote for name in names]) == names
 
 
 @pytest.mark.parametrize(
@@ -82,4 +81,4 @@ def test_a_line_is_quoted_for_what_was_typed_and_for_the_script_that_reads_it(
 def test_a_place_that_no_word_has_is_one_without_quotes(monkeypatch: pytest.MonkeyPatch, words: str, place: str) -> None:
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", place)
-    assert bash_completion._begun() in ("", "klinket")
+    assert _begun() in ("", "klinket")

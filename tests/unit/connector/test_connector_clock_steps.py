@@ -1,9 +1,10 @@
-"""The controller's clock was ahead, and is put right: what was signed meanwhile gives nothing that a cut has taken away."""
+"""The controller's clock is set ahead, and put right: flows wait for fresh grants, and nothing gives what a cut has taken away."""
 
 from __future__ import annotations
 
 import pytest
 
+from klinket.connector.core import LinkRecord
 from klinket.connector.limits import REGRANT_SECONDS
 from klinket.domain.cut import CutScope
 from klinket.domain.errors import InvalidToken
@@ -21,6 +22,10 @@ FORGOTTEN = MAX_LIFETIME_SECONDS + 2 * LEEWAY_SECONDS + 1
 def forget_before(world: World, now: float) -> None:
     """Have a cut of somebody else come, with which old floors are forgotten."""
     world.core.apply_cut(world.cut(CutScope.of_account(OTHER_ACCOUNT), stamp=(1, 30), issued_at=now), now)
+
+
+def end_of_grant(world: World, link: LinkRecord) -> float:
+    return world.core._grants[link.principal.session].claims.expires_at + LEEWAY_SECONDS
 
 
 def test_a_grant_from_before_a_cut_counts_no_more_when_the_cut_is_forgotten(world: World) -> None:
@@ -84,3 +89,25 @@ def test_a_grant_of_now_goes_on_when_the_clock_is_set_back(world: World) -> None
     flow = world.core.open(link, request(DB), NOW)
     world.core.clock_set(NOW - 4, -6.0)
     world.core.recheck(flow, NOW)
+
+
+def test_live_flows_have_time_for_a_fresh_grant_when_the_clock_is_set_ahead_and_nothing_opens_with_the_former(
+    world: World,
+) -> None:
+    link = world.granted(DATABASE)
+    flow = world.core.open(link, request(DB), NOW)
+    now = end_of_grant(world, link)
+    world.core.clock_set(now, DAY)
+    assert world.core.deadline_reached(now + REGRANT_SECONDS - 0.1) == []
+    assert refused(world, link, DB) is FlowFailure.NOT_GRANTED
+    assert [one.flow for one in world.core.deadline_reached(now + REGRANT_SECONDS)] == [flow]
+
+
+@pytest.mark.parametrize("off", [1.0, -3600.0])
+def test_a_grant_that_was_over_before_the_clock_was_set_or_is_not_over_yet_ends_in_its_own_time(world: World, off: float) -> None:
+    link = world.granted(DATABASE)
+    world.core.open(link, request(DB), NOW)
+    end = end_of_grant(world, link)
+    world.core.clock_set(end + off, 1.0)
+    assert world.core.next_deadline() == end
+    assert len(world.core.deadline_reached(end + off)) == (off > 0)
