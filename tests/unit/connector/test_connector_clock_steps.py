@@ -1,4 +1,4 @@
-"""The controller's clock is set ahead, and put right: flows wait for fresh grants, and nothing gives what a cut has taken away."""
+"""The controller's clock is set ahead, and put right: flows wait for fresh grants, and what a cut took away stays away."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_grant_of_now_goes_on_when_the_clock_is_set_back(world: World) -> None
     world.core.recheck(flow, NOW)
 
 
-def test_live_flows_have_time_for_a_fresh_grant_when_the_clock_is_set_ahead_and_nothing_opens_with_the_former(
+def test_live_flows_have_time_for_a_fresh_grant_when_the_clock_is_set_ahead(
     world: World,
 ) -> None:
     link = world.granted(DATABASE)
