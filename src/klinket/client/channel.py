@@ -15,8 +15,8 @@ from klinket.domain.errors import AuthenticationFailed, ControllerUnreachable, K
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
-from klinket.net.copies import Told, own_time
 from klinket.net.tasks import TaskSet
+from klinket.net.uptime import ToldTime, own_time
 from klinket.wire import access_token, control
 from klinket.wire.version import PRODUCT_VERSION
 
@@ -36,7 +36,7 @@ class ClientChannel:
         clock: PeerClock,
         configure: Callable[[control.ClientConfiguration], None],
         renewed: Callable[[control.CertificateRenewed], None],
-        exchanged: Callable[[float, Told], None] = lambda asked_at, told: None,
+        exchanged: Callable[[float, ToldTime], None] = lambda asked_at, told: None,
         only: Sequence[str] = (),
     ) -> None:
         """`exchanged`: told own_time() before the controller was asked, and its answer, as CopyWatch wants it.

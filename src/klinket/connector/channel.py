@@ -20,8 +20,8 @@ from klinket.domain.errors import ConnectorTokensDead, ControllerUnreachable, In
 from klinket.net import channel
 from klinket.net.certificate_request import certificate_request
 from klinket.net.clock import PeerClock
-from klinket.net.copies import Told, own_time
 from klinket.net.tasks import TaskSet
+from klinket.net.uptime import ToldTime, own_time
 from klinket.wire import access_token, control
 from klinket.wire.signing import PrivateKey
 from klinket.wire.version import CONNECTOR_VERSION
@@ -49,7 +49,7 @@ class ConnectorChannel:
         configure: Callable[[control.ConnectorConfiguration], Awaitable[list[control.CutReceipt]]],
         handle_cut: Callable[[control.Cut], control.CutReceipt | None],
         renewed: Callable[[control.CertificateRenewed], None],
-        exchanged: Callable[[float, Told], None] = lambda asked_at, told: None,
+        exchanged: Callable[[float, ToldTime], None] = lambda asked_at, told: None,
     ) -> None:
         self._exchanged = exchanged
         self._beat_at: tuple[int, float] = (0, 0.0)
@@ -169,7 +169,7 @@ class ConnectorChannel:
             case _:
                 raise ProtocolError(f"unexpected {type(message).__name__}")
 
-    def _set_clock(self, told: Told) -> None:
+    def _set_clock(self, told: ToldTime) -> None:
         step = self._clock.set(told.time_ms, told.uptime_ms, told.boot)
         if step:
             self._core.clock_set(self._clock.now(), step)

@@ -21,7 +21,7 @@ from klinket.controller.punching import Punching
 from klinket.controller.seats import is_modern, proven
 from klinket.controller.trust import KeyPurpose, Trust
 from klinket.domain.errors import KlinketError, ProtocolError, Throttled
-from klinket.net.copies import boot, own_time, told_uptime_ms
+from klinket.net.uptime import boot, own_time, told_uptime_ms
 from klinket.wire import access_token, control
 from klinket.wire.access_token import AccessClaims
 from klinket.wire.identity import ClientIdentity, ConnectorIdentity

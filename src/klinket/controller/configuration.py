@@ -14,7 +14,7 @@ from klinket.domain.cut import Stamp
 from klinket.domain.grant import Principal
 from klinket.domain.identifiers import RemoteNetworkId, ServiceAccountUuid, Thumbprint
 from klinket.domain.resource import Resource, ResourceIndex, choose
-from klinket.net.copies import boot, own_time, told_uptime_ms
+from klinket.net.uptime import boot, own_time, told_uptime_ms
 from klinket.wire import ticket
 from klinket.wire.control import (
     AccountLimits,

@@ -15,7 +15,7 @@ from klinket.controller.channel_pace import ChannelPace
 from klinket.controller.peers import ClientPeer, ConnectorPeer, Outbox, receive_text
 from klinket.domain.errors import InvalidToken
 from klinket.domain.identifiers import Thumbprint
-from klinket.net.copies import boot, own_time, told_uptime_ms
+from klinket.net.uptime import boot, own_time, told_uptime_ms
 from klinket.wire import control, signing
 from klinket.wire.identity import ClientIdentity, ConnectorIdentity
 

@@ -11,8 +11,8 @@ import pytest
 from klinket.client import channel as client_channel
 from klinket.client.client import Client
 from klinket.net import copies
-from klinket.net.copies import own_time
 from klinket.net.pipe import SealedPipe
+from klinket.net.uptime import boot, own_time, told_uptime_ms
 from klinket.wire import control
 from tests.eventually import PATIENCE, eventually
 from tests.unit.net.test_net_forks import in_child, seals
@@ -26,8 +26,8 @@ def live_pipes(client: Client) -> list[SealedPipe]:
 
 def an_hour_later() -> tuple[float, control.HeartbeatAnswer]:
     """Return an exchange with the controller as a machine sees it that stood still for an hour."""
-    time_ms, uptime_ms = round((time.time() + 3600) * 1000), copies.told_uptime_ms(own_time() + 3600)
-    return own_time(), control.HeartbeatAnswer(sequence=1, time_ms=time_ms, uptime_ms=uptime_ms, boot=copies.boot())
+    time_ms, uptime_ms = round((time.time() + 3600) * 1000), told_uptime_ms(own_time() + 3600)
+    return own_time(), control.HeartbeatAnswer(sequence=1, time_ms=time_ms, uptime_ms=uptime_ms, boot=boot())
 
 
 async def test_a_copied_client_ends_its_session_and_begins_a_new_one(whole: Whole) -> None:

@@ -15,7 +15,7 @@ from klinket.controller.trust import KeyPurpose
 from klinket.domain.errors import ProtocolError
 from klinket.domain.identifiers import RemoteNetworkId
 from klinket.net.certificate_request import certificate_request
-from klinket.net.copies import own_time
+from klinket.net.uptime import own_time
 from klinket.wire import control, signing
 from klinket.wire.grant_token import verify_grant
 from tests.unit.controller.running import Enrolled, Running, Session
