@@ -61,11 +61,11 @@ def test_asking_a_development_command_for_help_does_not_run_it(command: str) -> 
 
 @pytest.mark.parametrize(("bears", "told"), [(False, [": a flow"]), (True, [", while it lasts: a flow", "; afterwards: a flow"])])
 def test_a_trial_tells_which_of_two_recoveries_it_means(bears: bool, told: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    world: Any = SimpleNamespace(heal=lambda: None, probe=lambda: True)
+    world: Any = SimpleNamespace(heal=lambda: None, probe=lambda: True, all_works=lambda: None)
     load: Any = SimpleNamespace(lost=0)
     writes: Any = SimpleNamespace(lost=[], one=lambda: True, error="")
     yardstick: Any = SimpleNamespace(slowness=lambda begin, end: 1.0)
-    fault: Any = SimpleNamespace(name="slow", part="relay", bears=bears, begin=lambda world: None, end=lambda world: None)
+    fault: Any = SimpleNamespace(name="slow", parts=("relay",), bears=bears, begin=lambda world: None, end=lambda world: None)
     Trial(world, load, writes, yardstick, Report(1)).strike(fault, 0.0)
     assert [one[0] + one[1] for one in re.findall("(: |[,;] [a-z ]+: )(a flow)", capsys.readouterr().err)] == told
 

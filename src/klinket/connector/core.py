@@ -309,8 +309,10 @@ class ConnectorCore:
         One that ends a key, an account or a session also drops the grants and links of all it covers: their secrets are gone.
         """
         self.floors.add(cut)
+        before = self.floors.dropped
         self.floors.forget(now - MAX_LIFETIME_SECONDS - 2 * LEEWAY_SECONDS)
-        self._ungrant([session for session, grant in self._grants.items() if self.floors.outlived(grant.claims.stamp)], now)
+        if self.floors.dropped is not before:
+            self._ungrant([session for session, grant in self._grants.items() if self.floors.outlived(grant.claims.stamp)], now)
         ended = self._no_longer_allowed(
             # Struck is by the resource that decides the flow now; the one it was opened by is looked at again as well.
             (flow for flow in self._flows.values() if any(cut.scope.covers(flow.principal, id) for id in _ids(flow))),

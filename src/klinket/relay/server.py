@@ -155,8 +155,9 @@ class RelayServer:
                 oldest = gives_way[1]
                 self._saying_hello.pop(oldest).cancel()
                 _answer(oldest, RelayAnswer.LIMIT)
+            sockets.prepare(sock)
             self._hellos.add(source, sock)
-            self._saying_hello[sock] = self._tasks.start(self._begin(sockets.prepare(sock), source), "hello")
+            self._saying_hello[sock] = self._tasks.start(self._begin(sock, source), "hello")
 
     def _pause_accepting(self, error: OSError) -> None:
         """Look away for a moment: the connection that could not be accepted still waits, and would call at once again."""
