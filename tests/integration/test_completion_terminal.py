@@ -65,7 +65,9 @@ class Bash:
             except AssertionError:
                 if last:
                     raise
+                self.shown = ""
                 self.type(INTERRUPT)
+                self.until(re.escape(PROMPT))
 
     def tab(self, words: str, wanted: str) -> None:
         """Press Tab behind words, and wait until the line goes on as wanted."""

@@ -126,7 +126,7 @@ def test_a_relay_that_is_stopped_lets_its_datagrams_go_on_and_new_ones_take_anot
         office.start_relay("relay-2", second)
         first = office.deployment.parts["relay-1"]
         os.kill(first.pid, signal.SIGTERM)
-        wait_until(lambda: "stopping" in first.tail(), "the relay does not stop", 10)
+        wait_until(lambda: "stopping" in first.tail(), "the relay does not stop", PATIENCE)
         with office.program() as another:
             office.goes_sealed(another, "relay-2")
             while first.running():
