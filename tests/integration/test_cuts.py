@@ -385,7 +385,7 @@ def test_a_connector_that_is_removed_or_has_new_tokens_ends_what_it_carries(worl
         world.echo(other, b"it goes on")
         file = deployment.directory / f"cut-{number}.json"
         file.write_text(json.dumps(admin("cut", "show", str(cut["id"]))))
-        assert admin("cut", "verify", str(file))["answered"] == name
+        assert admin("cut", "verify", str(file))["answered"] == [name]
     deployment.parts[name].stop()
 
 
