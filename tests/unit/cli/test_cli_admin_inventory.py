@@ -211,6 +211,25 @@ async def test_a_service_account_is_renamed_granted_and_deleted(shell: Shell) ->
     assert await shell.json("service", "list") == []
 
 
+async def test_of_keys_with_one_name_the_active_one_is_revoked(shell: Shell, tmp_path: Path) -> None:
+    await furnish(shell)
+    await shell.ok("service", "key", "generate", "ci", "--name", "runner", "--out", str(tmp_path / "second.json"))
+    refused = await shell.run("service", "key", "revoke", "ci", "runner")
+    assert "several have the name 'runner'" in str(refused.exception)
+    assert str(refused.exception).count("(ACTIVE)") == 2
+    first = (await shell.json("service", "key", "list", "ci"))[0]["id"]
+    await shell.json("service", "key", "revoke", "ci", first)
+    await shell.json("service", "key", "revoke", "ci", "runner")
+    assert {row["status"] for row in await shell.json("service", "key", "list", "ci")} == {"REVOKED"}
+
+
+async def test_ports_may_be_given_one_option_after_the_other(shell: Shell) -> None:
+    await furnish(shell)
+    await shell.json("resource", "update", "Orders", "--tcp", "99", "--tcp", "8000-8100", "--udp", "53", "--udp", "54")
+    shown = await shell.json("resource", "show", "Orders")
+    assert (shown["tcp"], shown["udp"]) == ("99,8000-8100", "53,54")
+
+
 async def test_a_key_is_renamed_revoked_and_then_deleted(shell: Shell) -> None:
     await furnish(shell)
     assert (await shell.json("service", "key", "rename", "ci", "runner", "old runner"))["name"] == "old runner"

@@ -110,7 +110,7 @@ def pick(rows: Iterable[dict[str, Any]], noun: Noun, wanted: str) -> dict[str, A
             hint=f"see what there is, with names and ids: klinket admin {noun.command} list",
         )
     if len(named) > 1:
-        ids = ", ".join(row["id"] for row in named)
+        ids = ", ".join(f"{row['id']} ({row['status']})" if "status" in row else row["id"] for row in named)
         raise Conflict(f"several have the name {wanted!r}: {ids}", hint="give the id instead of the name")
     return named[0]
 

@@ -96,10 +96,15 @@ def row_of(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _together(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> str | None:
+    """Return what an option says that was given several times."""
+    return ",".join(given) if given else None
+
+
 _OPTIONS = (
     click.option("--alias", type=ALIAS, metavar="NAME", help="A second name, known to clients only; an empty text removes it."),
-    click.option("--tcp", metavar="PORTS", help=PORTS_HELP),
-    click.option("--udp", metavar="PORTS", help=PORTS_HELP),
+    click.option("--tcp", metavar="PORTS", multiple=True, callback=_together, help=PORTS_HELP),
+    click.option("--udp", metavar="PORTS", multiple=True, callback=_together, help=PORTS_HELP),
     click.option("--icmp/--no-icmp", default=None, help="Allow echo requests."),
     click.option("--tag", "tags", type=TAG, multiple=True, metavar="KEY=VALUE", help="All tags it shall have; may be repeated."),
     click.option("--visible/--hidden", default=None, help="Whether people see it in lists; access stays the same."),

@@ -65,9 +65,18 @@ def _keys(api: AdminApiClient, service: str | None, selection: str) -> list[dict
     return list(api.extension.nodes("serviceKeys", selection, filter=("ServiceKeyFilterInput", filter)))
 
 
-def find_key(api: AdminApiClient, service: str | None, wanted: str, selection: str = "id name keyId") -> dict[str, Any]:
-    """Return the key with this name or id of the service account, None: of all; raises Missing, Conflict for a shared name."""
-    return pick(_keys(api, service, selection), NOUN, wanted)
+def find_key(
+    api: AdminApiClient, service: str | None, wanted: str, selection: str = "id name keyId status", *, active: bool = False
+) -> dict[str, Any]:
+    """Return the key with this name or id of the service account, None: of all; raises Missing, Conflict for a shared name.
+
+    `active`: where several have the name, and one of them is active, as after a rotation, it is that one.
+    """
+    rows = _keys(api, service, selection)
+    if active and wanted not in {row["id"] for row in rows}:
+        alive = [row for row in rows if row["name"] == wanted and row["status"] == "ACTIVE"]
+        rows = alive if len(alive) == 1 else rows
+    return pick(rows, NOUN, wanted)
 
 
 def id_of_key(api: AdminApiClient, service: str | None, wanted: str) -> str:
@@ -321,7 +330,7 @@ def rename(api: AdminApiClient, service: str, name: str, new_name: str, as_json:
     \b
     example: klinket admin service key rename ci runner runner-1
     """
-    id = find_key(api, service, name)["id"]
+    id = find_key(api, service, name, active=True)["id"]
     payload = api.mutate("serviceAccountKeyUpdate", f"entity {{ {KEY} }}", id=("ID!", id), name=("String!", new_name))
     told(f"renamed key {name} to {new_name}", payload["entity"], as_json=as_json)
 
@@ -337,7 +346,7 @@ def revoke(api: AdminApiClient, waiting: Waiting, service: str, name: str, as_js
     \b
     example: klinket admin service key revoke ci runner --wait
     """
-    found = find_key(api, service, name)
+    found = find_key(api, service, name, active=True)
     payload = api.mutate("serviceAccountKeyRevoke", f"entity {{ {KEY} }}", id=("ID!", found["id"]))
     see = "" if waiting.seconds is not None else "; see: klinket admin cut list"
     wanted = f"key {found['keyId']}"

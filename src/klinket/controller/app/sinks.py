@@ -214,7 +214,7 @@ def _next(tx: Transaction, sink: SinkRow) -> Batch:
     if everything or Stream.WARNINGS.value in sink.streams:
         rows = tx.audit.after("number", audit_position, MAX_BATCH)
         for row, previous in with_previous(tx, rows):
-            if everything or row.action in (AuditAction.WARN.value, AuditAction.ALARM.value):
+            if everything or row.action in (AuditAction.WARN.value, AuditAction.ALARM.value) or "alarm" in row.detail:
                 events.append({"event_type": "audit_log", "event": exported_event(row, previous)})
             audit_position = row.number
     if Stream.NETWORK.value in sink.streams and len(events) < MAX_BATCH:

@@ -44,9 +44,12 @@ def in_words(event: dict[str, Any]) -> str:
     of = f" of {account!r}" if account else ""
     if content["detail"].get("test"):
         return f"a test of {name}: it works"
-    if content["action"] == "warn":
-        return f"{name}{of} expires within {content['detail'].get('withinDays')} days, at {content['detail'].get('expiresAt')}"
-    return f"{content['action']} {name}{of}"
+    detail, source = content["detail"], content.get("source")
+    if content["action"] == "warn" and "withinDays" in detail:
+        return f"{name}{of} expires within {detail['withinDays']} days, at {detail.get('expiresAt')}"
+    why = detail.get("alarm") or detail.get("code")
+    word = "alarm" if "alarm" in detail else content["action"]
+    return f"{word}{f' {why}' if why else ''}: {name}{of}{f', from {source}' if source else ''}"
 
 
 class _Counted(io.BufferedIOBase):

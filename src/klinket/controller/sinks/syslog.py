@@ -1,7 +1,7 @@
 """Syslog: RFC 5424 messages over TLS with octet counting (RFC 5425). The message is the event as JSON, in one line.
 
-Facility 13 (log audit) for audit events and 16 (local0) for network events; severity: warning for what was refused, cut or is
-warned of, else notice.
+Facility 13 (log audit) for audit events and 16 (local0) for network events; severity: alert for alarms, warning for what was
+refused, cut or is warned of, else notice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from klinket.net.outbound import bounded, dial_tls
 from klinket.net.sockets import HostPort
 
 _AUDIT, _LOCAL0 = 13, 16
-_WARNING, _NOTICE = 4, 5
+_ALERT, _WARNING, _NOTICE = 1, 4, 5
 _LOUD = {"refuse", "revoke", "cut", "warn", "denied_access", "failed_to_connect"}
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -27,7 +27,9 @@ def message(event: dict[str, Any], hostname: str) -> bytes:
     content = event["event"]
     audit = event["event_type"] == "audit_log"
     word = content["action"] if audit else content["event_type"]
-    priority = (_AUDIT if audit else _LOCAL0) * 8 + (_WARNING if word in _LOUD else _NOTICE)
+    alarms = audit and (word == "alarm" or "alarm" in content["detail"])
+    severity = _ALERT if alarms else _WARNING if word in _LOUD else _NOTICE
+    priority = (_AUDIT if audit else _LOCAL0) * 8 + severity
     when = content["time"] if audit else "-"
     head = f"<{priority}>1 {when} {_printable(hostname, 255)} klinket - {_printable(word, 32)} - \ufeff"
     text = (head + json.dumps(content, separators=(",", ":"), ensure_ascii=True)).encode()

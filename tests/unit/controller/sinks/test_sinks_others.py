@@ -20,11 +20,15 @@ from hypothesis import given
 from hypothesis.strategies import dictionaries, integers, sampled_from, text
 
 from klinket.controller.app import key_hygiene, sinks
+from klinket.controller.app.ports import Transaction
+from klinket.controller.sinks.smtp import in_words
 from klinket.controller.sinks.syslog import message
 from klinket.domain.address import IPNetwork
+from klinket.domain.audit import SYSTEM, AuditAction, AuditEvent
 from klinket.domain.sink import SinkKind
 from klinket.domain.special_ranges import SPECIAL
 from klinket.net import outbound
+from tests.eventually import eventually
 from tests.unit.controller.running import Running
 from tests.unit.controller.sinks.conftest import LOOPBACK, Receiver, made, quoted, round_of, state
 
@@ -130,6 +134,51 @@ async def test_a_warning_is_mailed_in_words_over_tls_only(controller: Running, r
     mail = email.message_from_bytes(content, policy=policy.default)
     assert mail["To"] == "ops@example.com, sec@example.com"
     assert mail["Subject"].startswith("klinket: serviceAccountKey 'runner' of 'ci' expires within 7 days")
+
+
+def audit_event(action: str, detail: dict[str, Any]) -> dict[str, Any]:
+    content = {"action": action, "time": "2026-01-01T00:00:00.000Z", "source": "192.0.2.9", "detail": detail}
+    target = {"type": "serviceAccountKey", "name": "k2", "serviceAccount": {"name": "ci"}}
+    return {"event_type": "audit_log", "event": {**content, "targets": [target]}}
+
+
+@pytest.mark.parametrize(
+    ("action", "detail", "words", "severity"),
+    [
+        ("warn", {"code": "seats-exceeded"}, "warn seats-exceeded: serviceAccountKey 'k2' of 'ci', from 192.0.2.9", 4),
+        ("alarm", {"code": "canary-key"}, "alarm canary-key: serviceAccountKey 'k2' of 'ci', from 192.0.2.9", 1),
+        (
+            "refuse",
+            {"alarm": "connector-enrolled-elsewhere"},
+            "alarm connector-enrolled-elsewhere: serviceAccountKey 'k2' of 'ci', from 192.0.2.9",
+            1,
+        ),
+        ("refuse", {"code": "throttled"}, "refuse throttled: serviceAccountKey 'k2' of 'ci', from 192.0.2.9", 4),
+    ],
+)
+def test_each_warning_has_words_and_a_severity_of_its_own(action: str, detail: dict[str, Any], words: str, severity: int) -> None:
+    event = audit_event(action, detail)
+    assert in_words(event) == words
+    assert f"<{13 * 8 + severity}>".encode() in message(event, "host")
+
+
+async def test_what_is_refused_with_an_alarm_is_among_the_warnings(controller: Running, receiver: Receiver) -> None:
+    def refuse(tx: Transaction) -> None:
+        for detail in ({"alarm": "connector-enrolled-elsewhere"}, {"code": "throttled"}):
+            tx.record(AuditEvent(AuditAction.REFUSE, SYSTEM, (), detail))
+
+    async def handle(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        receiver.got.append(await reader.read())
+
+    async with receiver.listening(handle):
+        where = f'address: "{receiver.address}", authority: {quoted(receiver.authority)}'
+        await made(controller, f'name: "log", kind: SYSLOG, streams: [WARNINGS], {where}')
+        await controller.write(refuse)
+        await round_of(controller)
+        await eventually(lambda: bool(receiver.got))
+    (content,) = receiver.got
+    assert content.count(b"connector-enrolled-elsewhere") == 1
+    assert b"throttled" not in content
 
 
 async def test_mail_is_not_sent_where_tls_is_refused(controller: Running, receiver: Receiver) -> None:
