@@ -117,7 +117,8 @@ def _bandwidth(limits: AccountLimits) -> str:
 def _grant_step(step: Step, row: ResourceRow) -> Step:
     if step.ok:
         return step
-    return replace(step, hint=f"klinket admin resource update {row.name!r} with --tcp, --udp or --icmp: name all that is to be open, it replaces what was")
+    change = f"klinket admin resource update {row.name!r} with --tcp, --udp or --icmp"
+    return replace(step, hint=f"{change}: name all that is to be open, it replaces what was")
 
 
 def _nearest(tx: Transaction, host: str, granted: Mapping[int, ResourceRow]) -> ResourceRow | None:
