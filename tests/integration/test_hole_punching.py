@@ -161,7 +161,7 @@ def test_more_flows_than_there_are_holes_take_the_relay_as_well() -> None:
 def test_where_a_nat_changes_ports_the_relay_carries_on_meanwhile_and_afterwards() -> None:
     with world(NatTopology(fully_random=True)) as made:
         meanwhile = 0
-        while "no hole to connector" not in made.log("forward"):
+        while "no hole to it opens" not in made.log("forward"):
             assert made.relayed() >= FILE_BYTES
             meanwhile += 1
             assert meanwhile < 1_000
