@@ -132,18 +132,22 @@ class DatagramSealer:
         self._aead: AESGCM | None = self._chain.next()
         self._counter = 0
 
+    def _next(self) -> tuple[AESGCM, int]:
+        """Return key and counter of the next datagram; raises ProtocolError when the path is over."""
+        counter = self._counter
+        if counter >> EPOCH_BITS != self._chain.epoch:
+            self._aead = self._chain.next()
+        if self._aead is None or counter > MAX_COUNTER:
+            raise ProtocolError("the keys of this datagram path are used up, or were forgotten")
+        self._counter = counter + 1  # moved before use: nothing is sealed twice under one nonce
+        return self._aead, counter
+
     def seal_into(self, kind: int, flow: bytes, plain: memoryview, size: int, sealed: memoryview) -> int:
         """Seal `plain[:size]` into `sealed`; returns its length. The TRAILER_BYTES behind the content are overwritten.
 
         Raises ProtocolError when the path is over.
         """
-        counter = self._counter
-        if counter >> EPOCH_BITS != self._chain.epoch:
-            self._aead = self._chain.next()
-        aead = self._aead
-        if aead is None or counter > MAX_COUNTER:
-            raise ProtocolError("the keys of this datagram path are used up, or were forgotten")
-        self._counter = counter + 1  # moved before use: nothing is sealed twice under one nonce
+        aead, counter = self._next()
         _TRAILER.pack_into(plain, size, flow, kind)
         _HEADER.pack_into(sealed, 0, SEALED, self._receiver, counter)
         end = size + OVERHEAD_BYTES
@@ -163,13 +167,7 @@ class DatagramSealer:
         content, inside = plain[:size], plain[: size + TRAILER_BYTES]
         at = 0
         for one in contents:
-            counter = self._counter
-            if counter >> EPOCH_BITS != self._chain.epoch:
-                self._aead = self._chain.next()
-            aead = self._aead
-            if aead is None or counter > MAX_COUNTER:
-                raise ProtocolError("the keys of this datagram path are used up, or were forgotten")
-            self._counter = counter + 1  # as in seal_into()
+            aead, counter = self._next()
             content[:] = one
             begin = at + HEADER_BYTES
             end = at + size + OVERHEAD_BYTES
