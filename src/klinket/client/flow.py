@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 
+from klinket.client.carry import carry_to_the_end
 from klinket.client.datagram_inbox import DatagramInbox
 from klinket.client.late_answer import LateAnswer
 from klinket.client.link import ConnectorLink
@@ -66,13 +67,7 @@ class ClientStream:
 
     async def carry(self, local: socket.socket, early: bytes = b"") -> None:
         """Move bytes until both ends are done; closes `local`. `failure` says afterwards how it ended."""
-        over: asyncio.Future[ClientStream] = asyncio.get_running_loop().create_future()
-        await self.begin(local, early, over.set_result)
-        try:
-            await asyncio.shield(over)
-        except asyncio.CancelledError:
-            self.abort()
-            raise
+        await carry_to_the_end(self, local, early)
 
     async def begin(self, local: socket.socket, early: bytes, over: Callable[[ClientStream], None]) -> None:
         """As carry(), but return as soon as bytes are moved (see ports)."""

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from klinket.client.carry import carry_to_the_end
 from klinket.client.ports import CarriedFlow, FlowOpener
 from klinket.domain.address import parse_ip
 from klinket.domain.errors import FlowRefused
@@ -30,13 +31,7 @@ class DirectStream:
 
     async def carry(self, local: socket.socket, early: bytes = b"") -> None:
         """Move bytes until both ends are done; closes both."""
-        over: asyncio.Future[DirectStream] = asyncio.get_running_loop().create_future()
-        await self.begin(local, early, over.set_result)
-        try:
-            await asyncio.shield(over)
-        except asyncio.CancelledError:
-            self.abort()
-            raise
+        await carry_to_the_end(self, local, early)
 
     async def begin(self, local: socket.socket, early: bytes, over: Callable[[DirectStream], None]) -> None:
         """As carry(), but return as soon as bytes are moved (see ports)."""
